@@ -1,0 +1,250 @@
+//! Operators.
+//!
+//! Two families live side by side. *Language-model form* is what canonicalisation leaves: `embedding`, `lstm`, `linear` and a few
+//! elementwise ops on sequences `[S, B, features]`. *Generic* ops have the meaning of the ONNX operator of the same name in its
+//! newest version: the importer turns older versions (axes as attributes, and so on) into that one spelling.
+
+use super::dim::Dim;
+use super::graph::GateOrder;
+use crate::tensor::DType;
+
+/// What a node computes.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Op {
+    /// A model input. No operands, one result of the declared type.
+    Input,
+    /// A recurrent state, carried from one run to the next; starts at zero. No operands, one result.
+    State,
+
+    /// `embedding %tokens, @table`: `[S, B]` i64 and `[vocabulary, features]` to `[S, B, features]`.
+    Embedding,
+    /// `lstm %x, %h, %c, @input, @recurrent, @bias`: results `%y [S, B, hidden]`, `%h [B, hidden]`, `%c [B, hidden]`.
+    ///
+    /// `@input: [4 hidden, features]`, `@recurrent: [4 hidden, hidden]`, `@bias: [4 hidden]` (one, both of PyTorch's summed), rows in
+    /// the given gate order. Sigmoid gates, tanh cell, no clip and no peepholes: anything else stays a generic `onnx.lstm`.
+    Lstm {
+        /// The order of the four gates along the rows.
+        gates: GateOrder,
+    },
+    /// `linear %x, @weight[, @bias]`: `[S, B, in]` to `[S, B, out]`, `y = W x + b`.
+    Linear,
+
+    /// Elementwise with NumPy broadcasting.
+    Binary(Binary),
+    /// Elementwise function of one operand.
+    Unary(Unary),
+
+    /// ONNX Gather.
+    Gather {
+        /// The axis gathered from.
+        axis: i64,
+    },
+    /// ONNX LSTM with every attribute: operands `X, W, R, B, sequence_lens, initial_h, initial_c, P`, results `Y, Y_h, Y_c`.
+    OnnxLstm(Box<OnnxLstm>),
+    /// ONNX MatMul (NumPy semantics).
+    MatMul,
+    /// ONNX Gemm: `alpha A' B' + beta C`.
+    Gemm {
+        /// Factor of the product.
+        alpha: f32,
+        /// Factor of `C`.
+        beta: f32,
+        /// Transpose `A`.
+        trans_a: bool,
+        /// Transpose `B`.
+        trans_b: bool,
+    },
+    /// ONNX Concat.
+    Concat {
+        /// The axis joined along.
+        axis: i64,
+    },
+    /// ONNX Slice: operands `data, starts, ends, axes?, steps?`.
+    Slice,
+    /// ONNX Squeeze: operands `data, axes?`.
+    Squeeze,
+    /// ONNX Unsqueeze: operands `data, axes`.
+    Unsqueeze,
+    /// ONNX Reshape: operands `data, shape`.
+    Reshape {
+        /// A zero in `shape` means zero rather than "copy this dimension".
+        allow_zero: bool,
+    },
+    /// ONNX Flatten: to two dimensions, split before `axis`.
+    Flatten {
+        /// The first axis of the second dimension.
+        axis: i64,
+    },
+    /// ONNX Transpose.
+    Transpose {
+        /// The input axis of each output axis; empty reverses them.
+        perm: Vec<i64>,
+    },
+    /// ONNX Shape, of dimensions `start..end`.
+    Shape {
+        /// First dimension.
+        start: i64,
+        /// One past the last dimension; none means all.
+        end: Option<i64>,
+    },
+    /// ONNX Expand: operands `data, shape`.
+    Expand,
+    /// ONNX ConstantOfShape: operand `shape`.
+    ConstantOfShape {
+        /// The element, as stored (i64 for integers and truth values).
+        value: Scalar,
+    },
+    /// ONNX Cast.
+    Cast {
+        /// The target dtype.
+        to: DType,
+    },
+    /// ONNX Identity.
+    Identity,
+    /// ONNX Dropout at inference: the identity (and an all-true mask, if asked for).
+    Dropout,
+    /// ONNX Split: operands `data, sizes?`.
+    Split {
+        /// The axis split along.
+        axis: i64,
+        /// The number of results.
+        outputs: usize,
+    },
+    /// ONNX Softmax along one axis.
+    Softmax {
+        /// The axis.
+        axis: i64,
+    },
+    /// ONNX LogSoftmax along one axis.
+    LogSoftmax {
+        /// The axis.
+        axis: i64,
+    },
+    /// ONNX ReduceMean: operands `data, axes?`.
+    ReduceMean {
+        /// Keep reduced axes as 1.
+        keep_dims: bool,
+        /// With empty or absent axes, do nothing rather than reduce all.
+        noop_with_empty_axes: bool,
+    },
+}
+
+/// Elementwise operators of two operands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "arithmetic")]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+}
+
+/// Elementwise operators of one operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the functions of these names")]
+pub enum Unary {
+    Tanh,
+    Sigmoid,
+    Relu,
+}
+
+/// One number of a dtype.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Scalar {
+    /// The dtype.
+    pub dtype: DType,
+    /// The value; every dtype used in practice for constants fits.
+    pub value: f64,
+}
+
+/// The attributes of an ONNX LSTM.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OnnxLstm {
+    /// Units.
+    pub hidden_size: usize,
+    /// Direction(s).
+    pub direction: Direction,
+    /// Batch-first: `X: [B, S, I]`, `Y: [B, S, D, H]`, states `[B, D, H]`.
+    pub batch_first: bool,
+    /// Clip of the gates' pre-activations to `[-clip, clip]`.
+    pub clip: Option<f32>,
+    /// Couple the forget gate to the input gate: `f = 1 - i`.
+    pub input_forget: bool,
+    /// `f, g, h` for each direction.
+    pub activations: Vec<Activation>,
+}
+
+/// Direction of a recurrent layer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the words of the ONNX attribute")]
+pub enum Direction {
+    Forward,
+    Reverse,
+    Bidirectional,
+}
+
+/// An activation of an ONNX LSTM with its parameters filled in.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[allow(missing_docs, reason = "the functions of the ONNX specification, with its alpha and beta")]
+pub enum Activation {
+    Sigmoid,
+    Tanh,
+    Relu,
+    Affine { alpha: f32, beta: f32 },
+    LeakyRelu { alpha: f32 },
+    ThresholdedRelu { alpha: f32 },
+    ScaledTanh { alpha: f32, beta: f32 },
+    HardSigmoid { alpha: f32, beta: f32 },
+    Elu { alpha: f32 },
+    Softsign,
+    Softplus,
+}
+
+impl Op {
+    /// The operator's name in the text form: plain for language-model form, with the prefix `onnx.` for generic operators.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Input => "input",
+            Op::State => "state",
+            Op::Embedding => "embedding",
+            Op::Lstm { .. } => "lstm",
+            Op::Linear => "linear",
+            Op::Binary(Binary::Add) => "add",
+            Op::Binary(Binary::Sub) => "sub",
+            Op::Binary(Binary::Mul) => "mul",
+            Op::Binary(Binary::Div) => "div",
+            Op::Unary(Unary::Tanh) => "tanh",
+            Op::Unary(Unary::Sigmoid) => "sigmoid",
+            Op::Unary(Unary::Relu) => "relu",
+            Op::Gather { .. } => "onnx.gather",
+            Op::OnnxLstm(_) => "onnx.lstm",
+            Op::MatMul => "onnx.matmul",
+            Op::Gemm { .. } => "onnx.gemm",
+            Op::Concat { .. } => "onnx.concat",
+            Op::Slice => "onnx.slice",
+            Op::Squeeze => "onnx.squeeze",
+            Op::Unsqueeze => "onnx.unsqueeze",
+            Op::Reshape { .. } => "onnx.reshape",
+            Op::Flatten { .. } => "onnx.flatten",
+            Op::Transpose { .. } => "onnx.transpose",
+            Op::Shape { .. } => "onnx.shape",
+            Op::Expand => "onnx.expand",
+            Op::ConstantOfShape { .. } => "onnx.constant_of_shape",
+            Op::Cast { .. } => "onnx.cast",
+            Op::Identity => "onnx.identity",
+            Op::Dropout => "onnx.dropout",
+            Op::Split { .. } => "onnx.split",
+            Op::Softmax { .. } => "onnx.softmax",
+            Op::LogSoftmax { .. } => "onnx.log_softmax",
+            Op::ReduceMean { .. } => "onnx.reduce_mean",
+        }
+    }
+
+    /// Whether language-model form may hold this operator.
+    pub fn is_language_model_form(&self) -> bool {
+        !self.name().starts_with("onnx.")
+    }
+}
+
+/// Shape arithmetic on small integer tensors, element by element.
+pub type Content = Vec<Dim>;
