@@ -23,4 +23,4 @@ pub use map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Spa
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
 pub use parse::{ParseError, parse};
 pub use print::print;
-pub use verify::{VerifyError, verify};
+pub use verify::{VerifyError, verify, verify_language_model};

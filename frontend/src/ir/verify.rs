@@ -8,3 +8,7 @@ pub struct VerifyError;
 pub fn verify(_t: &Graph) -> Result<(), VerifyError> {
     Ok(())
 }
+/// stub
+pub fn verify_language_model(_t: &Graph) -> Result<(), VerifyError> {
+    Ok(())
+}
