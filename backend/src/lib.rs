@@ -10,9 +10,11 @@ pub mod codegen;
 mod error;
 pub mod isa;
 mod jit;
+mod listing;
 pub mod pack;
 pub mod plan;
 mod sequence;
 
 pub use error::CompileError;
 pub use jit::{Jit, Options};
+pub use listing::{Stage, listing};
