@@ -6,6 +6,7 @@ mod dim;
 mod graph;
 mod infer;
 mod infer_onnx;
+mod language_model;
 mod map;
 mod op;
 mod parse;
@@ -19,6 +20,9 @@ pub use graph::{
     Weight, WeightId,
 };
 pub use infer::{Fact, InferError};
+pub use language_model::{
+    EmbeddingLayer, LanguageModel, Layer, LinearLayer, LstmLayer, NotCanonical, parameters,
+};
 pub use map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Sparse, TensorTrain};
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
 pub use parse::{ParseError, parse};
