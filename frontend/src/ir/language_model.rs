@@ -105,7 +105,9 @@ pub struct LinearLayer {
 
 /// Why a graph is not in language-model form.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("not in language-model form: {at}: expected {expected}, found {found}; the pass `canonicalize` makes it so")]
+#[error(
+    "not in language-model form: {at}: expected {expected}, found {found}; the pass `canonicalize` makes it so"
+)]
 pub struct NotCanonical {
     /// The node, value or output.
     pub at: String,
@@ -217,7 +219,10 @@ pub fn parameters(graph: &Graph) -> usize {
             LinearMap::Dense(_) | LinearMap::Quantized(_) | LinearMap::Sparse(_) => map.parameters(),
             LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => {
                 let children = map.children();
-                children.iter().map(|(_, c)| if seen.insert(Arc::as_ptr(c)) { count(c, seen) } else { 0 }).sum()
+                children
+                    .iter()
+                    .map(|(_, c)| if seen.insert(Arc::as_ptr(c)) { count(c, seen) } else { 0 })
+                    .sum()
             }
         }
     }
@@ -320,18 +325,22 @@ impl Reader<'_> {
     fn value(&self, node: &Node, k: usize) -> Result<ValueId, NotCanonical> {
         match node.operands().get(k) {
             Some(Operand::Value(v)) => Ok(*v),
-            other => {
-                Err(NotCanonical::new(self.label(node), format!("a value as operand {k}"), format!("{other:?}")))
-            }
+            other => Err(NotCanonical::new(
+                self.label(node),
+                format!("a value as operand {k}"),
+                format!("{other:?}"),
+            )),
         }
     }
 
     fn weight(&self, node: &Node, k: usize) -> Result<WeightId, NotCanonical> {
         match node.operands().get(k) {
             Some(Operand::Weight(w)) => Ok(*w),
-            other => {
-                Err(NotCanonical::new(self.label(node), format!("a weight as operand {k}"), format!("{other:?}")))
-            }
+            other => Err(NotCanonical::new(
+                self.label(node),
+                format!("a weight as operand {k}"),
+                format!("{other:?}"),
+            )),
         }
     }
 
