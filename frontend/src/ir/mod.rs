@@ -2,6 +2,7 @@
 //!
 //! See `docs/ir.md` for every operator, type and representation. The text form is printed by [`print()`] and read by [`parse()`].
 
+pub mod arbitrary;
 mod dim;
 mod graph;
 mod infer;
@@ -25,6 +26,6 @@ pub use language_model::{
 };
 pub use map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Sparse, TensorTrain};
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
-pub use parse::{ParseError, parse};
-pub use print::print;
+pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};
+pub use print::{PrintOptions, print, print_with};
 pub use verify::{VerifyError, verify};
