@@ -47,7 +47,7 @@ pub enum RunError {
         /// The pass with its options.
         invocation: String,
         /// Why.
-        source: PassError,
+        source: Box<PassError>,
     },
     /// A pass proposed a graph that breaks an invariant: an error in lstmc.
     #[error(
@@ -149,7 +149,11 @@ struct At<'p> {
 impl At<'_> {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, RunError> {
         let outcome = self.invocation.pass().and_then(|pass| pass.run(graph, context));
-        outcome.map_err(|source| RunError::Pass { step: self.step, invocation: self.name(), source })
+        outcome.map_err(|source| RunError::Pass {
+            step: self.step,
+            invocation: self.name(),
+            source: Box::new(source),
+        })
     }
 
     fn record(&self, started: Instant, before: Measure) -> Record {

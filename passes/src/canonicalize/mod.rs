@@ -63,35 +63,30 @@ struct Canonicalize;
 impl Pass for Canonicalize {
     fn run(&self, graph: &Graph, _: &mut Context<'_>) -> Result<Outcome, PassError> {
         Ok(match canonicalize(graph)? {
-            Canonicalized::Already => Outcome::NoEffect("the graph is in language-model form already".into()),
-            Canonicalized::Graph { graph, notes } => Outcome::Patch(Patch::graph(graph).with_notes(notes)),
+            None => Outcome::NoEffect("the graph is in language-model form already".into()),
+            Some(canonical) => Outcome::Patch(Patch::graph(canonical.graph).with_notes(canonical.notes)),
         })
     }
 }
 
-/// The result of [`canonicalize`].
-#[derive(Debug)]
-pub enum Canonicalized {
-    /// The graph is in language-model form already.
-    Already,
-    /// It was not.
-    Graph {
-        /// In language-model form.
-        graph: Graph,
-        /// What a user should know: outputs that were dropped, states that were made explicit.
-        notes: Vec<String>,
-    },
+/// What [`canonicalize`] makes.
+#[derive(Clone, Debug)]
+pub struct Canonical {
+    /// In language-model form.
+    pub graph: Graph,
+    /// What a user should know: outputs that were dropped, states that were made explicit.
+    pub notes: Vec<String>,
 }
 
-/// Turns a generic graph into language-model form. See the module's documentation.
-pub fn canonicalize(graph: &Graph) -> Result<Canonicalized, CanonicalizeError> {
+/// Turns a generic graph into language-model form; none where it is in that form already. See the module's documentation.
+pub fn canonicalize(graph: &Graph) -> Result<Option<Canonical>, CanonicalizeError> {
     let is_canonical = |op: &Op| matches!(op, Op::Embedding | Op::Lstm { .. } | Op::Linear);
     if graph.nodes().any(|(_, n)| is_canonical(&n.op)) {
         LanguageModel::of(graph)?;
-        return Ok(Canonicalized::Already);
+        return Ok(None);
     }
     let mut evaluator = evaluate::Evaluator::new(graph);
     evaluator.run()?;
     let (graph, notes) = evaluator.finish()?;
-    Ok(Canonicalized::Graph { graph, notes })
+    Ok(Some(Canonical { graph, notes }))
 }

@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, PartialEq, Debug)]
 pub struct PipelineError {
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     /// Where.
     pub place: Place,
 }

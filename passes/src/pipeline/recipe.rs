@@ -16,7 +16,7 @@ struct Recipe {
 
 /// Reads a recipe.
 pub(super) fn parse(text: &str, table: Table) -> Result<Pipeline, PipelineError> {
-    let error = |place, problem| PipelineError { problem, place };
+    let error = |place, problem| PipelineError { problem: Box::new(problem), place };
     let recipe: Recipe = toml::from_str(text)
         .map_err(|e| error(Place::File, Problem::Toml(e.to_string().trim_end().into())))?;
     if recipe.pass.is_empty() {

@@ -30,7 +30,10 @@ struct Reader<'t> {
 
 impl<'t> Reader<'t> {
     fn error(&self, start: usize, end: usize, problem: Problem) -> PipelineError {
-        PipelineError { problem, place: Place::Text { text: self.text.to_string(), start, end } }
+        PipelineError {
+            problem: Box::new(problem),
+            place: Place::Text { text: self.text.to_string(), start, end },
+        }
     }
 
     fn rest(&self) -> &'t str {
