@@ -7,7 +7,7 @@
 //! let map = random_map(Kind::TensorTrain, [33, 31], 7);
 //! assert_eq!(map.shape(), [33, 31]);
 //! let graph = language_model(8, 2, 50, 1);
-//! assert_eq!(graph.vocabulary, Some(50));
+//! assert!(graph.is_language_model());
 //! ```
 
 use super::graph::{GateOrder, Graph, Operand, OutputRole, Type};

@@ -13,7 +13,7 @@ mod op;
 mod parse;
 mod print;
 pub mod store;
-mod verify;
+pub mod verify;
 
 pub use dim::{Dim, Symbol};
 pub use graph::{
@@ -28,4 +28,4 @@ pub use map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Spa
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
 pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};
 pub use print::{PrintOptions, print, print_with};
-pub use verify::{VerifyError, verify};
+pub use verify::{VerifyError, VerifyErrors, verify, verify_language_model};
