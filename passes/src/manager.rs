@@ -4,7 +4,7 @@ use crate::gate::{Budget, Evaluate};
 use crate::pass::{Context, Outcome, PassError};
 use crate::pipeline::{Invocation, Pipeline};
 use crate::trail::{Measure, Record, Trail, Verdict};
-use lstmc_frontend::ir::{Graph, InferError, VerifyError, verify};
+use lstmc_frontend::ir::{Graph, InferError, VerifyErrors, verify, verify_language_model};
 use std::time::Instant;
 
 /// What a run may use, and where it stops.
@@ -38,7 +38,7 @@ pub struct Run {
 pub enum RunError {
     /// The graph that was given breaks an invariant.
     #[error("the graph is invalid before the first pass:\n{0}")]
-    Input(VerifyError),
+    Input(VerifyErrors),
     /// A pass failed.
     #[error("pass {step}, {invocation}: {source}")]
     Pass {
@@ -59,7 +59,7 @@ pub enum RunError {
         /// The pass with its options.
         invocation: String,
         /// What the verifier found.
-        source: VerifyError,
+        source: VerifyErrors,
     },
     /// A pass proposed a weight of another shape: an error in lstmc.
     #[error(
@@ -101,7 +101,7 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     if settings.budget.is_limited() && settings.context.evaluator.is_none() {
         return Err(RunError::NoEvaluator);
     }
-    verify(&graph).map_err(RunError::Input)?;
+    check(&graph).map_err(RunError::Input)?;
     let mut gate = Gate { budget: settings.budget, baseline: None, current: None };
     let mut state = Run { graph, trail: Trail::default() };
     let passes = pipeline.passes.iter().take(settings.stop_after.unwrap_or(usize::MAX));
@@ -120,7 +120,7 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
                 record.weights_changed = patch.changed(&state.graph);
                 record.notes.clone_from(&patch.notes);
                 let proposed = patch.apply(&state.graph).map_err(|e| at.patch(e))?;
-                verify(&proposed).map_err(|e| at.invalid(e))?;
+                check(&proposed).map_err(|e| at.invalid(e))?;
                 record.after = Measure::of(&proposed);
                 record.after.perplexity = gate.after(&at, &proposed, &mut settings.context.evaluator)?;
                 record.verdict = gate.verdict(record.after.perplexity);
@@ -138,6 +138,12 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
         state.trail.records.push(record);
     }
     Ok(state)
+}
+
+/// The verifier; on a graph without generic operators it checks language-model form too.
+fn check(graph: &Graph) -> Result<(), VerifyErrors> {
+    let is_generic = graph.nodes().any(|(_, n)| !n.op.is_language_model_form());
+    if is_generic { verify(graph) } else { verify_language_model(graph) }
 }
 
 /// The pass at work.
@@ -177,7 +183,7 @@ impl At<'_> {
         RunError::Patch { step: self.step, invocation: self.name(), source }
     }
 
-    fn invalid(&self, source: VerifyError) -> RunError {
+    fn invalid(&self, source: VerifyErrors) -> RunError {
         RunError::Invalid { step: self.step, invocation: self.name(), source }
     }
 

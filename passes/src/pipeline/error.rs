@@ -104,7 +104,7 @@ pub enum Problem {
 }
 
 fn suggest(closest: &Option<&'static str>) -> String {
-    closest.map_or(String::new(), |name| format!(": did you mean `{name}`?"))
+    closest.map_or(String::new(), |name| format!(" (did you mean `{name}`?)"))
 }
 
 fn options(known: &[&str]) -> String {

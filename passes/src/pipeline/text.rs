@@ -65,7 +65,7 @@ impl<'t> Reader<'t> {
     /// A name and where it starts.
     fn name(&mut self, expected: &'static str) -> Result<(&'t str, usize), PipelineError> {
         self.space();
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let is_name = |c: char| !c.is_whitespace() && !",()=\"".contains(c);
         let rest = self.rest();
         let len = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
         if len == 0 {

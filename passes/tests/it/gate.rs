@@ -149,8 +149,7 @@ fn a_run_stops_where_it_is_told_and_shows_each_graph() {
     let mut observer = |record: &lstmc_passes::Record, graph: &Graph| {
         seen.push(format!("{} {}", record.invocation, decoder(graph)));
     };
-    let settings =
-        Settings { stop_after: Some(2), observer: Some(&mut observer), ..Settings::default() };
+    let settings = Settings { stop_after: Some(2), observer: Some(&mut observer), ..Settings::default() };
     let run = run(&pipeline, parse(MODEL).unwrap(), settings).unwrap();
     assert_eq!(seen, ["fill(with=1) 1", "fill(with=2) 2"]);
     assert_eq!(decoder(&run.graph), 2.0);
