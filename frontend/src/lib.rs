@@ -10,5 +10,6 @@
 #![deny(unsafe_code)]
 
 pub mod ir;
+pub mod onnx;
 pub mod product;
 pub mod tensor;

@@ -106,7 +106,7 @@ impl Dim {
     pub fn divided_by(&self, other: &Dim) -> Option<Dim> {
         match (self, other) {
             (Dim::Known { coefficient: a, symbols: s }, Dim::Known { coefficient: b, symbols: t }) => {
-                if *b == 0 || a % b != 0 {
+                if a.checked_rem(*b) != Some(0) {
                     return None;
                 }
                 let mut symbols = s.clone();

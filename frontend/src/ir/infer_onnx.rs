@@ -1,9 +1,151 @@
 //! Type inference of the generic operators.
+//!
+//! Every operator says what it takes and what it makes: dtypes, dimensions and, for small integer tensors of rank 0 or 1, the
+//! elements. The elements are what lets the chains that exporters write for a reshape resolve while the graph is built:
+//!
+//! ```text
+//!   Shape [S, B, 1, 200] ─▶ Slice [2, 3) ─▶ Mul [200] ─▶ Reshape(-1) ─▶ Concat [S, B, 200] ─▶ Reshape f32[S, B, 200]
+//! ```
+//!
+//! A symbol stands for a size of at least one. A dimension that cannot be derived is [`Dim::Unknown`]; two constants that should
+//! agree and do not are an error; a symbol that should agree with a constant is taken to, and the run checks it.
 
-use super::infer::{Fact, InferError};
-use super::op::Op;
+mod algebra;
+mod arithmetic;
+mod lstm;
+mod movement;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use super::dim::Dim;
+use super::infer::{Fact, InferError, count, exactly};
+use super::op::{Op, Unary};
+use crate::tensor::DType;
+use algebra::{axis_of, required};
 
 pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
-    let _ = (op, operands);
-    Err(InferError::new("x", "y"))
+    let one = match op {
+        Op::Input | Op::State | Op::Embedding | Op::Lstm { .. } | Op::Linear => {
+            return Err(InferError::new("a generic operator", op.name()));
+        }
+        Op::OnnxLstm(lstm) => return lstm::infer(lstm, operands),
+        Op::Split { axis, outputs } => return movement::split(*axis, *outputs, operands),
+        Op::Dropout => return dropout(operands),
+        Op::Binary(binary) => {
+            let [a, b] = exactly(operands, ["A", "B"])?;
+            arithmetic::binary(*binary, a, b)
+        }
+        Op::Unary(unary) => {
+            let [x] = exactly(operands, ["X"])?;
+            arithmetic_operand("X", x, *unary == Unary::Relu)?;
+            Ok(Fact { ty: x.ty.clone(), content: None })
+        }
+        Op::MatMul => {
+            let [a, b] = exactly(operands, ["A", "B"])?;
+            arithmetic::mat_mul(a, b)
+        }
+        Op::Gemm { trans_a, trans_b, .. } => arithmetic::gemm(*trans_a, *trans_b, operands),
+        Op::Gather { axis } => {
+            let [data, indices] = exactly(operands, ["data", "indices"])?;
+            movement::gather(*axis, data, indices)
+        }
+        Op::Concat { axis } => movement::concat(*axis, operands),
+        Op::Slice => movement::slice(operands),
+        Op::Transpose { perm } => {
+            let [data] = exactly(operands, ["data"])?;
+            movement::transpose(perm, data)
+        }
+        Op::Squeeze => shape::squeeze(operands),
+        Op::Unsqueeze => {
+            let [data, axes] = exactly(operands, ["data", "axes"])?;
+            shape::unsqueeze(data, axes)
+        }
+        Op::Reshape { allow_zero } => {
+            let [data, shape] = exactly(operands, ["data", "shape"])?;
+            shape::reshape(*allow_zero, data, shape)
+        }
+        Op::Flatten { axis } => {
+            let [data] = exactly(operands, ["data"])?;
+            shape::flatten(*axis, data)
+        }
+        Op::Shape { start, end } => {
+            let [data] = exactly(operands, ["data"])?;
+            Ok(shape::shape(*start, *end, data))
+        }
+        Op::Expand => {
+            let [data, shape] = exactly(operands, ["data", "shape"])?;
+            shape::expand(data, shape)
+        }
+        Op::ConstantOfShape { value } => {
+            let [shape] = exactly(operands, ["shape"])?;
+            shape::constant_of_shape(*value, shape)
+        }
+        Op::Cast { to } => {
+            let [data] = exactly(operands, ["data"])?;
+            let content = match (&data.content, algebra::is_index(*to)) {
+                (Some(c), true) => Some(c.iter().map(|d| algebra::in_range(d.clone(), *to)).collect()),
+                _ => None,
+            };
+            Ok(algebra::fact(*to, data.ty.shape.clone(), content))
+        }
+        Op::Identity => {
+            let [data] = exactly(operands, ["data"])?;
+            Ok(data.clone())
+        }
+        Op::Softmax { axis } | Op::LogSoftmax { axis } => {
+            let [x] = exactly(operands, ["input"])?;
+            arithmetic_operand("input", x, false)?;
+            axis_of(*axis, x.ty.shape.len())?;
+            Ok(x.clone())
+        }
+        Op::ReduceMean { keep_dims, noop_with_empty_axes } => {
+            reduce_mean(*keep_dims, *noop_with_empty_axes, operands)
+        }
+    };
+    Ok(vec![one?])
+}
+
+/// Checks for a float operand, or one that has a sign.
+fn arithmetic_operand(what: &str, x: &Fact, signed: bool) -> Result<(), InferError> {
+    let dtype = x.ty.dtype;
+    if dtype.is_float() || (signed && matches!(dtype, DType::I64 | DType::I32 | DType::I8)) {
+        return Ok(());
+    }
+    let expected = if signed { "of a signed dtype" } else { "of a float dtype" };
+    Err(InferError::new(format!("{what} {expected}"), x.ty.to_string()))
+}
+
+fn dropout(operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
+    if operands.len() > 3 {
+        return Err(count("data, ratio and training mode", operands));
+    }
+    let data = required(operands, 0, "data")?;
+    Ok(vec![data.clone(), Fact::of_type(DType::Bool, data.ty.shape.clone())])
+}
+
+fn reduce_mean(keep_dims: bool, noop: bool, operands: &[Option<Fact>]) -> Result<Fact, InferError> {
+    if operands.len() > 2 {
+        return Err(count("data and perhaps axes", operands));
+    }
+    let data = required(operands, 0, "data")?;
+    arithmetic_operand("data", data, false)?;
+    let rank = data.ty.shape.len();
+    let axes = match operands.get(1).and_then(Option::as_ref) {
+        Some(axes) => algebra::constant_axes("axes", axes, rank)?,
+        None => vec![],
+    };
+    if axes.is_empty() && noop {
+        return Ok(data.clone());
+    }
+    let reduced = |i: usize| axes.is_empty() || axes.contains(&i);
+    let mut shape: Vec<Dim> = vec![];
+    for (i, d) in data.ty.shape.iter().enumerate() {
+        match (reduced(i), keep_dims) {
+            (false, _) => shape.push(d.clone()),
+            (true, true) => shape.push(1.into()),
+            (true, false) => {}
+        }
+    }
+    Ok(Fact::of_type(data.ty.dtype, shape))
 }
