@@ -18,6 +18,7 @@ pub use graph::{
     Gate, GateOrder, Graph, GraphError, Node, NodeId, Operand, Output, OutputRole, Type, Value, ValueId,
     Weight, WeightId,
 };
+pub(crate) use infer::infer;
 pub use infer::{Fact, InferError};
 pub use map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Sparse, TensorTrain};
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
