@@ -11,5 +11,6 @@
 
 pub mod interpret;
 pub mod ir;
+pub mod onnx;
 pub mod product;
 pub mod tensor;

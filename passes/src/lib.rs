@@ -1,1 +1,34 @@
-//! x
+//! The passes of lstmc: pipelines, the driver, the perplexity gate, and one module per pass.
+//!
+//! ```text
+//!   "canonicalize, decode(target=decoder)"
+//!        │ Pipeline::parse (against the pass table)
+//!        ▼
+//!   manager::run ──▶ pass ──▶ patch ──▶ apply ──▶ verify ──▶ gate ──▶ record ──▶ next pass
+//!        │                                                    │
+//!        ▼                                                    ▼
+//!   graph and trail                          rejected: the graph before is kept
+//! ```
+//!
+//! A pass is a pure function of a graph and a context: it proposes a [`Patch`] or says why it has none, and [`manager::run`]
+//! does the rest. To add one, write a module with an `INFO` and add a line to [`registry::PASSES`].
+#![deny(unsafe_code)]
+
+pub mod canonicalize;
+mod decode;
+pub mod gate;
+pub mod manager;
+pub mod options;
+mod pass;
+pub mod pipeline;
+pub mod registry;
+mod target;
+pub mod trail;
+
+pub use gate::{Budget, Evaluate};
+pub use manager::{Run, RunError, Settings, run};
+pub use pass::{Change, Context, Outcome, Pass, PassError, Patch};
+pub use pipeline::{Invocation, Pipeline, PipelineError};
+pub use registry::PassInfo;
+pub use target::{Target, TargetError};
+pub use trail::{Measure, Record, Trail, Verdict};

@@ -453,3 +453,23 @@ impl Graph {
         self.outputs.iter().find(|o| matches!(&o.role, OutputRole::Named(n) if n == name)).map(|o| o.value)
     }
 }
+
+/// What no caller can do: break invariants, for the verifier's tests.
+#[cfg(test)]
+impl Graph {
+    pub(super) fn nodes_mut(&mut self) -> &mut StableDiGraph<Node, ()> {
+        &mut self.nodes
+    }
+
+    pub(super) fn values_mut(&mut self) -> &mut BTreeMap<ValueId, Value> {
+        &mut self.values
+    }
+
+    pub(super) fn weights_mut(&mut self) -> &mut BTreeMap<WeightId, Weight> {
+        &mut self.weights
+    }
+
+    pub(super) fn outputs_mut(&mut self) -> &mut Vec<Output> {
+        &mut self.outputs
+    }
+}

@@ -207,6 +207,31 @@ impl Pattern {
             Pattern::NOfM { .. } => [1, 1],
         }
     }
+
+    /// Whether each element of a `[rows, cols]` matrix is kept, row-major, by a mask of [`Pattern::grid`]'s shape.
+    pub fn expand(self, [rows, cols]: [usize; 2], mask: &[bool]) -> Vec<bool> {
+        let ([r, c], [_, grid_cols]) = (self.block(), self.grid([rows, cols]));
+        let mut out = Vec::with_capacity(rows * cols);
+        for i in 0..rows {
+            out.extend((0..cols).map(|j| mask[(i / r) * grid_cols + j / c]));
+        }
+        out
+    }
+
+    /// The number of elements of a `[rows, cols]` matrix that a mask of [`Pattern::grid`]'s shape keeps.
+    pub fn count(self, [rows, cols]: [usize; 2], mask: &[bool]) -> usize {
+        let ([r, c], [grid_rows, grid_cols]) = (self.block(), self.grid([rows, cols]));
+        let mut kept = 0;
+        for bi in 0..grid_rows {
+            let height = r.min(rows - bi * r);
+            for bj in 0..grid_cols {
+                if mask[bi * grid_cols + bj] {
+                    kept += height * c.min(cols - bj * c);
+                }
+            }
+        }
+        kept
+    }
 }
 
 impl fmt::Display for Pattern {
@@ -225,11 +250,13 @@ pub struct Sparse {
     pattern: Pattern,
     mask: Tensor,
     values: Arc<LinearMap>,
+    kept: Option<usize>,
 }
 
 impl Sparse {
     /// A sparse matrix. `mask`: bool, of the shape that [`Pattern::grid`] says; `values`: dense or quantized `[out, in]`,
-    /// whose elements outside of the mask are ignored.
+    /// whose elements (or codes) outside of the mask become zero, so that equal maps have equal data. Values that are
+    /// zero there already keep their `Arc`.
     pub fn new(pattern: Pattern, mask: Tensor, values: Arc<LinearMap>) -> Result<Sparse, MapError> {
         let shape = values.matrix_shape()?;
         if !matches!(&*values, LinearMap::Dense(_) | LinearMap::Quantized(_)) {
@@ -269,7 +296,18 @@ impl Sparse {
                 }
             }
         }
-        Ok(Sparse { pattern, mask, values })
+        if mask.is_elided() {
+            return Ok(Sparse { pattern, mask, values, kept: None });
+        }
+        let kept = pattern.count(shape, mask.bools()?);
+        let values = match &*values {
+            LinearMap::Dense(t) if !t.is_elided() => masked(t, pattern, shape, &mask)?.map(LinearMap::Dense),
+            LinearMap::Quantized(q) if !q.codes.is_elided() => masked(&q.codes, pattern, shape, &mask)?
+                .map(|codes| LinearMap::Quantized(Quantized { codes, ..q.clone() })),
+            _ => None,
+        }
+        .map_or(values, Arc::new);
+        Ok(Sparse { pattern, mask, values, kept: Some(kept) })
     }
 
     /// Which positions may be kept.
@@ -289,32 +327,36 @@ impl Sparse {
 
     /// Whether each element of the matrix is kept, row-major `[out, in]`.
     pub fn element_mask(&self) -> Result<Vec<bool>, MapError> {
-        let [rows, cols] = self.values.matrix_shape()?;
-        let ([r, c], [_, grid_cols]) = (self.pattern.block(), self.pattern.grid([rows, cols]));
-        let mask = self.mask.bools()?;
-        let mut out = Vec::with_capacity(rows * cols);
-        for i in 0..rows {
-            out.extend((0..cols).map(|j| mask[(i / r) * grid_cols + j / c]));
-        }
-        Ok(out)
+        Ok(self.pattern.expand(self.values.matrix_shape()?, self.mask.bools()?))
     }
 
-    /// The number of elements kept, or `None` where the mask's data is not at hand.
+    /// The number of elements kept, or `None` where neither the mask's data nor its count is at hand.
     pub fn kept(&self) -> Option<usize> {
-        let [rows, cols] = self.values.matrix_shape().ok()?;
-        let ([r, c], [grid_rows, grid_cols]) = (self.pattern.block(), self.pattern.grid([rows, cols]));
-        let mask = self.mask.bools().ok()?;
-        let mut kept = 0;
-        for bi in 0..grid_rows {
-            let height = r.min(rows - bi * r);
-            for bj in 0..grid_cols {
-                if mask[bi * grid_cols + bj] {
-                    kept += height * c.min(cols - bj * c);
-                }
-            }
-        }
-        Some(kept)
+        self.kept
     }
+
+    /// Says how many elements a mask without data keeps; does nothing where the mask has data.
+    pub fn with_kept(mut self, kept: usize) -> Sparse {
+        self.kept = self.kept.or(Some(kept));
+        self
+    }
+}
+
+/// `t` with zeros where the mask keeps nothing; none where it is so already.
+fn masked(
+    t: &Tensor,
+    pattern: Pattern,
+    shape: [usize; 2],
+    mask: &Tensor,
+) -> Result<Option<Tensor>, MapError> {
+    let (mask, size) = (pattern.expand(shape, mask.bools()?), t.dtype().size());
+    let mut bytes = t.to_le_bytes()?;
+    let mut changed = false;
+    for (element, _) in bytes.chunks_mut(size).zip(&mask).filter(|(_, kept)| !**kept) {
+        changed |= element.iter().any(|&b| b != 0);
+        element.fill(0);
+    }
+    Ok(if changed { Some(Tensor::from_le_bytes(t.dtype(), shape, &bytes)?) } else { None })
 }
 
 /// `W = left . right`.
@@ -389,10 +431,10 @@ impl TensorTrain {
                 return Err(wrong("modes", format!("a product of at least {size}"), format!("{modes:?}")));
             }
         }
-        let mut rank = 1;
+        let mut rank = 1usize;
         for (k, core) in cores.iter().enumerate() {
             let [r, c] = core.matrix_shape()?;
-            if r != rank * out_modes[k] || c % in_modes[k] != 0 {
+            if rank.checked_mul(out_modes[k]) != Some(r) || c % in_modes[k] != 0 {
                 return Err(wrong(
                     "core",
                     format!("[{rank} * {}, {} * rank]", out_modes[k], in_modes[k]),

@@ -2,16 +2,18 @@
 //!
 //! See `docs/ir.md` for every operator, type and representation. The text form is printed by [`print()`] and read by [`parse()`].
 
+pub mod arbitrary;
 mod dim;
 mod graph;
 mod infer;
 mod infer_onnx;
+mod language_model;
 mod map;
 mod op;
 mod parse;
 mod print;
 pub mod store;
-mod verify;
+pub mod verify;
 
 pub use dim::{Dim, Symbol};
 pub use graph::{
@@ -20,8 +22,11 @@ pub use graph::{
 };
 pub(crate) use infer::infer;
 pub use infer::{Fact, InferError};
+pub use language_model::{
+    EmbeddingLayer, LanguageModel, Layer, LinearLayer, LstmLayer, NotCanonical, parameters,
+};
 pub use map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Sparse, TensorTrain};
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
-pub use parse::{ParseError, parse};
-pub use print::print;
-pub use verify::{VerifyError, verify};
+pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};
+pub use print::{PrintOptions, print, print_with};
+pub use verify::{VerifyError, VerifyErrors, verify, verify_language_model};

@@ -1,0 +1,282 @@
+//! Random but reproducible maps and models, for tests and benchmarks of every crate.
+//!
+//! Everything is drawn from [`SplitMix64`], so a seed gives the same data on every machine and in every version.
+//!
+//! ```
+//! use lstmc_frontend::ir::arbitrary::{Kind, language_model, random_map};
+//! let map = random_map(Kind::TensorTrain, [33, 31], 7);
+//! assert_eq!(map.shape(), [33, 31]);
+//! let graph = language_model(8, 2, 50, 1);
+//! assert!(graph.is_language_model());
+//! ```
+
+use super::graph::{GateOrder, Graph, Operand, OutputRole, Type};
+use super::map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Sparse, TensorTrain};
+use super::op::Op;
+use crate::tensor::{DType, Data, Tensor, TensorError};
+use half::{bf16, f16};
+use std::sync::Arc;
+
+/// The generator of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
+#[derive(Clone, Debug)]
+pub struct SplitMix64(u64);
+
+impl SplitMix64 {
+    /// A generator.
+    pub fn new(seed: u64) -> SplitMix64 {
+        SplitMix64(seed)
+    }
+
+    /// 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `[-0.5, 0.5)`, a multiple of 2^-24.
+    pub fn centered(&mut self) -> f32 {
+        (self.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5
+    }
+
+    /// A number below `n`, which must not be zero.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next_u64() >> 1) as usize % n.max(1)
+    }
+
+    /// One of `all`.
+    pub fn pick<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// Floats in `[-0.5, 0.5)`; integers in `[-128, 127]` (u8: `[0, 255]`); truth values. Text: `random SEED`.
+pub fn random_tensor(dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
+    let count = crate::tensor::element_count(shape)?;
+    let mut rng = SplitMix64::new(seed);
+    fn fill<T>(count: usize, f: impl FnMut(usize) -> T) -> Arc<Vec<T>> {
+        Arc::new((0..count).map(f).collect())
+    }
+    let byte = |rng: &mut SplitMix64| (rng.next_u64() >> 56) as u8;
+    let data = match dtype {
+        DType::F32 => Data::F32(fill(count, |_| rng.centered())),
+        DType::F64 => Data::F64(fill(count, |_| rng.centered().into())),
+        DType::F16 => Data::F16(fill(count, |_| f16::from_f32(rng.centered()))),
+        DType::Bf16 => Data::Bf16(fill(count, |_| bf16::from_f32(rng.centered()))),
+        DType::I64 => Data::I64(fill(count, |_| i64::from(byte(&mut rng) as i8))),
+        DType::I32 => Data::I32(fill(count, |_| i32::from(byte(&mut rng) as i8))),
+        DType::I8 => Data::I8(fill(count, |_| byte(&mut rng) as i8)),
+        DType::U8 => Data::U8(fill(count, |_| byte(&mut rng))),
+        DType::Bool => Data::Bool(fill(count, |_| byte(&mut rng) >= 128)),
+    };
+    Tensor::new(shape.to_vec(), data)
+}
+
+/// i8 codes over the whole range of `bits`.
+pub fn random_codes(bits: u8, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
+    let mut rng = SplitMix64::new(seed);
+    let count = crate::tensor::element_count(shape)?;
+    // The top bits as a signed number: an arithmetic shift.
+    Tensor::from_i8(shape, (0..count).map(|_| (rng.next_u64() as i64 >> (64 - bits)) as i8).collect())
+}
+
+/// Scales in `(0, 2^-bits]`, so that weights come to lie in about `[-0.5, 0.5]`. f32 or f16.
+pub fn random_scales(bits: u8, dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
+    let mut rng = SplitMix64::new(seed);
+    let count = crate::tensor::element_count(shape)?;
+    let mut scale = || (0.5 - rng.centered()) / f32::from(1u16 << bits);
+    match dtype {
+        DType::F16 => Tensor::from_f16(shape, (0..count).map(|_| f16::from_f32(scale())).collect()),
+        _ => Tensor::from_f32(shape, (0..count).map(|_| scale()).collect()),
+    }
+}
+
+/// A mask of the given grid. Blocks: `density` of the flags, rounded. n:m: `n` of every `m` (all of a short last group's, if fewer).
+pub fn random_mask(pattern: Pattern, grid: &[usize], density: f64, seed: u64) -> Result<Tensor, TensorError> {
+    let mut rng = SplitMix64::new(seed);
+    let count = crate::tensor::element_count(grid)?;
+    let mut mask = vec![false; count];
+    let mut keep = |flags: &mut [bool], n: usize| {
+        let mut keys: Vec<(u64, usize)> = (0..flags.len()).map(|i| (rng.next_u64(), i)).collect();
+        keys.sort_unstable();
+        keys.iter().take(n).for_each(|&(_, i)| flags[i] = true);
+    };
+    match pattern {
+        Pattern::Block { .. } => keep(&mut mask, (count as f64 * density).round() as usize),
+        Pattern::NOfM { n, m } => {
+            let cols = grid.last().copied().unwrap_or(1).max(1);
+            mask.chunks_mut(cols).flat_map(|row| row.chunks_mut(m)).for_each(|group| keep(group, n));
+        }
+    }
+    Tensor::from_bool(grid, mask)
+}
+
+/// A representation to draw; see [`random_map`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs, reason = "the variants of LinearMap")]
+pub enum Kind {
+    Dense,
+    Quantized,
+    Sparse,
+    LowRank,
+    TensorTrain,
+}
+
+impl Kind {
+    /// Every representation.
+    pub const ALL: [Kind; 5] = [Kind::Dense, Kind::Quantized, Kind::Sparse, Kind::LowRank, Kind::TensorTrain];
+}
+
+/// A matrix in a representation. Widths, groups, patterns, ranks, modes and the representations of parts follow from the seed, so that
+/// a run over seeds meets them all; elements are of the size of trained weights.
+pub fn random_map(kind: Kind, shape: [usize; 2], seed: u64) -> LinearMap {
+    nested(kind, shape, seed, 2)
+}
+
+fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
+    let mut rng = SplitMix64::new(seed ^ 0x006c_7374_6d63_u64.rotate_left(kind as u32));
+    let [rows, cols] = shape;
+    let part = |rng: &mut SplitMix64, shape: [usize; 2]| {
+        let kinds = if depth > 1 { &Kind::ALL[..] } else { &Kind::ALL[..3] };
+        Arc::new(nested(rng.pick(kinds), shape, rng.next_u64(), depth - 1))
+    };
+    let map = match kind {
+        Kind::Dense => Ok(dense(shape, seed)),
+        Kind::Quantized => {
+            let bits = rng.pick(&Quantized::BITS);
+            let grain = [Granularity::Row, Granularity::Group(32), Granularity::Group(1 + rng.below(9))];
+            let (scales, asymmetric) = (rng.pick(&[DType::F32, DType::F16]), rng.below(2) == 1);
+            quantized(shape, bits, rng.pick(&grain), scales, asymmetric, seed)
+        }
+        Kind::Sparse => {
+            let block = Pattern::Block { rows: 1 + rng.below(8), cols: 1 + rng.below(8) };
+            let patterns = [
+                Pattern::UNSTRUCTURED,
+                Pattern::Block { rows: 16, cols: 1 },
+                block,
+                Pattern::NOfM { n: 2, m: 4 },
+            ];
+            let density = rng.pick(&[0.0, 0.02, 0.1, 0.2, 0.5, 1.0]);
+            let values = rng.pick(&[Kind::Dense, Kind::Quantized]);
+            sparse(rng.pick(&patterns), density, nested(values, shape, rng.next_u64(), 1), seed)
+        }
+        Kind::LowRank => {
+            let rank = 1 + rng.below(rows.min(cols).max(1));
+            LowRank::new(part(&mut rng, [rows, rank]), part(&mut rng, [rank, cols])).map(LinearMap::LowRank)
+        }
+        Kind::TensorTrain => {
+            let d = 1 + rng.below(3);
+            let (out_modes, in_modes) = (modes(rows, d), modes(cols, d));
+            let ranks: Vec<usize> =
+                (0..=d).map(|k| if k == 0 || k == d { 1 } else { 1 + rng.below(4) }).collect();
+            let cores = (0..d).map(|k| part(&mut rng, [ranks[k] * out_modes[k], in_modes[k] * ranks[k + 1]]));
+            let cores = cores.collect();
+            TensorTrain::new(shape, out_modes, in_modes, cores).map(LinearMap::TensorTrain)
+        }
+    };
+    map.expect("parts that fit, by construction")
+}
+
+/// `d` modes of about equal size whose product is at least `n`.
+fn modes(n: usize, d: usize) -> Vec<usize> {
+    let mut left = n.max(1);
+    (0..d)
+        .map(|k| {
+            let mode =
+                (1..=left).find(|m| m.checked_pow((d - k) as u32).is_none_or(|p| p >= left)).unwrap_or(1);
+            left = left.div_ceil(mode);
+            mode
+        })
+        .collect()
+}
+
+/// A dense f32 matrix in `[-0.5, 0.5)`.
+pub fn dense(shape: [usize; 2], seed: u64) -> LinearMap {
+    LinearMap::Dense(random_tensor(DType::F32, &shape, seed).expect("a shape that fits in memory"))
+}
+
+/// A quantized matrix. `scales`: f32 or f16; `asymmetric`: with zero points.
+pub fn quantized(
+    shape: [usize; 2],
+    bits: u8,
+    granularity: Granularity,
+    scales: DType,
+    asymmetric: bool,
+    seed: u64,
+) -> Result<LinearMap, MapError> {
+    let groups = [shape[0], granularity.groups(shape[1])];
+    let codes = random_codes(bits, &shape, seed)?;
+    let scales = random_scales(bits, scales, &groups, seed.wrapping_add(1))?;
+    let zeros = if asymmetric { Some(random_codes(bits, &groups, seed.wrapping_add(2))?) } else { None };
+    Quantized::new(bits, granularity, codes, scales, zeros).map(LinearMap::Quantized)
+}
+
+/// `values` (dense or quantized) under a random mask.
+pub fn sparse(pattern: Pattern, density: f64, values: LinearMap, seed: u64) -> Result<LinearMap, MapError> {
+    let grid = pattern.grid(values.matrix_shape()?);
+    let mask = random_mask(pattern, &grid, density, seed)?;
+    Sparse::new(pattern, mask, Arc::new(values)).map(LinearMap::Sparse)
+}
+
+/// A language model in canonical form with dense weights; see [`language_model_of`].
+pub fn language_model(hidden: usize, layers: usize, vocabulary: usize, seed: u64) -> Graph {
+    let mut rng = SplitMix64::new(seed);
+    language_model_of(hidden, layers, vocabulary, |_, shape| dense(shape, rng.next_u64()))
+}
+
+/// A language model in canonical form whose matrices are made by `map` from name and shape; biases are dense.
+///
+/// Weights are `embedding`, `lstm0.input`, `lstm0.recurrent`, `lstm0.bias`, .., `decoder`, `decoder.bias`; gates in the order iofc.
+pub fn language_model_of(
+    hidden: usize,
+    layers: usize,
+    vocabulary: usize,
+    mut map: impl FnMut(&str, [usize; 2]) -> LinearMap,
+) -> Graph {
+    let mut g = Graph::new("random");
+    g.vocabulary = Some(vocabulary);
+    let tokens = g.add_source(Op::Input, "tokens", Type::tokens());
+    let states: Vec<_> = (0..layers)
+        .map(|l| ["h", "c"].map(|s| g.add_source(Op::State, &format!("{s}{l}"), Type::state(hidden))))
+        .collect();
+    let mut weight = |g: &mut Graph, name: &str, shape: [usize; 2]| -> Operand {
+        g.add_weight(name, map(name, shape)).expect("a new name").into()
+    };
+    let mut biases = 0;
+    let mut bias = |g: &mut Graph, name: &str, n: usize| -> Operand {
+        biases += 1;
+        let data = random_tensor(DType::F32, &[n], biases).expect("a shape that fits in memory");
+        g.add_weight(name, data).expect("a new name").into()
+    };
+    let add = |g: &mut Graph, op: Op, operands: &[Operand], names: &[&str]| {
+        g.add(op, operands, names, "").expect("types that fit, by construction")
+    };
+    let table = weight(&mut g, "embedding", [vocabulary, hidden]);
+    let mut x = add(&mut g, Op::Embedding, &[tokens.into(), table], &["x0"])[0];
+    let mut next = vec![];
+    for (l, [h, c]) in states.into_iter().enumerate() {
+        let input = weight(&mut g, &format!("lstm{l}.input"), [4 * hidden, hidden]);
+        let recurrent = weight(&mut g, &format!("lstm{l}.recurrent"), [4 * hidden, hidden]);
+        let bias = bias(&mut g, &format!("lstm{l}.bias"), 4 * hidden);
+        let operands = [x.into(), h.into(), c.into(), input, recurrent, bias];
+        let names = [format!("x{}", l + 1), format!("h{l}.next"), format!("c{l}.next")];
+        let results = add(
+            &mut g,
+            Op::Lstm { gates: GateOrder::Iofc },
+            &operands,
+            &names.each_ref().map(|n| n.as_str()),
+        );
+        x = results[0];
+        next.extend([(h, results[1]), (c, results[2])]);
+    }
+    let decoder = weight(&mut g, "decoder", [vocabulary, hidden]);
+    let bias = bias(&mut g, "decoder.bias", vocabulary);
+    let logits = add(&mut g, Op::Linear, &[x.into(), decoder, bias], &["logits"])[0];
+    g.add_output(OutputRole::Named("logits".into()), logits);
+    for (state, value) in next {
+        g.add_output(OutputRole::State(state), value);
+    }
+    g
+}

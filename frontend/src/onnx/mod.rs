@@ -1,0 +1,112 @@
+//! Reading ONNX: files become messages, messages become a [`Graph`] of generic operators.
+//!
+//! ```text
+//!   bytes ──▶ scan ──▶ proto (prost) ──▶ import ─────────────▶ ir::Graph
+//!          structure,  weights stay      order, names, attributes   │
+//!          limits      where they are      │                        ▼
+//!                                          └▶ decode, external   passes: canonicalize
+//!                                             one copy of a weight
+//! ```
+//!
+//! Opsets from 7 on are read, and every operator becomes the form of its newest version; so the passes know one spelling. What is
+//! not supported is refused by name, never guessed: operators of other domains, subgraphs, local functions, attributes that are not
+//! known, sparse and string tensors. A hostile file gives an [`OnnxError`]: sizes are checked before memory is allocated, external data
+//! stays inside the model's folder, weights are finite.
+//!
+//! This is the reading of a graph as it is, not the understanding of it: whether it is a language model is for canonicalisation to say.
+
+mod decode;
+mod error;
+mod external;
+mod import;
+pub mod proto;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use error::{NodeProblem, OnnxError, TensorProblem};
+
+use crate::ir::Graph;
+use crate::tensor::Tensor;
+use bytes::Bytes;
+use external::External;
+use prost::Message;
+use proto::{ModelProto, TensorProto};
+use scan::{Kind, scan};
+use std::path::Path;
+
+/// Reads the model in a file; external data is looked for in the file's folder. The graph is named after the file.
+pub fn read(path: &Path) -> Result<Graph, OnnxError> {
+    read_with_inputs(path, &[])
+}
+
+/// Reads the model in a file with some of its inputs fixed: they become weights of these values.
+///
+/// For test cases of single operators, whose axes and shapes are inputs: they decide the types of the results, so the graph
+/// needs them as constants.
+pub fn read_with_inputs(path: &Path, fixed: &[(String, Tensor)]) -> Result<Graph, OnnxError> {
+    in_file(path, || {
+        let name = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+        import_with_inputs(read_bytes(path)?, folder(path), &name, fixed)
+    })
+}
+
+/// Reads the model in `bytes`, with external data in `dir`, and names it `name`.
+///
+/// The bytes are not copied but for the weights, each of which is copied once.
+pub fn import(bytes: Bytes, dir: Option<&Path>, name: &str) -> Result<Graph, OnnxError> {
+    import_with_inputs(bytes, dir, name, &[])
+}
+
+fn import_with_inputs(
+    bytes: Bytes,
+    dir: Option<&Path>,
+    name: &str,
+    fixed: &[(String, Tensor)],
+) -> Result<Graph, OnnxError> {
+    if bytes.is_empty() {
+        return Err(OnnxError::Empty);
+    }
+    scan(&bytes, Kind::Model)?;
+    import::import(ModelProto::decode(bytes)?, External::new(dir), name, fixed)
+}
+
+/// Reads a tensor's file as in the data sets of ONNX's test cases (`input_0.pb`): its name, which may be empty, and the tensor.
+///
+/// NaN and infinite elements are allowed here.
+pub fn read_tensor(path: &Path) -> Result<(String, Tensor), OnnxError> {
+    in_file(path, || {
+        let bytes = read_bytes(path)?;
+        scan(&bytes, Kind::Tensor)?;
+        let mut proto = TensorProto::decode(bytes)?;
+        let name = std::mem::take(&mut proto.name);
+        let tensor = decode::tensor(proto, &mut External::new(folder(path)))
+            .map_err(|problem| OnnxError::tensor("tensor", &name, problem))?;
+        Ok((name, tensor))
+    })
+}
+
+/// Writes a tensor's file, as [`read_tensor`] reads it.
+pub fn write_tensor(path: &Path, name: &str, tensor: &Tensor) -> Result<(), OnnxError> {
+    in_file(path, || Ok(std::fs::write(path, decode::to_proto(name, tensor)?.encode_to_vec())?))
+}
+
+/// The folder of a file, for its external data.
+fn folder(path: &Path) -> Option<&Path> {
+    path.parent().map(|d| if d.as_os_str().is_empty() { Path::new(".") } else { d })
+}
+
+fn in_file<T>(path: &Path, read: impl FnOnce() -> Result<T, OnnxError>) -> Result<T, OnnxError> {
+    read().map_err(|error| OnnxError::InFile { file: path.to_path_buf(), error: Box::new(error) })
+}
+
+fn read_bytes(path: &Path) -> Result<Bytes, OnnxError> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(OnnxError::NotAFile { found: "a folder" });
+    }
+    if !metadata.is_file() {
+        return Err(OnnxError::NotAFile { found: "a pipe or device" });
+    }
+    Ok(std::fs::read(path)?.into())
+}

@@ -1,0 +1,92 @@
+//! `canonicalize`: a generic graph, as an exporter wrote it, to language-model form.
+//!
+//! *Lossless* up to the rounding of a sum of two biases (and of weights stored in f64). Needs no calibration.
+//!
+//! Not a set of local rewrites but an *abstract evaluation*: the generic graph is run once, node by node, on abstract values, and
+//! the canonical graph is what that run writes down.
+//!
+//! ```text
+//!   generic value                    is known to be
+//!   @val_30, Slice(@weight), ...     Constant    a tensor: constants are folded as they appear
+//!   Shape(%x), Mul(..), ...          Integers    the generic graph's types already tell the elements
+//!   %tokens, Unsqueeze(%tokens)      Tokens      with a layout
+//!   Gather(@table, %tokens)          Sequence    step 0 of the program: embedding, layout [t0, t1, features]
+//!   Slice(%h0, 1..2)                 State       a part of a state input: axis 0, element 1
+//!   Expand(0, ..)                    Zeros       an initial state of zero
+//!   LSTM(..)                         Sequence, Finals, Finals    step 1: lstm
+//! ```
+//!
+//! A layout says how each axis of the generic value is made of the tokens' axes and the features. Transposes permute
+//! it, reshapes and squeezes regroup it, and a layer fits if its features are last; so every way of writing the same model ends
+//! in the same program. Which axis of the tokens counts time steps is what the first LSTM says.
+//!
+//! What the result is:
+//!
+//! - `%tokens`, then one pair of states `%h0, %c0, ...` per layer, whether the model took them stacked, one by one or not at all;
+//! - weights in order of use: `@embedding`, `@lstm0.input`, `@lstm0.recurrent`, `@lstm0.bias`, ..., `@decoder`, `@decoder.bias`; linear
+//!   layers before the last are `@linear0`, ...; all f32, `[out, in]`, gates in the order iofc;
+//! - a decoder that is the embedding's table, by identity or by content, is stored once (`linear %x, @embedding`);
+//! - all logits of all steps, also where the model returns probabilities or the last step only;
+//! - no node that the logits do not need.
+//!
+//! What it is not: an optimiser of what the layers compute. A scale behind the embedding stays a `mul`.
+
+mod arithmetic;
+mod error;
+mod evaluate;
+mod fold;
+mod layout;
+mod movement;
+mod outputs;
+mod program;
+mod recurrent;
+mod value;
+
+pub use error::CanonicalizeError;
+
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::registry::PassInfo;
+use lstmc_frontend::ir::{Graph, LanguageModel, Op};
+
+/// The pass table's line.
+pub(crate) const INFO: PassInfo = PassInfo {
+    name: "canonicalize",
+    summary: "turn an imported graph into language-model form: embedding, lstm, linear",
+    options: &[],
+    lossy: false,
+    needs_calibration: |_| false,
+    make: |_| Ok(Box::new(Canonicalize)),
+};
+
+struct Canonicalize;
+
+impl Pass for Canonicalize {
+    fn run(&self, graph: &Graph, _: &mut Context<'_>) -> Result<Outcome, PassError> {
+        Ok(match canonicalize(graph)? {
+            None => Outcome::NoEffect("the graph is in language-model form already".into()),
+            Some(canonical) => Outcome::Patch(Patch::graph(canonical.graph).with_notes(canonical.notes)),
+        })
+    }
+}
+
+/// What [`canonicalize`] makes.
+#[derive(Clone, Debug)]
+pub struct Canonical {
+    /// In language-model form.
+    pub graph: Graph,
+    /// What a user should know: outputs that were dropped, states that were made explicit.
+    pub notes: Vec<String>,
+}
+
+/// Turns a generic graph into language-model form; none where it is in that form already. See the module's documentation.
+pub fn canonicalize(graph: &Graph) -> Result<Option<Canonical>, CanonicalizeError> {
+    let is_canonical = |op: &Op| matches!(op, Op::Embedding | Op::Lstm { .. } | Op::Linear);
+    if graph.nodes().any(|(_, n)| is_canonical(&n.op)) {
+        LanguageModel::of(graph)?;
+        return Ok(None);
+    }
+    let mut evaluator = evaluate::Evaluator::new(graph);
+    evaluator.run()?;
+    let (graph, notes) = evaluator.finish()?;
+    Ok(Some(Canonical { graph, notes }))
+}

@@ -1,0 +1,60 @@
+//! `decode`: weights to their dense form.
+//!
+//! *Lossless* with respect to what the model computes now: every representation stands for a matrix, and this stores that matrix. It
+//! undoes no loss of earlier passes, and makes the model larger. Of use to give a compressed model to another pass
+//! that needs dense weights, and to export it.
+//!
+//! | option | what | default |
+//! |---|---|---|
+//! | `target` | the weights, by name | `*` |
+
+use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::registry::PassInfo;
+use crate::target::Target;
+use lstmc_frontend::ir::{Graph, LinearMap};
+use lstmc_frontend::tensor::DType;
+
+/// The pass table's line.
+pub(crate) const INFO: PassInfo = PassInfo {
+    name: "decode",
+    summary: "store weights as dense matrices again",
+    options: &[OptionInfo {
+        name: "target",
+        kind: Kind::Target,
+        presence: Presence::Default("*"),
+        doc: "the weights, by name",
+    }],
+    lossy: false,
+    needs_calibration: |_| false,
+    make: |options| Ok(Box::new(Decode::new(options))),
+};
+
+struct Decode {
+    target: Target,
+}
+
+impl Decode {
+    fn new(options: &Options) -> Decode {
+        Decode { target: options.target("target").unwrap_or(Target::new("*")) }
+    }
+}
+
+impl Pass for Decode {
+    fn run(&self, graph: &Graph, _: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let is_decoded = |map: &LinearMap| matches!(map, LinearMap::Dense(t) if t.dtype() != DType::F16);
+        let mut changes = vec![];
+        for id in self.target.weights(graph)? {
+            let weight = graph.weight(id);
+            if !is_decoded(&weight.map) {
+                let dense = weight.map.to_dense();
+                let error = |source| PassError::Map { weight: weight.name.clone(), source };
+                changes.push((id, LinearMap::Dense(dense.map_err(error)?)));
+            }
+        }
+        if changes.is_empty() {
+            return Ok(Outcome::NoEffect("every weight of the target is dense already".into()));
+        }
+        Ok(Outcome::Patch(Patch::weights(changes)))
+    }
+}

@@ -1,0 +1,242 @@
+//! The driver: runs a pipeline, and is the only place where a graph is changed.
+
+use crate::gate::{Budget, Evaluate};
+use crate::pass::{Context, Outcome, PassError};
+use crate::pipeline::{Invocation, Pipeline};
+use crate::trail::{Measure, Record, Trail, Verdict};
+use lstmc_frontend::ir::{Graph, InferError, VerifyErrors, verify, verify_language_model};
+use std::time::Instant;
+
+/// What a run may use, and where it stops.
+#[derive(Default)]
+pub struct Settings<'a> {
+    /// What passes may read.
+    pub context: Context<'a>,
+    /// What perplexity the model may have.
+    pub budget: Budget,
+    /// Run only this many passes: to find the one that breaks a model.
+    pub stop_after: Option<usize>,
+    /// Called after each pass with its record and the graph that goes on.
+    pub observer: Option<Observer<'a>>,
+}
+
+/// Called after each pass with its record and the graph that goes on.
+pub type Observer<'a> = &'a mut dyn FnMut(&Record, &Graph);
+
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The model.
+    pub graph: Graph,
+    /// How it came about.
+    pub trail: Trail,
+}
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The graph that was given breaks an invariant.
+    #[error("the graph is invalid before the first pass:\n{0}")]
+    Input(VerifyErrors),
+    /// A pass failed.
+    #[error("pass {step}, {invocation}: {source}")]
+    Pass {
+        /// Its place in the pipeline, from 1.
+        step: usize,
+        /// The pass with its options.
+        invocation: String,
+        /// Why.
+        source: Box<PassError>,
+    },
+    /// A pass proposed a graph that breaks an invariant: an error in lstmc.
+    #[error(
+        "pass {step}, {invocation}, made an invalid graph, which is an error in lstmc; please report it:\n{source}"
+    )]
+    Invalid {
+        /// Its place in the pipeline, from 1.
+        step: usize,
+        /// The pass with its options.
+        invocation: String,
+        /// What the verifier found.
+        source: VerifyErrors,
+    },
+    /// A pass proposed a weight of another shape: an error in lstmc.
+    #[error(
+        "pass {step}, {invocation}, made a weight that does not fit, which is an error in lstmc; please report it: {source}"
+    )]
+    Patch {
+        /// Its place in the pipeline, from 1.
+        step: usize,
+        /// The pass with its options.
+        invocation: String,
+        /// What does not fit.
+        source: InferError,
+    },
+    /// A pass was over a strict budget.
+    #[error("pass {step}, {invocation}: rejected: {reason}; use fewer or weaker passes, or a larger budget")]
+    OverBudget {
+        /// Its place in the pipeline, from 1.
+        step: usize,
+        /// The pass with its options.
+        invocation: String,
+        /// By how much.
+        reason: String,
+    },
+    /// A budget without anything to measure with.
+    #[error("a perplexity budget needs a vocabulary and a validation text to measure on")]
+    NoEvaluator,
+    /// Measuring failed.
+    #[error("measuring perplexity {when}: {why}")]
+    Evaluate {
+        /// Before or after which pass.
+        when: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Runs `pipeline` on `graph`.
+pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Result<Run, RunError> {
+    if settings.budget.is_limited() && settings.context.evaluator.is_none() {
+        return Err(RunError::NoEvaluator);
+    }
+    check(&graph).map_err(RunError::Input)?;
+    let mut gate = Gate { budget: settings.budget, baseline: None, current: None };
+    let mut state = Run { graph, trail: Trail::default() };
+    let passes = pipeline.passes.iter().take(settings.stop_after.unwrap_or(usize::MAX));
+    for (k, invocation) in passes.enumerate() {
+        let at = At { step: k + 1, invocation };
+        if invocation.info().lossy {
+            gate.before(&at, &state.graph, &mut settings.context.evaluator)?;
+        }
+        let before = Measure { perplexity: gate.current, ..Measure::of(&state.graph) };
+        let started = Instant::now();
+        let outcome = at.run(&state.graph, &mut settings.context)?;
+        let mut record = at.record(started, before);
+        match outcome {
+            Outcome::NoEffect(why) => record.verdict = Verdict::NoEffect(why),
+            Outcome::Patch(patch) => {
+                record.weights_changed = patch.changed(&state.graph);
+                record.notes.clone_from(&patch.notes);
+                let proposed = patch.apply(&state.graph).map_err(|e| at.patch(e))?;
+                check(&proposed).map_err(|e| at.invalid(e))?;
+                record.after = Measure::of(&proposed);
+                record.after.perplexity = gate.after(&at, &proposed, &mut settings.context.evaluator)?;
+                record.verdict = gate.verdict(record.after.perplexity);
+                match &record.verdict {
+                    Verdict::Rejected(reason) if gate.budget.strict => return Err(at.over_budget(reason)),
+                    Verdict::Rejected(_) | Verdict::NoEffect(_) => {}
+                    Verdict::Applied => (state.graph, gate.current) = (proposed, record.after.perplexity),
+                }
+            }
+        }
+        tracing::info!(pass = record.pass, seconds = record.seconds, "{record}");
+        if let Some(observer) = &mut settings.observer {
+            observer(&record, &state.graph);
+        }
+        state.trail.records.push(record);
+    }
+    Ok(state)
+}
+
+/// The verifier; on a graph without generic operators it checks language-model form too.
+fn check(graph: &Graph) -> Result<(), VerifyErrors> {
+    let is_generic = graph.nodes().any(|(_, n)| !n.op.is_language_model_form());
+    if is_generic { verify(graph) } else { verify_language_model(graph) }
+}
+
+/// The pass at work.
+struct At<'p> {
+    step: usize,
+    invocation: &'p Invocation,
+}
+
+impl At<'_> {
+    fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, RunError> {
+        let outcome = self.invocation.pass().and_then(|pass| pass.run(graph, context));
+        outcome.map_err(|source| RunError::Pass {
+            step: self.step,
+            invocation: self.name(),
+            source: Box::new(source),
+        })
+    }
+
+    fn record(&self, started: Instant, before: Measure) -> Record {
+        Record {
+            pass: self.invocation.info().name,
+            invocation: self.name(),
+            verdict: Verdict::Applied,
+            seconds: started.elapsed().as_secs_f64(),
+            weights_changed: vec![],
+            before,
+            after: before,
+            notes: vec![],
+        }
+    }
+
+    fn name(&self) -> String {
+        self.invocation.to_string()
+    }
+
+    fn patch(&self, source: InferError) -> RunError {
+        RunError::Patch { step: self.step, invocation: self.name(), source }
+    }
+
+    fn invalid(&self, source: VerifyErrors) -> RunError {
+        RunError::Invalid { step: self.step, invocation: self.name(), source }
+    }
+
+    fn over_budget(&self, reason: &str) -> RunError {
+        RunError::OverBudget { step: self.step, invocation: self.name(), reason: reason.to_string() }
+    }
+}
+
+/// Perplexity during a run.
+struct Gate {
+    budget: Budget,
+    /// Before the first lossy pass.
+    baseline: Option<f64>,
+    /// Of the graph that goes on, once known.
+    current: Option<f64>,
+}
+
+type Evaluator<'e, 'a> = &'e mut Option<&'a mut dyn Evaluate>;
+
+impl Gate {
+    /// Measures the baseline before the first lossy pass.
+    fn before(&mut self, at: &At<'_>, graph: &Graph, evaluator: Evaluator<'_, '_>) -> Result<(), RunError> {
+        if self.current.is_none() {
+            self.current = measure(evaluator, graph, || format!("before {}", at.name()))?;
+        }
+        self.baseline = self.baseline.or(self.current);
+        Ok(())
+    }
+
+    /// Perplexity of what a lossy pass proposes. What a lossless one proposes has that of the graph before.
+    fn after(
+        &self,
+        at: &At<'_>,
+        graph: &Graph,
+        evaluator: Evaluator<'_, '_>,
+    ) -> Result<Option<f64>, RunError> {
+        if !at.invocation.info().lossy {
+            return Ok(self.current);
+        }
+        measure(evaluator, graph, || format!("after {}", at.name()))
+    }
+
+    fn verdict(&self, perplexity: Option<f64>) -> Verdict {
+        let reason = perplexity.zip(self.baseline).and_then(|(p, b)| self.budget.exceeded(p, b));
+        reason.map_or(Verdict::Applied, Verdict::Rejected)
+    }
+}
+
+fn measure(
+    evaluator: Evaluator<'_, '_>,
+    graph: &Graph,
+    when: impl Fn() -> String,
+) -> Result<Option<f64>, RunError> {
+    let Some(evaluator) = evaluator else { return Ok(None) };
+    evaluator.perplexity(graph).map(Some).map_err(|why| RunError::Evaluate { when: when(), why })
+}

@@ -1,0 +1,112 @@
+//! What a pass is.
+
+use crate::canonicalize::CanonicalizeError;
+use crate::gate::Evaluate;
+use crate::target::TargetError;
+use lstmc_frontend::ir::{Graph, InferError, LinearMap, MapError, NotCanonical, WeightId};
+
+/// A transformation of a model.
+pub trait Pass {
+    /// Proposes a change of `graph`, or says why there is none. A pass changes nothing itself, and the same graph and context give
+    /// the same outcome.
+    fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError>;
+}
+
+/// What passes may read besides the graph.
+#[derive(Default)]
+pub struct Context<'a> {
+    /// Measures perplexity on the validation text.
+    pub evaluator: Option<&'a mut dyn Evaluate>,
+}
+
+/// What a pass proposes.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// A change.
+    Patch(Patch),
+    /// No change, and why.
+    NoEffect(String),
+}
+
+/// A change of a graph, and what a user should know about it.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    /// The change.
+    pub change: Change,
+    /// Sentences for the report.
+    pub notes: Vec<String>,
+}
+
+/// A change of a graph.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A new graph.
+    Graph(Box<Graph>),
+    /// New representations of weights, of the same logical shapes.
+    Weights(Vec<(WeightId, LinearMap)>),
+}
+
+impl Patch {
+    /// A patch that replaces the graph.
+    pub fn graph(graph: Graph) -> Patch {
+        Patch { change: Change::Graph(Box::new(graph)), notes: vec![] }
+    }
+
+    /// A patch that replaces representations.
+    pub fn weights(weights: Vec<(WeightId, LinearMap)>) -> Patch {
+        Patch { change: Change::Weights(weights), notes: vec![] }
+    }
+
+    /// The patch with these notes.
+    pub fn with_notes(self, notes: Vec<String>) -> Patch {
+        Patch { notes, ..self }
+    }
+
+    /// The names of the weights that are new in the patched graph or have a new representation.
+    pub fn changed(&self, graph: &Graph) -> Vec<String> {
+        match &self.change {
+            Change::Graph(new) => new.weights().map(|(_, w)| w.name.clone()).collect(),
+            Change::Weights(list) => list.iter().map(|(id, _)| graph.weight(*id).name.clone()).collect(),
+        }
+    }
+
+    /// The patched graph. An error where a map has another shape than the weight it replaces.
+    pub fn apply(self, graph: &Graph) -> Result<Graph, InferError> {
+        match self.change {
+            Change::Graph(new) => Ok(*new),
+            Change::Weights(list) => {
+                let mut new = graph.clone();
+                for (id, map) in list {
+                    new.set_weight(id, map)?;
+                }
+                Ok(new)
+            }
+        }
+    }
+}
+
+/// Why a pass failed.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// A model that has no language-model form.
+    #[error(transparent)]
+    Canonicalize(#[from] CanonicalizeError),
+    /// A pass that needs language-model form, on a graph that is not in it.
+    #[error(transparent)]
+    NotCanonical(#[from] NotCanonical),
+    /// A target that matches nothing.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A representation that could not be made or read.
+    #[error("@{weight}: {source}")]
+    Map {
+        /// The weight.
+        weight: String,
+        /// The reason.
+        source: MapError,
+    },
+    /// Options that are valid one by one but not together.
+    #[error("{0}")]
+    Options(String),
+}

@@ -1,0 +1,120 @@
+//! The trail: what each pass of a run did.
+
+use lstmc_frontend::ir::{Graph, LanguageModel, LinearMap, parameters};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a model costs.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Measure {
+    /// Bytes of all weights in the container, indices and scales included.
+    pub bytes: usize,
+    /// Numbers stored.
+    pub parameters: usize,
+    /// Multiply-adds per token; none before the graph is in language-model form.
+    pub multiply_adds: Option<usize>,
+    /// Perplexity on the validation text, where it was measured.
+    pub perplexity: Option<f64>,
+}
+
+impl Measure {
+    /// The costs of a graph, without perplexity.
+    pub fn of(graph: &Graph) -> Measure {
+        Measure {
+            bytes: bytes(graph),
+            parameters: parameters(graph),
+            multiply_adds: LanguageModel::of(graph).ok().map(|m| m.multiply_adds()),
+            perplexity: None,
+        }
+    }
+}
+
+/// How a pass ended.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict", content = "reason")]
+pub enum Verdict {
+    /// Its patch was applied.
+    Applied,
+    /// It had nothing to do.
+    NoEffect(String),
+    /// Its patch was over the budget, and the graph before was kept.
+    Rejected(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Applied => f.write_str("applied"),
+            Verdict::NoEffect(why) => write!(f, "no effect: {why}"),
+            Verdict::Rejected(why) => write!(f, "rejected: {why}"),
+        }
+    }
+}
+
+/// What one pass did.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Record {
+    /// The pass.
+    pub pass: &'static str,
+    /// The pass with its options, as a pipeline spells it.
+    pub invocation: String,
+    /// How it ended.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// The time that the pass itself took; measuring is not counted.
+    pub seconds: f64,
+    /// The weights that are new or have a new representation in its patch.
+    pub weights_changed: Vec<String>,
+    /// The model before.
+    pub before: Measure,
+    /// The model that the pass proposed, or the one before where it proposed none.
+    pub after: Measure,
+    /// What a user should know.
+    pub notes: Vec<String>,
+}
+
+/// What a run did, pass by pass.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Trail {
+    /// In order.
+    pub records: Vec<Record>,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invocation, self.verdict)?;
+        if !matches!(self.verdict, Verdict::NoEffect(_)) {
+            write!(f, "; {} -> {} bytes", self.before.bytes, self.after.bytes)?;
+            if let (Some(a), Some(b)) = (self.before.multiply_adds, self.after.multiply_adds) {
+                write!(f, ", {a} -> {b} multiply-adds per token")?;
+            }
+            if let (Some(a), Some(b)) = (self.before.perplexity, self.after.perplexity) {
+                write!(f, ", perplexity {a:.2} -> {b:.2}")?;
+            }
+        }
+        self.notes.iter().try_for_each(|note| write!(f, "\n  note: {note}"))
+    }
+}
+
+/// A line for each pass; no times, so that it can be compared.
+impl fmt::Display for Trail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.records.iter().try_for_each(|r| writeln!(f, "{r}"))
+    }
+}
+
+/// The bytes of all tensors as they are in memory; what weights share counts once.
+fn bytes(graph: &Graph) -> usize {
+    fn count(map: &LinearMap, seen: &mut BTreeSet<*const LinearMap>) -> usize {
+        let own: usize = map.tensors().iter().map(|(_, t)| t.len() * t.dtype().size()).sum();
+        let children = map.children();
+        own + children
+            .iter()
+            .map(|(_, c)| if seen.insert(Arc::as_ptr(c)) { count(c, seen) } else { 0 })
+            .sum::<usize>()
+    }
+    let mut seen = BTreeSet::new();
+    graph.weights().map(|(_, w)| count(&w.map, &mut seen)).sum()
+}

@@ -1,0 +1,40 @@
+//! Every file of `testdata/passes`: a pipeline in its first line, a graph below, a snapshot of what comes out.
+
+use lstmc_frontend::ir::{parse, print};
+use lstmc_passes::{Pipeline, Settings, run};
+use std::path::PathBuf;
+
+/// What a file's pipeline makes of its graph: the trail and the graph, or the error.
+fn outcome(text: &str) -> String {
+    let header = text.lines().next().and_then(|l| l.strip_prefix("// passes:"));
+    let pipeline = match header.ok_or("the first line must be `// passes: ...`") {
+        Ok(header) => Pipeline::parse(header.trim()).unwrap(),
+        Err(e) => return e.to_string(),
+    };
+    let graph = match parse(text) {
+        Ok(graph) => graph,
+        Err(e) => return format!("{e}"),
+    };
+    match run(&pipeline, graph, Settings::default()) {
+        Ok(result) => format!("{}\n{}", result.trail, print(&result.graph)),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn every_file_gives_its_snapshot() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/passes"));
+    let mut paths: Vec<PathBuf> = folder.read_dir().unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "ir"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for path in paths {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_string();
+            insta::assert_snapshot!(name, outcome(&std::fs::read_to_string(&path).unwrap()));
+        }
+    });
+}

@@ -1,0 +1,165 @@
+//! The driver: verification, the gate, stopping and observing, with passes made for it.
+
+use lstmc_frontend::ir::{Graph, LinearMap, parse};
+use lstmc_frontend::tensor::Tensor;
+use lstmc_passes::options::{Kind, OptionInfo, Options, Presence};
+use lstmc_passes::{
+    Budget, Context, Evaluate, Outcome, Pass, PassError, PassInfo, Patch, Pipeline, Run, RunError, Settings,
+    Verdict, run,
+};
+
+const MODEL: &str = r#"
+model "tiny" (vocabulary 3) {
+  %tokens: i64[S, B] = input
+  %h0: f32[B, 2] = state
+  %c0: f32[B, 2] = state
+  %x0 = embedding %tokens, @embedding
+  %x1, %h0.next, %c0.next = lstm %x0, %h0, %c0, @lstm0.input, @lstm0.recurrent, @lstm0.bias {gates = iofc}
+  %logits = linear %x1, @decoder, @decoder.bias
+  return logits %logits, state %h0 = %h0.next, state %c0 = %c0.next
+}
+@embedding: f32[3, 2] random 1
+@lstm0.input: f32[8, 2] random 2
+@lstm0.recurrent: f32[8, 2] random 3
+@lstm0.bias: f32[8] random 4
+@decoder: f32[3, 2] random 5
+@decoder.bias: f32[3] random 6
+"#;
+
+/// Fills `@decoder` with a number, which the evaluator below takes for the perplexity.
+struct Fill(f64);
+
+impl Pass for Fill {
+    fn run(&self, graph: &Graph, _: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let id = graph.weight_named("decoder").unwrap();
+        let filled = match self.0 {
+            0.0 => return Ok(Outcome::NoEffect("nothing to fill with".into())),
+            x if x < 0.0 => Tensor::from_f32([1], vec![0.0]),
+            x => Tensor::from_f32([3, 2], vec![x as f32; 6]),
+        };
+        Ok(Outcome::Patch(Patch::weights(vec![(id, LinearMap::Dense(filled.unwrap()))])))
+    }
+}
+
+fn make(options: &Options) -> Result<Box<dyn Pass>, PassError> {
+    Ok(Box::new(Fill(options.number("with").unwrap())))
+}
+
+static WITH: &[OptionInfo] = &[OptionInfo {
+    name: "with",
+    kind: Kind::Number { min: -1.0, max: 1000.0 },
+    presence: Presence::Required,
+    doc: "the number",
+}];
+
+static TABLE: &[PassInfo] = &[
+    PassInfo {
+        name: "fill",
+        summary: "fill the decoder",
+        options: WITH,
+        lossy: true,
+        needs_calibration: |_| false,
+        make,
+    },
+    PassInfo {
+        name: "set",
+        summary: "the same, said to be lossless",
+        options: WITH,
+        lossy: false,
+        needs_calibration: |_| false,
+        make,
+    },
+];
+
+/// Perplexity is 100 for the model as it is, and the decoder's first element once that is filled.
+struct FirstElement {
+    calls: usize,
+}
+
+impl Evaluate for FirstElement {
+    fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {
+        self.calls += 1;
+        let decoder = graph.weight(graph.weight_named("decoder").unwrap()).map.to_dense().unwrap();
+        let first = f64::from(decoder.f32s().unwrap()[0]);
+        Ok(if first < 2.0 { 100.0 } else { first })
+    }
+}
+
+fn run_with(pipeline: &str, budget: Budget) -> (Result<Run, RunError>, usize) {
+    let pipeline = Pipeline::parse_with(pipeline, TABLE).unwrap();
+    let mut evaluator = FirstElement { calls: 0 };
+    let mut settings = Settings { budget, ..Settings::default() };
+    settings.context.evaluator = Some(&mut evaluator);
+    let result = run(&pipeline, parse(MODEL).unwrap(), settings);
+    (result, evaluator.calls)
+}
+
+fn decoder(graph: &Graph) -> f32 {
+    graph.weight(graph.weight_named("decoder").unwrap()).map.to_dense().unwrap().f32s().unwrap()[0]
+}
+
+#[test]
+fn a_pass_over_the_budget_is_rejected_and_the_run_goes_on() {
+    let budget = Budget { max_perplexity: Some(120.0), ..Budget::default() };
+    let (result, calls) = run_with("fill(with=110), fill(with=131.25), fill(with=115), fill(with=0)", budget);
+    let run = result.unwrap();
+    insta::assert_snapshot!(run.trail.to_string());
+    assert_eq!(decoder(&run.graph), 115.0);
+    assert_eq!(calls, 4, "once before, once after each patch");
+    assert_eq!(run.trail.records[2].before.perplexity, Some(110.0), "not that of the rejected graph");
+    assert_eq!(run.trail.records[0].weights_changed, ["decoder"]);
+}
+
+#[test]
+fn an_increase_counts_from_before_the_first_lossy_pass() {
+    let budget = Budget { max_increase: Some(0.1), ..Budget::default() };
+    let run = run_with("set(with=1), fill(with=109), fill(with=111), fill(with=110)", budget).0.unwrap();
+    let verdicts: Vec<String> = run.trail.records.iter().map(|r| r.verdict.to_string()).collect();
+    assert_eq!(
+        verdicts,
+        ["applied", "applied", "rejected: perplexity 111.00 > 110.00 (100.00 and 10%)", "applied"]
+    );
+}
+
+#[test]
+fn a_strict_budget_stops_the_run() {
+    let budget = Budget { max_perplexity: Some(120.0), strict: true, ..Budget::default() };
+    let error = run_with("fill(with=110), fill(with=131)", budget).0.unwrap_err();
+    insta::assert_snapshot!(error.to_string());
+}
+
+#[test]
+fn a_budget_without_an_evaluator_is_an_error() {
+    let budget = Budget { max_perplexity: Some(120.0), ..Budget::default() };
+    let settings = Settings { budget, ..Settings::default() };
+    let error = run(&Pipeline::default(), parse(MODEL).unwrap(), settings).unwrap_err();
+    assert!(matches!(error, RunError::NoEvaluator));
+}
+
+#[test]
+fn a_patch_that_does_not_fit_is_an_error() {
+    let error = run_with("fill(with=-1)", Budget::default()).0.unwrap_err();
+    insta::assert_snapshot!(error.to_string());
+}
+
+#[test]
+fn a_run_stops_where_it_is_told_and_shows_each_graph() {
+    let pipeline = Pipeline::parse_with("fill(with=1), fill(with=2), fill(with=3)", TABLE).unwrap();
+    let mut seen = vec![];
+    let mut observer = |record: &lstmc_passes::Record, graph: &Graph| {
+        seen.push(format!("{} {}", record.invocation, decoder(graph)));
+    };
+    let settings = Settings { stop_after: Some(2), observer: Some(&mut observer), ..Settings::default() };
+    let run = run(&pipeline, parse(MODEL).unwrap(), settings).unwrap();
+    assert_eq!(seen, ["fill(with=1) 1", "fill(with=2) 2"]);
+    assert_eq!(decoder(&run.graph), 2.0);
+    assert_eq!(run.trail.records.len(), 2);
+    assert!(run.trail.records.iter().all(|r| r.verdict == Verdict::Applied));
+}
+
+#[test]
+fn a_trail_is_json() {
+    let mut run = run_with("fill(with=110), fill(with=0)", Budget::default()).0.unwrap();
+    run.trail.records.iter_mut().for_each(|r| r.seconds = 0.5);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&run.trail).unwrap());
+}

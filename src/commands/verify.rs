@@ -1,0 +1,1 @@
+//! `lstmc verify`: ONNX test cases.
