@@ -120,7 +120,7 @@ impl<'g> Evaluator<'g> {
             });
         };
         let fold = |why| CanonicalizeError::Fold { node: site.label.clone(), why };
-        let weight = if transposed { matrix } else { fold::transposed(&matrix).map_err(fold)? };
+        let weight = if transposed { matrix } else { fold::transposed(matrix).map_err(fold)? };
         let [features, inputs] = [weight.shape()[0], weight.shape()[1]];
         if inputs != x.features {
             return self.wrong_shape(site, "weight", format!("{} inputs", x.features), &weight);

@@ -256,7 +256,7 @@ impl<'g> Evaluator<'g> {
                 return Ok(None);
             }
         }
-        let results = fold::evaluate(&site.node.op, &operands, site.node.results().len())
+        let results = fold::evaluate(&site.node.op, &operands)
             .map_err(|why| CanonicalizeError::Fold { node: site.label.clone(), why })?;
         Ok(Some(results.into_iter().map(Abstract::Constant).collect()))
     }

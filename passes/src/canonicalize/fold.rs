@@ -1,5 +1,6 @@
 //! Folding of constants.
 
+use lstmc_frontend::interpret;
 use lstmc_frontend::ir::Op;
 use lstmc_frontend::tensor::Tensor;
 
@@ -7,14 +8,12 @@ use lstmc_frontend::tensor::Tensor;
 pub(super) const MIN_LIMIT: usize = 1 << 20;
 
 /// The results of `op` on constants.
-pub(super) fn evaluate(op: &Op, operands: &[Option<Tensor>], results: usize) -> Result<Vec<Tensor>, String> {
-    let _ = (operands, results);
-    Err(format!("{} cannot be folded yet", op.name()))
+pub(super) fn evaluate(op: &Op, operands: &[Option<Tensor>]) -> Result<Vec<Tensor>, String> {
+    interpret::evaluate(op, operands).map_err(|e| e.to_string())
 }
 
 /// The transpose of a matrix.
-pub(super) fn transposed(t: &Tensor) -> Result<Tensor, String> {
-    evaluate(&Op::Transpose { perm: vec![1, 0] }, &[Some(t.clone())], 1)?
-        .pop()
-        .ok_or_else(|| "no result".into())
+pub(super) fn transposed(t: Tensor) -> Result<Tensor, String> {
+    let mut results = evaluate(&Op::Transpose { perm: vec![1, 0] }, &[Some(t)])?;
+    results.pop().ok_or_else(|| "a transpose has a result".into())
 }
