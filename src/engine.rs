@@ -28,7 +28,12 @@ pub struct Scorer<'a> {
 
 impl<'a> Scorer<'a> {
     /// A scorer of `tokens` (at least two) on `threads` threads (0: all cores). `progress` is told how many were consumed.
-    pub fn new(engine: Engine, threads: usize, tokens: &'a [u32], progress: impl FnMut(usize) + 'a) -> Scorer<'a> {
+    pub fn new(
+        engine: Engine,
+        threads: usize,
+        tokens: &'a [u32],
+        progress: impl FnMut(usize) + 'a,
+    ) -> Scorer<'a> {
         Scorer { engine, threads, tokens, progress: Box::new(progress) }
     }
 

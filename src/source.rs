@@ -2,7 +2,8 @@
 
 use crate::Error;
 use lstmc_backend::{Jit, Options};
-use lstmc_frontend::ir::{Graph, StoredWeights, parse_with, print, store, verify};
+use lstmc_frontend::ir::store::{Encoding, Stored, StoredWeights, store};
+use lstmc_frontend::ir::{Graph, parse_with, print, verify};
 use lstmc_frontend::onnx;
 use lstmc_passes::canonicalize::canonicalize;
 use lstmc_runtime::{BlobOut, Container, Contents, Description, MAGIC, Model, Vocabulary};
@@ -60,9 +61,8 @@ impl Source {
     fn read_container(path: &Path) -> Result<Source, Error> {
         let container = Container::open(path)?;
         let damaged = |reason: String| Error::Contents { path: path.into(), reason };
-        let mut weights = StoredWeights::new(|name: &str| {
-            container.tensor(name).map(|b| (b.encoding, b.shape.iter().map(|&d| d as usize).collect(), b.bytes))
-        });
+        // The container's checksum covers text and tensors alike.
+        let mut weights = StoredWeights::new(|name: &str| stored(&container, name)).trusted();
         let graph = parse_with(container.ir(), &mut weights).map_err(|e| damaged(e.to_string()))?;
         verify(&graph).map_err(|e| damaged(e.to_string()))?;
         Ok(Source {
@@ -122,7 +122,7 @@ impl Source {
             .iter()
             .map(|s| {
                 let shape: Vec<u64> = s.shape.iter().map(|&d| d as u64).collect();
-                BlobOut::new(s.path.as_str(), s.encoding.to_string(), shape, &s.bytes[..])
+                BlobOut::new(s.path.as_str(), s.encoding.name(), shape, &s.bytes[..])
             })
             .collect();
         let contents = Contents {
@@ -135,6 +135,17 @@ impl Source {
         };
         Ok(contents.write(path)?)
     }
+}
+
+/// A tensor of a container as the store's decoder takes it; none where it is missing or of an unknown encoding.
+fn stored<'c>(container: &'c Container, name: &str) -> Option<Stored<'c>> {
+    let blob = container.tensor(name)?;
+    Some(Stored {
+        path: name.into(),
+        encoding: Encoding::from_name(blob.encoding)?,
+        shape: blob.shape.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?,
+        bytes: blob.bytes.into(),
+    })
 }
 
 /// What a file's first bytes say; whatever is not ours is taken for ONNX, whose reader says what is wrong with it.

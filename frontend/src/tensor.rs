@@ -295,6 +295,16 @@ impl Tensor {
         })
     }
 
+    /// All elements as f64, whatever the dtype.
+    pub fn to_f64(&self) -> Result<Vec<f64>, TensorError> {
+        Ok(match &self.data {
+            Data::F64(v) => v.to_vec(),
+            Data::I64(v) => v.iter().map(|&x| x as f64).collect(),
+            Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            _ => self.to_f32()?.iter().map(|&x| f64::from(x)).collect(),
+        })
+    }
+
     /// The elements as little-endian bytes, row-major; an error where the data is elided.
     pub fn to_le_bytes(&self) -> Result<Vec<u8>, TensorError> {
         Ok(match &self.data {

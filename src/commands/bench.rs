@@ -141,7 +141,7 @@ fn round<E>(
 /// A model that is nothing but one large product: an embedding row goes straight into the output layer.
 fn yardstick() -> anyhow::Result<Model> {
     let (words, features) = YARDSTICK;
-    let graph = arbitrary::linear_model(features, words, 1);
+    let graph = arbitrary::language_model(features, 0, words, 1);
     let jit = Jit::new(&graph, Options::default())?;
     Ok(Model::new(Arc::new(jit), None, Description::default())?)
 }
@@ -150,7 +150,10 @@ fn yardstick() -> anyhow::Result<Model> {
 fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
-        info.lines().find(|l| l.starts_with(name)).and_then(|l| l.split(':').nth(1)).map(|v| v.trim().to_string())
+        info.lines()
+            .find(|l| l.starts_with(name))
+            .and_then(|l| l.split(':').nth(1))
+            .map(|v| v.trim().to_string())
     };
     field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }

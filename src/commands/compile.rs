@@ -140,7 +140,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Settings { stop_after: args.stop_after, observer: Some(&mut observer), ..Settings::default() };
     let run = run_passes(&pipeline, std::mem::take(&mut source.graph), settings)?;
     let report = serde_json::to_string(&run.trail)?;
-    let recipe = if source.recipe.is_empty() { pipeline.to_string() } else { format!("{}, {pipeline}", source.recipe) };
+    let recipe = if source.recipe.is_empty() {
+        pipeline.to_string()
+    } else {
+        format!("{}, {pipeline}", source.recipe)
+    };
     let source = Source { graph: run.graph, recipe, report, ..source };
     if let Some(stage) = args.print {
         let stage = match stage {
@@ -158,13 +162,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let size = source.write(output)?;
     let mut err = std::io::stderr();
     write!(err, "{}", run.trail)?;
-    writeln!(
-        err,
-        "{}: {} bytes ({})",
-        output.display(),
-        thousands(size as usize),
-        bytes(size as usize)
-    )?;
+    writeln!(err, "{}: {} bytes ({})", output.display(), thousands(size as usize), bytes(size as usize))?;
     if source.vocabulary.is_none() {
         writeln!(err, "note: no vocabulary inside; give one with --vocab FILE to make the file stand alone")?;
     }

@@ -70,7 +70,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut session = model.session();
     let step = best(&mut session, &text.tokens)?;
     let read = model.layout().weight_bytes_per_token as f64;
-    writeln!(out, "{:.1} us per token, all {} logits: {:.0} GB/s", step * 1e6, words.len(), read / step / 1e9)?;
+    writeln!(
+        out,
+        "{:.1} us per token, all {} logits: {:.0} GB/s",
+        step * 1e6,
+        words.len(),
+        read / step / 1e9
+    )?;
 
     heading(&mut out, "Save and load: one file with weights, words and recipe")?;
     let folder = tempfile::tempdir()?;
@@ -81,7 +87,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut session = model.session();
     session.step(0)?;
     let first = started.elapsed().as_secs_f64() * 1e3;
-    writeln!(out, "ptb-small.lstmc: {}; from opening it to the first token {first:.0} ms", bytes(size as usize))?;
+    writeln!(
+        out,
+        "ptb-small.lstmc: {}; from opening it to the first token {first:.0} ms",
+        bytes(size as usize)
+    )?;
 
     heading(&mut out, "Suggest and generate")?;
     session.reset();
@@ -153,7 +163,9 @@ fn generate(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> 
     for _ in 0..60 {
         last = session.sample(last, &sampling, &mut rng)?;
         match words.word(last) {
-            Some(lstmc::runtime::END_OF_LINE) | None => writeln!(out, "  {}", std::mem::take(&mut line).join(" "))?,
+            Some(lstmc::runtime::END_OF_LINE) | None => {
+                writeln!(out, "  {}", std::mem::take(&mut line).join(" "))?
+            }
             Some(word) => line.push(word),
         }
     }

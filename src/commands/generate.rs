@@ -11,7 +11,9 @@ use std::io::Write;
 ///
 /// Words are drawn from the model's distribution; the same seed gives the same text. Each <eos> ends a line.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  lstmc generate model.lstmc --prompt \"the company\" --tokens 40 --temperature 0.8 --seed 1")]
+#[command(
+    after_help = "Example:\n  lstmc generate model.lstmc --prompt \"the company\" --tokens 40 --temperature 0.8 --seed 1"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -37,7 +39,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !(args.temperature >= 0.0 && args.temperature.is_finite()) {
-        return Err(Usage(format!("--temperature {}: expected a number of at least 0", args.temperature)).into());
+        return Err(
+            Usage(format!("--temperature {}: expected a number of at least 0", args.temperature)).into()
+        );
     }
     if args.top_k == Some(0) {
         return Err(Usage("--top-k 0: expected at least 1".into()).into());

@@ -35,7 +35,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let k = (args.k as usize).min(words.len());
     let (mut ids, mut scores) = (vec![0u32; k], vec![0f32; k]);
     let n = session.top_k_into(last, &mut ids, &mut scores)?;
-    let best = ids[..n].iter().zip(&scores[..n]).map(|(&id, &score)| (words.word(id).unwrap_or("?"), id, score));
+    let best =
+        ids[..n].iter().zip(&scores[..n]).map(|(&id, &score)| (words.word(id).unwrap_or("?"), id, score));
     if args.json {
         let list: Vec<_> = best
             .map(|(word, id, score)| {

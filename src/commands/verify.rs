@@ -185,7 +185,13 @@ fn jit(
         let mut have = vec![0.0; want.len()];
         for stream in 0..shape[1 - time] {
             let mut session = model.session();
-            session.restore_state(&initial(&states, &slots, model.layout().state, stream, shape[1 - time])?)?;
+            session.restore_state(&initial(
+                &states,
+                &slots,
+                model.layout().state,
+                stream,
+                shape[1 - time],
+            )?)?;
             for step in 0..shape[time] {
                 let at = if time == 0 { step * shape[1] + stream } else { stream * shape[1] + step };
                 let logits: Vec<f64> = session.step(ids[at])?.iter().map(|&x| f64::from(x)).collect();
@@ -214,7 +220,8 @@ fn initial(
         if inputs.is_empty() {
             break;
         }
-        let (tensor, layer) = if stacked { (inputs[k % 2], k / 2) } else { (inputs[k.min(inputs.len() - 1)], 0) };
+        let (tensor, layer) =
+            if stacked { (inputs[k % 2], k / 2) } else { (inputs[k.min(inputs.len() - 1)], 0) };
         let data = tensor.to_f32()?;
         let from = (layer * streams + stream) * width;
         let Some(part) = data.get(from..from + width) else {

@@ -3,6 +3,7 @@
 //! See `docs/ir.md` for every operator, type and representation. The text form is printed by [`print()`] and read by [`parse()`].
 
 pub mod arbitrary;
+mod describe;
 mod dim;
 mod graph;
 mod infer;
