@@ -180,30 +180,21 @@ fn jit(
     let want = log_probabilities(&want.to_f64()?, words);
     let states: Vec<&Tensor> = inputs.iter().map(|(_, t)| t).filter(|t| t.dtype().is_float()).collect();
     // The canonical form does not tell which axis of the model's input counted time; the wrong one gives other numbers.
-    let mut result = Ok(());
-    for time in [0, 1] {
+    let run = |time: usize| {
         let mut have = vec![0.0; want.len()];
-        for stream in 0..shape[1 - time] {
+        let streams = shape[1 - time];
+        for stream in 0..streams {
             let mut session = model.session();
-            session.restore_state(&initial(
-                &states,
-                &slots,
-                model.layout().state,
-                stream,
-                shape[1 - time],
-            )?)?;
+            session.restore_state(&initial(&states, &slots, model.layout().state, stream, streams)?)?;
             for step in 0..shape[time] {
                 let at = if time == 0 { step * shape[1] + stream } else { stream * shape[1] + step };
                 let logits: Vec<f64> = session.step(ids[at])?.iter().map(|&x| f64::from(x)).collect();
                 have[at * words..(at + 1) * words].copy_from_slice(&log_probabilities(&logits, words));
             }
         }
-        result = close(name, &have, &want, args);
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
+        close(name, &have, &want, args)
+    };
+    run(0).or_else(|error| run(1).map_err(|_| error))
 }
 
 /// The state that stacked inputs `h, c: [layers, streams, hidden]`, or `h, c` of each layer in turn, give one stream.
