@@ -1,1 +1,4 @@
-//! x
+//! Passes of lstmc.
+#![deny(unsafe_code)]
+
+pub mod solve;
