@@ -1,1 +1,41 @@
-//! x
+//! lstmc: a compression compiler for LSTM language models.
+//!
+//! This crate joins the parts: it reads models from ONNX or `.lstmc` files, compiles them for the machine at hand, and
+//! measures them.
+//!
+//! ```no_run
+//! let model = lstmc::load("model.lstmc")?;
+//! let mut session = model.session();
+//! let logits = session.step(0)?;
+//! assert_eq!(logits.len(), model.layout().vocabulary);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | crate | what it holds |
+//! |---|---|
+//! | [`frontend`] | ONNX, the graph IR, its interpreter |
+//! | [`passes`] | pipelines, canonicalisation, compression passes |
+//! | [`backend`] | plans, code generation, the JIT |
+//! | [`runtime`] | the `.lstmc` container, models and sessions |
+#![deny(unsafe_code)]
+
+pub use lstmc_backend as backend;
+pub use lstmc_frontend as frontend;
+pub use lstmc_passes as passes;
+pub use lstmc_runtime as runtime;
+
+mod engine;
+mod error;
+mod source;
+
+pub use engine::{Engine, Scorer};
+pub use error::Error;
+pub use source::{Format, Source};
+
+use lstmc_runtime::Model;
+use std::path::Path;
+
+/// Reads a model (`.onnx` or `.lstmc`), brings it into language-model form and compiles it for this machine.
+pub fn load(path: impl AsRef<Path>) -> Result<Model, Error> {
+    Source::read(path)?.canonical()?.compile(backend::Options::default())
+}

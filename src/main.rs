@@ -1,2 +1,58 @@
-//! x
-fn main(){}
+//! The command line of lstmc.
+#![deny(unsafe_code)]
+
+mod commands;
+mod terminal;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Compress LSTM language models and compile them into fast CPU kernels.
+///
+/// A first tour needs no arguments: `lstmc demo`. After that, with a model and a vocabulary (one word a line):
+///
+///   lstmc compile model.onnx --vocab vocab.txt -o model.lstmc
+///   lstmc eval model.lstmc --text test.txt
+///   lstmc suggest model.lstmc --prompt "the company said"
+#[derive(Parser, Debug)]
+#[command(name = "lstmc", version, verbatim_doc_comment, max_term_width = 110)]
+struct Cli {
+    /// Tell more on standard error: -v what is done, -vv how.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Demo(commands::demo::Args),
+    Inspect(commands::inspect::Args),
+    Compile(commands::compile::Args),
+    Eval(commands::eval::Args),
+    Suggest(commands::suggest::Args),
+    Generate(commands::generate::Args),
+    Bench(commands::bench::Args),
+    Opt(commands::opt::Args),
+    Verify(commands::verify::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    terminal::start_log(cli.verbose);
+    let result = match cli.command {
+        Command::Demo(args) => commands::demo::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Compile(args) => commands::compile::run(&args),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Suggest(args) => commands::suggest::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+        Command::Opt(args) => commands::opt::run(&args),
+        Command::Verify(args) => commands::verify::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => terminal::report(&error),
+    }
+}

@@ -1,1 +1,20 @@
-//! x
+//! The back end of lstmc: plans a language model's layout, generates kernels with Cranelift, and runs them in memory.
+//!
+//! ```text
+//!   ir::Graph ──▶ plan ──▶ codegen (CLIF) ──▶ jit (machine code) ──▶ runtime::Kernels
+//!                  └─────▶ pack (weights in panels) ──┘
+//! ```
+#![deny(unsafe_code)]
+
+pub mod codegen;
+mod error;
+pub mod isa;
+mod jit;
+mod listing;
+pub mod pack;
+pub mod plan;
+mod sequence;
+
+pub use error::CompileError;
+pub use jit::{Jit, Options};
+pub use listing::{Stage, listing};

@@ -9,6 +9,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod interpret;
 pub mod ir;
 pub mod onnx;
 pub mod product;

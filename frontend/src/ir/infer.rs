@@ -62,7 +62,7 @@ impl InferError {
 }
 
 /// The facts of the results of `op` on operands of these facts (none where an optional operand is not given).
-pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
+pub(crate) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
     match op {
         Op::Input | Op::State => Err(InferError::new("a declared type", "no type")),
         Op::Embedding => {

@@ -210,10 +210,17 @@ impl Pattern {
 
     /// Whether each element of a `[rows, cols]` matrix is kept, row-major, by a mask of [`Pattern::grid`]'s shape.
     pub fn expand(self, [rows, cols]: [usize; 2], mask: &[bool]) -> Vec<bool> {
-        let ([r, c], [_, grid_cols]) = (self.block(), self.grid([rows, cols]));
+        let ([r, c], [grid_rows, grid_cols]) = (self.block(), self.grid([rows, cols]));
         let mut out = Vec::with_capacity(rows * cols);
-        for i in 0..rows {
-            out.extend((0..cols).map(|j| mask[(i / r) * grid_cols + j / c]));
+        for bi in 0..grid_rows {
+            let start = out.len();
+            for bj in 0..grid_cols {
+                let width = c.min(cols - bj * c);
+                out.extend(std::iter::repeat_n(mask[bi * grid_cols + bj], width));
+            }
+            for _ in 1..r.min(rows - bi * r) {
+                out.extend_from_within(start..start + cols);
+            }
         }
         out
     }

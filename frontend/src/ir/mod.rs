@@ -20,6 +20,7 @@ pub use graph::{
     Gate, GateOrder, Graph, GraphError, Node, NodeId, Operand, Output, OutputRole, Type, Value, ValueId,
     Weight, WeightId,
 };
+pub(crate) use infer::infer;
 pub use infer::{Fact, InferError};
 pub use language_model::{
     EmbeddingLayer, LanguageModel, Layer, LinearLayer, LstmLayer, NotCanonical, parameters,

@@ -1,1 +1,282 @@
-//! stub
+//! What a weight takes on disk, and back.
+//!
+//! [`store`] turns the weights of a graph into named blobs, one per tensor; together with the text form ([`print()`](super::print()))
+//! they are the whole graph. [`StoredWeights`] gives the blobs back to [`parse_with`](super::parse_with).
+//!
+//! | tensor                 | encoding                     | bytes                                                                    |
+//! |------------------------|------------------------------|--------------------------------------------------------------------------|
+//! | dense, scales          | its dtype: `f32`, `f16`, ..  | little-endian, row-major                                                 |
+//! | codes, zero points     | `int8`, `int4`, `int3`, `int2` | two's complement, first code in the lowest bits: 1, 2, 8/3, 4 in a byte |
+//! | mask                   | `bitmap`                     | one bit per block, first in the lowest bit                               |
+//! | mask                   | `delta`                      | Rice-coded gaps between kept blocks; see below                           |
+//!
+//! Under a mask, values and codes are stored only where kept, in row-major order; their stored shape is then `[kept]`. A mask takes
+//! the smaller of its two encodings. A part that several maps share is stored once, under the path where it is met first. Bits left
+//! over in a last byte are zero. Sizes ([`stored_bytes`], [`weight_bytes`]) are exactly those of [`store`], without encoding anything.
+//!
+//! `delta` (Rice and Plaunt 1971): the first byte is `k`; then for each kept block, with `gap` the number of dropped blocks since
+//! the last kept one, `gap >> k` zero bits, a one, and the low `k` bits of `gap`; `k` is the one that makes the blob smallest. For a
+//! random mask this comes within a few percent of the entropy.
+//!
+//! A blob may stand for at most so many elements per byte ([`MAX_ELEMENTS_PER_BYTE`], [`MAX_FLAGS_PER_BYTE`]), so that a small
+//! hostile file cannot ask for a large allocation. Where that would refuse a nearly empty map, the plainer encoding is used.
+
+mod bits;
+mod restore;
+
+use super::graph::Graph;
+use super::map::{LinearMap, MapError};
+use super::parse::Kept;
+use super::print::name;
+use crate::tensor::{DType, Data, Tensor};
+use half::slice::HalfFloatSliceExt;
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+pub use restore::{RestoreError, StoredWeights, restore};
+
+/// How a blob's bytes are to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Encoding {
+    /// Elements of a dtype, little-endian.
+    Plain(DType),
+    /// Signed codes of 8, 4, 3 or 2 bits.
+    Packed(u8),
+    /// A mask, one bit per block.
+    Bitmap,
+    /// A mask, gaps between kept blocks.
+    Delta,
+}
+
+impl Encoding {
+    /// The name: `f32`, `int4`, `bitmap`, ..
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Plain(dtype) => dtype.name(),
+            Encoding::Packed(2) => "int2",
+            Encoding::Packed(3) => "int3",
+            Encoding::Packed(4) => "int4",
+            Encoding::Packed(_) => "int8",
+            Encoding::Bitmap => "bitmap",
+            Encoding::Delta => "delta",
+        }
+    }
+
+    /// Every encoding.
+    pub fn all() -> impl Iterator<Item = Encoding> {
+        let packed = [8, 4, 3, 2].map(Encoding::Packed);
+        DType::ALL.into_iter().map(Encoding::Plain).chain(packed).chain([Encoding::Bitmap, Encoding::Delta])
+    }
+
+    /// The encoding of this name, as [`Encoding::name`] spells it.
+    pub fn from_name(name: &str) -> Option<Encoding> {
+        Encoding::all().find(|e| e.name() == name)
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One tensor as it is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stored<'a> {
+    /// Weight, parts, tensor: `decoder/values/codes`; the weight's name quoted as in text where it is not plain.
+    pub path: String,
+    /// How to read the bytes.
+    pub encoding: Encoding,
+    /// The dimensions of what is stored: the tensor's, or `[kept]` under a mask.
+    pub shape: Vec<usize>,
+    /// The bytes; borrowed where the tensor has them in this form already.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// Elements of a matrix for each byte of the values that a mask keeps, at most (beyond [`FREE_ELEMENTS`]).
+pub const MAX_ELEMENTS_PER_BYTE: usize = 256;
+
+/// Blocks for each byte of a `delta` mask, at most (beyond [`FREE_ELEMENTS`]).
+pub const MAX_FLAGS_PER_BYTE: usize = 1024;
+
+/// What any blob may stand for, however small.
+pub const FREE_ELEMENTS: usize = 1 << 16;
+
+/// Whether `bytes` may stand for so many elements.
+fn may_expand(elements: usize, bytes: usize, per_byte: usize) -> bool {
+    elements <= bytes.saturating_mul(per_byte).saturating_add(FREE_ELEMENTS)
+}
+
+/// Every tensor of every weight, in the order in which the parser of the text form asks for them. The data must be at hand.
+pub fn store(graph: &Graph) -> Result<Vec<Stored<'_>>, MapError> {
+    let mut all = vec![];
+    let mut seen = HashSet::new();
+    for (_, weight) in graph.weights() {
+        walk(&weight.map, &name(&weight.name), None, &mut seen, &mut |part| {
+            all.push(part.store()?);
+            Ok(())
+        })?;
+    }
+    Ok(all)
+}
+
+/// The bytes that a map takes when stored. A mask's data must be at hand; other tensors' need not be.
+pub fn stored_bytes(map: &LinearMap) -> Result<usize, MapError> {
+    bytes_of(map, &mut HashSet::new())
+}
+
+/// The bytes that each weight takes when stored, by name. A shared part counts for the first weight that has it.
+pub fn weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
+    let mut seen = HashSet::new();
+    graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes_of(&w.map, &mut seen)?))).collect()
+}
+
+fn bytes_of(map: &LinearMap, seen: &mut HashSet<*const LinearMap>) -> Result<usize, MapError> {
+    let mut total = 0;
+    walk(map, "", None, seen, &mut |part| {
+        total += part.plan()?.bytes;
+        Ok(())
+    })?;
+    Ok(total)
+}
+
+/// One tensor of a map, with what its encoding depends on.
+struct Part<'p, 'a> {
+    path: &'p str,
+    tensor_name: &'static str,
+    tensor: &'a Tensor,
+    /// The width of codes and zero points.
+    bits: Option<u8>,
+    is_mask: bool,
+    /// The mask over values and codes, and the number of elements kept.
+    kept: Option<(Kept<'a>, usize)>,
+}
+
+/// How a part is going to be stored.
+struct Plan {
+    encoding: Encoding,
+    /// Whether only kept elements are stored.
+    sparse: bool,
+    elements: usize,
+    bytes: usize,
+    /// The parameter of a `delta` mask.
+    rice: u8,
+}
+
+/// Calls `f` for each tensor of a map; children that were seen before are left out.
+fn walk<'a>(
+    map: &'a LinearMap,
+    path: &str,
+    kept: Option<(Kept<'a>, usize)>,
+    seen: &mut HashSet<*const LinearMap>,
+    f: &mut dyn FnMut(&Part<'_, 'a>) -> Result<(), MapError>,
+) -> Result<(), MapError> {
+    for (tensor_name, tensor) in map.tensors() {
+        let bits = match map {
+            LinearMap::Quantized(q) if tensor_name != "scales" => Some(q.bits()),
+            _ => None,
+        };
+        let kept = kept.filter(|_| matches!(tensor_name, "data" | "codes"));
+        let is_mask = matches!(map, LinearMap::Sparse(_));
+        f(&Part { path, tensor_name, tensor, bits, is_mask, kept })?;
+    }
+    let kept = match map {
+        LinearMap::Sparse(s) => {
+            let mask = s.mask().bools()?;
+            s.kept().map(|n| (Kept { pattern: s.pattern(), mask }, n))
+        }
+        _ => None,
+    };
+    for (child_name, child) in map.children() {
+        if seen.insert(Arc::as_ptr(child)) {
+            walk(child, &format!("{path}/{child_name}"), kept, seen, f)?;
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Part<'_, 'a> {
+    fn plan(&self) -> Result<Plan, MapError> {
+        if self.is_mask {
+            let mask = self.tensor.bools()?;
+            let (rice, delta) = bits::best_rice(mask);
+            let bitmap = mask.len().div_ceil(8);
+            let is_delta = delta < bitmap && may_expand(mask.len(), delta, MAX_FLAGS_PER_BYTE);
+            let encoding = if is_delta { Encoding::Delta } else { Encoding::Bitmap };
+            let bytes = if is_delta { delta } else { bitmap };
+            return Ok(Plan { encoding, sparse: false, elements: mask.len(), bytes, rice });
+        }
+        let (encoding, width) = match self.bits {
+            Some(bits) => (Encoding::Packed(bits), usize::from(bits)),
+            None => (Encoding::Plain(self.tensor.dtype()), 8 * self.tensor.dtype().size()),
+        };
+        let bytes_of = |elements: usize| (elements * width).div_ceil(8);
+        let total = self.tensor.len();
+        let sparse = self
+            .kept
+            .map(|(_, kept)| kept)
+            .filter(|&kept| may_expand(total, bytes_of(kept), MAX_ELEMENTS_PER_BYTE));
+        let elements = sparse.unwrap_or(total);
+        Ok(Plan { encoding, sparse: sparse.is_some(), elements, bytes: bytes_of(elements), rice: 0 })
+    }
+
+    fn store(&self) -> Result<Stored<'a>, MapError> {
+        let plan = self.plan()?;
+        let bytes = match (plan.encoding, self.kept.filter(|_| plan.sparse)) {
+            (Encoding::Bitmap, _) => bits::write_bitmap(self.tensor.bools()?).into(),
+            (Encoding::Delta, _) => bits::write_rice(self.tensor.bools()?, plan.rice).into(),
+            (Encoding::Plain(_), None) => plain(self.tensor)?,
+            (Encoding::Packed(8), None) => Cow::Borrowed(bytemuck::cast_slice(self.tensor.i8s()?)),
+            (Encoding::Packed(width), None) => bits::pack(self.tensor.i8s()?.iter().copied(), width).into(),
+            (Encoding::Plain(dtype), Some((kept, _))) => {
+                let (all, mask) = (plain(self.tensor)?, self.expand(kept)?);
+                let elements = all.chunks(dtype.size()).zip(mask).filter(|(_, keep)| *keep);
+                let mut bytes = Vec::with_capacity(plan.bytes);
+                elements.for_each(|(element, _)| bytes.extend_from_slice(element));
+                bytes.into()
+            }
+            (Encoding::Packed(width), Some((kept, _))) => {
+                let codes = self.tensor.i8s()?.iter().zip(self.expand(kept)?).filter(|(_, keep)| *keep);
+                bits::pack(codes.map(|(&code, _)| code), width).into()
+            }
+        };
+        let shape = if plan.sparse { vec![plan.elements] } else { self.tensor.shape().to_vec() };
+        debug_assert_eq!(bytes.len(), plan.bytes);
+        Ok(Stored {
+            path: format!("{}/{}", self.path, self.tensor_name),
+            encoding: plan.encoding,
+            shape,
+            bytes,
+        })
+    }
+
+    /// Whether each element is kept.
+    fn expand(&self, kept: Kept<'_>) -> Result<Vec<bool>, MapError> {
+        let shape = LinearMap::Dense(self.tensor.clone()).matrix_shape()?;
+        Ok(kept.pattern.expand(shape, kept.mask))
+    }
+}
+
+/// The elements as little-endian bytes; borrowed where memory has them so.
+fn plain(t: &Tensor) -> Result<Cow<'_, [u8]>, MapError> {
+    if cfg!(target_endian = "big") {
+        return Ok(t.to_le_bytes()?.into());
+    }
+    Ok(Cow::Borrowed(match t.data() {
+        Data::F32(v) => bytemuck::cast_slice(v),
+        Data::F64(v) => bytemuck::cast_slice(v),
+        Data::F16(v) => bytemuck::cast_slice(v.reinterpret_cast()),
+        Data::Bf16(v) => bytemuck::cast_slice(v.reinterpret_cast()),
+        Data::I64(v) => bytemuck::cast_slice(v),
+        Data::I32(v) => bytemuck::cast_slice(v),
+        Data::I8(v) => bytemuck::cast_slice(v),
+        Data::U8(v) => v,
+        Data::Bool(v) => bytemuck::cast_slice(v),
+        Data::Elided(..) => return Ok(t.to_le_bytes()?.into()),
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! From a plan to CLIF: one function per entry point, the same for JIT and object files.
+//!
+//! ```text
+//!   advance(weights, state, scratch, token)          gather, layers; the state is replaced
+//!   logits(weights, scratch, out)                    output layer, all logits
+//!   score(weights, scratch, target) -> f32           output layer, log-probability of one word
+//!   top_k(weights, scratch, ids, values, k)          output layer, the k best words
+//!   recurrent_N(weights, gates, state, scratch)      one LSTM step whose input product is given (batched path)
+//!   log_sum_exp(values, count, tile) -> f32          of a row of logits (batched path)
+//! ```
+//!
+//! `weights` is the address of a table with the address of every packed weight; all vectors are of four f32 lanes.
+
+mod emit;
+mod lstm;
+pub mod math;
+mod output;
+mod panel;
+mod program;
+
+pub use program::{Entry, Program, build};
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! A function that applies one elementwise function in place, for accuracy tests.
+
+    use super::emit::{Emit, F32X4, caller_flags};
+    use super::math;
+    use cranelift_codegen::Context;
+    use cranelift_codegen::ir::{AbiParam, InstBuilder};
+    use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+    use cranelift_module::{FuncId, Linkage, Module};
+
+    /// The functions under test.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) enum Function {
+        Exp,
+        Sigmoid,
+        Tanh,
+        Ln,
+    }
+
+    /// Defines `f(values, turns)`.
+    pub(crate) fn define(module: &mut dyn Module, f: Function) -> FuncId {
+        let pointer = module.target_config().pointer_type();
+        let mut context = Context::new();
+        context.func.signature = module.make_signature();
+        context.func.signature.params.extend([AbiParam::new(pointer), AbiParam::new(pointer)]);
+        let id = module.declare_function("f", Linkage::Export, &context.func.signature).unwrap();
+        let mut builder_context = FunctionBuilderContext::new();
+        let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
+        let block = builder.create_block();
+        builder.append_block_params_for_function_params(block);
+        builder.switch_to_block(block);
+        builder.seal_block(block);
+        let p = builder.block_params(block).to_vec();
+        let mut e = Emit { b: &mut builder, features: super::program::features(module.isa()) };
+        let zero = e.size(0);
+        e.repeat_dynamic(zero, p[1], &[p[0]], |e, _, q| {
+            let x = e.load(F32X4, caller_flags(), q[0], 0);
+            let y = match f {
+                Function::Exp => math::exp(e, x),
+                Function::Sigmoid => math::sigmoid(e, x),
+                Function::Tanh => math::tanh(e, x),
+                Function::Ln => {
+                    let lanes = [0u8, 1, 2, 3].map(|i| e.b.ins().extractlane(x, i));
+                    let [a, b, c, d] = lanes.map(|l| math::ln(e, l));
+                    let y = e.splat(a);
+                    let y = e.b.ins().insertlane(y, b, 1);
+                    let y = e.b.ins().insertlane(y, c, 2);
+                    e.b.ins().insertlane(y, d, 3)
+                }
+            };
+            e.store(caller_flags(), y, q[0], 0);
+            vec![e.offset(q[0], 16)]
+        });
+        builder.ins().return_(&[]);
+        builder.finalize(module.isa().frontend_config());
+        module.define_function(id, &mut context).unwrap();
+        id
+    }
+}

@@ -1,0 +1,286 @@
+//! The output layer and its epilogues: store logits, score one word, keep the best.
+//!
+//! The log-sum-exp is kept online (Milakov and Gimelshein 2018): each lane has a running maximum `m` and a sum `s` of
+//! `e^(x - m)`; a panel's eight vectors are folded in with nine exponentials. The lanes meet once, at the end.
+
+use super::emit::{Emit, F32X4, buffer_flags, caller_flags};
+use super::math::{exp, ln};
+use super::panel::{Segment, accumulate, start};
+use crate::plan::{LANES, PANEL, tail_vectors};
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{FuncRef, InstBuilder, Value, types};
+
+/// The panels of a linear map and where it finds its operands.
+pub(crate) struct Panels {
+    pub(crate) weights: Value,
+    pub(crate) bias: Value,
+    pub(crate) x: Segment,
+    pub(crate) out: usize,
+}
+
+/// Runs `epilogue(e, first output of the panel, its accumulators, real outputs, carried)` on every panel.
+pub(crate) fn for_each_panel<'f>(
+    e: &mut Emit<'_, 'f>,
+    map: &Panels,
+    carried: &[Value],
+    mut epilogue: impl FnMut(&mut Emit<'_, 'f>, Value, &[Value], usize, &[Value]) -> Vec<Value>,
+) -> Vec<Value> {
+    let full = map.out / PANEL;
+    let mut all = vec![map.weights, map.bias];
+    all.extend_from_slice(carried);
+    all = e.repeat(full, &all, |e, i, p| {
+        let first = e.b.ins().ishl_imm_s(i, PANEL.trailing_zeros() as i64);
+        panel(e, map, first, PANEL, p, &mut epilogue)
+    });
+    let rest = map.out % PANEL;
+    if rest > 0 {
+        let first = e.size(full * PANEL);
+        all = panel(e, map, first, rest, &all, &mut epilogue);
+    }
+    all[2..].to_vec()
+}
+
+fn panel<'f>(
+    e: &mut Emit<'_, 'f>,
+    map: &Panels,
+    first: Value,
+    outputs: usize,
+    p: &[Value],
+    epilogue: &mut impl FnMut(&mut Emit<'_, 'f>, Value, &[Value], usize, &[Value]) -> Vec<Value>,
+) -> Vec<Value> {
+    let vectors = tail_vectors(outputs);
+    let acc = start(e, p[1], vectors);
+    let (acc, w) = accumulate(e, &acc, p[0], map.x);
+    let bias = e.offset(p[1], vectors * LANES * 4);
+    let mut next = vec![w, bias];
+    next.extend(epilogue(e, first, &acc, outputs, &p[2..]));
+    next
+}
+
+/// Stores every output at `to`, which belongs to the caller and has room for exactly as many.
+pub(crate) fn store_exact(e: &mut Emit<'_, '_>, map: &Panels, to: Value) {
+    for_each_panel(e, map, &[to], |e, _, acc, outputs, p| {
+        store_lanes(e, acc, p[0], outputs);
+        vec![e.offset(p[0], outputs * 4)]
+    });
+}
+
+/// Stores every output in a buffer of ours, padding included.
+pub(crate) fn store_padded(e: &mut Emit<'_, '_>, map: &Panels, to: Value) {
+    for_each_panel(e, map, &[to], |e, _, acc, _, p| {
+        for (v, &a) in acc.iter().enumerate() {
+            e.store(buffer_flags(), a, p[0], v * LANES * 4);
+        }
+        vec![e.offset(p[0], acc.len() * LANES * 4)]
+    });
+}
+
+fn store_lanes(e: &mut Emit<'_, '_>, acc: &[Value], to: Value, outputs: usize) {
+    for (v, &a) in acc.iter().enumerate() {
+        let left = outputs - v * LANES;
+        if left >= LANES {
+            e.store(caller_flags(), a, to, v * LANES * 4);
+        } else {
+            for lane in 0..left {
+                let x = e.b.ins().extractlane(a, lane as u8);
+                e.store(caller_flags(), x, to, (v * LANES + lane) * 4);
+            }
+        }
+    }
+}
+
+/// Lanes' running maxima and sums before the first panel: a maximum below every padded logit, a sum of nothing.
+fn nothing(e: &mut Emit<'_, '_>) -> [Value; 2] {
+    [e.constant(f32::MIN), e.constant(0.0)]
+}
+
+/// Folds vectors of logits into lanes' maxima and sums. Returns `[m, s]` and the vectors' own lanewise maximum.
+fn fold(e: &mut Emit<'_, '_>, x: &[Value], m: Value, s: Value) -> ([Value; 2], Value) {
+    let mut level = x.to_vec();
+    while level.len() > 1 {
+        level = level.chunks(2).map(|p| if p.len() == 2 { e.max(p[0], p[1]) } else { p[0] }).collect();
+    }
+    let best = level[0];
+    let new = e.max(best, m);
+    let d = e.b.ins().fsub(m, new);
+    let scale = exp(e, d);
+    let mut terms: Vec<Value> = vec![e.b.ins().fmul(s, scale)];
+    for &v in x {
+        let d = e.b.ins().fsub(v, new);
+        terms.push(exp(e, d));
+    }
+    // A tree, so that the rounding error grows with the number of panels and not of words.
+    while terms.len() > 1 {
+        terms =
+            terms.chunks(2).map(|p| if p.len() == 2 { e.b.ins().fadd(p[0], p[1]) } else { p[0] }).collect();
+    }
+    ([new, terms[0]], best)
+}
+
+/// The log-sum-exp of all lanes.
+fn finish(e: &mut Emit<'_, '_>, m: Value, s: Value) -> Value {
+    let lanes = |e: &mut Emit<'_, '_>, v: Value| [0u8, 1, 2, 3].map(|i| e.b.ins().extractlane(v, i));
+    let of_m = lanes(e, m);
+    let top = of_m[1..].iter().fold(of_m[0], |a, &x| e.max_scalar(a, x));
+    let all = e.splat(top);
+    let d = e.b.ins().fsub(m, all);
+    let scale = exp(e, d);
+    let s = e.b.ins().fmul(s, scale);
+    let s = lanes(e, s);
+    let (a, b) = (e.b.ins().fadd(s[0], s[1]), e.b.ins().fadd(s[2], s[3]));
+    let sum = e.b.ins().fadd(a, b);
+    let log = ln(e, sum);
+    e.b.ins().fadd(top, log)
+}
+
+/// The log-probability of output `target` (a pointer-sized integer), no logits stored but those of its panel, in `tile`.
+pub(crate) fn score(e: &mut Emit<'_, '_>, map: &Panels, target: Value, tile: Value) -> Value {
+    let start = nothing(e);
+    let lane = e.b.ins().band_imm_s(target, PANEL as i64 - 1);
+    let wanted = e.b.ins().isub(target, lane);
+    let out = for_each_panel(e, map, &start, |e, first, acc, _, p| {
+        let here = e.b.ins().icmp(IntCC::Equal, first, wanted);
+        e.choose(here, &[], |e| {
+            for (v, &a) in acc.iter().enumerate() {
+                e.store(buffer_flags(), a, tile, v * LANES * 4);
+            }
+            vec![]
+        });
+        fold(e, acc, p[0], p[1]).0.to_vec()
+    });
+    let total = finish(e, out[0], out[1]);
+    let at = e.b.ins().ishl_imm_s(lane, 2);
+    let at = e.b.ins().iadd(tile, at);
+    let logit = e.load(types::F32, buffer_flags(), at, 0);
+    e.b.ins().fsub(logit, total)
+}
+
+/// The log-sum-exp of `count` f32s of the caller at `values`, by way of `tile` for what does not fill a panel.
+pub(crate) fn log_sum_exp(e: &mut Emit<'_, '_>, values: Value, count: usize, tile: Value) -> Value {
+    let start = nothing(e);
+    let carried = [values, start[0], start[1]];
+    let mut p = e.repeat(count / PANEL, &carried, |e, _, p| {
+        let x: Vec<Value> =
+            (0..PANEL / LANES).map(|v| e.load(F32X4, caller_flags(), p[0], v * LANES * 4)).collect();
+        let ([m, s], _) = fold(e, &x, p[1], p[2]);
+        vec![e.offset(p[0], PANEL * 4), m, s]
+    });
+    let rest = count % PANEL;
+    if rest > 0 {
+        let low = e.constant(crate::plan::Fill::Low.value());
+        let vectors = tail_vectors(rest);
+        e.store(buffer_flags(), low, tile, (vectors - 1) * LANES * 4);
+        for i in 0..rest {
+            let x = e.load(types::F32, caller_flags(), p[0], 4 * i);
+            e.store(buffer_flags(), x, tile, 4 * i);
+        }
+        let x: Vec<Value> =
+            (0..vectors).map(|v| e.load(F32X4, buffer_flags(), tile, v * LANES * 4)).collect();
+        let ([m, s], _) = fold(e, &x, p[1], p[2]);
+        p = vec![p[0], m, s];
+    }
+    finish(e, p[1], p[2])
+}
+
+/// The addresses and the count that `top_k` fills.
+pub(crate) struct Best {
+    /// u32 ids.
+    pub(crate) ids: Value,
+    /// f32 logits, at the end log-probabilities.
+    pub(crate) values: Value,
+    /// How many, at least 1 and at most the outputs.
+    pub(crate) k: Value,
+}
+
+/// The `k` largest logits, in descending order, as log-probabilities; equal ones by rising id.
+///
+/// A panel is looked at more closely only if one of its lanes beats the smallest logit kept so far.
+pub(crate) fn top_k(e: &mut Emit<'_, '_>, map: &Panels, best: &Best, tile: Value, insert: FuncRef) {
+    let lowest = e.f32(f32::NEG_INFINITY);
+    let zero = e.size(0);
+    let none = e.b.ins().iconst(types::I32, 0);
+    e.repeat_dynamic(zero, best.k, &[best.values, best.ids], |e, _, p| {
+        e.store(caller_flags(), lowest, p[0], 0);
+        e.store(caller_flags(), none, p[1], 0);
+        vec![e.offset(p[0], 4), e.offset(p[1], 4)]
+    });
+    let [m, s] = nothing(e);
+    let out = for_each_panel(e, map, &[m, s, lowest], |e, first, acc, outputs, p| {
+        let ([m, s], lanes) = fold(e, acc, p[0], p[1]);
+        let bar = e.splat(p[2]);
+        let beats = e.greater(lanes, bar);
+        let any = e.b.ins().vany_true(beats);
+        let bar = e.choose(any, &[p[2]], |e| {
+            for (v, &a) in acc.iter().enumerate() {
+                e.store(buffer_flags(), a, tile, v * LANES * 4);
+            }
+            let count = e.size(outputs);
+            let call = e.b.ins().call(insert, &[tile, first, count, best.ids, best.values, best.k]);
+            e.b.inst_results(call).to_vec()
+        });
+        vec![m, s, bar[0]]
+    });
+    let total = finish(e, out[0], out[1]);
+    e.repeat_dynamic(zero, best.k, &[best.values], |e, _, p| {
+        let x = e.load(types::F32, caller_flags(), p[0], 0);
+        let x = e.b.ins().fsub(x, total);
+        e.store(caller_flags(), x, p[0], 0);
+        vec![e.offset(p[0], 4)]
+    });
+}
+
+/// Body of `insert(tile, first, count, ids, values, k) -> f32`: inserts a tile's logits in the sorted list of the best, from the
+/// first lane on. Returns the smallest kept.
+pub(crate) fn insert(e: &mut Emit<'_, '_>, p: &[Value]) -> Value {
+    let [tile, first, count, ids, values, k] = [p[0], p[1], p[2], p[3], p[4], p[5]];
+    let last = e.b.ins().iadd_imm_s(k, -1);
+    let at_last = e.b.ins().ishl_imm_s(last, 2);
+    let smallest = e.b.ins().iadd(values, at_last);
+    let zero = e.size(0);
+    e.repeat_dynamic(zero, count, &[tile], |e, i, p| {
+        let x = e.load(types::F32, buffer_flags(), p[0], 0);
+        let bar = e.load(types::F32, caller_flags(), smallest, 0);
+        let beats = e.greater(x, bar);
+        e.choose(beats, &[], |e| {
+            let id = e.b.ins().iadd(first, i);
+            let id = e.b.ins().ireduce(types::I32, id);
+            let place = sift(e, x, values, ids, at_last);
+            let (to, id_to) = (e.b.ins().iadd(values, place), e.b.ins().iadd(ids, place));
+            e.store(caller_flags(), x, to, 0);
+            e.store(caller_flags(), id, id_to, 0);
+            vec![]
+        });
+        vec![e.offset(p[0], 4)]
+    });
+    e.load(types::F32, caller_flags(), smallest, 0)
+}
+
+/// Moves smaller entries down from the list's end; returns the byte offset that has become free.
+fn sift(e: &mut Emit<'_, '_>, x: Value, values: Value, ids: Value, last: Value) -> Value {
+    let pointer = e.features.pointer;
+    let (head, look, shift, done) =
+        (e.b.create_block(), e.b.create_block(), e.b.create_block(), e.b.create_block());
+    e.b.append_block_param(head, pointer);
+    e.b.ins().jump(head, &[last.into()]);
+    e.b.switch_to_block(head);
+    let at = e.b.block_params(head)[0];
+    e.b.ins().brif(at, look, &[], done, &[]);
+    e.b.switch_to_block(look);
+    e.b.seal_block(look);
+    let above = e.b.ins().iadd_imm_s(at, -4);
+    let from = e.b.ins().iadd(values, above);
+    let y = e.load(types::F32, caller_flags(), from, 0);
+    let smaller = e.b.ins().fcmp(FloatCC::GreaterThan, x, y);
+    e.b.ins().brif(smaller, shift, &[], done, &[]);
+    e.b.switch_to_block(shift);
+    e.b.seal_block(shift);
+    e.store(caller_flags(), y, from, 4);
+    let id_from = e.b.ins().iadd(ids, above);
+    let id = e.load(types::I32, caller_flags(), id_from, 0);
+    e.store(caller_flags(), id, id_from, 4);
+    e.b.ins().jump(head, &[above.into()]);
+    e.b.seal_block(head);
+    e.b.switch_to_block(done);
+    e.b.seal_block(done);
+    at
+}

@@ -1,0 +1,285 @@
+//! Code in memory: compile a model for the machine at hand and call it.
+//!
+//! This is the backend's only module with `unsafe`. What makes it sound: function pointers live in [`Jit`] beside the
+//! code they point to and never leave it; every call passes buffers whose lengths were checked against the plan.
+#![allow(
+    unsafe_code,
+    reason = "generated code is called through function pointers; see the module's documentation"
+)]
+
+use crate::codegen::{Entry, Program, build};
+use crate::error::CompileError;
+use crate::isa::{self, OptLevel};
+use crate::pack::{PackedData, pack};
+use crate::plan::{Plan, Step};
+use crate::sequence::Sequence;
+use cranelift_jit::{JITBuilder, JITModule};
+use lstmc_frontend::ir::Graph;
+use lstmc_runtime::{Kernels, Layout};
+use std::sync::Mutex;
+
+type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
+type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
+type Score = unsafe extern "C" fn(*const usize, *mut f32, usize) -> f32;
+type TopK = unsafe extern "C" fn(*const usize, *mut f32, *mut u32, *mut f32, usize);
+type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
+type LogSumExp = unsafe extern "C" fn(*const f32, *mut f32) -> f32;
+
+/// How to compile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Cranelift's optimisation level.
+    pub opt_level: OptLevel,
+    /// Threads of the batched path; 0 means all cores.
+    pub threads: usize,
+}
+
+/// A model compiled for this machine.
+pub struct Jit {
+    plan: Plan,
+    layout: Layout,
+    weights: Vec<PackedData>,
+    /// Addresses of `weights`, as generated code reads them.
+    table: Vec<usize>,
+    sequence: Sequence,
+    entries: Entries,
+    /// Owns the code; never touched again before it is dropped.
+    module: Mutex<Option<JITModule>>,
+}
+
+struct Entries {
+    advance: Advance,
+    logits: Logits,
+    score: Score,
+    top_k: TopK,
+    recurrent: Vec<Recurrent>,
+    log_sum_exp: LogSumExp,
+}
+
+impl std::fmt::Debug for Jit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jit")
+            .field("plan", &self.plan.name)
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Jit {
+    /// Plans, packs and compiles a graph in language-model form for this machine.
+    pub fn new(graph: &Graph, options: Options) -> Result<Jit, CompileError> {
+        let plan = Plan::new(graph)?;
+        let isa = isa::native(options.opt_level)?;
+        let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
+        let program = build(&plan, &mut module, false)?;
+        let weights = pack(&plan, graph)?;
+        let sequence = Sequence::new(&plan, graph, options.threads)?;
+        Jit::link(plan, weights, sequence, module, &program)
+    }
+
+    fn link(
+        plan: Plan,
+        weights: Vec<PackedData>,
+        sequence: Sequence,
+        mut module: JITModule,
+        program: &Program,
+    ) -> Result<Jit, CompileError> {
+        module
+            .finalize_definitions()
+            .map_err(|e| CompileError::Codegen { function: "all".into(), reason: e.to_string() })?;
+        let address = |entry: Entry| {
+            // `build` defines every entry it lists.
+            let id = program.functions.iter().find(|(e, _)| *e == entry).expect("every entry is built").1;
+            module.get_finalized_function(id)
+        };
+        let cells = plan.steps.iter().filter(|s| matches!(s, Step::Lstm { .. })).count();
+        // SAFETY: each address is that of a function which `codegen::program` built with exactly this signature in the
+        // target's default calling convention, which is the C one; the code lives as long as `module`, which this `Jit` owns.
+        let entries = unsafe {
+            Entries {
+                advance: std::mem::transmute::<*const u8, Advance>(address(Entry::Advance)),
+                logits: std::mem::transmute::<*const u8, Logits>(address(Entry::Logits)),
+                score: std::mem::transmute::<*const u8, Score>(address(Entry::Score)),
+                top_k: std::mem::transmute::<*const u8, TopK>(address(Entry::TopK)),
+                recurrent: (0..cells)
+                    .map(|n| std::mem::transmute::<*const u8, Recurrent>(address(Entry::Recurrent(n))))
+                    .collect(),
+                log_sum_exp: std::mem::transmute::<*const u8, LogSumExp>(address(Entry::LogSumExp)),
+            }
+        };
+        let table = weights.iter().map(|w| w.as_slice().as_ptr() as usize).collect();
+        let layout = Layout {
+            vocabulary: plan.vocabulary,
+            state: plan.state_len,
+            scratch: plan.scratch_len * 4,
+            weight_bytes_per_token: plan.weight_bytes_per_token(),
+        };
+        Ok(Jit { plan, layout, weights, table, sequence, entries, module: Mutex::new(Some(module)) })
+    }
+
+    /// The plan that was compiled.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Packed weights, in the plan's order.
+    pub fn weights(&self) -> &[PackedData] {
+        &self.weights
+    }
+
+    /// The state and scratch as generated code takes them.
+    ///
+    /// # Panics
+    /// Where a buffer's length or alignment is not what [`Layout`] says.
+    fn check(&self, state: &mut [f32], scratch: &mut [u8]) -> (*mut f32, *mut f32) {
+        assert_eq!(state.len(), self.layout.state, "length of the state");
+        assert_eq!(scratch.len(), self.layout.scratch, "length of scratch");
+        let (state, scratch) = (state.as_mut_ptr(), scratch.as_mut_ptr());
+        assert!(
+            state.addr() % 64 == 0 && scratch.addr() % 64 == 0,
+            "state and scratch are aligned to 64 bytes"
+        );
+        (state, scratch.cast())
+    }
+
+    fn word(&self, token: u32) -> usize {
+        assert!((token as usize) < self.layout.vocabulary, "token {token} is in the vocabulary");
+        token as usize
+    }
+
+    /// One LSTM step whose input product `gates: [4][hidden]`, with eight more f32s behind it, is given. The new hidden state is
+    /// left in the plan's `out` buffer of that step.
+    pub(crate) fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
+        let hidden = self.sequence.hidden(cell);
+        assert!(gates.len() >= 4 * hidden + crate::sequence::GATES_SLACK, "length of the gates");
+        let (state, scratch) = self.check(state, scratch);
+        // SAFETY: lengths and alignment were checked just above against the plan that the code was made from.
+        unsafe { (self.entries.recurrent[cell])(self.table.as_ptr(), gates.as_ptr(), state, scratch) }
+    }
+
+    /// The log-sum-exp of one row of logits; `tile` is as long as a panel and aligned.
+    pub(crate) fn log_sum_exp(&self, logits: &[f32], scratch: &mut [u8]) -> f32 {
+        assert_eq!(logits.len(), self.layout.vocabulary, "length of a row of logits");
+        assert_eq!(scratch.len(), self.layout.scratch, "length of scratch");
+        assert!(scratch.as_ptr().addr() % 64 == 0, "scratch is aligned to 64 bytes");
+        let tile = scratch[self.plan.tile.offset * 4..].as_mut_ptr();
+        // SAFETY: the row is as long as the code reads; the tile lies within scratch, whose length was checked.
+        unsafe { (self.entries.log_sum_exp)(logits.as_ptr(), tile.cast()) }
+    }
+}
+
+impl Kernels for Jit {
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]) {
+        assert_eq!(logits.len(), self.layout.vocabulary, "length of the logits");
+        let token = self.word(token);
+        let (state, scratch) = self.check(state, scratch);
+        // SAFETY: lengths, alignment and the token were checked just above; the code reads and writes within them.
+        unsafe {
+            (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
+            (self.entries.logits)(self.table.as_ptr(), scratch, logits.as_mut_ptr());
+        }
+    }
+
+    fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32) {
+        let token = self.word(token);
+        let (state, scratch) = self.check(state, scratch);
+        // SAFETY: as in `step`.
+        unsafe { (self.entries.advance)(self.table.as_ptr(), state, scratch, token) }
+    }
+
+    fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
+        let (token, target) = (self.word(token), self.word(target));
+        let (state, scratch) = self.check(state, scratch);
+        // SAFETY: as in `step`; the target is in the vocabulary, so its logit lies in the tile.
+        unsafe {
+            (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
+            (self.entries.score)(self.table.as_ptr(), scratch, target)
+        }
+    }
+
+    fn top_k(
+        &self,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        token: u32,
+        ids: &mut [u32],
+        log_probabilities: &mut [f32],
+    ) -> usize {
+        let k = ids.len().min(log_probabilities.len()).min(self.layout.vocabulary);
+        assert!(k > 0, "at least one word is asked for");
+        let token = self.word(token);
+        let (state, scratch) = self.check(state, scratch);
+        // SAFETY: as in `step`; both lists have room for `k` entries.
+        unsafe {
+            (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
+            (self.entries.top_k)(
+                self.table.as_ptr(),
+                scratch,
+                ids.as_mut_ptr(),
+                log_probabilities.as_mut_ptr(),
+                k,
+            );
+        }
+        k
+    }
+
+    fn score_sequence(
+        &self,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> f64 {
+        for &token in tokens {
+            self.word(token);
+        }
+        self.sequence.score(self, state, scratch, tokens, progress)
+    }
+}
+
+impl Drop for Jit {
+    fn drop(&mut self) {
+        let module = match self.module.get_mut() {
+            Ok(m) => m.take(),
+            Err(poisoned) => poisoned.into_inner().take(),
+        };
+        if let Some(module) = module {
+            // SAFETY: no function of the module can run: calling one needs a borrow of this `Jit`, which is being dropped.
+            unsafe { module.free_memory() }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Elementwise functions of [`crate::codegen::math`] over slices, for their accuracy tests.
+
+    use crate::codegen::testing::{Function, define};
+    use crate::isa::{self, OptLevel};
+    use cranelift_jit::{JITBuilder, JITModule};
+
+    /// `f` of every element.
+    pub(crate) fn map(f: Function, values: &[f32]) -> Vec<f32> {
+        let isa = isa::native(OptLevel::None).unwrap();
+        let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
+        let id = define(&mut module, f);
+        module.finalize_definitions().unwrap();
+        let mut out = values.to_vec();
+        out.resize(values.len().next_multiple_of(4), 0.0);
+        let turns = out.len() / 4;
+        // SAFETY: `define` builds a function of this signature, which reads and writes `turns` vectors of four.
+        unsafe {
+            let f = std::mem::transmute::<*const u8, unsafe extern "C" fn(*mut f32, usize)>(
+                module.get_finalized_function(id),
+            );
+            f(out.as_mut_ptr(), turns);
+            module.free_memory();
+        }
+        out.truncate(values.len());
+        out
+    }
+}

@@ -1,0 +1,87 @@
+//! Why a graph could not be interpreted.
+
+use crate::ir::{Graph, InferError, MapError, Node};
+use crate::tensor::TensorError;
+
+/// Why a graph could not be interpreted.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InterpretError {
+    /// A node's operands do not fit it.
+    #[error("{op} %{result}{}: {error}", if origin.is_empty() { String::new() } else { format!(" (node \"{origin}\")") })]
+    Node {
+        /// The operator.
+        op: &'static str,
+        /// The name of its first result.
+        result: String,
+        /// The node's name in the model's file.
+        origin: String,
+        /// What is wrong.
+        error: InferError,
+    },
+    /// A weight cannot be decoded.
+    #[error("weight @{name}: {error}")]
+    Weight {
+        /// The weight's name.
+        name: String,
+        /// What is wrong.
+        error: MapError,
+    },
+    /// An input is missing, unknown or of another type.
+    #[error("input \"{name}\": expected {expected}, found {found}")]
+    Input {
+        /// The input's name.
+        name: String,
+        /// What the graph takes.
+        expected: String,
+        /// What it was given.
+        found: String,
+    },
+    /// Language-model form is needed.
+    #[error(
+        "the graph \"{graph}\" cannot be scored as a language model: expected {expected}, found {found}; \
+         `canonicalize` brings models into language-model form"
+    )]
+    Form {
+        /// The graph's name.
+        graph: String,
+        /// What language-model form has.
+        expected: String,
+        /// What the graph has.
+        found: String,
+    },
+    /// A token outside of the vocabulary.
+    #[error(
+        "token {token} at position {position}: expected less than {vocabulary}, the size of the vocabulary"
+    )]
+    Token {
+        /// Where in the tokens given.
+        position: usize,
+        /// The token.
+        token: u32,
+        /// The number of words.
+        vocabulary: usize,
+    },
+    /// The model's arithmetic broke down.
+    #[error(
+        "the prediction at position {position} is not a number: some weight or intermediate result is NaN or infinite"
+    )]
+    NotANumber {
+        /// Where in the tokens given.
+        position: usize,
+    },
+}
+
+impl InterpretError {
+    /// The error of a node.
+    pub(super) fn node(graph: &Graph, node: &Node, error: InferError) -> InterpretError {
+        let result = node.results().first().map_or(String::new(), |&v| graph.name_of(v).to_string());
+        InterpretError::Node { op: node.op.name(), result, origin: node.origin.clone(), error }
+    }
+}
+
+impl From<TensorError> for InferError {
+    fn from(e: TensorError) -> InferError {
+        InferError::new("a tensor that can be read", e.to_string())
+    }
+}

@@ -1,0 +1,367 @@
+//! Scoring long texts with a graph in language-model form.
+//!
+//! One stream is read in chunks of steps. What needs no recurrence (embeddings, input products, the output layer) is computed for a
+//! whole chunk at once; only the recurrent product goes step by step:
+//!
+//! ```text
+//!   tokens [n] ─▶ embedding [n, e] ─▶ W x + b [n, 4 h] ─▶ for each step: + R h, gates ─▶ y [n, h] ─▶ ... ─▶ logits [n, v]
+//!                                                           └── h, c carried to the next chunk
+//! ```
+//!
+//! The graph is evaluated node by node on buffers of a chunk's rows, so skip connections and elementwise operators between the
+//! layers need no special case. Recurrent state is read and written by `lstm` alone: anything else would make a result depend on
+//! where chunks end, and is refused.
+
+mod build;
+
+use super::arithmetic::{function, real};
+use super::error::InterpretError;
+use super::layers::{add_rows, update};
+use super::matrix::Matrix;
+use super::real::Real;
+use crate::ir::{Binary, GateOrder, NodeId, Unary, WeightId};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Steps per chunk, unless [`LanguageModel::with_chunk`] says otherwise.
+const CHUNK: usize = 256;
+
+/// A graph in language-model form, decoded for scoring in f32 or f64.
+pub struct LanguageModel<T: Real> {
+    layers: Vec<Layer<T>>,
+    /// Features of each buffer.
+    widths: Vec<usize>,
+    /// The buffer of the logits.
+    logits: usize,
+    /// The width of each state.
+    states: Vec<usize>,
+    chunk: usize,
+}
+
+/// A node, and the buffer its result goes to.
+struct Layer<T> {
+    node: NodeId,
+    result: usize,
+    /// Whether a later layer reads the result.
+    read: bool,
+    kind: Kind<T>,
+}
+
+enum Kind<T> {
+    Embedding { table: WeightId, matrix: Arc<Matrix<T>> },
+    Lstm(Box<Cell<T>>),
+    Linear { x: usize, weight: WeightId, matrix: Arc<Matrix<T>>, bias: Option<Vec<T>> },
+    Binary { op: Binary, a: Source<T>, b: Source<T> },
+    Unary { op: Unary, x: usize },
+}
+
+struct Cell<T> {
+    x: usize,
+    /// Indices of the states.
+    h: usize,
+    c: usize,
+    weights: [WeightId; 2],
+    gates: GateOrder,
+    input: Arc<Matrix<T>>,
+    /// The recurrent map's transpose, so that a step adds up contiguous rows.
+    recurrent: Matrix<T>, // [hidden, 4 hidden]
+    bias: Vec<T>, // [4 hidden]
+}
+
+/// What an elementwise operator reads.
+enum Source<T> {
+    Buffer(usize),
+    /// One element, or one for each feature.
+    Constant(Vec<T>),
+}
+
+/// The recurrent state of one stream.
+#[derive(Clone, PartialEq, Debug)]
+pub struct State<T> {
+    values: Vec<Vec<T>>, // [states][hidden]
+}
+
+/// Buffers of one chunk.
+struct Workspace<T> {
+    buffers: Vec<Vec<T>>, // [buffers][chunk, features]
+    gates: Vec<T>,        // [chunk, 4 hidden]
+    rows: Vec<T>,         // [chunk, features + hidden], for observers
+}
+
+/// What a layer was given for the steps of one chunk.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Observation<'a, T> {
+    /// The tokens that an `embedding` looked up.
+    Embedding {
+        /// The table.
+        table: WeightId,
+        /// A token for each step.
+        tokens: &'a [u32],
+    },
+    /// What an `lstm` multiplied its two maps with: the stacked `[x_t; h_(t-1)]`.
+    Lstm {
+        /// The input map, which meets the first `features` of each row.
+        input: WeightId,
+        /// The recurrent map, which meets the rest.
+        recurrent: WeightId,
+        /// The length of `x_t`.
+        features: usize,
+        /// The length of a row: features and hidden units.
+        width: usize,
+        /// A row for each step, `[steps, width]`.
+        rows: &'a [T],
+    },
+    /// What a `linear` multiplied its map with.
+    Linear {
+        /// The map.
+        weight: WeightId,
+        /// The length of a row.
+        width: usize,
+        /// A row for each step, `[steps, width]`.
+        rows: &'a [T],
+    },
+    /// The logarithms of the probabilities of the next word. Its node is the one that made the logits.
+    Predictions {
+        /// The number of words.
+        vocabulary: usize,
+        /// A row for each step, `[steps, vocabulary]`.
+        log_probabilities: &'a [T],
+        /// The word that came next at each step.
+        targets: &'a [u32],
+    },
+}
+
+/// Sees the inputs of every layer while a text is read. `H = sum x x^T` of calibration is one of these.
+pub trait Observer<T> {
+    /// Is told once for each layer and chunk, in the order of the graph and the text.
+    fn observe(&mut self, node: NodeId, observation: Observation<'_, T>);
+
+    /// Whether to compute and show [`Observation::Predictions`], which costs the output layer.
+    fn wants_predictions(&self) -> bool {
+        false
+    }
+}
+
+impl<T: Real> LanguageModel<T> {
+    /// Reads this many steps at once. Results do not depend on it but for rounding.
+    pub fn with_chunk(mut self, steps: usize) -> LanguageModel<T> {
+        self.chunk = steps.max(1);
+        self
+    }
+
+    /// The number of words.
+    pub fn vocabulary(&self) -> usize {
+        self.widths[self.logits]
+    }
+
+    /// The state before a text: zero.
+    pub fn state(&self) -> State<T> {
+        State { values: self.states.iter().map(|&n| vec![T::default(); n]).collect() }
+    }
+
+    /// Reads tokens and returns the logits after each, `[tokens, vocabulary]`. The state moves on.
+    pub fn logits(&self, state: &mut State<T>, tokens: &[u32]) -> Result<Vec<T>, InterpretError> {
+        self.check(tokens)?;
+        let mut work = self.workspace();
+        let mut all = Vec::with_capacity(tokens.len() * self.vocabulary());
+        for chunk in tokens.chunks(self.chunk) {
+            self.read(&mut work, state, chunk, true, None);
+            all.extend_from_slice(&work.buffers[self.logits]);
+        }
+        Ok(all)
+    }
+
+    /// The natural log-likelihood of `tokens[1..]`, each given the tokens before it, from a zero state; log-softmax in `T`, the sum in
+    /// f64. Perplexity is `exp(-log_likelihood / (tokens.len() - 1))`. `progress` is told the number of tokens predicted so far.
+    pub fn log_likelihood(
+        &self,
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<f64, InterpretError> {
+        self.check(tokens)?;
+        let Some((_, targets)) = tokens.split_first() else { return Ok(0.0) };
+        let (mut work, mut state) = (self.workspace(), self.state());
+        let (mut sum, mut done) = (0.0, 0);
+        for (chunk, targets) in tokens[..targets.len()].chunks(self.chunk).zip(targets.chunks(self.chunk)) {
+            self.read(&mut work, &mut state, chunk, true, None);
+            let rows = work.buffers[self.logits].par_chunks(self.vocabulary());
+            let terms: Vec<f64> = rows
+                .zip(targets)
+                .map(|(row, &target)| row[target as usize].to_f64() - log_sum_exp(row))
+                .collect();
+            if let Some(bad) = terms.iter().position(|t| t.is_nan()) {
+                return Err(InterpretError::NotANumber { position: done + bad + 1 });
+            }
+            sum += terms.iter().sum::<f64>();
+            done += chunk.len();
+            progress(done);
+        }
+        Ok(sum)
+    }
+
+    /// Reads a text as [`LanguageModel::log_likelihood`] does and shows the observer every layer's inputs: those for all tokens but
+    /// the last, which predicts nothing. Results that only the score needs are not computed.
+    pub fn run_with(&self, tokens: &[u32], observer: &mut dyn Observer<T>) -> Result<(), InterpretError> {
+        self.check(tokens)?;
+        let Some((_, targets)) = tokens.split_first() else { return Ok(()) };
+        let (mut work, mut state) = (self.workspace(), self.state());
+        let predictions = observer.wants_predictions();
+        let node = self.layers.iter().find(|l| l.result == self.logits).map(|l| l.node);
+        for (chunk, targets) in tokens[..targets.len()].chunks(self.chunk).zip(targets.chunks(self.chunk)) {
+            self.read(&mut work, &mut state, chunk, predictions, Some(observer));
+            if let (true, Some(node)) = (predictions, node) {
+                let vocabulary = self.vocabulary();
+                let logits = &mut work.buffers[self.logits];
+                logits.par_chunks_mut(vocabulary).for_each(|row| {
+                    let log_sum = T::of(log_sum_exp(row));
+                    row.iter_mut().for_each(|x| *x -= log_sum);
+                });
+                let log_probabilities = &work.buffers[self.logits];
+                observer.observe(node, Observation::Predictions { vocabulary, log_probabilities, targets });
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), InterpretError> {
+        // An embedding may have fewer rows than there are words to predict.
+        let known = |layer: &Layer<T>| match &layer.kind {
+            Kind::Embedding { matrix, .. } => Some(matrix.rows()),
+            _ => None,
+        };
+        let vocabulary = self.layers.iter().filter_map(known).fold(self.vocabulary(), usize::min);
+        match tokens.iter().position(|&t| t as usize >= vocabulary) {
+            Some(position) => Err(InterpretError::Token { position, token: tokens[position], vocabulary }),
+            None => Ok(()),
+        }
+    }
+
+    fn workspace(&self) -> Workspace<T> {
+        Workspace { buffers: vec![vec![]; self.widths.len()], gates: vec![], rows: vec![] }
+    }
+
+    /// Evaluates the graph on one chunk.
+    fn read(
+        &self,
+        work: &mut Workspace<T>,
+        state: &mut State<T>,
+        tokens: &[u32],
+        logits: bool,
+        mut observer: Option<&mut (dyn Observer<T> + '_)>,
+    ) {
+        let n = tokens.len();
+        for layer in &self.layers {
+            // Taken out, so that a layer can read other buffers while it writes its own.
+            let mut out = std::mem::take(&mut work.buffers[layer.result]);
+            let needed = layer.read || (logits && layer.result == self.logits);
+            match &layer.kind {
+                Kind::Embedding { table, matrix } => {
+                    out.clear();
+                    tokens.iter().for_each(|&t| matrix.push_row(t as usize, &mut out));
+                    if let Some(observer) = &mut observer {
+                        observer.observe(layer.node, Observation::Embedding { table: *table, tokens });
+                    }
+                }
+                Kind::Lstm(cell) => {
+                    let before = observer.is_some().then(|| state.values[cell.h].clone());
+                    cell.run(n, &work.buffers[cell.x], state, &mut work.gates, &mut out);
+                    if let (Some(observer), Some(before)) = (&mut observer, before) {
+                        cell.stack(n, &work.buffers[cell.x], &before, &out, &mut work.rows);
+                        observer.observe(layer.node, cell.observation(&work.rows));
+                    }
+                }
+                Kind::Linear { x, weight, matrix, bias } => {
+                    let rows = &work.buffers[*x];
+                    if let Some(observer) = &mut observer {
+                        let seen = Observation::Linear { weight: *weight, width: matrix.cols(), rows };
+                        observer.observe(layer.node, seen);
+                    }
+                    if needed {
+                        matrix.apply(n, rows, &mut out);
+                        if let Some(bias) = bias {
+                            add_rows(&mut out, bias);
+                        }
+                    }
+                }
+                Kind::Binary { op, a, b } if needed => {
+                    let width = self.widths[layer.result];
+                    let (a, b) = (self.rows(a, work), self.rows(b, work));
+                    out.clear();
+                    for row in 0..n {
+                        out.extend((0..width).map(|k| real(*op, a.at(row, k), b.at(row, k))));
+                    }
+                }
+                Kind::Unary { op, x } if needed => {
+                    out.clear();
+                    out.extend(work.buffers[*x].iter().map(|&x| function(*op, x)));
+                }
+                Kind::Binary { .. } | Kind::Unary { .. } => {}
+            }
+            work.buffers[layer.result] = out;
+        }
+    }
+
+    fn rows<'a>(&self, source: &'a Source<T>, work: &'a Workspace<T>) -> Rows<'a, T> {
+        match source {
+            Source::Buffer(b) => Rows { data: &work.buffers[*b], width: self.widths[*b], many: true },
+            Source::Constant(data) => Rows { data, width: data.len(), many: false },
+        }
+    }
+}
+
+/// An elementwise operand under broadcasting.
+struct Rows<'a, T> {
+    data: &'a [T],
+    width: usize,
+    /// A row for each step, rather than one for all.
+    many: bool,
+}
+
+impl<T: Real> Rows<'_, T> {
+    fn at(&self, row: usize, feature: usize) -> T {
+        let row = if self.many { row } else { 0 };
+        self.data[row * self.width + if self.width == 1 { 0 } else { feature }]
+    }
+}
+
+impl<T: Real> Cell<T> {
+    /// All steps of a chunk; `y: [n, hidden]` is overwritten.
+    fn run(&self, n: usize, x: &[T], state: &mut State<T>, gates: &mut Vec<T>, y: &mut Vec<T>) {
+        let hidden = self.recurrent.rows();
+        self.input.apply(n, x, gates);
+        add_rows(gates, &self.bias);
+        let mut h = std::mem::take(&mut state.values[self.h]);
+        let c = &mut state.values[self.c];
+        y.clear();
+        for gates in gates.chunks_exact_mut(4 * hidden) {
+            self.recurrent.combine(&h, gates);
+            update(self.gates, gates, &mut h, c);
+            y.extend_from_slice(&h);
+        }
+        state.values[self.h] = h;
+    }
+
+    /// `[x_t; h_(t-1)]` for each step, from the state before the chunk and the outputs of it.
+    fn stack(&self, n: usize, x: &[T], before: &[T], y: &[T], rows: &mut Vec<T>) {
+        let (features, hidden) = (self.input.cols(), self.recurrent.rows());
+        rows.clear();
+        for t in 0..n {
+            rows.extend_from_slice(&x[t * features..(t + 1) * features]);
+            rows.extend_from_slice(if t == 0 { before } else { &y[(t - 1) * hidden..t * hidden] });
+        }
+    }
+
+    fn observation<'a>(&self, rows: &'a [T]) -> Observation<'a, T> {
+        let [input, recurrent] = self.weights;
+        let features = self.input.cols();
+        Observation::Lstm { input, recurrent, features, width: features + self.recurrent.rows(), rows }
+    }
+}
+
+/// `log sum exp` of a row, without overflow; the sum in f64.
+fn log_sum_exp<T: Real>(row: &[T]) -> f64 {
+    let max = row.iter().copied().fold(row[0], |a, b| if b > a { b } else { a });
+    let sum: f64 = row.iter().map(|&x| Real::exp(x - max).to_f64()).sum();
+    max.to_f64() + sum.ln()
+}

@@ -1,0 +1,353 @@
+//! The interpreter: what the IR means.
+//!
+//! Plain code, one function per operator; everything fast is tested against it. There are three ways in:
+//!
+//! - [`Interpreter`] runs any graph, generic or in language-model form, on tensors, in the dtypes the graph says or all in f64.
+//! - [`evaluate`] runs one generic operator; constant folding uses it.
+//! - [`LanguageModel`] scores long texts with a graph in language-model form, in chunks of steps, and shows every layer's inputs to
+//!   an [`Observer`], which is how calibration statistics are collected.
+//!
+//! ```
+//! use lstmc_frontend::interpret::Interpreter;
+//! use lstmc_frontend::ir::{Binary, Graph, Op, OutputRole, Type};
+//! use lstmc_frontend::tensor::{DType, Tensor};
+//!
+//! let mut graph = Graph::new("twice");
+//! let x = graph.add_source(Op::Input, "x", Type::new(DType::F32, vec![2.into()]));
+//! let y = graph.add(Op::Binary(Binary::Add), &[x.into(), x.into()], &["y"], "").unwrap()[0];
+//! graph.add_output(OutputRole::Named("y".into()), y);
+//!
+//! let x = Tensor::from_f32([2], vec![1.0, 2.0]).unwrap();
+//! let results = Interpreter::new(&graph).unwrap().run(&[("x", x)]).unwrap();
+//! assert_eq!(results[0].0, "y");
+//! assert_eq!(results[0].1.f32s().unwrap(), [2.0, 4.0]);
+//! ```
+
+mod arithmetic;
+mod bind;
+mod elements;
+mod error;
+mod evaluate;
+mod language_model;
+mod layers;
+mod matrix;
+mod movement;
+mod onnx_lstm;
+mod real;
+
+pub use error::InterpretError;
+pub use evaluate::evaluate;
+pub use language_model::{LanguageModel, Observation, Observer, State};
+pub use real::Real;
+
+use crate::ir::{
+    Graph, InferError, MapError, Node, Op, Operand, OutputRole, Scalar, Type, ValueId, WeightId,
+};
+use crate::tensor::{DType, Tensor};
+use bind::Bindings;
+use matrix::{Decoder, Matrix};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Runs a graph on tensors.
+pub struct Interpreter<'g> {
+    graph: &'g Graph,
+    /// The weights that generic operators and biases read.
+    constants: BTreeMap<WeightId, Tensor>,
+    matrices: Matrices,
+    /// How often each value is read.
+    uses: HashMap<ValueId, usize>,
+}
+
+/// The maps of layers in language-model form, in the precision of the run.
+enum Matrices {
+    Single(BTreeMap<WeightId, Arc<Matrix<f32>>>),
+    Double(BTreeMap<WeightId, Arc<Matrix<f64>>>),
+}
+
+/// The values of a run that are still to be read.
+struct Values {
+    tensors: HashMap<ValueId, Tensor>,
+    uses: HashMap<ValueId, usize>,
+}
+
+impl Values {
+    fn insert(&mut self, value: ValueId, tensor: Tensor) {
+        if self.uses.contains_key(&value) {
+            self.tensors.insert(value, tensor);
+        }
+    }
+
+    /// The tensor, for one of its readers; the last one takes it out.
+    fn read(&mut self, value: ValueId) -> Option<Tensor> {
+        let left = self.uses.get_mut(&value)?;
+        *left -= 1;
+        if *left == 0 { self.tensors.remove(&value) } else { self.tensors.get(&value).cloned() }
+    }
+}
+
+/// The operands of a layer that are linear maps rather than tensors.
+fn map_operands(op: &Op) -> std::ops::Range<usize> {
+    match op {
+        Op::Embedding | Op::Linear => 1..2,
+        Op::Lstm { .. } => 3..5,
+        _ => 0..0,
+    }
+}
+
+impl<'g> Interpreter<'g> {
+    /// An interpreter in the dtypes that the graph says. Errors where a weight cannot be decoded.
+    pub fn new(graph: &'g Graph) -> Result<Interpreter<'g>, InterpretError> {
+        let matrices = Matrices::Single(decode_matrices(graph)?);
+        Interpreter::with(graph, matrices, false)
+    }
+
+    /// An interpreter that computes everything that is float in f64, whatever the graph says: the reference that
+    /// f32 results are measured against. It takes float inputs of any dtype and returns f64.
+    pub fn in_f64(graph: &'g Graph) -> Result<Interpreter<'g>, InterpretError> {
+        let matrices = Matrices::Double(decode_matrices(graph)?);
+        Interpreter::with(graph, matrices, true)
+    }
+
+    fn with(graph: &'g Graph, matrices: Matrices, wide: bool) -> Result<Interpreter<'g>, InterpretError> {
+        let mut constants = BTreeMap::new();
+        let mut uses: HashMap<ValueId, usize> = HashMap::new();
+        for (_, node) in graph.nodes() {
+            for (i, operand) in node.operands().iter().enumerate() {
+                match *operand {
+                    Operand::Value(v) => *uses.entry(v).or_default() += 1,
+                    Operand::Weight(w)
+                        if !map_operands(&node.op).contains(&i) && !constants.contains_key(&w) =>
+                    {
+                        let constant = constant(&graph.weight(w).map, wide).map_err(|error| {
+                            InterpretError::Weight { name: graph.weight(w).name.clone(), error }
+                        })?;
+                        constants.insert(w, constant);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for output in graph.outputs() {
+            *uses.entry(output.value).or_default() += 1;
+        }
+        Ok(Interpreter { graph, constants, matrices, uses })
+    }
+
+    /// Runs the graph. Every input must be given, by name; a state that is not given starts at zero. The results are in the order
+    /// of the graph's outputs; the next value of a state has the state's name.
+    pub fn run(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<(String, Tensor)>, InterpretError> {
+        let mut values = Values { tensors: HashMap::new(), uses: self.uses.clone() };
+        let mut bindings = Bindings::default();
+        self.bind(inputs, &mut bindings, &mut values)?;
+        for (_, node) in self.graph.nodes() {
+            if matches!(node.op, Op::Input | Op::State) {
+                continue;
+            }
+            let wrong = |error| InterpretError::node(self.graph, node, error);
+            let operands: Vec<Option<Tensor>> = node
+                .operands()
+                .iter()
+                .map(|operand| match operand {
+                    Operand::Value(v) => values.read(*v),
+                    Operand::Weight(w) => self.constants.get(w).cloned(),
+                    Operand::None => None,
+                })
+                .collect();
+            let results = match &self.matrices {
+                Matrices::Single(m) => layer(node, &operands, m),
+                Matrices::Double(m) => layer(node, &operands, m),
+            };
+            let results = match results {
+                Some(results) => results,
+                None => evaluate(&self.widen_op(&node.op), &operands),
+            };
+            for (&value, tensor) in node.results().iter().zip(results.map_err(wrong)?) {
+                let ty = self.widen(self.graph.type_of(value));
+                if !bindings.accept(ty.dtype, &ty.shape, &tensor) {
+                    let expected = format!("a result of type {}, as inferred", bindings.resolve_type(&ty));
+                    return Err(wrong(InferError::new(expected, describe(&tensor))));
+                }
+                values.insert(value, tensor);
+            }
+        }
+        let mut results = vec![];
+        for output in self.graph.outputs() {
+            let name = match &output.role {
+                OutputRole::Named(name) => name,
+                OutputRole::State(state) => self.graph.name_of(*state),
+            };
+            // Every value has been made by now: nodes come in order.
+            results.extend(values.read(output.value).map(|t| (name.to_string(), t)));
+        }
+        Ok(results)
+    }
+
+    /// Takes the inputs, binds the symbols in their shapes and makes the states that are not given.
+    fn bind(
+        &self,
+        inputs: &[(&str, Tensor)],
+        bindings: &mut Bindings,
+        values: &mut Values,
+    ) -> Result<(), InterpretError> {
+        let sources: Vec<(ValueId, &Op)> = self
+            .graph
+            .nodes()
+            .filter(|(_, n)| matches!(n.op, Op::Input | Op::State))
+            .filter_map(|(_, n)| Some((*n.results().first()?, &n.op)))
+            .collect();
+        let wrong = |name: &str, expected: String, found: String| {
+            Err(InterpretError::Input { name: name.to_string(), expected, found })
+        };
+        for (i, (name, _)) in inputs.iter().enumerate() {
+            if !sources.iter().any(|&(v, _)| self.graph.name_of(v) == *name) {
+                let names: Vec<&str> = sources.iter().map(|&(v, _)| self.graph.name_of(v)).collect();
+                return wrong(name, format!("one of {}", names.join(", ")), "no input of that name".into());
+            }
+            if inputs[..i].iter().any(|(n, _)| n == name) {
+                return wrong(name, "each input once".into(), "it twice".into());
+            }
+        }
+        let given = |v: ValueId| inputs.iter().find(|(n, _)| *n == self.graph.name_of(v)).map(|(_, t)| t);
+        // Twice, because a product of symbols can only be checked once its factors are known.
+        for _ in 0..2 {
+            for &(v, op) in &sources {
+                let (name, ty) = (self.graph.name_of(v), self.widen(self.graph.type_of(v)));
+                match given(v) {
+                    Some(tensor) => {
+                        let tensor = self.widen_tensor(tensor);
+                        if !bindings.accept(ty.dtype, &ty.shape, &tensor) {
+                            let expected = bindings.resolve_type(&ty).to_string();
+                            return wrong(name, expected, describe(&tensor));
+                        }
+                        values.insert(v, tensor.into_owned());
+                    }
+                    None if *op == Op::Input => return wrong(name, ty.to_string(), "nothing".into()),
+                    None => {}
+                }
+            }
+        }
+        for &(v, _) in sources.iter().filter(|&&(v, _)| given(v).is_none()) {
+            let (name, ty) = (self.graph.name_of(v), self.widen(self.graph.type_of(v)));
+            match bindings.sizes(&ty) {
+                Ok(shape) => {
+                    let bytes = crate::tensor::element_count(&shape).map(|n| vec![0; n * ty.dtype.size()]);
+                    let zero = bytes.and_then(|b| Tensor::from_le_bytes(ty.dtype, shape, &b));
+                    match zero {
+                        Ok(zero) => values.insert(v, zero),
+                        Err(e) => return wrong(name, ty.to_string(), e.to_string()),
+                    }
+                }
+                Err(dim) => {
+                    let expected = format!("{ty}, because no input says what {dim} is");
+                    return wrong(name, expected, "nothing".into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_wide(&self) -> bool {
+        matches!(self.matrices, Matrices::Double(_))
+    }
+
+    fn widen_dtype(&self, dtype: DType) -> DType {
+        if self.is_wide() && dtype.is_float() { DType::F64 } else { dtype }
+    }
+
+    fn widen(&self, ty: &Type) -> Type {
+        Type::new(self.widen_dtype(ty.dtype), ty.shape.clone())
+    }
+
+    fn widen_tensor<'t>(&self, t: &'t Tensor) -> Cow<'t, Tensor> {
+        match self.is_wide() && t.dtype().is_float() {
+            true => arithmetic::cast(DType::F64, t).map_or(Cow::Borrowed(t), Cow::Owned),
+            false => Cow::Borrowed(t),
+        }
+    }
+
+    fn widen_op<'o>(&self, op: &'o Op) -> Cow<'o, Op> {
+        match *op {
+            Op::Cast { to } => Cow::Owned(Op::Cast { to: self.widen_dtype(to) }),
+            Op::ConstantOfShape { value: Scalar { dtype, value } } => {
+                Cow::Owned(Op::ConstantOfShape { value: Scalar { dtype: self.widen_dtype(dtype), value } })
+            }
+            _ => Cow::Borrowed(op),
+        }
+    }
+}
+
+/// `f32[2, 3]`.
+fn describe(t: &Tensor) -> String {
+    let dims = t.shape().iter().map(|&d| d.into()).collect();
+    Type::new(t.dtype(), dims).to_string()
+}
+
+/// A weight as a tensor: constants in their own dtype (or f64), other maps dense.
+fn constant(map: &crate::ir::LinearMap, wide: bool) -> Result<Tensor, MapError> {
+    let dense = match map {
+        crate::ir::LinearMap::Dense(t) if !t.is_elided() => t.clone(),
+        other => other.to_dense()?,
+    };
+    if wide && dense.dtype().is_float() {
+        let shape = dense.shape().to_vec();
+        return Ok(Tensor::from_f64(shape, f64::elements(&dense)?)?);
+    }
+    Ok(dense)
+}
+
+/// Decodes the weights that layers read as linear maps.
+fn decode_matrices<T: Real>(graph: &Graph) -> Result<BTreeMap<WeightId, Arc<Matrix<T>>>, InterpretError> {
+    let mut decoder = Decoder::new();
+    let mut matrices = BTreeMap::new();
+    for (_, node) in graph.nodes() {
+        let maps = node.operands().get(map_operands(&node.op)).unwrap_or_default();
+        for operand in maps {
+            if let Operand::Weight(w) = *operand
+                && !matrices.contains_key(&w)
+            {
+                let weight = graph.weight(w);
+                let matrix = decoder
+                    .decode(&weight.map)
+                    .map_err(|error| InterpretError::Weight { name: weight.name.clone(), error })?;
+                matrices.insert(w, Arc::new(matrix));
+            }
+        }
+    }
+    Ok(matrices)
+}
+
+/// The results of a layer of language-model form; none for another operator.
+fn layer<T: Real>(
+    node: &Node,
+    operands: &[Option<Tensor>],
+    matrices: &BTreeMap<WeightId, Arc<Matrix<T>>>,
+) -> Option<Result<Vec<Tensor>, InferError>> {
+    let tensor = |i: usize| {
+        operands
+            .get(i)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| InferError::new("every operand", format!("none at {i}")))
+    };
+    let map = |i: usize| match node.operands().get(i) {
+        Some(Operand::Weight(w)) if matrices.contains_key(w) => Ok(matrices[w].clone()),
+        _ => {
+            let t = tensor(i)?;
+            let &[rows, cols] = t.shape() else {
+                return Err(InferError::new("a matrix", describe(t)));
+            };
+            Ok(Arc::new(Matrix::Dense { rows, cols, data: T::elements(t)? }))
+        }
+    };
+    match &node.op {
+        Op::Embedding => Some((|| Ok(vec![layers::embedding(tensor(0)?, &*map(1)?)?]))()),
+        Op::Linear => Some((|| Ok(vec![layers::linear(tensor(0)?, &*map(1)?, tensor(2).ok())?]))()),
+        Op::Lstm { gates } => Some((|| {
+            let (input, recurrent) = (map(3)?, map(4)?);
+            let cell = layers::Cell { input: &input, recurrent: &recurrent, bias: tensor(5)?, gates: *gates };
+            cell.run(tensor(0)?, tensor(1)?, tensor(2)?)
+        })()),
+        _ => None,
+    }
+}

@@ -1,0 +1,127 @@
+//! The parts of a `.lstmc` file as they lie on disk, and their limits.
+
+use super::Flaw;
+use crate::aligned::ALIGNMENT;
+
+/// What every `.lstmc` file starts with. The line ending and the end-of-text character are there to be
+/// changed by a transfer that takes the file for text.
+pub const MAGIC: [u8; 8] = *b"LSTMC\r\n\x1a";
+
+/// The format version that this crate writes, and the newest that it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The longest header that is written or read, in bytes. It bounds what a hostile file can make a
+/// reader allocate before it is found out: about 12 times as much, for a header full of empty strings.
+pub const MAX_HEADER_BYTES: u32 = 64 << 20;
+
+/// The most tensors that are written or read.
+pub const MAX_TENSORS: usize = 1 << 16;
+
+/// The most dimensions that a tensor can have.
+pub const MAX_RANK: usize = 8;
+
+/// Bytes before the header.
+pub(super) const PREAMBLE_BYTES: usize = 32;
+
+/// What precedes the header, at fixed places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Preamble {
+    pub(super) version: u32,
+    pub(super) header_bytes: u32,
+    pub(super) header_crc: u32,
+    pub(super) tensors_crc: u32,
+    pub(super) file_bytes: u64,
+}
+
+impl Preamble {
+    pub(super) fn encode(&self) -> [u8; PREAMBLE_BYTES] {
+        let mut bytes = [0; PREAMBLE_BYTES];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.header_bytes.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.header_crc.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.tensors_crc.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.file_bytes.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the fields after the magic, which the caller has checked.
+    pub(super) fn decode(bytes: &[u8; PREAMBLE_BYTES]) -> Self {
+        let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        Preamble {
+            version: u32_at(8),
+            header_bytes: u32_at(12),
+            header_crc: u32_at(16),
+            tensors_crc: u32_at(20),
+            file_bytes: u64::from_le_bytes(std::array::from_fn(|i| bytes[24 + i])),
+        }
+    }
+}
+
+/// Everything but the bytes of the tensors.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Header {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    /// The graph, in its text form.
+    #[prost(string, tag = "2")]
+    pub(super) ir: String,
+    /// The words in the order of their ids; none if the file has no vocabulary.
+    #[prost(string, repeated, tag = "3")]
+    pub(super) vocabulary: Vec<String>,
+    #[prost(string, tag = "4")]
+    pub(super) recipe: String,
+    /// JSON.
+    #[prost(string, tag = "5")]
+    pub(super) report: String,
+    #[prost(string, tag = "6")]
+    pub(super) producer: String,
+    /// `Entry` messages. A message and its bytes look the same on the wire; kept as bytes, they can be
+    /// counted before they are decoded.
+    #[prost(bytes = "vec", repeated, tag = "7")]
+    pub(super) tensors: Vec<Vec<u8>>,
+}
+
+/// Where a tensor is, and what.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Entry {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) encoding: String,
+    #[prost(uint64, repeated, tag = "3")]
+    pub(super) shape: Vec<u64>,
+    /// From the start of the file. Never 0, and of fixed width, so that the length of the header does
+    /// not depend on the offsets, which depend on the length of the header.
+    #[prost(fixed64, tag = "4")]
+    pub(super) offset: u64,
+    #[prost(fixed64, tag = "5")]
+    pub(super) length: u64,
+}
+
+/// The first multiple of [`ALIGNMENT`] from `offset` on; `None` if it overflows.
+pub(super) fn align(offset: u64) -> Option<u64> {
+    offset.checked_next_multiple_of(ALIGNMENT as u64)
+}
+
+/// Checks what must hold for every tensor's shape, written or read.
+pub(super) fn check_shape(name: &str, shape: &[u64]) -> Result<(), Flaw> {
+    if shape.len() > MAX_RANK {
+        return Err(Flaw::Rank { tensor: name.to_owned(), rank: shape.len() });
+    }
+    let elements = shape.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    match elements {
+        Some(_) => Ok(()),
+        None => Err(Flaw::Shape { tensor: name.to_owned(), shape: shape.to_vec() }),
+    }
+}
+
+/// Checks the number of tensors, written or read.
+pub(super) fn check_count(count: usize) -> Result<(), Flaw> {
+    if count > MAX_TENSORS { Err(Flaw::TooManyTensors { found: count }) } else { Ok(()) }
+}
+
+/// Checks the length of the header, written or read.
+pub(super) fn check_header_bytes(bytes: u64) -> Result<(), Flaw> {
+    if bytes > u64::from(MAX_HEADER_BYTES) { Err(Flaw::HeaderTooLong { bytes }) } else { Ok(()) }
+}

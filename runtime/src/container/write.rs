@@ -1,0 +1,273 @@
+//! From parts to a file that is there whole or not at all.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use super::format::{self, Entry, FORMAT_VERSION, Header, PREAMBLE_BYTES, Preamble};
+use super::{Blob, ContainerError, Flaw};
+use crate::aligned::ALIGNMENT;
+use crate::vocabulary::Vocabulary;
+
+const PRODUCER: &str = concat!("lstmc ", env!("CARGO_PKG_VERSION"));
+
+/// A tensor to write.
+pub struct BlobOut<'a> {
+    name: Cow<'a, str>,
+    encoding: Cow<'a, str>,
+    shape: Cow<'a, [u64]>,
+    length: u64, // bytes
+    bytes: Source<'a>,
+}
+
+enum Source<'a> {
+    Ready(Cow<'a, [u8]>),
+    OnDemand(Box<dyn Fn() -> Vec<u8> + 'a>),
+}
+
+impl<'a> BlobOut<'a> {
+    /// A tensor whose bytes are in memory. For the arguments see [`Blob`].
+    pub fn new(
+        name: impl Into<Cow<'a, str>>,
+        encoding: impl Into<Cow<'a, str>>,
+        shape: impl Into<Cow<'a, [u64]>>,
+        bytes: impl Into<Cow<'a, [u8]>>,
+    ) -> Self {
+        let bytes = bytes.into();
+        BlobOut {
+            name: name.into(),
+            encoding: encoding.into(),
+            shape: shape.into(),
+            length: bytes.len() as u64,
+            bytes: Source::Ready(bytes),
+        }
+    }
+
+    /// A tensor whose `length` bytes are made when it is its turn to be written, and dropped after it: so
+    /// that weights that must be converted need not be in memory twice, all at once.
+    pub fn on_demand(
+        name: impl Into<Cow<'a, str>>,
+        encoding: impl Into<Cow<'a, str>>,
+        shape: impl Into<Cow<'a, [u64]>>,
+        length: u64,
+        bytes: impl Fn() -> Vec<u8> + 'a,
+    ) -> Self {
+        BlobOut {
+            name: name.into(),
+            encoding: encoding.into(),
+            shape: shape.into(),
+            length,
+            bytes: Source::OnDemand(Box::new(bytes)),
+        }
+    }
+}
+
+impl<'a> From<Blob<'a>> for BlobOut<'a> {
+    /// A tensor of another container.
+    fn from(blob: Blob<'a>) -> Self {
+        BlobOut::new(blob.name, blob.encoding, blob.shape, blob.bytes)
+    }
+}
+
+/// The parts of a container to write. Equal parts give equal bytes.
+#[derive(Clone, Copy)]
+pub struct Contents<'a> {
+    /// What the model is called; may be empty.
+    pub name: &'a str,
+    /// The graph, as text.
+    pub ir: &'a str,
+    /// The model's words, if they are known.
+    pub vocabulary: Option<&'a Vocabulary>,
+    /// The passes that the model went through, in their text form; may be empty.
+    pub recipe: &'a str,
+    /// What the passes did, as JSON; may be empty.
+    pub report: &'a str,
+    /// The tensors, with distinct names, in the order in which they are to lie in the file.
+    pub tensors: &'a [BlobOut<'a>],
+}
+
+/// Why [`emit`] stopped.
+enum Stop {
+    Io(io::Error),
+    Flaw(Flaw),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Stop::Io(error)
+    }
+}
+
+impl Contents<'_> {
+    /// Writes a `.lstmc` file and returns its length in bytes. A file of that name is replaced.
+    ///
+    /// The file appears only when all of it is on disk, by renaming a temporary one in the same folder;
+    /// after an error there is nothing, or the file that was there before. No copy of the tensors is made
+    /// in memory. If `path` is a symbolic link, the file that it leads to is replaced.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, or ([`ContainerError::Flawed`]) two tensors have the same name, a
+    /// shape has more than [`MAX_RANK`](crate::MAX_RANK) dimensions or a product that overflows, bytes
+    /// made on demand are not as long as was said, or there are more tensors or header bytes than a
+    /// container can have.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, ContainerError> {
+        let path = path.as_ref();
+        let flawed = |flaw| ContainerError::Flawed { path: path.to_owned(), flaw };
+        let failed = |reason| ContainerError::Write { path: path.to_owned(), reason };
+        let plan = self.plan().map_err(flawed)?;
+
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(ContainerError::Directory { path: path.to_owned() });
+            }
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(ContainerError::NotAFile { path: path.to_owned() });
+            }
+            _ => {}
+        }
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let mut file = create_beside(path, &target)?;
+        emit(&plan, self.tensors, file.as_file_mut()).map_err(|stop| match stop {
+            Stop::Io(reason) => failed(reason),
+            Stop::Flaw(flaw) => flawed(flaw),
+        })?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&target).map_err(|error| failed(error.error))?;
+        Ok(plan.file_bytes)
+    }
+
+    /// The bytes of the file that [`Contents::write`] would write.
+    ///
+    /// # Errors
+    ///
+    /// As [`Contents::write`], if the contents are flawed.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Flaw> {
+        let mut bytes = Vec::new();
+        match emit(&self.plan()?, self.tensors, &mut Cursor::new(&mut bytes)) {
+            Ok(()) => Ok(bytes),
+            Err(Stop::Flaw(flaw)) => Err(flaw),
+            Err(Stop::Io(_)) => unreachable!("memory takes all that is written to it"),
+        }
+    }
+
+    /// Lays the file out and encodes its header.
+    fn plan(&self) -> Result<Plan, Flaw> {
+        format::check_count(self.tensors.len())?;
+        let mut names = HashSet::with_capacity(self.tensors.len());
+        let mut entries = Vec::with_capacity(self.tensors.len());
+        for tensor in self.tensors {
+            format::check_shape(&tensor.name, &tensor.shape)?;
+            if !names.insert(&*tensor.name) {
+                return Err(Flaw::DuplicateTensor { tensor: tensor.name.to_string() });
+            }
+            entries.push(Entry {
+                name: tensor.name.to_string(),
+                encoding: tensor.encoding.to_string(),
+                shape: tensor.shape.to_vec(),
+                offset: u64::MAX, // as long as the offset that replaces it
+                length: tensor.length,
+            });
+        }
+        let encode = |entries: &[Entry]| entries.iter().map(Message::encode_to_vec).collect();
+        let mut header = Header {
+            name: self.name.to_owned(),
+            ir: self.ir.to_owned(),
+            vocabulary: self.vocabulary.iter().flat_map(|words| words.words()).map(str::to_owned).collect(),
+            recipe: self.recipe.to_owned(),
+            report: self.report.to_owned(),
+            producer: PRODUCER.to_owned(),
+            tensors: encode(&entries),
+        };
+        let header_bytes = header.encoded_len() as u64;
+        format::check_header_bytes(header_bytes)?;
+
+        let mut end = PREAMBLE_BYTES as u64 + header_bytes;
+        for entry in &mut entries {
+            entry.offset = format::align(end).ok_or(Flaw::FileTooLong)?;
+            end = entry.offset.checked_add(entry.length).ok_or(Flaw::FileTooLong)?;
+        }
+        header.tensors = encode(&entries);
+        let header = header.encode_to_vec();
+        debug_assert_eq!(header.len() as u64, header_bytes);
+        let offsets = entries.iter().map(|entry| entry.offset).collect();
+        Ok(Plan { header, offsets, file_bytes: end })
+    }
+}
+
+/// Where everything goes.
+struct Plan {
+    header: Vec<u8>,
+    offsets: Vec<u64>, // of each tensor
+    file_bytes: u64,
+}
+
+/// An empty temporary file in the folder of `target`, which is what `path` leads to.
+fn create_beside(path: &Path, target: &Path) -> Result<tempfile::NamedTempFile, ContainerError> {
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    if !folder.is_dir() {
+        return Err(ContainerError::NoFolder { path: path.to_owned(), folder });
+    }
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".lstmc-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What any new file has, before the umask; a temporary file would be private.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(&folder).map_err(|reason| ContainerError::Folder {
+        path: path.to_owned(),
+        folder,
+        reason,
+    })
+}
+
+/// Writes the file in one go, then its preamble, which has the checksum of all that follows.
+fn emit(plan: &Plan, tensors: &[BlobOut<'_>], out: &mut (impl Write + Seek)) -> Result<(), Stop> {
+    const ZEROS: [u8; ALIGNMENT] = [0; ALIGNMENT];
+
+    let mut out = BufWriter::new(out);
+    out.write_all(&[0; PREAMBLE_BYTES])?;
+    out.write_all(&plan.header)?;
+    let mut position = (PREAMBLE_BYTES + plan.header.len()) as u64;
+    let mut crc = crc32fast::Hasher::new();
+    for (tensor, &offset) in tensors.iter().zip(&plan.offsets) {
+        let bytes = match &tensor.bytes {
+            Source::Ready(bytes) => Cow::Borrowed(&**bytes),
+            Source::OnDemand(make) => Cow::Owned(make()),
+        };
+        if bytes.len() as u64 != tensor.length {
+            return Err(Stop::Flaw(Flaw::Length {
+                tensor: tensor.name.to_string(),
+                expected: tensor.length,
+                found: bytes.len() as u64,
+            }));
+        }
+        // Less than `ALIGNMENT`, as `Contents::plan` has it.
+        let padding = &ZEROS[..(offset - position) as usize];
+        for part in [padding, &bytes] {
+            crc.update(part);
+            out.write_all(part)?;
+        }
+        position = offset + tensor.length;
+    }
+    let preamble = Preamble {
+        version: FORMAT_VERSION,
+        header_bytes: plan.header.len() as u32, // at most MAX_HEADER_BYTES
+        header_crc: crc32fast::hash(&plan.header),
+        tensors_crc: crc.finalize(),
+        file_bytes: plan.file_bytes,
+    };
+    out.seek(SeekFrom::Start(0))?;
+    out.write_all(&preamble.encode())?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! The safe border between a model and whatever computes it.
+
+/// How often [`Kernels::score_sequence`] reports, in tokens.
+const PROGRESS_INTERVAL: usize = 256;
+
+/// The sizes that a caller of [`Kernels`] must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Words in the vocabulary: tokens are `0..vocabulary`, and there is one logit per word.
+    pub vocabulary: usize,
+    /// `f32` elements of one stream's recurrent state, laid out `[layers][h, c]`.
+    pub state: usize,
+    /// Bytes of working memory that one call needs; what they hold between calls does not matter.
+    pub scratch: usize,
+    /// Bytes of weights that one [`Kernels::step`] reads: what bounds its speed.
+    pub weight_bytes_per_token: usize,
+}
+
+/// A compiled language model: pure functions of weights, state and token.
+///
+/// All methods share these arguments:
+///
+/// - `state`: exactly [`Layout::state`] elements, updated in place. All zeros is the state before the
+///   first token.
+/// - `scratch`: at least [`Layout::scratch`] bytes, overwritten.
+/// - `token`, `target`: ids below [`Layout::vocabulary`].
+///
+/// [`Session`](crate::Session) passes buffers that start at a multiple of
+/// [`ALIGNMENT`](crate::ALIGNMENT) bytes, except `ids` and `log_probabilities`.
+///
+/// # Panics
+///
+/// This is a safe trait: an implementation that runs compiled code checks every length and id before it
+/// hands out a pointer, and panics where one is wrong. It has no other reason to panic.
+pub trait Kernels: Send + Sync {
+    /// The sizes of the buffers below. They never change.
+    fn layout(&self) -> &Layout;
+
+    /// Consumes `token`, updates the state and writes the logits (before the softmax) of every word
+    /// that may come next. `logits` has [`Layout::vocabulary`] elements.
+    fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]);
+
+    /// Consumes `token`, updates the state and returns the natural log-probability that `target`
+    /// comes next.
+    fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32;
+
+    /// Consumes all of `tokens` but the last, updates the state and returns the sum (in `f64`) of the
+    /// log-probabilities of `tokens[1..]`; `0.0` for fewer than two tokens.
+    ///
+    /// `progress` is called now and then with the number of targets scored so far, which never
+    /// decreases, and lastly with `tokens.len() - 1`. Implementations may compute many time steps
+    /// together; what is given here takes them one by one.
+    fn score_sequence(
+        &self,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> f64 {
+        let targets = tokens.len().saturating_sub(1);
+        let mut sum = 0.0;
+        for (index, pair) in tokens.windows(2).enumerate() {
+            sum += f64::from(self.score(state, scratch, pair[0], pair[1]));
+            let done = index + 1;
+            if done % PROGRESS_INTERVAL == 0 || done == targets {
+                progress(done);
+            }
+        }
+        sum
+    }
+
+    /// Consumes `token`, updates the state and writes the most likely next words with their natural
+    /// log-probabilities, best first, the lower id first among equals. Returns how many it wrote:
+    /// the lesser of `ids.len()` and [`Layout::vocabulary`].
+    ///
+    /// `ids` and `log_probabilities` have the same length, at least 1. A NaN ranks above every number,
+    /// so that it is seen.
+    fn top_k(
+        &self,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        token: u32,
+        ids: &mut [u32],
+        log_probabilities: &mut [f32],
+    ) -> usize;
+
+    /// Consumes `token` and updates the state, without computing the output layer: how a prompt is read.
+    fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32);
+}

@@ -1,0 +1,117 @@
+//! What is needed to run a compiled LSTM language model, and nothing that is needed to compile one.
+//!
+//! ```text
+//!   model.lstmc --open--> Container --(a backend compiles it)--> Arc<dyn Kernels>
+//!                          |  vocabulary, name, recipe, report        |
+//!                          +----------------------+-------------------+
+//!                                                 v
+//!                                               Model      immutable, shared between threads
+//!                                            /    |    \
+//!                                      Session Session Session    one stream each: state, scratch
+//! ```
+//!
+//! - [`Container`] reads a `.lstmc` file and [`Contents`] writes one: the graph as text, its weights
+//!   as named blobs of bytes, the [`Vocabulary`], the recipe and the report. Everything is checked
+//!   before it is used; a damaged or hostile file gives a [`ContainerError`].
+//! - [`Kernels`] is the border to whatever computes: a JIT, a linked object file, an interpreter. It
+//!   is a safe trait.
+//! - [`Model`] and [`Session`] are what an application uses: [`Session::step`],
+//!   [`Session::top_k_into`], [`Session::sample`], [`Session::perplexity`]. A session allocates when
+//!   it is created and not per token.
+//!
+//! The crate knows nothing of ONNX, of the graph IR (whose text passes through it unread) or of code
+//! generation.
+//!
+//! # Example: a file
+//!
+//! ```
+//! use lstmc_runtime::{BlobOut, Container, Contents, Vocabulary};
+//!
+//! let vocabulary = Vocabulary::from_words(["<unk>", "<eos>", "the", "cat"])?;
+//! let contents = Contents {
+//!     name: "tiny",
+//!     ir: "model \"tiny\" (vocabulary 4) { ... }",
+//!     vocabulary: Some(&vocabulary),
+//!     recipe: "quantize(bits=8)",
+//!     report: "{}",
+//!     tensors: &[BlobOut::new("decoder.bias", "f32", &[4], vec![0; 16])],
+//! };
+//! let container = Container::from_bytes(&contents.to_bytes()?)?;
+//! assert_eq!(container.recipe(), "quantize(bits=8)");
+//! assert_eq!(container.tensor("decoder.bias").unwrap().bytes.len(), 16);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Example: a model
+//!
+//! The kernels here are a table of logits; a backend's are compiled code.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use lstmc_runtime::{Description, Kernels, Layout, Model, Rng, Sampling, Vocabulary};
+//!
+//! struct Bigram(Layout, [[f32; 3]; 3]); // logits of the next word, per word
+//!
+//! impl Kernels for Bigram {
+//!     fn layout(&self) -> &Layout {
+//!         &self.0
+//!     }
+//!     fn step(&self, _state: &mut [f32], _scratch: &mut [u8], token: u32, logits: &mut [f32]) {
+//!         logits.copy_from_slice(&self.1[token as usize]);
+//!     }
+//!     // ... `score`, `top_k` and `advance` likewise
+//! #   fn score(&self, _: &mut [f32], _: &mut [u8], token: u32, target: u32) -> f32 {
+//! #       let row = &self.1[token as usize];
+//! #       row[target as usize] - row.iter().map(|x| x.exp()).sum::<f32>().ln()
+//! #   }
+//! #   fn top_k(&self, _: &mut [f32], _: &mut [u8], token: u32, ids: &mut [u32], logp: &mut [f32]) -> usize {
+//! #       let row = &self.1[token as usize];
+//! #       let mut order: Vec<u32> = (0..3).collect();
+//! #       order.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
+//! #       let k = ids.len().min(3);
+//! #       for i in 0..k {
+//! #           ids[i] = order[i];
+//! #           logp[i] = row[order[i] as usize] - row.iter().map(|x| x.exp()).sum::<f32>().ln();
+//! #       }
+//! #       k
+//! #   }
+//! #   fn advance(&self, _: &mut [f32], _: &mut [u8], _: u32) {}
+//! }
+//!
+//! let layout = Layout { vocabulary: 3, state: 0, scratch: 0, weight_bytes_per_token: 12 };
+//! let kernels = Arc::new(Bigram(layout, [[0.0, 5.0, 0.0], [0.0, 0.0, 5.0], [5.0, 0.0, 0.0]]));
+//! let vocabulary = Arc::new(Vocabulary::from_words(["<eos>", "hello", "world"])?);
+//! let model = Model::new(kernels, Some(vocabulary.clone()), Description::default())?;
+//!
+//! let mut session = model.session();
+//! let text = vocabulary.encode("hello world\nhello world\n")?;
+//! assert!(session.perplexity(&text.tokens)? < 1.1);
+//!
+//! // The most likely word after "hello", then a word drawn at random after that one.
+//! let (mut ids, mut log_probabilities) = ([0; 1], [0.0; 1]);
+//! session.top_k_into(vocabulary.id("hello").unwrap(), &mut ids, &mut log_probabilities)?;
+//! assert_eq!(vocabulary.word(ids[0]), Some("world"));
+//! let next = session.sample(ids[0], &Sampling::default(), &mut Rng::new(1))?;
+//! assert!(vocabulary.word(next).is_some());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(unsafe_code)]
+
+mod aligned;
+mod container;
+mod kernels;
+mod sampling;
+mod session;
+#[cfg(test)]
+mod testing;
+mod vocabulary;
+
+pub use aligned::ALIGNMENT;
+pub use container::{
+    Blob, BlobOut, Container, ContainerError, Contents, FORMAT_VERSION, Flaw, Guess, MAGIC, MAX_HEADER_BYTES,
+    MAX_RANK, MAX_TENSORS,
+};
+pub use kernels::{Kernels, Layout};
+pub use sampling::{Rng, Sampling};
+pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
+pub use vocabulary::{END_OF_LINE, Encoded, MAX_VOCABULARY_BYTES, UNKNOWN, Vocabulary, VocabularyError};

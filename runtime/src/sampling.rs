@@ -1,0 +1,140 @@
+//! Drawing the next word at random, and the generator that it takes.
+
+/// How [`Session::sample`](crate::Session::sample) chooses a word.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// What logits are divided by before the softmax: 1 is the model's own distribution, less is more
+    /// predictable, more is more varied, and 0 always takes the most likely word. Finite, not negative.
+    pub temperature: f32,
+    /// Draw among this many most likely words only, at least 1; `None` is all of them.
+    pub top_k: Option<usize>,
+}
+
+impl Default for Sampling {
+    /// The model's own distribution: temperature 1, all words.
+    fn default() -> Self {
+        Sampling { temperature: 1.0, top_k: None }
+    }
+}
+
+/// A small generator of pseudo-random numbers: xoshiro256++ (Blackman and Vigna, 2019), seeded through
+/// SplitMix64. A seed gives the same numbers on every machine and in every version of this crate. It is
+/// not meant for cryptography.
+#[derive(Clone, Debug)]
+pub struct Rng {
+    state: [u64; 4],
+}
+
+impl Rng {
+    /// A generator that is fully determined by `seed`; every seed, 0 included, is a good one.
+    pub fn new(seed: u64) -> Self {
+        let mut seed = seed;
+        Rng { state: std::array::from_fn(|_| splitmix64(&mut seed)) }
+    }
+
+    /// The next 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        let s = &mut self.state;
+        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
+        let t = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= t;
+        s[3] = s[3].rotate_left(45);
+        result
+    }
+
+    /// A number in `[0, 1)`, a multiple of 2^-53.
+    pub fn next_f64(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
+    }
+}
+
+fn splitmix64(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Draws an index with probability `softmax(logits / temperature)`, for a temperature above 0.
+/// Overwrites `logits` with weights in `[0, 1]`. `None` if a logit is NaN or positive infinity, or if all
+/// of them are negative infinity.
+pub(crate) fn draw(logits: &mut [f32], temperature: f32, rng: &mut Rng) -> Option<usize> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut total = 0.0f64;
+    for logit in logits.iter_mut() {
+        *logit = ((*logit - largest) / temperature).exp();
+        total += f64::from(*logit);
+    }
+    if !total.is_finite() {
+        return None;
+    }
+    // The sums below repeat the additions above, so they end at `total`, which `goal` is below unless
+    // the product is rounded up to it.
+    let goal = rng.next_f64() * total;
+    let mut sum = 0.0f64;
+    for (index, &weight) in logits.iter().enumerate() {
+        sum += f64::from(weight);
+        if sum > goal {
+            return Some(index);
+        }
+    }
+    logits.iter().rposition(|&weight| weight > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix64_gives_the_published_numbers() {
+        let mut state = 1_234_567;
+        let numbers: [u64; 3] = std::array::from_fn(|_| splitmix64(&mut state));
+        assert_eq!(
+            numbers,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+
+    #[test]
+    fn xoshiro_gives_the_published_numbers() {
+        let mut rng = Rng { state: [1, 2, 3, 4] };
+        let numbers: [u64; 5] = std::array::from_fn(|_| rng.next_u64());
+        assert_eq!(
+            numbers,
+            [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386, 9_228_616_714_210_784_205]
+        );
+    }
+
+    #[test]
+    fn uniform_numbers_are_in_range_and_spread() {
+        let mut rng = Rng::new(0);
+        let numbers: Vec<f64> = (0..10_000).map(|_| rng.next_f64()).collect();
+        assert!(numbers.iter().all(|x| (0.0..1.0).contains(x)));
+        let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+        // Four standard errors of the mean of 10000 uniform numbers: 4 / sqrt(12 * 10000).
+        assert!((mean - 0.5).abs() < 0.0116, "{mean}");
+    }
+
+    #[test]
+    fn logits_that_are_no_distribution_are_refused() {
+        let mut rng = Rng::new(0);
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert_eq!(draw(&mut [0.0, bad, 1.0], 1.0, &mut rng), None);
+        }
+        assert_eq!(draw(&mut [f32::NEG_INFINITY; 2], 1.0, &mut rng), None);
+        assert_eq!(draw(&mut [f32::NEG_INFINITY, 3.0], 1.0, &mut rng), Some(1));
+    }
+
+    #[test]
+    fn a_temperature_near_zero_takes_the_largest() {
+        let mut rng = Rng::new(5);
+        for temperature in [f32::from_bits(1), 1e-30, 1e-3] {
+            assert_eq!(draw(&mut [0.0, 1.0, -4.0], temperature, &mut rng), Some(1));
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! A model, and the streams of text that it reads.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::aligned::Aligned;
+use crate::kernels::{Kernels, Layout};
+use crate::sampling::{self, Rng, Sampling};
+use crate::vocabulary::{Vocabulary, VocabularyError};
+
+#[cfg(test)]
+mod tests;
+
+/// What a model says about itself. All of it may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    /// What it is called.
+    pub name: String,
+    /// The passes that it went through, in their text form.
+    pub recipe: String,
+    /// What the passes did, as JSON.
+    pub report: String,
+}
+
+/// A compiled model with its vocabulary: immutable, shared by threads, and cheap to clone.
+#[derive(Clone)]
+pub struct Model {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    kernels: Arc<dyn Kernels>,
+    vocabulary: Option<Arc<Vocabulary>>,
+    description: Description,
+}
+
+/// Why a [`Model`] cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The vocabulary does not belong to the kernels.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
+    /// The kernels have no words, or more than a token can count.
+    #[error("the kernels are for {found} words; a model has from 1 to {} words", u32::MAX)]
+    Words {
+        /// Words in their layout.
+        found: usize,
+    },
+}
+
+/// Why a [`Session`] did not do what it was asked. Except after [`SessionError::NotFinite`], its state is
+/// what it was before.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// A token that the model does not have.
+    #[error(
+        "token {token} is out of range: the model has {vocabulary} words, so tokens are 0 to {}",
+        .vocabulary - 1
+    )]
+    Token {
+        /// The token.
+        token: u32,
+        /// Words in the model.
+        vocabulary: usize,
+    },
+    /// A perplexity of a text in which nothing is predicted.
+    #[error("perplexity needs at least 2 tokens, the text has {found}")]
+    TooFewTokens {
+        /// Tokens in the text.
+        found: usize,
+    },
+    /// A saved state of another model.
+    #[error(
+        "the saved state has {found} elements, this model's has {expected}; \
+         a state can only be restored to the model that it was saved from"
+    )]
+    State {
+        /// Elements of this model's state.
+        expected: usize,
+        /// Elements of the saved one.
+        found: usize,
+    },
+    /// The buffers for ids and for log-probabilities differ in length.
+    #[error("there is room for {ids} ids but for {log_probabilities} log-probabilities")]
+    Buffers {
+        /// Length of the one.
+        ids: usize,
+        /// Length of the other.
+        log_probabilities: usize,
+    },
+    /// A temperature that is negative, infinite or NaN.
+    #[error("temperature {0} is not a finite number of at least 0")]
+    Temperature(f32),
+    /// Sampling from the 0 most likely words.
+    #[error("cannot sample from the 0 most likely words; use at least 1")]
+    NoCandidates,
+    /// The model's output is no probability distribution. The session has consumed the tokens; reset it
+    /// or restore a state before it is used again.
+    #[error(
+        "the model's output is not finite (NaN or infinity), so it is no probability distribution; \
+         its weights are damaged or overflow"
+    )]
+    NotFinite,
+}
+
+impl Model {
+    /// Joins kernels and, if there is one, their vocabulary.
+    ///
+    /// # Errors
+    ///
+    /// If the vocabulary and the kernels differ in their number of words, or the kernels have none.
+    pub fn new(
+        kernels: Arc<dyn Kernels>,
+        vocabulary: Option<Arc<Vocabulary>>,
+        description: Description,
+    ) -> Result<Self, ModelError> {
+        let words = kernels.layout().vocabulary;
+        if words == 0 || u32::try_from(words).is_err() {
+            return Err(ModelError::Words { found: words });
+        }
+        if let Some(vocabulary) = &vocabulary {
+            vocabulary.check_len(words)?;
+        }
+        Ok(Model { shared: Arc::new(Shared { kernels, vocabulary, description }) })
+    }
+
+    /// A new stream of text, at its beginning. Allocates all that the stream needs.
+    pub fn session(&self) -> Session {
+        let layout = self.layout();
+        Session {
+            state: Aligned::zeroed(layout.state),
+            scratch: Aligned::zeroed(layout.scratch),
+            logits: Aligned::zeroed(layout.vocabulary),
+            candidates: Vec::new(),
+            model: self.clone(),
+        }
+    }
+
+    /// The sizes of the model and of its sessions' buffers.
+    pub fn layout(&self) -> &Layout {
+        self.shared.kernels.layout()
+    }
+
+    /// The compiled code and its weights.
+    pub fn kernels(&self) -> &Arc<dyn Kernels> {
+        &self.shared.kernels
+    }
+
+    /// The words, if the model came with them.
+    pub fn vocabulary(&self) -> Option<&Arc<Vocabulary>> {
+        self.shared.vocabulary.as_ref()
+    }
+
+    /// What the model is called; may be empty.
+    pub fn name(&self) -> &str {
+        &self.shared.description.name
+    }
+
+    /// The passes that the model went through, in their text form; may be empty.
+    pub fn recipe(&self) -> &str {
+        &self.shared.description.recipe
+    }
+
+    /// What the passes did, as JSON; may be empty.
+    pub fn report(&self) -> &str {
+        &self.shared.description.report
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("name", &self.name())
+            .field("layout", self.layout())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One stream of text: the model's recurrent state after the tokens so far, and the memory to go on.
+///
+/// Every method that takes a `token` *consumes* it: the state moves on by one word. Nothing is
+/// allocated per token.
+pub struct Session {
+    model: Model,
+    state: Aligned<f32>,  // [layers][h, c]
+    scratch: Aligned<u8>, // [layout.scratch]
+    logits: Aligned<f32>, // [vocabulary]
+    candidates: Vec<u32>, // [largest k sampled from so far]
+}
+
+/// A recurrent state, as [`Session::save_state`] found it. It belongs to one model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SavedState {
+    values: Vec<f32>, // [layers][h, c]
+}
+
+impl SavedState {
+    /// A state from its elements, for instance of [`SavedState::values`] that were stored elsewhere.
+    pub fn from_values(values: Vec<f32>) -> Self {
+        SavedState { values }
+    }
+
+    /// The elements, `[layers][h, c]`.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+impl Session {
+    /// The model that reads this stream.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Consumes `token` and returns the logits (before the softmax) of every word that may come next,
+    /// `[vocabulary]`. They are as the kernels wrote them, NaNs included.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Token`] if the model has no such token.
+    pub fn step(&mut self, token: u32) -> Result<&[f32], SessionError> {
+        self.check(token)?;
+        self.model.shared.kernels.step(&mut self.state, &mut self.scratch, token, &mut self.logits);
+        Ok(&self.logits)
+    }
+
+    /// Consumes `token` without computing what may come next: faster than [`Session::step`] for all
+    /// tokens of a prompt but the last.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Token`] if the model has no such token.
+    pub fn advance(&mut self, token: u32) -> Result<(), SessionError> {
+        self.check(token)?;
+        self.model.shared.kernels.advance(&mut self.state, &mut self.scratch, token);
+        Ok(())
+    }
+
+    /// Consumes `token` and writes the most likely next words and their natural log-probabilities, best
+    /// first, the lower id first among equals. Returns how many it wrote: the length of the buffers, or
+    /// the size of the vocabulary if that is less.
+    ///
+    /// # Errors
+    ///
+    /// If the model has no such token, the buffers differ in length, or what was written is not finite.
+    pub fn top_k_into(
+        &mut self,
+        token: u32,
+        ids: &mut [u32],
+        log_probabilities: &mut [f32],
+    ) -> Result<usize, SessionError> {
+        self.check(token)?;
+        if ids.len() != log_probabilities.len() {
+            return Err(SessionError::Buffers { ids: ids.len(), log_probabilities: log_probabilities.len() });
+        }
+        if ids.is_empty() {
+            self.advance(token)?;
+            return Ok(0);
+        }
+        let kernels = &self.model.shared.kernels;
+        let count = kernels.top_k(&mut self.state, &mut self.scratch, token, ids, log_probabilities);
+        // A word may be impossible (negative infinity), but not the likeliest one.
+        let broken = |x: &f32| x.is_nan() || *x == f32::INFINITY;
+        if !log_probabilities[0].is_finite() || log_probabilities[..count].iter().any(broken) {
+            return Err(SessionError::NotFinite);
+        }
+        Ok(count)
+    }
+
+    /// Consumes `token` and draws the next word at random, as `sampling` says. The word is not consumed:
+    /// pass it to the next call.
+    ///
+    /// # Errors
+    ///
+    /// If the model has no such token, `sampling` has a temperature that is negative or not finite or a
+    /// `top_k` of 0, or the model's output is not finite.
+    pub fn sample(&mut self, token: u32, sampling: &Sampling, rng: &mut Rng) -> Result<u32, SessionError> {
+        self.check(token)?;
+        let temperature = sampling.temperature;
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            return Err(SessionError::Temperature(temperature));
+        }
+        if sampling.top_k == Some(0) {
+            return Err(SessionError::NoCandidates);
+        }
+        if temperature == 0.0 {
+            let (mut id, mut log_probability) = ([0], [0.0]);
+            self.top_k_into(token, &mut id, &mut log_probability)?;
+            return Ok(id[0]);
+        }
+        let kernels = &self.model.shared.kernels;
+        let (state, scratch) = (&mut self.state, &mut self.scratch);
+        match sampling.top_k {
+            Some(k) if k < self.logits.len() => {
+                if self.candidates.len() < k {
+                    self.candidates.resize(k, 0);
+                }
+                let ids = &mut self.candidates[..k];
+                let weights = &mut self.logits[..k];
+                let count = kernels.top_k(state, scratch, token, ids, weights);
+                sampling::draw(&mut weights[..count], temperature, rng).map(|index| ids[index])
+            }
+            _ => {
+                kernels.step(state, scratch, token, &mut self.logits);
+                sampling::draw(&mut self.logits, temperature, rng).map(|index| index as u32)
+            }
+        }
+        .ok_or(SessionError::NotFinite)
+    }
+
+    /// Consumes all of `tokens` but the last and returns the sum of the natural log-probabilities of
+    /// `tokens[1..]`, each given what came before it in this stream; `0.0` for fewer than two tokens.
+    ///
+    /// A long text may be scored in pieces that share one token: the last of a piece is the first of the
+    /// next. The result is negative infinity if the model holds a token for impossible.
+    ///
+    /// # Errors
+    ///
+    /// If the model lacks one of the tokens (nothing is consumed then), or the sum is NaN or positive
+    /// infinity.
+    pub fn score(&mut self, tokens: &[u32]) -> Result<f64, SessionError> {
+        self.score_with_progress(tokens, &mut |_| {})
+    }
+
+    /// [`Session::score`], calling `progress` now and then with the number of tokens predicted so far, and
+    /// lastly with `tokens.len() - 1`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::score`].
+    pub fn score_with_progress(
+        &mut self,
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<f64, SessionError> {
+        tokens.iter().try_for_each(|&token| self.check(token))?;
+        if tokens.len() < 2 {
+            return Ok(0.0);
+        }
+        let kernels = &self.model.shared.kernels;
+        let sum = kernels.score_sequence(&mut self.state, &mut self.scratch, tokens, progress);
+        if sum.is_nan() || sum == f64::INFINITY {
+            return Err(SessionError::NotFinite);
+        }
+        Ok(sum)
+    }
+
+    /// The perplexity of a text of `N` tokens: from a state of zeros, tokens `1..N-1` predict tokens
+    /// `2..N`, and the result is `exp` of the mean negative natural log-probability. The stream is reset
+    /// first and ends after the last token but one.
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer than two tokens or one that the model lacks (nothing happens then), or if the
+    /// model's output is not finite.
+    pub fn perplexity(&mut self, tokens: &[u32]) -> Result<f64, SessionError> {
+        self.perplexity_with_progress(tokens, &mut |_| {})
+    }
+
+    /// [`Session::perplexity`], calling `progress` as [`Session::score_with_progress`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::perplexity`].
+    pub fn perplexity_with_progress(
+        &mut self,
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<f64, SessionError> {
+        if tokens.len() < 2 {
+            return Err(SessionError::TooFewTokens { found: tokens.len() });
+        }
+        tokens.iter().try_for_each(|&token| self.check(token))?;
+        self.reset();
+        let sum = self.score_with_progress(tokens, progress)?;
+        Ok((-sum / (tokens.len() - 1) as f64).exp())
+    }
+
+    /// Goes back to the beginning: a state of zeros.
+    pub fn reset(&mut self) {
+        self.state.fill(0.0);
+    }
+
+    /// A copy of the state, to come back to later, in this session or in another one of the model.
+    pub fn save_state(&self) -> SavedState {
+        SavedState { values: self.state.to_vec() }
+    }
+
+    /// [`Session::save_state`] into an old copy, whose memory is used again.
+    pub fn save_state_into(&self, saved: &mut SavedState) {
+        saved.values.clear();
+        saved.values.extend_from_slice(&self.state);
+    }
+
+    /// Goes back to a saved state.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::State`] if it is of another length, so of another model.
+    pub fn restore_state(&mut self, saved: &SavedState) -> Result<(), SessionError> {
+        if saved.values.len() != self.state.len() {
+            return Err(SessionError::State { expected: self.state.len(), found: saved.values.len() });
+        }
+        self.state.copy_from_slice(&saved.values);
+        Ok(())
+    }
+
+    fn check(&self, token: u32) -> Result<(), SessionError> {
+        let vocabulary = self.logits.len();
+        if (token as usize) < vocabulary { Ok(()) } else { Err(SessionError::Token { token, vocabulary }) }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("model", &self.model).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,156 @@
+//! `lstmc bench`: how fast a model runs here.
+
+use super::ModelArgs;
+use crate::terminal::{self, thousands};
+use lstmc::backend::{Jit, Options};
+use lstmc::frontend::ir::arbitrary;
+use lstmc::runtime::{Description, Model, Session};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Measure a model's speed on this machine, and what the memory allows
+///
+/// Three uses, each the best of several rounds: decoding (one step, all logits written), suggesting (one step, the five best words), and
+/// scoring a sequence of 200 tokens (log-likelihood of each next word). Beside them the speed at which one product kernel of
+/// the same layout, large enough to be nothing but memory traffic, reads its weights in the same run.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  lstmc bench model.onnx --json")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Threads of the sequence's matrix products; 0 means all cores. Decoding runs on one
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Rounds of each measurement
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tokens of the sequence measurement.
+const SEQUENCE: usize = 200;
+
+/// Words asked for by the suggestion measurement.
+const SUGGESTIONS: usize = 5;
+
+/// Shape of the yardstick: a linear map of 8 MB, as the decoder of a small model.
+const YARDSTICK: (usize, usize) = (9984, 200);
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let source = args.model.read()?;
+    let started = Instant::now();
+    let model = source.compile(Options { threads: args.threads, ..Options::default() })?;
+    let compile = started.elapsed();
+    let layout = model.layout().clone();
+    let mut session = model.session();
+    let yardstick = yardstick()?;
+    let mut panel = yardstick.session();
+    let rounds = args.rounds;
+
+    // Interleaved, so that a busy moment of the machine hits all alike.
+    let (mut decode, mut best, mut sequence, mut kernel) = (vec![], vec![], vec![], vec![]);
+    let tokens: Vec<u32> = (0..=SEQUENCE).map(|i| (i * 7919 % layout.vocabulary) as u32).collect();
+    let (mut ids, mut scores) = ([0u32; SUGGESTIONS], [0f32; SUGGESTIONS]);
+    let bar = terminal::progress(rounds as usize, "measuring");
+    for _ in 0..rounds {
+        decode.push(round(&mut session, |s, i| s.step(tokens[i % SEQUENCE]).map(|_| ()))?);
+        best.push(round(&mut session, |s, i| {
+            s.top_k_into(tokens[i % SEQUENCE], &mut ids, &mut scores).map(|_| ())
+        })?);
+        session.reset();
+        let started = Instant::now();
+        session.score(&tokens)?;
+        sequence.push(started.elapsed() / SEQUENCE as u32);
+        kernel.push(round(&mut panel, |s, i| s.step(i as u32 % 7).map(|_| ()))?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+
+    let bytes = layout.weight_bytes_per_token;
+    let rate = |bytes: usize, d: Duration| bytes as f64 / d.as_secs_f64() / 1e9;
+    let [decode, best, sequence, kernel] = [decode, best, sequence, kernel].map(Spread::of);
+    let kernel_rate = rate(yardstick.layout().weight_bytes_per_token, kernel.best);
+    let cpu = cpu();
+    if args.json {
+        return terminal::json(&serde_json::json!({
+            "decode_us_per_token": micros(decode.best),
+            "decode_median_us_per_token": micros(decode.median),
+            "top_k_us_per_token": micros(best.best),
+            "sequence_us_per_token": micros(sequence.best),
+            "sequence_median_us_per_token": micros(sequence.median),
+            "threads": args.threads,
+            "cpu": cpu,
+            "compile_ms": compile.as_secs_f64() * 1e3,
+            "weight_bytes_per_token": bytes,
+            "decode_gb_per_second": rate(bytes, decode.best),
+            "kernel_gb_per_second": kernel_rate,
+        }));
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{cpu}; compiled in {:.1} ms", compile.as_secs_f64() * 1e3)?;
+    writeln!(out, "{} bytes of weights read per token", thousands(bytes))?;
+    writeln!(out)?;
+    writeln!(out, "{:40} {:>10} {:>10}", "us per token", "best", "median")?;
+    for (what, spread) in [
+        ("decode (one step, all logits)", &decode),
+        ("suggest (one step, five best words)", &best),
+        ("score a sequence of 200", &sequence),
+    ] {
+        writeln!(out, "{what:40} {:>10.1} {:>10.1}", micros(spread.best), micros(spread.median))?;
+    }
+    writeln!(out)?;
+    writeln!(out, "{:40} {:>10.1} GB/s", "decode reads weights at", rate(bytes, decode.best))?;
+    writeln!(out, "{:40} {kernel_rate:>10.1} GB/s", "a bare product of 9984x200 reads at")?;
+    Ok(())
+}
+
+/// Best and median of several rounds.
+struct Spread {
+    best: Duration,
+    median: Duration,
+}
+
+impl Spread {
+    fn of(mut all: Vec<Duration>) -> Spread {
+        all.sort();
+        Spread { best: all[0], median: all[all.len() / 2] }
+    }
+}
+
+fn micros(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e6
+}
+
+/// The time of one call, from enough calls to take some milliseconds.
+fn round<E>(
+    session: &mut Session,
+    mut call: impl FnMut(&mut Session, usize) -> Result<(), E>,
+) -> Result<Duration, E> {
+    const CALLS: usize = 100;
+    session.reset();
+    let started = Instant::now();
+    for i in 0..CALLS {
+        call(session, i)?;
+    }
+    Ok(started.elapsed() / CALLS as u32)
+}
+
+/// A model that is nothing but one large product: an embedding row goes straight into the output layer.
+fn yardstick() -> anyhow::Result<Model> {
+    let (words, features) = YARDSTICK;
+    let graph = arbitrary::linear_model(features, words, 1);
+    let jit = Jit::new(&graph, Options::default())?;
+    Ok(Model::new(Arc::new(jit), None, Description::default())?)
+}
+
+/// The processor's name, as far as the system tells.
+fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        info.lines().find(|l| l.starts_with(name)).and_then(|l| l.split(':').nth(1)).map(|v| v.trim().to_string())
+    };
+    field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_string())
+}

@@ -1,0 +1,164 @@
+//! `lstmc demo`: a tour of everything on the bundled model.
+
+use crate::terminal::{bytes, thousands};
+use anyhow::bail;
+use lstmc::backend::Options;
+use lstmc::frontend::ir::print;
+use lstmc::runtime::{Rng, Sampling, Session, Vocabulary};
+use lstmc::{Engine, Scorer, Source};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Show what lstmc does on the bundled model: no arguments needed
+///
+/// Imports a word-level LSTM of the Penn Treebank from ONNX, shows its IR, compiles it for this machine, measures perplexity and speed, saves
+/// and reloads it, suggests words and writes a few lines.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  lstmc demo")]
+pub(crate) struct Args {
+    /// The folder with the bundled model, where it is not found by itself
+    #[arg(long, value_name = "DIR", env = "LSTMC_DEMO")]
+    data: Option<PathBuf>,
+}
+
+const PROMPT: &str = "the company said it expects to";
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let data = find(args.data.as_deref())?;
+    let mut out = std::io::stdout().lock();
+
+    heading(&mut out, "Import: ONNX to IR")?;
+    let started = Instant::now();
+    let source = Source::read(data.join("model.onnx"))?;
+    let imported = source.graph.nodes().count();
+    let source = source.with_vocabulary(Some(&data.join("vocab.txt")))?.canonical()?;
+    writeln!(
+        out,
+        "model.onnx: {imported} nodes as exported, {} in language-model form, in {:.0} ms\n",
+        source.graph.nodes().count(),
+        started.elapsed().as_secs_f64() * 1e3
+    )?;
+    writeln!(out, "{}", print(&source.graph))?;
+
+    heading(&mut out, "Compile: IR to machine code")?;
+    let started = Instant::now();
+    let model = source.compile(Options::default())?;
+    writeln!(
+        out,
+        "compiled for this machine in {:.0} ms; {} of weights read per token",
+        started.elapsed().as_secs_f64() * 1e3,
+        bytes(model.layout().weight_bytes_per_token)
+    )?;
+
+    heading(&mut out, "Perplexity: an excerpt of the Penn Treebank's test text")?;
+    let words = super::vocabulary(&source)?;
+    let text = super::read_text(&data.join("test.txt"), words)?;
+    for (engine, name) in [(Engine::Jit, "generated code"), (Engine::Interpreter, "interpreter")] {
+        let started = Instant::now();
+        let perplexity = Scorer::new(engine, 0, &text.tokens, |_| ()).perplexity(&source.graph)?;
+        let seconds = started.elapsed().as_secs_f64();
+        writeln!(
+            out,
+            "{name:15} {perplexity:9.4}   {} tokens at {} tokens/s",
+            thousands(text.tokens.len()),
+            thousands((text.tokens.len() as f64 / seconds) as usize)
+        )?;
+    }
+
+    heading(&mut out, "Speed: one word after the other, one thread")?;
+    let mut session = model.session();
+    let step = best(&mut session, &text.tokens)?;
+    let read = model.layout().weight_bytes_per_token as f64;
+    writeln!(out, "{:.1} us per token, all {} logits: {:.0} GB/s", step * 1e6, words.len(), read / step / 1e9)?;
+
+    heading(&mut out, "Save and load: one file with weights, words and recipe")?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("ptb-small.lstmc");
+    let size = source.write(&file)?;
+    let started = Instant::now();
+    let model = lstmc::load(&file)?;
+    let mut session = model.session();
+    session.step(0)?;
+    let first = started.elapsed().as_secs_f64() * 1e3;
+    writeln!(out, "ptb-small.lstmc: {}; from opening it to the first token {first:.0} ms", bytes(size as usize))?;
+
+    heading(&mut out, "Suggest and generate")?;
+    session.reset();
+    suggest(&mut out, &mut session, words)?;
+    writeln!(out)?;
+    generate(&mut out, &mut session, words)?;
+
+    heading(&mut out, "Next")?;
+    writeln!(out, "lstmc compile model.onnx --vocab vocab.txt -o model.lstmc    (see lstmc --help)")?;
+    Ok(())
+}
+
+fn heading(out: &mut impl Write, text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(out, "\n== {text}")?)
+}
+
+/// The bundled model's folder: where told, below the current folder, beside the program, or where it was built.
+fn find(told: Option<&Path>) -> anyhow::Result<PathBuf> {
+    const BUNDLED: &str = "testdata/ptb-small";
+    let mut places = vec![];
+    if let Some(dir) = told {
+        places.push(dir.to_path_buf());
+    } else {
+        places.push(PathBuf::from(BUNDLED));
+        if let Ok(program) = std::env::current_exe() {
+            places.extend(program.ancestors().skip(1).take(4).map(|p| p.join(BUNDLED)));
+        }
+        places.push(Path::new(env!("CARGO_MANIFEST_DIR")).join(BUNDLED));
+    }
+    if let Some(found) = places.iter().find(|p| p.join("model.onnx").is_file()) {
+        return Ok(found.clone());
+    }
+    let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+    bail!("the bundled model was not found in {}; give its folder with --data DIR", looked.join(", "))
+}
+
+/// Seconds per step, the best of several rounds.
+fn best(session: &mut Session, tokens: &[u32]) -> anyhow::Result<f64> {
+    const ROUNDS: usize = 15;
+    const CALLS: usize = 100;
+    let mut best = f64::INFINITY;
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        for &token in tokens.iter().cycle().take(CALLS) {
+            session.step(token)?;
+        }
+        best = best.min(started.elapsed().as_secs_f64() / CALLS as f64);
+    }
+    Ok(best)
+}
+
+fn suggest(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> anyhow::Result<()> {
+    let last = super::suggest::feed(session, words, PROMPT)?;
+    let (mut ids, mut scores) = ([0u32; 5], [0f32; 5]);
+    let n = session.top_k_into(last, &mut ids, &mut scores)?;
+    write!(out, "\"{PROMPT}\" ->")?;
+    for (&id, score) in ids[..n].iter().zip(scores) {
+        write!(out, "  {} {:.0}%", words.word(id).unwrap_or("?"), score.exp() * 100.0)?;
+    }
+    Ok(writeln!(out)?)
+}
+
+fn generate(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> anyhow::Result<()> {
+    session.reset();
+    let mut last = super::suggest::feed(session, words, "")?;
+    let sampling = Sampling { temperature: 0.7, top_k: None };
+    let mut rng = Rng::new(4);
+    let mut line = vec![];
+    for _ in 0..60 {
+        last = session.sample(last, &sampling, &mut rng)?;
+        match words.word(last) {
+            Some(lstmc::runtime::END_OF_LINE) | None => writeln!(out, "  {}", std::mem::take(&mut line).join(" "))?,
+            Some(word) => line.push(word),
+        }
+    }
+    if !line.is_empty() {
+        writeln!(out, "  {} ...", line.join(" "))?;
+    }
+    Ok(())
+}

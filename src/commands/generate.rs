@@ -1,0 +1,89 @@
+//! `lstmc generate`: text.
+
+use super::suggest::feed;
+use super::{ModelArgs, vocabulary};
+use crate::terminal::{self, Usage};
+use lstmc::backend::Options;
+use lstmc::runtime::{END_OF_LINE, Rng, Sampling};
+use std::io::Write;
+
+/// Generate text, word by word
+///
+/// Words are drawn from the model's distribution; the same seed gives the same text. Each <eos> ends a line.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  lstmc generate model.lstmc --prompt \"the company\" --tokens 40 --temperature 0.8 --seed 1")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text so far
+    #[arg(long, default_value = "")]
+    prompt: String,
+    /// How many words
+    #[arg(long, default_value_t = 50)]
+    tokens: usize,
+    /// 1 is the model's own distribution, less is more likely words, 0 always the likeliest
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+    /// Draw from the K likeliest words only
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Seed of the random numbers
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print JSON: {text, tokens}
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if !(args.temperature >= 0.0 && args.temperature.is_finite()) {
+        return Err(Usage(format!("--temperature {}: expected a number of at least 0", args.temperature)).into());
+    }
+    if args.top_k == Some(0) {
+        return Err(Usage("--top-k 0: expected at least 1".into()).into());
+    }
+    let source = args.model.read()?;
+    let words = vocabulary(&source)?;
+    let model = source.compile(Options::default())?;
+    let mut session = model.session();
+    let mut last = feed(&mut session, words, &args.prompt)?;
+    let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
+    let mut rng = Rng::new(args.seed);
+    let mut tokens = vec![];
+    let mut text = String::new();
+    let mut out = std::io::stdout().lock();
+    for word in args.prompt.split_whitespace() {
+        join(&mut text, word);
+    }
+    if !args.json {
+        write!(out, "{text}")?;
+    }
+    for _ in 0..args.tokens {
+        last = session.sample(last, &sampling, &mut rng)?;
+        tokens.push(last);
+        let before = text.len();
+        match words.word(last) {
+            Some(END_OF_LINE) | None => text.push('\n'),
+            Some(word) => join(&mut text, word),
+        }
+        if !args.json {
+            write!(out, "{}", &text[before..])?;
+            out.flush()?;
+        }
+    }
+    if args.json {
+        drop(out);
+        return terminal::json(&serde_json::json!({"text": text, "tokens": tokens}));
+    }
+    if !text.ends_with('\n') {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn join(text: &mut String, word: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push(' ');
+    }
+    text.push_str(word);
+}

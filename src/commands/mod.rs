@@ -1,0 +1,53 @@
+//! One module per command, and what they share.
+
+pub(crate) mod bench;
+pub(crate) mod compile;
+pub(crate) mod demo;
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod opt;
+pub(crate) mod suggest;
+pub(crate) mod verify;
+
+use crate::terminal::Usage;
+use lstmc::Source;
+use lstmc::runtime::{Encoded, Vocabulary};
+use std::path::{Path, PathBuf};
+
+/// A model, and a vocabulary for one that brings none.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ModelArgs {
+    /// The model: .onnx or .lstmc
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// Vocabulary, one word a line; line number from 0 = token id. A .lstmc file usually brings its own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vocab: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Reads the model into language-model form.
+    pub(crate) fn read(&self) -> anyhow::Result<Source> {
+        Ok(Source::read(&self.model)?.with_vocabulary(self.vocab.as_deref())?.canonical()?)
+    }
+}
+
+/// The model's vocabulary, or what to do about its absence.
+pub(crate) fn vocabulary(source: &Source) -> Result<&Vocabulary, Usage> {
+    source.vocabulary.as_deref().ok_or_else(|| {
+        Usage(format!(
+            "{}: this model brings no vocabulary, which text needs; give one with --vocab FILE (one word a line)",
+            source.path.display()
+        ))
+    })
+}
+
+/// Reads a text and encodes it.
+pub(crate) fn read_text(path: &Path, vocabulary: &Vocabulary) -> anyhow::Result<Encoded> {
+    let read = |path: &Path| -> Result<String, lstmc::Error> {
+        std::fs::read_to_string(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })
+    };
+    let text = read(path)?;
+    vocabulary.encode(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+}

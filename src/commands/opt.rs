@@ -1,0 +1,62 @@
+//! `lstmc opt`: IR text to IR text.
+
+use super::compile::{PrintIr, pipeline};
+use crate::terminal::Usage;
+use anyhow::Context;
+use lstmc::frontend::ir::{PrintOptions, parse, print_with};
+use lstmc::passes::{Settings, run as run_passes};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+/// Run passes on a graph in text form, for people who write passes
+///
+/// Reads the IR's text form and prints what the passes make of it. Weights whose data the text does not give can be passed through
+/// but not changed; `@w: f32[4, 4] random 7` makes some up.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  lstmc opt model.ir --passes \"canonicalize\"")]
+pub(crate) struct Args {
+    /// The graph; - for standard input
+    #[arg(value_name = "FILE.ir")]
+    file: PathBuf,
+    /// The passes
+    #[arg(long, value_name = "TEXT", default_value = "canonicalize")]
+    passes: String,
+    /// Print the graph after passes too: after-all, or after=PASS
+    #[arg(long, value_name = "WHEN")]
+    print_ir: Option<PrintIr>,
+    /// Run only the first N passes
+    #[arg(long, value_name = "N")]
+    stop_after: Option<usize>,
+    /// Write tensors of at most this many elements inline
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    inline: usize,
+    /// Print what each pass did to standard error
+    #[arg(long)]
+    trail: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let text = if args.file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+        text
+    } else {
+        std::fs::read_to_string(&args.file)
+            .map_err(|reason| lstmc::Error::Read { path: args.file.clone(), reason })?
+    };
+    let graph = parse(&text).map_err(|e| anyhow::anyhow!("{}:{e}", args.file.display()))?;
+    let pipeline = pipeline(Some(&args.passes), None)?;
+    if let Some(when) = &args.print_ir {
+        when.check(&pipeline).map_err(Usage)?;
+    }
+    let mut observer = PrintIr::observer(args.print_ir.as_ref());
+    let settings =
+        Settings { stop_after: args.stop_after, observer: Some(&mut observer), ..Settings::default() };
+    let run = run_passes(&pipeline, graph, settings)?;
+    if args.trail {
+        write!(std::io::stderr(), "{}", run.trail)?;
+    }
+    let options = PrintOptions { inline_up_to: args.inline, ..PrintOptions::default() };
+    write!(std::io::stdout(), "{}", print_with(&run.graph, &options))?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! `lstmc suggest`: likely next words.
+
+use super::{ModelArgs, vocabulary};
+use crate::terminal::{self, Usage};
+use anyhow::Context;
+use lstmc::backend::Options;
+use lstmc::runtime::{END_OF_LINE, Session, Vocabulary};
+use std::io::Write;
+
+/// Suggest the next words of a text, with their probabilities
+///
+/// The text is read as the beginning of a sentence: <eos> goes before it where the vocabulary has it.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  lstmc suggest model.lstmc --prompt \"the company said\" -k 5")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text so far
+    #[arg(long)]
+    prompt: String,
+    /// How many words
+    #[arg(short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    k: u32,
+    /// Print JSON: a list of {word, token, probability, log_probability}
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let source = args.model.read()?;
+    let words = vocabulary(&source)?;
+    let model = source.compile(Options::default())?;
+    let mut session = model.session();
+    let last = feed(&mut session, words, &args.prompt)?;
+    let k = (args.k as usize).min(words.len());
+    let (mut ids, mut scores) = (vec![0u32; k], vec![0f32; k]);
+    let n = session.top_k_into(last, &mut ids, &mut scores)?;
+    let best = ids[..n].iter().zip(&scores[..n]).map(|(&id, &score)| (words.word(id).unwrap_or("?"), id, score));
+    if args.json {
+        let list: Vec<_> = best
+            .map(|(word, id, score)| {
+                serde_json::json!({"word": word, "token": id, "probability": score.exp(), "log_probability": score})
+            })
+            .collect();
+        return terminal::json(&list.into());
+    }
+    let mut out = std::io::stdout().lock();
+    for (word, _, score) in best {
+        writeln!(out, "{:5.1}%  {word}", score.exp() * 100.0)?;
+    }
+    Ok(())
+}
+
+/// Consumes all of a prompt but its last token, which it returns.
+pub(crate) fn feed(session: &mut Session, words: &Vocabulary, prompt: &str) -> anyhow::Result<u32> {
+    let encoded = words.encode(prompt).context("the prompt")?;
+    let start = words.id(END_OF_LINE);
+    let tokens: Vec<u32> = start.into_iter().chain(encoded.tokens).collect();
+    let Some((&last, before)) = tokens.split_last() else {
+        return Err(Usage("the prompt is empty; give at least one word".into()).into());
+    };
+    for &token in before {
+        session.advance(token)?;
+    }
+    Ok(last)
+}

@@ -1,0 +1,60 @@
+//! Engines: what computes a model's perplexity.
+
+use crate::Error;
+use lstmc_backend::{Jit, Options};
+use lstmc_frontend::interpret;
+use lstmc_frontend::ir::Graph;
+use lstmc_passes::Evaluate;
+use lstmc_runtime::{Description, Model};
+use std::sync::Arc;
+
+/// What computes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Engine {
+    /// Generated code.
+    #[default]
+    Jit,
+    /// The interpreter, which defines what the IR means.
+    Interpreter,
+}
+
+/// Measures perplexity of graphs on one text.
+pub struct Scorer<'a> {
+    engine: Engine,
+    threads: usize,
+    tokens: &'a [u32],
+    progress: Box<dyn FnMut(usize) + 'a>,
+}
+
+impl<'a> Scorer<'a> {
+    /// A scorer of `tokens` (at least two) on `threads` threads (0: all cores). `progress` is told how many were consumed.
+    pub fn new(engine: Engine, threads: usize, tokens: &'a [u32], progress: impl FnMut(usize) + 'a) -> Scorer<'a> {
+        Scorer { engine, threads, tokens, progress: Box::new(progress) }
+    }
+
+    /// Perplexity of a graph in language-model form: the exponential of the mean negative log-likelihood of `tokens[1..]`, state carried
+    /// from zero through the whole text.
+    pub fn perplexity(&mut self, graph: &Graph) -> Result<f64, Error> {
+        match self.engine {
+            Engine::Jit => {
+                let jit = Jit::new(graph, Options { threads: self.threads, ..Options::default() })?;
+                let model = Model::new(Arc::new(jit), None, Description::default())?;
+                Ok(model.session().perplexity_with_progress(self.tokens, &mut self.progress)?)
+            }
+            Engine::Interpreter => {
+                if self.tokens.len() < 2 {
+                    return Err(lstmc_runtime::SessionError::TooFewTokens { found: self.tokens.len() }.into());
+                }
+                let model = interpret::LanguageModel::<f32>::new(graph)?;
+                let sum = model.log_likelihood(self.tokens, &mut self.progress)?;
+                Ok((-sum / (self.tokens.len() - 1) as f64).exp())
+            }
+        }
+    }
+}
+
+impl Evaluate for Scorer<'_> {
+    fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {
+        Scorer::perplexity(self, graph).map_err(|e| e.to_string())
+    }
+}

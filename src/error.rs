@@ -1,0 +1,49 @@
+//! Errors of the facade.
+
+use std::path::PathBuf;
+
+/// What can go wrong between a file and a running model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An ONNX file that cannot be read or imported.
+    #[error(transparent)]
+    Onnx(#[from] lstmc_frontend::onnx::OnnxError),
+    /// A container that cannot be read or written.
+    #[error(transparent)]
+    Container(#[from] lstmc_runtime::ContainerError),
+    /// A container whose graph or weights do not make a model.
+    #[error("{path}: the model inside is damaged: {reason}", path = .path.display())]
+    Contents {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A vocabulary that cannot be read or does not fit.
+    #[error(transparent)]
+    Vocabulary(#[from] lstmc_runtime::VocabularyError),
+    /// A model that has no language-model form.
+    #[error(transparent)]
+    Canonicalize(#[from] lstmc_passes::canonicalize::CanonicalizeError),
+    /// A model that cannot be compiled.
+    #[error(transparent)]
+    Compile(#[from] lstmc_backend::CompileError),
+    /// A compiled model that does not fit its vocabulary.
+    #[error(transparent)]
+    Model(#[from] lstmc_runtime::ModelError),
+    /// A session's complaint.
+    #[error(transparent)]
+    Session(#[from] lstmc_runtime::SessionError),
+    /// The interpreter's complaint.
+    #[error(transparent)]
+    Interpret(#[from] lstmc_frontend::interpret::InterpretError),
+    /// A file that cannot be read.
+    #[error("{path}: cannot be read: {reason}", path = .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: std::io::Error,
+    },
+}

@@ -1,0 +1,160 @@
+//! Models as files: ONNX in, `.lstmc` in and out.
+
+use crate::Error;
+use lstmc_backend::{Jit, Options};
+use lstmc_frontend::ir::{Graph, StoredWeights, parse_with, print, store, verify};
+use lstmc_frontend::onnx;
+use lstmc_passes::canonicalize::canonicalize;
+use lstmc_runtime::{BlobOut, Container, Contents, Description, MAGIC, Model, Vocabulary};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The two kinds of file a model is read from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// An ONNX model.
+    Onnx,
+    /// A container of ours.
+    Lstmc,
+}
+
+/// A model read from a file, with what travels with it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Where it came from.
+    pub path: PathBuf,
+    /// What kind of file that is.
+    pub format: Format,
+    /// The graph: as imported, or in language-model form.
+    pub graph: Graph,
+    /// The words, if any are known.
+    pub vocabulary: Option<Arc<Vocabulary>>,
+    /// The pipeline that made it, as text; empty for an ONNX model.
+    pub recipe: String,
+    /// The report of that pipeline, as JSON; empty for an ONNX model.
+    pub report: String,
+    /// What canonicalisation dropped or assumed.
+    pub notes: Vec<String>,
+}
+
+impl Source {
+    /// Reads a model; the file's first bytes tell its kind.
+    pub fn read(path: impl AsRef<Path>) -> Result<Source, Error> {
+        let path = path.as_ref();
+        match format(path)? {
+            Format::Onnx => Ok(Source {
+                path: path.into(),
+                format: Format::Onnx,
+                graph: onnx::read(path)?,
+                vocabulary: None,
+                recipe: String::new(),
+                report: String::new(),
+                notes: vec![],
+            }),
+            Format::Lstmc => Source::read_container(path),
+        }
+    }
+
+    fn read_container(path: &Path) -> Result<Source, Error> {
+        let container = Container::open(path)?;
+        let damaged = |reason: String| Error::Contents { path: path.into(), reason };
+        let mut weights = StoredWeights::new(|name: &str| {
+            container.tensor(name).map(|b| (b.encoding, b.shape.iter().map(|&d| d as usize).collect(), b.bytes))
+        });
+        let graph = parse_with(container.ir(), &mut weights).map_err(|e| damaged(e.to_string()))?;
+        verify(&graph).map_err(|e| damaged(e.to_string()))?;
+        Ok(Source {
+            path: path.into(),
+            format: Format::Lstmc,
+            graph,
+            vocabulary: container.vocabulary().cloned(),
+            recipe: container.recipe().into(),
+            report: container.report().into(),
+            notes: vec![],
+        })
+    }
+
+    /// Reads a vocabulary file and attaches it, replacing the container's own. Its length is checked when the model is canonical.
+    pub fn with_vocabulary(mut self, path: Option<&Path>) -> Result<Source, Error> {
+        if let Some(path) = path {
+            let vocabulary = Vocabulary::read(path)?;
+            if let Some(expected) = self.graph.vocabulary {
+                vocabulary.check_len(expected)?;
+            }
+            self.vocabulary = Some(Arc::new(vocabulary));
+        }
+        Ok(self)
+    }
+
+    /// The model in language-model form, its vocabulary checked against it.
+    pub fn canonical(mut self) -> Result<Source, Error> {
+        if self.format == Format::Onnx {
+            if let Some(canonical) = canonicalize(&self.graph)? {
+                self.graph = canonical.graph;
+                self.notes = canonical.notes;
+            }
+        }
+        if let (Some(vocabulary), Some(expected)) = (&self.vocabulary, self.graph.vocabulary) {
+            vocabulary.check_len(expected)?;
+        }
+        Ok(self)
+    }
+
+    /// Compiles a canonical model for this machine.
+    pub fn compile(&self, options: Options) -> Result<Model, Error> {
+        let jit = Jit::new(&self.graph, options)?;
+        let description = Description {
+            name: self.graph.name.clone(),
+            recipe: self.recipe.clone(),
+            report: self.report.clone(),
+        };
+        Ok(Model::new(Arc::new(jit), self.vocabulary.clone(), description)?)
+    }
+
+    /// Writes a canonical model to a `.lstmc` file, by way of a temporary one beside it. Returns the file's bytes.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, Error> {
+        let path = path.as_ref();
+        let stored = store(&self.graph)
+            .map_err(|e| Error::Contents { path: self.path.clone(), reason: e.to_string() })?;
+        let tensors: Vec<BlobOut<'_>> = stored
+            .iter()
+            .map(|s| {
+                let shape: Vec<u64> = s.shape.iter().map(|&d| d as u64).collect();
+                BlobOut::new(s.path.as_str(), s.encoding.to_string(), shape, &s.bytes[..])
+            })
+            .collect();
+        let contents = Contents {
+            name: &self.graph.name,
+            ir: &print(&self.graph),
+            vocabulary: self.vocabulary.as_deref(),
+            recipe: &self.recipe,
+            report: &self.report,
+            tensors: &tensors,
+        };
+        Ok(contents.write(path)?)
+    }
+}
+
+/// What a file's first bytes say; whatever is not ours is taken for ONNX, whose reader says what is wrong with it.
+fn format(path: &Path) -> Result<Format, Error> {
+    let mut start = [0u8; MAGIC.len()];
+    let read = File::open(path).and_then(|mut f| {
+        let mut n = 0;
+        while n < start.len() {
+            match f.read(&mut start[n..])? {
+                0 => break,
+                k => n += k,
+            }
+        }
+        Ok(n)
+    });
+    match read {
+        Ok(_) if start == MAGIC => Ok(Format::Lstmc),
+        Ok(_) => Ok(Format::Onnx),
+        // A folder opens on some systems and fails to be read; the ONNX reader has the better message.
+        Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => Ok(Format::Onnx),
+        Err(reason) => Err(Error::Read { path: path.into(), reason }),
+    }
+}
