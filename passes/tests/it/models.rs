@@ -92,6 +92,14 @@ fn models_of_other_kinds_are_refused_by_name() {
     insta::assert_snapshot!(lines.join("\n"));
 }
 
+#[test]
+fn single_operators_are_refused_without_a_panic() {
+    for case in cases("onnx") {
+        let Ok(graph) = onnx::read(&case.join("model.onnx")) else { continue };
+        assert!(canonicalize(&graph).is_err(), "{}", case_name(&case));
+    }
+}
+
 /// The tensors of a data set: inputs or outputs, by name.
 fn data_set(folder: &Path, kind: &str) -> BTreeMap<String, Tensor> {
     (0..)
