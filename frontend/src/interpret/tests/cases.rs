@@ -81,3 +81,25 @@ fn models_of_other_kinds() {
     let sets: usize = cases.iter().filter(readable).map(|case| run(case, false)).sum();
     assert!(cases.is_empty() || sets > 5, "{sets}");
 }
+
+/// The logits and states of a model trained on PTB, as ONNX Runtime computed them for the tokens in `recorded.json`.
+#[test]
+fn a_real_model() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/ptb-small");
+    if !dir.exists() {
+        return;
+    }
+    let recorded = |name: &str, shape: &[usize]| {
+        let bytes = std::fs::read(dir.join(format!("recorded-{name}.f32"))).unwrap();
+        Tensor::from_le_bytes(DType::F32, shape, &bytes).unwrap()
+    };
+    let tokens = Tensor::from_i64([8, 1], vec![102, 14, 24, 32, 752, 381, 2, 29]).unwrap();
+    let zero = Tensor::from_f32([2, 1, 200], vec![0.0; 400]).unwrap();
+    let graph = read_with_inputs(&dir.join("model.onnx"), &[]).unwrap();
+    let inputs = [("tokens", tokens), ("h0", zero.clone()), ("c0", zero)];
+    let results = Interpreter::new(&graph).unwrap().run(&inputs).unwrap();
+    for (name, shape) in [("logits", [8, 1, 10_000]), ("hn", [2, 1, 200]), ("cn", [2, 1, 200])] {
+        let (_, found) = results.iter().find(|(n, _)| n == name).unwrap();
+        assert_close(found, &recorded(name, &shape), ABSOLUTE, RELATIVE, name);
+    }
+}
