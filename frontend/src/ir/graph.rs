@@ -17,7 +17,7 @@ use super::op::Op;
 use crate::tensor::DType;
 use petgraph::Direction;
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A node of one graph.
@@ -239,7 +239,8 @@ pub struct Graph {
     values: BTreeMap<ValueId, Value>,
     weights: BTreeMap<WeightId, Weight>,
     outputs: Vec<Output>,
-    names: BTreeSet<String>,
+    value_names: BTreeMap<String, ValueId>,
+    weight_names: BTreeMap<String, WeightId>,
     next_value: u32,
     next_weight: u32,
 }
@@ -321,10 +322,11 @@ impl Graph {
         let base = if wish.is_empty() { value.0.to_string() } else { wish.to_string() };
         let mut name = base.clone();
         let mut n = 1;
-        while !self.names.insert(name.clone()) {
+        while self.value_names.contains_key(&name) {
             name = format!("{base}.{n}");
             n += 1;
         }
+        self.value_names.insert(name.clone(), value);
         name
     }
 
@@ -335,6 +337,7 @@ impl Graph {
         }
         let id = WeightId(self.next_weight);
         self.next_weight += 1;
+        self.weight_names.insert(name.to_string(), id);
         self.weights.insert(id, Weight { name: name.to_string(), map: map.into() });
         Ok(id)
     }
@@ -354,7 +357,9 @@ impl Graph {
 
     /// Removes a weight and returns it; for importers that fold it away. It must have no uses.
     pub fn remove_weight(&mut self, id: WeightId) -> Option<Weight> {
-        self.weights.remove(&id)
+        let weight = self.weights.remove(&id)?;
+        self.weight_names.remove(&weight.name);
+        Some(weight)
     }
 
     /// Declares an output.
@@ -415,7 +420,7 @@ impl Graph {
 
     /// The value of this name.
     pub fn value_named(&self, name: &str) -> Option<ValueId> {
-        self.values.iter().find(|(_, v)| v.name == name).map(|(&id, _)| id)
+        self.value_names.get(name).copied()
     }
 
     /// The weights, in order of addition.
@@ -430,7 +435,7 @@ impl Graph {
 
     /// The weight of this name.
     pub fn weight_named(&self, name: &str) -> Option<WeightId> {
-        self.weights.iter().find(|(_, w)| w.name == name).map(|(&id, _)| id)
+        self.weight_names.get(name).copied()
     }
 
     /// What the graph returns, in order.
