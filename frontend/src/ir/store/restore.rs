@@ -1,6 +1,6 @@
 //! From blobs back to tensors.
 
-use super::{Encoding, MAX_ELEMENTS_PER_BYTE, MAX_FLAGS_PER_BYTE, Stored, bits, may_expand};
+use super::{Encoding, Inner, MAX_ELEMENTS_PER_BYTE, MAX_FLAGS_PER_BYTE, Stored, bits, entropy, may_expand};
 use crate::ir::parse::{Kept, Wanted, WeightSource};
 use crate::tensor::{DType, Tensor, TensorError, element_count};
 
@@ -92,6 +92,15 @@ pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, Resto
     }
     let bad_bytes = || RestoreError::Bytes { path: path(), encoding, elements, bytes: bytes.len() };
     let shape = wanted.shape;
+    if let Encoding::Entropy(inner) = encoding {
+        let encoding = match inner {
+            Inner::Plain(dtype) => Encoding::Plain(dtype),
+            Inner::Packed(width) => Encoding::Packed(width),
+        };
+        let bytes = entropy::expand(inner, bytes, elements).ok_or_else(bad_bytes)?;
+        let plain = Stored { path: path(), encoding, shape: stored.shape.clone(), bytes: bytes.into() };
+        return restore(wanted, &plain);
+    }
     match (encoding, wanted.dtype) {
         (Encoding::Plain(dtype), wanted) if dtype == wanted => {
             if bytes.len() != elements * dtype.size()
