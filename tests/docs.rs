@@ -157,6 +157,8 @@ fn renewed(text: &str) -> String {
 fn checked_blocks_are_what_the_program_prints() {
     let update = std::env::var_os("UPDATE_DOCS").is_some();
     let mut stale = vec![];
+    // Where commands of the pages write.
+    fs::create_dir_all(root().join("target")).unwrap();
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();
         let new = renewed(&text);
