@@ -22,6 +22,7 @@ pub mod options;
 mod pass;
 pub mod pipeline;
 pub mod registry;
+pub mod solve;
 mod target;
 pub mod trail;
 

@@ -101,9 +101,7 @@ impl fmt::Display for Kind {
             Kind::Integer { min, max } => write!(f, "an integer from {min} to {max}"),
             Kind::Number { min, max } if max == f64::MAX => write!(f, "a number of at least {min}"),
             Kind::Number { min, max } => write!(f, "a number from {min} to {max}"),
-            Kind::Word(words) => {
-                write!(f, "{}", words.join(", ").replacen(", ", " or ", usize::from(words.len() == 2)))
-            }
+            Kind::Word(words) => write!(f, "one of {}", words.join(", ")),
             Kind::Target => f.write_str("weight names, with * and ?, separated by |"),
             Kind::Sizes => f.write_str("sizes such as 1x16"),
             Kind::NOfM => f.write_str("a pattern such as 2:4"),
@@ -259,7 +257,7 @@ mod tests {
             (Kind::Integer { min: 1, max: 9 }, "0", "an integer from 1 to 9"),
             (Kind::Integer { min: 1, max: i64::MAX }, "x", "an integer of at least 1"),
             (Kind::Number { min: 0.0, max: 1.0 }, "NaN", "a number from 0 to 1"),
-            (Kind::Word(&["obs", "wanda"]), "magnitude", "obs or wanda"),
+            (Kind::Word(&["obs", "wanda"]), "magnitude", "one of obs, wanda"),
             (Kind::Sizes, "0x16", "sizes such as 1x16"),
             (Kind::NOfM, "4:2", "a pattern such as 2:4"),
             (Kind::Target, "a||b", "weight names, with * and ?, separated by |"),

@@ -1,16 +1,15 @@
 //! The trail: what each pass of a run did.
 
-use lstmc_frontend::ir::{Graph, LanguageModel, LinearMap, parameters};
+use lstmc_frontend::ir::store::weight_bytes;
+use lstmc_frontend::ir::{Graph, LanguageModel, parameters};
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 
 /// What a model costs.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Measure {
-    /// Bytes of all weights in the container, indices and scales included.
-    pub bytes: usize,
+    /// Bytes of all weights in the container, indices and scales included; none where a mask's data is not at hand.
+    pub bytes: Option<usize>,
     /// Numbers stored.
     pub parameters: usize,
     /// Multiply-adds per token; none before the graph is in language-model form.
@@ -23,7 +22,7 @@ impl Measure {
     /// The costs of a graph, without perplexity.
     pub fn of(graph: &Graph) -> Measure {
         Measure {
-            bytes: bytes(graph),
+            bytes: weight_bytes(graph).ok().map(|all| all.iter().map(|(_, bytes)| bytes).sum()),
             parameters: parameters(graph),
             multiply_adds: LanguageModel::of(graph).ok().map(|m| m.multiply_adds()),
             perplexity: None,
@@ -86,7 +85,9 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.invocation, self.verdict)?;
         if !matches!(self.verdict, Verdict::NoEffect(_)) {
-            write!(f, "; {} -> {} bytes", self.before.bytes, self.after.bytes)?;
+            if let (Some(a), Some(b)) = (self.before.bytes, self.after.bytes) {
+                write!(f, "; {a} -> {b} bytes")?;
+            }
             if let (Some(a), Some(b)) = (self.before.multiply_adds, self.after.multiply_adds) {
                 write!(f, ", {a} -> {b} multiply-adds per token")?;
             }
@@ -103,18 +104,4 @@ impl fmt::Display for Trail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.records.iter().try_for_each(|r| writeln!(f, "{r}"))
     }
-}
-
-/// The bytes of all tensors as they are in memory; what weights share counts once.
-fn bytes(graph: &Graph) -> usize {
-    fn count(map: &LinearMap, seen: &mut BTreeSet<*const LinearMap>) -> usize {
-        let own: usize = map.tensors().iter().map(|(_, t)| t.len() * t.dtype().size()).sum();
-        let children = map.children();
-        own + children
-            .iter()
-            .map(|(_, c)| if seen.insert(Arc::as_ptr(c)) { count(c, seen) } else { 0 })
-            .sum::<usize>()
-    }
-    let mut seen = BTreeSet::new();
-    graph.weights().map(|(_, w)| count(&w.map, &mut seen)).sum()
 }

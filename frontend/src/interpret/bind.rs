@@ -1,7 +1,7 @@
 //! Symbols and the sizes they stand for in one run.
 
 use crate::ir::{Dim, Symbol, Type};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
 /// What each symbol stands for.
@@ -35,10 +35,10 @@ impl Bindings {
     }
 
     /// Whether a tensor is of this type, binding symbols on the way.
-    pub(super) fn accept(&mut self, dtype: DType, shape: &[Dim], tensor: &Tensor) -> bool {
-        dtype == tensor.dtype()
-            && shape.len() == tensor.shape().len()
-            && shape.iter().zip(tensor.shape()).all(|(d, &n)| self.unify(d, n))
+    pub(super) fn accept(&mut self, ty: &Type, tensor: &Tensor) -> bool {
+        ty.dtype == tensor.dtype()
+            && ty.shape.len() == tensor.shape().len()
+            && ty.shape.iter().zip(tensor.shape()).all(|(d, &n)| self.unify(d, n))
     }
 
     /// The type with bound symbols replaced.

@@ -1,6 +1,6 @@
 //! Why a graph could not be interpreted.
 
-use crate::ir::{Graph, InferError, MapError, Node};
+use crate::ir::{Graph, InferError, MapError, Node, NotCanonical};
 use crate::tensor::TensorError;
 
 /// Why a graph could not be interpreted.
@@ -38,18 +38,8 @@ pub enum InterpretError {
         found: String,
     },
     /// Language-model form is needed.
-    #[error(
-        "the graph \"{graph}\" cannot be scored as a language model: expected {expected}, found {found}; \
-         `canonicalize` brings models into language-model form"
-    )]
-    Form {
-        /// The graph's name.
-        graph: String,
-        /// What language-model form has.
-        expected: String,
-        /// What the graph has.
-        found: String,
-    },
+    #[error(transparent)]
+    Form(#[from] NotCanonical),
     /// A token outside of the vocabulary.
     #[error(
         "token {token} at position {position}: expected less than {vocabulary}, the size of the vocabulary"

@@ -35,6 +35,9 @@ mod movement;
 mod onnx_lstm;
 mod real;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::InterpretError;
 pub use evaluate::evaluate;
 pub use language_model::{LanguageModel, Observation, Observer, State};
@@ -165,8 +168,9 @@ impl<'g> Interpreter<'g> {
             };
             for (&value, tensor) in node.results().iter().zip(results.map_err(wrong)?) {
                 let ty = self.widen(self.graph.type_of(value));
-                if !bindings.accept(ty.dtype, &ty.shape, &tensor) {
-                    let expected = format!("a result of type {}, as inferred", bindings.resolve_type(&ty));
+                let expected = bindings.resolve_type(&ty);
+                if !bindings.accept(&ty, &tensor) {
+                    let expected = format!("a result of type {expected}, as inferred");
                     return Err(wrong(InferError::new(expected, describe(&tensor))));
                 }
                 values.insert(value, tensor);
@@ -217,9 +221,9 @@ impl<'g> Interpreter<'g> {
                 match given(v) {
                     Some(tensor) => {
                         let tensor = self.widen_tensor(tensor);
-                        if !bindings.accept(ty.dtype, &ty.shape, &tensor) {
-                            let expected = bindings.resolve_type(&ty).to_string();
-                            return wrong(name, expected, describe(&tensor));
+                        let expected = bindings.resolve_type(&ty);
+                        if !bindings.accept(&ty, &tensor) {
+                            return wrong(name, expected.to_string(), describe(&tensor));
                         }
                         values.insert(v, tensor.into_owned());
                     }

@@ -444,3 +444,67 @@ impl Reader<'_> {
         Ok(rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::parse;
+
+    const MODEL: &str = r#"
+model "m" (vocabulary 6) {
+  %tokens: i64[S, B] = input
+  %h0: f32[B, 2] = state
+  %c0: f32[B, 2] = state
+  %x0 = embedding %tokens, @embedding
+  %x1, %h0.next, %c0.next = lstm %x0, %h0, %c0, @lstm0.input, @lstm0.recurrent, @lstm0.bias {gates = iofc}
+  %logits = linear %x1, @decoder, @decoder.bias
+  return logits %logits, state %h0 = %h0.next, state %c0 = %c0.next
+}
+@embedding: low_rank [6, 4] { left: f32[6, 3] random 1, right: f32[3, 4] random 2 }
+@lstm0.input: low_rank [8, 4] { left: f32[8, 1] random 3, right: f32[1, 4] random 4 }
+@lstm0.recurrent: low_rank [8, 2] { left: @lstm0.input/left, right: f32[1, 2] random 5 }
+@lstm0.bias: f32[8] random 6
+@decoder: tensor_train [6, 2] modes 2x3 by 1x2 { core0: f32[2, 2] random 7, core1: f32[6, 2] random 8 }
+@decoder.bias: f32[6] random 9
+"#;
+
+    #[test]
+    fn what_is_shared_counts_once() {
+        let graph = parse(MODEL).unwrap();
+        let model = LanguageModel::of(&graph).unwrap();
+        let (embedding, lstm, decoder) = (6 * 3 + 3 * 4, 8 + 4 + 2 + 8, 4 + 12 + 6);
+        assert_eq!(model.parameters(), embedding + lstm + decoder);
+        let train = graph.weight(model.decoder().unwrap().weight).map.multiply_adds();
+        // A row of the embedding is a row of the left factor times the right one; the shared factor is applied once.
+        assert_eq!(model.multiply_adds(), 3 * 4 + (8 + 4 + 2) + train);
+    }
+
+    #[test]
+    fn layers_have_their_sizes() {
+        let graph = parse(MODEL).unwrap();
+        let model = LanguageModel::of(&graph).unwrap();
+        let lstm = model.lstms().next().unwrap();
+        assert_eq!(
+            (lstm.features, lstm.hidden, model.embedding().features, model.vocabulary()),
+            (4, 2, 4, 6)
+        );
+        assert_eq!(graph.name_of(lstm.next_c), "c0.next");
+        assert_eq!(model.decoder().unwrap().outputs, 6);
+    }
+
+    #[test]
+    fn what_is_not_canonical_is_said() {
+        let error = |from: &str, to: &str| {
+            assert!(MODEL.contains(from));
+            LanguageModel::of(&parse(&MODEL.replace(from, to)).unwrap()).unwrap_err().to_string()
+        };
+        let errors = [
+            error(", state %c0 = %c0.next", ""),
+            error("state %h0 = %h0.next, state %c0 = %c0.next", "state %h0 = %c0.next, state %c0 = %h0.next"),
+            error("return logits", "return scores"),
+            error("(vocabulary 6)", "(vocabulary 7)"),
+            error("%logits = linear", "%copy = onnx.identity %x1\n  %logits = linear"),
+        ];
+        insta::assert_snapshot!(errors.join("\n"));
+    }
+}

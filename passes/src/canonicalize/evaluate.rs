@@ -81,7 +81,7 @@ impl<'g> Evaluator<'g> {
             let operands = node.operands().iter().map(|&o| self.read(node, o)).collect::<Result<_>>()?;
             let site = Site { node, label: label(self.graph, node), operands };
             let results = self.node(&site)?;
-            drop(site);
+            let Site { label, .. } = site;
             for operand in node.operands() {
                 if let Operand::Value(v) = operand
                     && let Some(n) = self.uses.get_mut(v)
@@ -94,11 +94,32 @@ impl<'g> Evaluator<'g> {
             }
             for (&value, result) in node.results().iter().zip(results) {
                 if self.uses.get(&value).is_some_and(|&n| n > 0) {
+                    let result = self.ranked(&label, value, result)?;
                     self.values.insert(value, result);
                 }
             }
         }
         Ok(())
+    }
+
+    /// A result with as many axes as its type says: broadcasting with a constant of higher rank adds axes of size 1.
+    fn ranked(&self, label: &str, value: ValueId, mut result: Abstract) -> Result<Abstract> {
+        let shape = &self.graph.type_of(value).shape;
+        let layout = match &mut result {
+            Abstract::Tokens(layout) => layout,
+            Abstract::Sequence(s) => &mut s.layout,
+            Abstract::State(s) => &mut s.layout,
+            Abstract::Finals(f) => &mut f.layout,
+            _ => return Ok(result),
+        };
+        if layout.rank() != shape.len() {
+            *layout = layout.regrouped(shape).ok_or_else(|| CanonicalizeError::Layout {
+                node: label.to_string(),
+                expected: format!("axes that group into {}", self.graph.type_of(value)),
+                found: layout.to_string(),
+            })?;
+        }
+        Ok(result)
     }
 
     /// What an output is.

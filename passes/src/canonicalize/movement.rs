@@ -213,27 +213,26 @@ impl<'g> Evaluator<'g> {
     fn join(&self, site: &Site<'_>, finals: &[&Finals], axis: i64) -> Result<Abstract> {
         let first = &finals[0].layout;
         let Some(k) = first.axis(axis) else { return site.unsupported("it names an axis that is not there") };
-        let is_stack = |a: &&Atom| a.axis == Axis::Stack;
-        // Below a stack on the axis itself, only the feature axis may follow in memory order of the parts.
-        let core = |layout: &Layout| {
+        // The layout of one member, and how many members there are already along the axis.
+        let member = |layout: &Layout| {
             let mut axes = layout.0.clone();
-            let mut stack = axes[k].iter().filter(is_stack).map(|a| a.size.clone()).collect::<Vec<_>>();
+            let stacked = axes[k].iter().find(|a| a.axis == Axis::Stack).and_then(|a| a.size.as_constant());
             axes[k].retain(|a| a.axis != Axis::Stack);
-            (Layout(axes), stack.pop())
+            (Layout(axes), stacked.unwrap_or(1))
         };
+        let (one, _) = member(first);
         let mut size = 0;
         for f in finals {
-            let (rest, stack) = core(&f.layout);
-            if rest != core(first).0 {
+            let (layout, members) = member(&f.layout);
+            if layout != one {
                 return site.wrong_layout(&format!("axes {first}, as of the first operand"), &f.layout);
             }
-            size += stack.and_then(|s| s.as_constant()).unwrap_or(1);
+            size += members;
         }
-        let outer_stacks = core(first).0.0[..k].iter().flatten().any(|a| a.axis == Axis::Stack);
-        if outer_stacks {
+        if one.0[..k].iter().flatten().any(|a| a.axis == Axis::Stack) {
             return site.unsupported("it joins stacks of states along an inner axis");
         }
-        let mut layout = core(first).0;
+        let mut layout = one;
         layout.0[k].insert(0, Atom { axis: Axis::Stack, size: size.into() });
         let parts = finals.iter().flat_map(|f| f.parts.iter().copied()).collect();
         Ok(Abstract::Finals(Finals { parts, layout }))

@@ -118,18 +118,22 @@ impl Evaluator<'_> {
 
     /// Parts that an output and an input have in common must be in the same order: a runtime feeds one back as the other.
     fn check_order(&self, live: &BTreeSet<StepId>, taken: &Taken) -> Result<()> {
-        for (output, value) in self.outputs() {
+        for (output, (name, value)) in self.graph.outputs().iter().zip(self.outputs()) {
             let Abstract::Finals(Finals { parts, .. }) = value else { continue };
             for (&input, slices) in taken {
-                let expected: Vec<_> = slices.iter().map(|s| s.1).filter(|p| parts.contains(p)).collect();
-                let found: Vec<_> = parts.iter().copied().filter(|p| expected.contains(p)).collect();
+                // The next value of a declared state is all of it.
+                let is_whole = output.role == OutputRole::State(input);
+                let expected: Vec<_> =
+                    slices.iter().map(|s| s.1).filter(|p| is_whole || parts.contains(p)).collect();
+                let found: Vec<_> =
+                    parts.iter().copied().filter(|p| is_whole || expected.contains(p)).collect();
                 if expected != found {
                     let show = |parts: &[(StepId, Part)]| {
                         let names: Vec<String> = parts.iter().map(|&p| self.part_name(live, p)).collect();
                         names.join(", ")
                     };
                     return Err(CanonicalizeError::StateOrder {
-                        output,
+                        output: name,
                         input: self.graph.name_of(input).to_string(),
                         expected: show(&expected),
                         found: show(&found),

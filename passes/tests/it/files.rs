@@ -1,8 +1,13 @@
 //! Every file of `testdata/passes`: a pipeline in its first line, a graph below, a snapshot of what comes out.
 
-use lstmc_frontend::ir::{parse, print};
+use lstmc_frontend::interpret::Interpreter;
+use lstmc_frontend::ir::{Graph, parse, print};
+use lstmc_frontend::tensor::Tensor;
+use lstmc_passes::canonicalize::canonicalize;
 use lstmc_passes::{Pipeline, Settings, run};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/passes");
 
 /// What a file's pipeline makes of its graph: the trail and the graph, or the error.
 fn outcome(text: &str) -> String {
@@ -23,8 +28,7 @@ fn outcome(text: &str) -> String {
 
 #[test]
 fn every_file_gives_its_snapshot() {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/passes"));
-    let mut paths: Vec<PathBuf> = folder.read_dir().unwrap().map(|e| e.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = Path::new(FOLDER).read_dir().unwrap().map(|e| e.unwrap().path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "ir"));
     paths.sort();
     assert!(!paths.is_empty());
@@ -37,4 +41,29 @@ fn every_file_gives_its_snapshot() {
             insta::assert_snapshot!(name, outcome(&std::fs::read_to_string(&path).unwrap()));
         }
     });
+}
+
+/// Logits for three steps of two streams, from zero state.
+fn logits(graph: &Graph, input: &str) -> Tensor {
+    let tokens = Tensor::from_i64([3, 2], vec![0, 4, 2, 1, 3, 3]).unwrap();
+    let results = Interpreter::new(graph).unwrap().run(&[(input, tokens)]).unwrap();
+    results.into_iter().find(|(name, _)| name == "logits").unwrap().1
+}
+
+#[test]
+fn canonical_graphs_compute_what_generic_ones_do() {
+    for name in ["last-hidden", "tied", "projections", "ones"] {
+        let text =
+            std::fs::read_to_string(Path::new(FOLDER).join(format!("canonicalize-{name}.ir"))).unwrap();
+        let generic = parse(&text).unwrap();
+        let canonical = canonicalize(&generic).unwrap().unwrap().graph;
+        let (expected, found) = (logits(&generic, "tokens"), logits(&canonical, "tokens"));
+        // The generic graph may have the last step only.
+        let (expected, found) = (expected.f32s().unwrap(), found.f32s().unwrap());
+        let found = &found[found.len() - expected.len()..];
+        for (f, e) in found.iter().zip(expected) {
+            // A few dozen f32 operations on values of order one.
+            assert!((f - e).abs() <= 64.0 * f32::EPSILON * (1.0 + e.abs()), "{name}: {f}, expected {e}");
+        }
+    }
 }

@@ -1,0 +1,117 @@
+//! Numeric solvers behind the lossy passes: pure functions of matrices, which know nothing of graphs.
+//!
+//! Every weight is a row-major f32 matrix `W: [out, in]`; what the inputs look like is a [`Hessian`] `H = E[x x^T]`. The measure that
+//! every solver minimises and reports is the mean squared error of the layer's outputs,
+//!
+//! ```text
+//!   E |W x - V x|^2  =  sum over rows i of  (W_i - V_i) H (W_i - V_i)^T
+//! ```
+//!
+//! which splits over rows: a weight per row (how much the model's loss minds an error of that output) changes nothing inside of a row, only how
+//! rows compete for rank or for a place in a mask.
+//!
+//! ```text
+//!   quantize       codes and scales: nearest, or error feedback (GPTQ), then descent on codes and scales
+//!   prune          scores -> mask -> least squares for what is kept; SparseGPT; alternating projections
+//!   low_rank       whitened SVD, its spectrum, and ranks shared out over several maps
+//!   tensor_train   TT-SVD with chosen or automatic modes
+//! ```
+//!
+//! Everything is deterministic: rows are solved in parallel but never summed in an order that depends on threads.
+
+mod factor;
+mod hessian;
+pub mod low_rank;
+pub mod prune;
+pub mod quantize;
+
+pub use hessian::Hessian;
+
+/// Why a solver refused.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SolveError {
+    /// A slice whose length is not that of its shape.
+    #[error("{what}: expected {expected} numbers, found {found}")]
+    Length {
+        /// The slice.
+        what: &'static str,
+        /// Its length by the shapes of the other arguments.
+        expected: usize,
+        /// Its length.
+        found: usize,
+    },
+    /// NaN or infinity where a number is needed.
+    #[error("{what}: expected finite numbers, found NaN or infinity")]
+    NotFinite {
+        /// The slice.
+        what: &'static str,
+    },
+    /// An option outside of its range.
+    #[error("{option}: expected {expected}, found {found}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A factorisation that did not succeed.
+    #[error("{what} failed: {why}; a larger damping helps where inputs are few or constant")]
+    Factorisation {
+        /// The factorisation.
+        what: &'static str,
+        /// What the linear algebra said.
+        why: String,
+    },
+}
+
+/// Refuses a slice of another length than `expected`.
+pub(crate) fn expect_length(what: &'static str, found: usize, expected: usize) -> Result<(), SolveError> {
+    if found == expected { Ok(()) } else { Err(SolveError::Length { what, expected, found }) }
+}
+
+/// Refuses NaN and infinity.
+pub(crate) fn expect_finite<T: Copy + Into<f64>>(what: &'static str, values: &[T]) -> Result<(), SolveError> {
+    if values.iter().all(|&v| v.into().is_finite()) { Ok(()) } else { Err(SolveError::NotFinite { what }) }
+}
+
+/// Refuses a matrix of the wrong length or with NaN or infinity in it.
+pub(crate) fn expect_matrix(
+    what: &'static str,
+    w: &[f32],
+    [rows, cols]: [usize; 2],
+) -> Result<(), SolveError> {
+    expect_length(what, w.len(), rows * cols)?;
+    expect_finite(what, w)
+}
+
+/// Mean squared output error of each row, `(W_i - V_i) H (W_i - V_i)^T`; with no `H`, the squared distance of the rows.
+///
+/// `w`, `v`: `[rows, cols]`, `cols` being the size of `h`.
+///
+/// ```
+/// use lstmc_passes::solve::{row_errors, Hessian};
+/// let h = Hessian::diagonal(&[4.0, 1.0]).unwrap();
+/// assert_eq!(row_errors(&[1.0, 2.0], &[0.5, 2.0], [1, 2], Some(&h)).unwrap(), [1.0]);
+/// ```
+pub fn row_errors(
+    w: &[f32],
+    v: &[f32],
+    shape: [usize; 2],
+    h: Option<&Hessian>,
+) -> Result<Vec<f64>, SolveError> {
+    let [rows, cols] = shape;
+    expect_length("w", w.len(), rows * cols)?;
+    expect_length("v", v.len(), rows * cols)?;
+    let delta: Vec<f64> = w.iter().zip(v).map(|(&a, &b)| f64::from(a) - f64::from(b)).collect();
+    Ok(match h {
+        None => delta.chunks(cols.max(1)).map(|d| d.iter().map(|x| x * x).sum()).collect(),
+        Some(h) => {
+            h.expect_size(cols)?;
+            let dh = h.apply(&delta, rows);
+            delta.chunks(cols).zip(dh.chunks(cols)).map(|(a, b)| factor::dot(a, b)).collect()
+        }
+    })
+}
