@@ -65,7 +65,8 @@ fn blocks<'t>(text: &'t str, language: &str) -> Vec<(usize, String)> {
 
 /// What `$ lstmc ...` prints, both streams, in the repository's root.
 fn output(command: &str) -> String {
-    let words = command.strip_prefix("$ lstmc").unwrap_or_else(|| panic!("expected `$ lstmc ...`: {command}"));
+    let words =
+        command.strip_prefix("$ lstmc").unwrap_or_else(|| panic!("expected `$ lstmc ...`: {command}"));
     // Words in double quotes may hold spaces; nothing else of a shell is known.
     let words: Vec<String> = words
         .split('"')
@@ -254,7 +255,10 @@ fn every_page_is_in_the_summary() {
     let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
     for page in pages().iter().filter_map(|p| p.strip_prefix(&docs).ok()) {
         let name = page.to_str().unwrap().replace('\\', "/");
-        assert!(name == "SUMMARY.md" || summary.contains(&format!("({name})")), "{name} is not in SUMMARY.md");
+        assert!(
+            name == "SUMMARY.md" || summary.contains(&format!("({name})")),
+            "{name} is not in SUMMARY.md"
+        );
     }
 }
 
