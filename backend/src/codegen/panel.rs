@@ -35,7 +35,8 @@ pub(crate) fn accumulate(
             let s = e.splat(s);
             for (v, a) in acc.iter_mut().enumerate() {
                 let w = e.load(F32X4, weight_flags(), w, k * row + v * LANES * 4);
-                *a = e.mul_add(s, w, *a);
+                // The weight first: the instruction overwrites its first factor, and the broadcast input is still needed.
+                *a = e.mul_add(w, s, *a);
             }
         }
     };

@@ -1,0 +1,211 @@
+//! Every entry point over odd shapes, against an f64 evaluation with a derived bound.
+
+use crate::bound::{Reference, assert_close};
+use lstmc_backend::isa::OptLevel;
+use lstmc_backend::{Jit, Options};
+use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
+use lstmc_frontend::ir::{Graph, parse};
+use lstmc_runtime::{Description, Model, Session};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+fn compile(graph: &Graph, opt_level: OptLevel) -> Model {
+    let jit = Jit::new(graph, Options { opt_level, threads: 1 }).unwrap();
+    Model::new(Arc::new(jit), None, Description::default()).unwrap()
+}
+
+fn tokens(n: usize, vocabulary: usize, seed: u64) -> Vec<u32> {
+    (0..n as u64)
+        .map(|i| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u32 % vocabulary as u32)
+        .collect()
+}
+
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    f64::from(top) + logits.iter().map(|&x| f64::from(x - top).exp()).sum::<f64>().ln()
+}
+
+/// A log-probability's error: the logits' own roundings, one exponential (2 ULP) and a tree of sums over panels of 32, in units of
+/// 2^-24 times the magnitudes involved. Eight is the depth within a panel and the few operations after it.
+fn score_bound(logits: &[f32]) -> f64 {
+    let size = logits.iter().fold(1.0f32, |m, &x| m.max(x.abs()));
+    (8.0 + logits.len() as f64 / 32.0 + 8.0 * f64::from(size)) / f64::from(1 << 24)
+}
+
+/// Step, score, top-k, advance and the batched path on the same tokens.
+fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
+    let model = compile(graph, opt_level);
+    let vocabulary = model.layout().vocabulary;
+    let tokens = tokens(6, vocabulary, seed);
+    let mut reference = Reference::new(graph);
+    let [mut step, mut score, mut best, mut advance] = [(); 4].map(|()| model.session());
+    let mut total = 0.0;
+    let mut slack = 0.0;
+    for pair in tokens.windows(2) {
+        let want = reference.step(pair[0]);
+        let logits = step.step(pair[0]).unwrap().to_vec();
+        assert_close(&logits, &want);
+        let (lse, bound) = (log_sum_exp(&logits), score_bound(&logits));
+        let want = f64::from(logits[pair[1] as usize]) - lse;
+        let have = score_one(&mut score, pair);
+        assert!((have - want).abs() <= bound, "score {have}, expected {want} within {bound:e}");
+        check_top_k(&mut best, pair[0], &logits, lse, bound);
+        advance.advance(pair[0]).unwrap();
+        assert_eq!(advance.save_state().values(), step.save_state().values());
+        total += want;
+        slack += bound;
+    }
+    // The batched path adds up in another order, and carries its state's difference on.
+    let mut batched = model.session();
+    let have = batched.score(&tokens).unwrap();
+    let bound = 100.0 * slack + 1e-4;
+    assert!((have - total).abs() <= bound, "sequence {have}, expected {total} within {bound:e}");
+}
+
+fn score_one(session: &mut Session, pair: &[u32]) -> f64 {
+    let layout = session.model().layout().clone();
+    let kernels = session.model().kernels().clone();
+    let mut state = Aligned::new(layout.state * 4);
+    let mut scratch = Aligned::new(layout.scratch);
+    let saved = session.save_state();
+    state.f32s()[..saved.values().len()].copy_from_slice(saved.values());
+    let score = kernels.score(state.f32s(), scratch.bytes(), pair[0], pair[1]);
+    session.advance(pair[0]).unwrap();
+    score.into()
+}
+
+fn check_top_k(session: &mut Session, token: u32, logits: &[f32], lse: f64, bound: f64) {
+    let k = logits.len().min(5);
+    let (mut ids, mut scores) = (vec![0; k], vec![0.0; k]);
+    let n = session.top_k_into(token, &mut ids, &mut scores).unwrap();
+    assert_eq!(n, k);
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+    assert_eq!(ids, order[..k], "the best words, ties by lower id");
+    for (&id, &score) in ids.iter().zip(&scores) {
+        let want = f64::from(logits[id as usize]) - lse;
+        assert!((f64::from(score) - want).abs() <= bound, "log-probability {score}, expected {want}");
+    }
+}
+
+/// Bytes aligned to 64, as sessions have them.
+struct Aligned {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([f32; 16]);
+
+impl Aligned {
+    fn new(bytes: usize) -> Aligned {
+        Aligned { lines: vec![Line([0.0; 16]); bytes.div_ceil(64)], len: bytes }
+    }
+
+    fn f32s(&mut self) -> &mut [f32] {
+        let len = self.len / 4;
+        // SAFETY: a line is sixteen f32s without padding, and the lines of a vector are contiguous.
+        let all = unsafe {
+            std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<f32>(), self.lines.len() * 16)
+        };
+        &mut all[..len]
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        let len = self.len;
+        // SAFETY: as above; any bytes are valid u8s, and every bit pattern written is a valid f32.
+        let all = unsafe {
+            std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<u8>(), self.lines.len() * 64)
+        };
+        &mut all[..len]
+    }
+}
+
+const ODD: [usize; 5] = [1, 3, 31, 33, 257];
+
+#[test]
+fn every_odd_hidden_size_and_vocabulary() {
+    for hidden in [1, 3, 8, 31, 33, 64] {
+        for vocabulary in ODD {
+            check(&language_model(hidden, 2, vocabulary, 7), 1, OptLevel::None);
+        }
+    }
+    check(&language_model(257, 1, 33, 7), 1, OptLevel::None);
+}
+
+#[test]
+fn both_optimisation_levels_give_models_within_the_bound() {
+    check(&language_model(33, 2, 257, 3), 2, OptLevel::Speed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn random_shapes(hidden in 1usize..70, layers in 1usize..4, vocabulary in 1usize..140, seed in 0u64..1000) {
+        check(&language_model(hidden, layers, vocabulary, seed), seed, OptLevel::None);
+    }
+
+    #[test]
+    fn every_representation(hidden in 1usize..40, vocabulary in 1usize..70, kind in 0..Kind::ALL.len(), seed in 0u64..1000) {
+        let graph = language_model_of(hidden, 1, vocabulary, |_, shape| random_map(Kind::ALL[kind], shape, seed));
+        check(&graph, seed, OptLevel::None);
+    }
+}
+
+/// Widths that differ between layers, a linear layer in between, elementwise operators with a buffer, a vector and a scalar.
+const MIXED: &str = r#"
+model "mixed" (vocabulary 37) {
+  %tokens: i64[S, B] = input
+  %h0: f32[B, 9] = state
+  %c0: f32[B, 9] = state
+  %e: f32[S, B, 6] = embedding %tokens, @embedding
+  %x: f32[S, B, 6] = mul %e, @scale
+  %x0: f32[S, B, 6] = add @shift, %x
+  %x1: f32[S, B, 9], %hn: f32[B, 9], %cn: f32[B, 9] = lstm %x0, %h0, %c0, @lstm0.input, @lstm0.recurrent, @lstm0.bias {gates = ifgo}
+  %p: f32[S, B, 6] = linear %x1, @linear0
+  %q: f32[S, B, 6] = tanh %p
+  %r: f32[S, B, 6] = add %q, %x
+  %logits: f32[S, B, 37] = linear %r, @embedding
+  return logits %logits, state %h0 = %hn, state %c0 = %cn
+}
+@embedding: f32[37, 6] random 1
+@scale: f32[1] random 2
+@shift: f32[6] random 3
+@lstm0.input: f32[36, 6] random 4
+@lstm0.recurrent: f32[36, 9] random 5
+@lstm0.bias: f32[36] random 6
+@linear0: f32[6, 9] random 7
+"#;
+
+#[test]
+fn mixed_layers_gate_orders_and_tied_weights() {
+    check(&parse(MIXED).unwrap(), 5, OptLevel::None);
+}
+
+#[test]
+fn equal_logits_are_ranked_by_id() {
+    let text = r#"
+model "flat" (vocabulary 70) {
+  %tokens: i64[S, B] = input
+  %h0: f32[B, 2] = state
+  %c0: f32[B, 2] = state
+  %x0: f32[S, B, 2] = embedding %tokens, @embedding
+  %x1: f32[S, B, 2], %hn: f32[B, 2], %cn: f32[B, 2] = lstm %x0, %h0, %c0, @w, @u, @b {gates = iofc}
+  %logits: f32[S, B, 70] = linear %x1, @decoder
+  return logits %logits, state %h0 = %hn, state %c0 = %cn
+}
+@embedding: f32[70, 2] random 1
+@w: f32[8, 2] random 2
+@u: f32[8, 2] random 3
+@b: f32[8] random 4
+@decoder: f32[70, 2] ZEROS
+"#;
+    let text = text.replace("ZEROS", &format!("[{}]", vec!["0"; 140].join(", ")));
+    let model = compile(&parse(&text).unwrap(), OptLevel::None);
+    let (mut ids, mut scores) = ([9u32; 40], [0f32; 40]);
+    model.session().top_k_into(3, &mut ids, &mut scores).unwrap();
+    assert_eq!(ids.to_vec(), (0..40).collect::<Vec<u32>>());
+    let want = -(70f32).ln();
+    assert!(scores.iter().all(|s| (s - want).abs() < 1e-6), "{scores:?}");
+}

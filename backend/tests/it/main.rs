@@ -1,0 +1,5 @@
+//! Generated kernels against the interpreter, and listings.
+
+mod bound;
+mod kernels;
+mod listings;

@@ -1,0 +1,52 @@
+//! What can be wrong with a map.
+
+use crate::tensor::TensorError;
+
+/// Why a map could not be made or read.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// A part has the wrong shape or dtype.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// The part.
+        what: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A width that cannot be stored.
+    #[error("{bits} bits per code: expected one of 2, 3, 4, 8")]
+    Bits {
+        /// The width asked for.
+        bits: u8,
+    },
+    /// A code outside of its width.
+    #[error("a {what} does not fit in {bits} bits")]
+    Code {
+        /// Code or zero point.
+        what: &'static str,
+        /// The width.
+        bits: u8,
+    },
+    /// NaN or infinity where a number is needed.
+    #[error("{what}: expected finite numbers, found NaN or infinity")]
+    NotFinite {
+        /// The part.
+        what: &'static str,
+    },
+    /// Representations that cannot be nested so.
+    #[error("a {outer} map cannot hold a {inner} one: {why}")]
+    Nesting {
+        /// The outer representation.
+        outer: &'static str,
+        /// The inner representation.
+        inner: &'static str,
+        /// The reason.
+        why: &'static str,
+    },
+    /// A tensor inside could not be read.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
