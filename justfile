@@ -1,0 +1,58 @@
+# The developer's verbs. `just` alone lists them; none needs anything but Rust, save where it says so.
+
+_default:
+    @just --list --unsorted
+
+# Show what lstmc does on the bundled model
+demo:
+    cargo run --release -- demo
+
+# Format all code
+fmt:
+    cargo fmt --all
+
+# Format check and lints, as in CI
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# All tests; arguments go to cargo test: `just test -p lstmc-passes`
+test *args:
+    cargo test {{ if args == "" { "--workspace" } else { args } }}
+
+# All that CI runs
+ci:
+    .ci/run
+
+# Tests that take minutes: every f32 through the generated exp, tanh, sigmoid and ln
+exhaustive:
+    cargo test --release -p lstmc-backend --lib -- --ignored
+
+# Accept every new and changed snapshot; read `git diff` afterwards
+snapshots:
+    INSTA_UPDATE=always cargo test --workspace
+
+# Review snapshots one by one (needs cargo-insta)
+review:
+    cargo insta test --workspace --review
+
+# Write the checked blocks of docs/ and README.md anew; read `git diff` afterwards
+update-docs:
+    UPDATE_DOCS=1 cargo test --test docs
+
+# Build the book into docs/book (needs mdbook)
+book:
+    mdbook build docs
+
+# Build the API documentation
+api:
+    cargo doc --workspace --no-deps
+
+# Run every ONNX case of testdata on the interpreter, and the language models in generated code
+verify:
+    cargo run --release -- verify testdata/onnx testdata/tiny --quiet
+    cargo run --release -- verify testdata/tiny --engine jit --quiet
+
+# Speed on this machine, of the bundled model or another one
+bench model="testdata/ptb-small/model.onnx":
+    cargo run --release -- bench {{ model }}

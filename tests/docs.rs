@@ -1,0 +1,274 @@
+//! The documentation, checked against the program.
+//!
+//! - A block after the line `<!-- checked -->` holds what commands print: it begins with `$ lstmc ...`, run in the repository's
+//!   root. `UPDATE_DOCS=1 cargo test --test docs` writes such blocks anew.
+//! - The table after `<!-- passes -->` lists the pass table; the block after `<!-- grammar -->` is the parser's own grammar. They
+//!   are written anew likewise.
+//! - `ir` blocks are graphs: they parse, verify, and print to text that reads back as itself.
+//! - `rust` blocks are parts of `examples/`, which are compiled.
+//! - Every operator is in the IR reference, links to files lead somewhere, and every page is in the summary.
+
+use lstmc::frontend::ir::{PrintOptions, parse, print_with, verify};
+use lstmc::passes::Pipeline;
+use lstmc::passes::options::Presence;
+use lstmc::passes::registry::PASSES;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// README.md, CONTRIBUTING.md and all pages of the book, in order of their names.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()) {
+            match entry.extension() {
+                _ if entry.is_dir() && !entry.ends_with("docs/book") => folders.push(entry),
+                Some(e) if e == "md" => pages.push(entry),
+                _ => {}
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
+/// The contents of the fenced blocks in `language`, each with the number of its first line.
+fn blocks<'t>(text: &'t str, language: &str) -> Vec<(usize, String)> {
+    let mut found: Vec<(usize, String)> = vec![];
+    let mut inside: Option<(bool, &'t str)> = None;
+    for (n, line) in text.lines().enumerate() {
+        match inside {
+            None if line.starts_with("```") => {
+                let wanted = line.trim_start_matches('`').trim() == language;
+                inside = Some((wanted, &line[..line.len() - line.trim_start_matches('`').len()]));
+                if wanted {
+                    found.push((n + 2, String::new()));
+                }
+            }
+            Some((_, fence)) if line.trim() == fence => inside = None,
+            Some((true, _)) => {
+                if let Some((_, block)) = found.last_mut() {
+                    let _ = writeln!(block, "{line}");
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// What `$ lstmc ...` prints, both streams, in the repository's root.
+fn output(command: &str) -> String {
+    let words =
+        command.strip_prefix("$ lstmc").unwrap_or_else(|| panic!("expected `$ lstmc ...`: {command}"));
+    // Words in double quotes may hold spaces; nothing else of a shell is known.
+    let words: Vec<String> = words
+        .split('"')
+        .enumerate()
+        .flat_map(|(i, part)| match i % 2 {
+            0 => part.split_whitespace().map(String::from).collect(),
+            _ => vec![part.to_string()],
+        })
+        .collect();
+    let out = Command::new(env!("CARGO_BIN_EXE_lstmc"))
+        .args(words)
+        .current_dir(root())
+        .env("COLUMNS", "100")
+        .env_remove("LSTMC_DEMO")
+        .env_remove("LSTMC_LOG")
+        .output()
+        .unwrap();
+    let mut text = String::from_utf8(out.stdout).unwrap();
+    text.push_str(&String::from_utf8(out.stderr).unwrap());
+    let mut lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    while lines.last().is_some_and(|l| l.is_empty()) {
+        lines.pop();
+    }
+    lines.join("\n")
+}
+
+/// The passes and their options as a table.
+fn pass_table() -> String {
+    let mut out = String::from("| pass | what it does | options |\n|---|---|---|\n");
+    for pass in PASSES {
+        let options: Vec<String> = pass
+            .options
+            .iter()
+            .map(|o| {
+                let presence = match o.presence {
+                    Presence::Required => "required".to_string(),
+                    Presence::Optional => "optional".to_string(),
+                    Presence::Default(text) => format!("default `{text}`"),
+                };
+                // A vertical bar would end the cell.
+                let kind = o.kind.to_string().replace('|', "\\|");
+                format!("`{}`: {}; {kind}; {presence}", o.name, o.doc)
+            })
+            .collect();
+        let loss = if pass.lossy { "lossy" } else { "lossless" };
+        let _ = writeln!(out, "| `{}` | {} ({loss}) | {} |", pass.name, pass.summary, options.join("<br>"));
+    }
+    out
+}
+
+/// The grammar of the IR's text form, from the parser's documentation.
+fn grammar() -> String {
+    let parser = fs::read_to_string(root().join("frontend/src/ir/parse/mod.rs")).unwrap();
+    let comment = parser.lines().skip_while(|l| *l != "//! ```text").skip(1).take_while(|l| *l != "//! ```");
+    comment.map(|l| format!("{}\n", l.strip_prefix("//! ").unwrap_or_default())).collect()
+}
+
+/// A page with its checked blocks as they should be.
+fn renewed(text: &str) -> String {
+    let mut out = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let _ = writeln!(out, "{line}");
+        match line {
+            "<!-- checked -->" => {
+                let fence = lines.next().expect("a block after <!-- checked -->");
+                assert!(fence.starts_with("```"), "expected a block after <!-- checked -->, found {fence}");
+                let command = lines.next().expect("a command in a checked block");
+                let _ = writeln!(out, "{fence}\n{command}\n{}\n```", output(command));
+                assert!(lines.any(|l| l == "```"), "{command}: the block has no end");
+            }
+            "<!-- grammar -->" => {
+                let _ = write!(out, "```text\n{}```\n", grammar());
+                assert!(lines.any(|l| l == "```"), "the grammar's block has no end");
+            }
+            "<!-- passes -->" => {
+                out.push_str(&pass_table());
+                while lines.peek().is_some_and(|l| l.starts_with('|')) {
+                    lines.next();
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+#[test]
+fn checked_blocks_are_what_the_program_prints() {
+    let update = std::env::var_os("UPDATE_DOCS").is_some();
+    let mut stale = vec![];
+    // Where commands of the pages write.
+    fs::create_dir_all(root().join("target")).unwrap();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let new = renewed(&text);
+        if new == text {
+            continue;
+        }
+        if update {
+            fs::write(&page, new).unwrap();
+        } else {
+            let differs = text.lines().zip(new.lines()).enumerate().find(|(_, (a, b))| a != b);
+            let (n, (old, new)) = differs.unwrap_or((text.lines().count(), ("the end", "more, or less")));
+            stale.push(format!("{}:{}:\n  - {old}\n  + {new}", page.display(), n + 1));
+        }
+    }
+    assert!(stale.is_empty(), "run `UPDATE_DOCS=1 cargo test --test docs`:\n{}", stale.join("\n"));
+}
+
+#[test]
+fn ir_blocks_are_graphs() {
+    let mut count = 0;
+    for page in pages() {
+        for (line, block) in blocks(&fs::read_to_string(&page).unwrap(), "ir") {
+            let place = format!("{}:{line}", page.display());
+            let graph = parse(&block).unwrap_or_else(|e| panic!("{place}: {e}"));
+            verify(&graph).unwrap_or_else(|e| panic!("{place}: {e}"));
+            for inline_up_to in [0, usize::MAX] {
+                let text = print_with(&graph, &PrintOptions { inline_up_to });
+                let again = parse(&text).unwrap_or_else(|e| panic!("{place}: printed text: {e}\n{text}"));
+                assert_eq!(print_with(&again, &PrintOptions { inline_up_to }), text, "{place}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
+/// The snapshot of the parser's tests that holds every operator is the list to keep to.
+#[test]
+fn the_ir_reference_has_every_operator() {
+    let folder = root().join("frontend/src/ir/parse/snapshots");
+    let list = folder.join("lstmc_frontend__ir__parse__tests__every_operator_round_trips.snap");
+    let list = fs::read_to_string(list).unwrap();
+    let names = list.splitn(3, "---\n").last().unwrap().lines().filter_map(|l| l.split(' ').next());
+    let reference = fs::read_to_string(root().join("docs/ir.md")).unwrap();
+    for name in names {
+        let is_there = [format!("`{name}`"), format!("`{name} {{")].iter().any(|n| reference.contains(n));
+        assert!(is_there, "docs/ir.md does not tell of {name}");
+    }
+}
+
+#[test]
+fn rust_blocks_are_parts_of_examples() {
+    let folder = fs::read_dir(root().join("examples")).unwrap();
+    let examples: Vec<String> = folder.map(|e| fs::read_to_string(e.unwrap().path()).unwrap()).collect();
+    for page in pages().iter().filter(|p| p.file_name().is_some_and(|n| n != "CONTRIBUTING.md")) {
+        for (line, block) in blocks(&fs::read_to_string(page).unwrap(), "rust") {
+            assert!(examples.iter().any(|e| e.contains(&block)), "{}:{line}", page.display());
+        }
+    }
+}
+
+#[test]
+fn recipes_are_read() {
+    for page in pages() {
+        for (line, block) in blocks(&fs::read_to_string(&page).unwrap(), "toml") {
+            if block.contains("[[pass]]") {
+                let read = Pipeline::from_recipe(&block);
+                assert!(read.is_ok(), "{}:{line}: {}", page.display(), read.unwrap_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn links_lead_to_files() {
+    let mut broken = vec![];
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let file = link.split('#').next().unwrap_or_default();
+            let is_elsewhere = link.contains("://") || link.starts_with('#') || file.is_empty();
+            if !is_elsewhere && !page.parent().unwrap().join(file).exists() {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_summary() {
+    let docs = root().join("docs");
+    let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    for page in pages().iter().filter_map(|p| p.strip_prefix(&docs).ok()) {
+        let name = page.to_str().unwrap().replace('\\', "/");
+        assert!(
+            name == "SUMMARY.md" || summary.contains(&format!("({name})")),
+            "{name} is not in SUMMARY.md"
+        );
+    }
+}
+
+/// The README's second command is what CI runs.
+#[test]
+fn ci_runs_the_test_command_of_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let commands = blocks(&readme, "sh");
+    let test = commands[1].1.trim();
+    assert!(test.starts_with("cargo test"), "the second block of README.md: {test}");
+    let script = fs::read_to_string(root().join(".ci/run")).unwrap();
+    assert!(script.lines().any(|l| l == test), ".ci/run does not run `{test}`");
+}
