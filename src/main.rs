@@ -40,6 +40,9 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::start_log(cli.verbose);
+    if let Err(error) = terminal::handle_interrupts() {
+        tracing::warn!("Ctrl-C may leave a temporary file behind: {error}");
+    }
     let result = match cli.command {
         Command::Demo(args) => commands::demo::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),

@@ -3,7 +3,14 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+/// Held while files are written.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// What a shell reports of a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 
 /// A mistake in how the program was called: exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +36,20 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     // Nothing is left to do where standard error is closed too.
     let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// Makes Ctrl-C wait for [`uninterrupted`] work before it ends the program.
+pub(crate) fn handle_interrupts() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| {
+        let _written = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        std::process::exit(INTERRUPTED)
+    })
+}
+
+/// Does what must not stop half way: writing a file, which would leave a temporary one behind.
+pub(crate) fn uninterrupted<T>(work: impl FnOnce() -> T) -> T {
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    work()
 }
 
 /// Logs to standard error: warnings, with -v what passes do, with -vv everything. `LSTMC_LOG` has the last word.
@@ -64,7 +85,7 @@ pub(crate) fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
@@ -75,6 +96,7 @@ pub(crate) fn thousands(n: usize) -> String {
 /// Prints a JSON value and a new line.
 pub(crate) fn json(value: &serde_json::Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
+    // As an I/O error, by which a closed pipe is known.
+    serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
     Ok(writeln!(out)?)
 }

@@ -18,6 +18,9 @@ use lstmc_frontend::ir::Graph;
 use lstmc_runtime::{Kernels, Layout};
 use std::sync::Mutex;
 
+/// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
+const STEPWISE: usize = 3;
+
 type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
 type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
 type Score = unsafe extern "C" fn(*const usize, *mut f32, usize) -> f32;
@@ -236,6 +239,14 @@ impl Kernels for Jit {
     ) -> f64 {
         for &token in tokens {
             self.word(token);
+        }
+        if tokens.len() <= STEPWISE {
+            let mut sum = 0.0;
+            for pair in tokens.windows(2) {
+                sum += f64::from(self.score(state, scratch, pair[0], pair[1]));
+            }
+            progress(tokens.len().saturating_sub(1));
+            return sum;
         }
         self.sequence.score(self, state, scratch, tokens, progress)
     }

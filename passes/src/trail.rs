@@ -63,6 +63,7 @@ pub struct Record {
     #[serde(flatten)]
     pub verdict: Verdict,
     /// The time that the pass itself took; measuring is not counted.
+    #[serde(skip)]
     pub seconds: f64,
     /// The weights that are new or have a new representation in its patch.
     pub weights_changed: Vec<String>,

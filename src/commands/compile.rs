@@ -1,7 +1,7 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
-use super::ModelArgs;
-use crate::terminal::{Usage, bytes, thousands};
+use super::{ModelArgs, read_utf8};
+use crate::terminal::{Usage, bytes, thousands, uninterrupted};
 use lstmc::backend::isa::{self, OptLevel};
 use lstmc::backend::{Stage, listing};
 use lstmc::frontend::ir::{Graph, print};
@@ -106,8 +106,7 @@ impl PrintIr {
 /// The pipeline of a text or a recipe file; `canonicalize` alone where neither is given.
 pub(crate) fn pipeline(text: Option<&str>, recipe: Option<&Path>) -> anyhow::Result<Pipeline> {
     if let Some(path) = recipe {
-        let text = std::fs::read_to_string(path)
-            .map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
+        let text = read_utf8(path)?;
         let parsed = Pipeline::from_recipe(&text).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
         return Ok(parsed);
     }
@@ -159,7 +158,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.stop_after.is_none() {
         source.clone().canonical()?;
     }
-    let size = source.write(output)?;
+    let size = uninterrupted(|| source.write(output))?;
     let mut err = std::io::stderr();
     write!(err, "{}", run.trail)?;
     writeln!(err, "{}: {} bytes ({})", output.display(), thousands(size as usize), bytes(size as usize))?;

@@ -1,6 +1,6 @@
 //! `lstmc demo`: a tour of everything on the bundled model.
 
-use crate::terminal::{bytes, thousands};
+use crate::terminal::{bytes, thousands, uninterrupted};
 use anyhow::bail;
 use lstmc::backend::Options;
 use lstmc::frontend::ir::print;
@@ -79,11 +79,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     )?;
 
     heading(&mut out, "Save and load: one file with weights, words and recipe")?;
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("ptb-small.lstmc");
-    let size = source.write(&file)?;
-    let started = Instant::now();
-    let model = lstmc::load(&file)?;
+    let (size, started, model) = uninterrupted(|| -> anyhow::Result<_> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("ptb-small.lstmc");
+        let size = source.write(&file)?;
+        let started = Instant::now();
+        Ok((size, started, lstmc::load(&file)?))
+    })?;
     let mut session = model.session();
     session.step(0)?;
     let first = started.elapsed().as_secs_f64() * 1e3;

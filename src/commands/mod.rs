@@ -43,11 +43,18 @@ pub(crate) fn vocabulary(source: &Source) -> Result<&Vocabulary, Usage> {
     })
 }
 
+/// Reads a file of text, whatever text it is.
+pub(crate) fn read_utf8(path: &Path) -> anyhow::Result<String> {
+    let bytes = std::fs::read(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
+        anyhow::anyhow!("{}: line {line} is not UTF-8; expected a text in UTF-8", path.display())
+    })
+}
+
 /// Reads a text and encodes it.
 pub(crate) fn read_text(path: &Path, vocabulary: &Vocabulary) -> anyhow::Result<Encoded> {
-    let read = |path: &Path| -> Result<String, lstmc::Error> {
-        std::fs::read_to_string(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })
-    };
-    let text = read(path)?;
+    let text = read_utf8(path)?;
     vocabulary.encode(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }

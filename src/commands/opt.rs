@@ -1,6 +1,7 @@
 //! `lstmc opt`: IR text to IR text.
 
 use super::compile::{PrintIr, pipeline};
+use super::read_utf8;
 use crate::terminal::Usage;
 use anyhow::Context;
 use lstmc::frontend::ir::{PrintOptions, parse, print_with};
@@ -41,10 +42,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         std::io::stdin().read_to_string(&mut text).context("standard input")?;
         text
     } else {
-        std::fs::read_to_string(&args.file)
-            .map_err(|reason| lstmc::Error::Read { path: args.file.clone(), reason })?
+        read_utf8(&args.file)?
     };
-    let graph = parse(&text).map_err(|e| anyhow::anyhow!("{}:{e}", args.file.display()))?;
+    let graph = parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", args.file.display()))?;
     let pipeline = pipeline(Some(&args.passes), None)?;
     if let Some(when) = &args.print_ir {
         when.check(&pipeline).map_err(Usage)?;
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.trail {
         write!(std::io::stderr(), "{}", run.trail)?;
     }
-    let options = PrintOptions { inline_up_to: args.inline, ..PrintOptions::default() };
+    let options = PrintOptions { inline_up_to: args.inline };
     write!(std::io::stdout(), "{}", print_with(&run.graph, &options))?;
     Ok(())
 }

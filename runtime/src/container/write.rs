@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -207,7 +207,7 @@ struct Plan {
 }
 
 /// An empty temporary file in the folder of `target`, which is what `path` leads to.
-fn create_beside(path: &Path, target: &Path) -> Result<tempfile::NamedTempFile, ContainerError> {
+fn create_beside(path: &Path, target: &Path) -> Result<tempfile::NamedTempFile<File>, ContainerError> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -215,19 +215,12 @@ fn create_beside(path: &Path, target: &Path) -> Result<tempfile::NamedTempFile, 
     if !folder.is_dir() {
         return Err(ContainerError::NoFolder { path: path.to_owned(), folder });
     }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".lstmc-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What any new file has, before the umask; a temporary file would be private.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(&folder).map_err(|reason| ContainerError::Folder {
-        path: path.to_owned(),
-        folder,
-        reason,
-    })
+    // With the permissions of any new file; those of `tempfile_in` are private, and its errors name the temporary file.
+    let create = |path: &Path| File::options().write(true).create_new(true).open(path);
+    tempfile::Builder::new()
+        .prefix(".lstmc-")
+        .make_in(&folder, create)
+        .map_err(|reason| ContainerError::Folder { path: path.to_owned(), folder, reason })
 }
 
 /// Writes the file in one go, then its preamble, which has the checksum of all that follows.

@@ -1,0 +1,124 @@
+//! Nothing is allocated per token: a session's methods on compiled kernels, counted by the allocator.
+//!
+//! A program of its own, because an allocator is for a whole program.
+#![expect(clippy::print_stdout, reason = "measured numbers are worth a line")]
+
+use lstmc::Source;
+use lstmc::backend::Options;
+use lstmc::runtime::{Rng, Sampling, SavedState, Session};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+
+/// The system's allocator, which counts the calls of each thread.
+struct Counting;
+
+thread_local! {
+    // Constant and without a destructor, so that its use allocates nothing.
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is ending has no count any more, and needs none.
+    let _ = COUNT.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call goes on unchanged to `System`, which keeps the contract; counting does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `realloc`; every block comes from `System`.
+        unsafe { System.realloc(block, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`; every block comes from `System`.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of this thread while `f` runs.
+fn allocations(f: impl FnOnce()) -> usize {
+    let before = COUNT.get();
+    f();
+    COUNT.get() - before
+}
+
+fn session(model: &str) -> Session {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(model).join("model.onnx");
+    let source = Source::read(path).unwrap().canonical().unwrap();
+    source.compile(Options { threads: 1, ..Options::default() }).unwrap().session()
+}
+
+const MODELS: [&str; 3] = ["tiny/dynamo", "tiny/one-layer", "ptb-small"];
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![0u8; 100]))), 1);
+}
+
+#[test]
+fn nothing_is_allocated_per_token() {
+    for model in MODELS {
+        let mut session = session(model);
+        let (mut ids, mut scores) = ([0; 7], [0.0; 7]);
+        let mut rng = Rng::new(1);
+        let nothing = |what: &str, count: usize| assert_eq!(count, 0, "{model}: {what}");
+        nothing("step", allocations(|| (0..30).for_each(|t| assert!(session.step(t).is_ok()))));
+        nothing("advance", allocations(|| (0..30).for_each(|t| session.advance(t).unwrap())));
+        let top_k = || (0..30).for_each(|t| assert_eq!(session.top_k_into(t, &mut ids, &mut scores), Ok(7)));
+        nothing("top_k_into", allocations(top_k));
+        for sampling in
+            [Sampling { temperature: 1.0, top_k: None }, Sampling { temperature: 0.0, top_k: None }]
+        {
+            let sample = || (0..30).for_each(|t| assert!(session.sample(t, &sampling, &mut rng).is_ok()));
+            nothing("sample", allocations(sample));
+        }
+        // The first of this `k` makes room for it.
+        let sampling = Sampling { temperature: 0.8, top_k: Some(5) };
+        let mut sample = || (0..30).for_each(|t| assert!(session.sample(t, &sampling, &mut rng).is_ok()));
+        assert!(allocations(&mut sample) <= 1);
+        nothing("sample of the five best", allocations(&mut sample));
+        // One prediction at a time, as a rescorer does.
+        nothing(
+            "score of one word",
+            allocations(|| (0..30).for_each(|t| assert!(session.score(&[t, t + 1]).is_ok()))),
+        );
+        let mut saved = SavedState::default();
+        session.save_state_into(&mut saved);
+        let states = || {
+            session.save_state_into(&mut saved);
+            session.reset();
+            session.restore_state(&saved).unwrap();
+        };
+        nothing("states", allocations(states));
+    }
+}
+
+/// Scoring a long text allocates its buffers once, whatever its length.
+#[test]
+fn buffers_of_a_sequence_are_allocated_once() {
+    let mut session = session("tiny/dynamo");
+    let mut score = |tokens: usize| {
+        let text: Vec<u32> = (0..tokens as u32).map(|t| t % 32).collect();
+        allocations(|| assert!(session.score(&text).is_ok()))
+    };
+    let (short, long) = (score(129), score(129 * 40));
+    println!("{short} allocations for 1 chunk, {long} for 40");
+    assert!(long <= short + 40, "{short} allocations for 1 chunk, {long} for 40");
+}

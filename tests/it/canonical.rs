@@ -1,0 +1,78 @@
+//! One model, one text: whatever exporter wrote it, and however often it is printed and parsed.
+
+use crate::program::{cases, root};
+use lstmc::Source;
+use lstmc::frontend::ir::{Graph, parse, print};
+use lstmc::frontend::onnx;
+use lstmc::passes::canonicalize::canonicalize;
+use std::path::Path;
+
+/// A model's canonical text, under one name for all.
+fn canonical(path: &Path) -> String {
+    let mut source =
+        Source::read(path).unwrap_or_else(|e| panic!("{e}")).canonical().unwrap_or_else(|e| panic!("{e}"));
+    source.graph.name = "model".into();
+    print(&source.graph)
+}
+
+/// The two PyTorch exporters write different graphs for the same model, which are the same to us.
+#[test]
+fn exporters_agree() {
+    let model = |case: &str| root().join("testdata/tiny").join(case).join("model.onnx");
+    let names = cases("tiny");
+    let mut pairs = vec![
+        ("dynamo".to_string(), "torchscript".to_string()),
+        ("dynamo".into(), "dynamo-unoptimized".into()),
+    ];
+    for name in &names {
+        if let Some(other) = name.strip_suffix("-torchscript").filter(|n| names.iter().any(|m| m == n)) {
+            pairs.push((other.into(), name.clone()));
+        }
+    }
+    assert!(pairs.len() >= 10, "{pairs:?}");
+    for (one, other) in pairs {
+        assert_eq!(canonical(&model(&one)), canonical(&model(&other)), "{one} and {other}");
+    }
+}
+
+/// The same for a real model, where both exports are at hand: in the folder `LSTMC_MODELS`, or `../shared/models`.
+#[test]
+fn exporters_agree_on_a_real_model() {
+    let folder = std::env::var_os("LSTMC_MODELS").map_or_else(|| root().join("../shared/models"), Into::into);
+    let other = folder.join("ptb-small-torchscript.onnx");
+    if !other.is_file() {
+        eprintln!("skipped: {} is not there; name its folder in LSTMC_MODELS", other.display());
+        return;
+    }
+    assert_eq!(canonical(&root().join("testdata/ptb-small/model.onnx")), canonical(&other));
+}
+
+fn round_trip(graph: &Graph, what: &str) {
+    let text = print(graph);
+    let parsed = parse(&text).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
+    assert_eq!(print(&parsed), text, "{what}");
+}
+
+/// Print, parse, print is the identity, for graphs as imported and in language-model form.
+#[test]
+fn text_is_read_back() {
+    let mut models: Vec<_> = ["tiny", "onnx", "refused"]
+        .into_iter()
+        .flat_map(|folder| {
+            cases(folder).into_iter().map(move |case| format!("testdata/{folder}/{case}/model.onnx"))
+        })
+        .collect();
+    models.push("testdata/ptb-small/model.onnx".into());
+    let (mut raw, mut language_models) = (0, 0);
+    for model in models {
+        // Cases whose axes are inputs, and damaged files, cannot be imported.
+        let Ok(graph) = onnx::read(&root().join(&model)) else { continue };
+        round_trip(&graph, &model);
+        raw += 1;
+        if let Ok(Some(canonical)) = canonicalize(&graph) {
+            round_trip(&canonical.graph, &model);
+            language_models += 1;
+        }
+    }
+    assert!(raw > 150 && language_models > 25, "{raw} graphs, {language_models} language models");
+}

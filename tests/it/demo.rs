@@ -1,0 +1,24 @@
+//! The README's first command.
+
+use crate::program::Sandbox;
+
+#[test]
+fn demo() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.run(&["demo"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    // What PyTorch trained and ONNX Runtime recorded for this text, from both engines.
+    assert_eq!(run.stdout.matches(" 104.80").count(), 2, "{}", run.stdout);
+    for part in
+        ["== Import", "lstm %x0", "GB/s", "ptb-small.lstmc: ", "\"the company said it expects to\" ->"]
+    {
+        assert!(run.stdout.contains(part), "{part}\n{}", run.stdout);
+    }
+}
+
+/// It needs the bundled model, and says where it looked.
+#[test]
+fn demo_without_data() {
+    let sandbox = Sandbox::new();
+    insta::assert_snapshot!(sandbox.run(&["demo", "--data", "[dir]/missing"]).stderr);
+}

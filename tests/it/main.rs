@@ -1,0 +1,19 @@
+//! Tests of the whole program: the command line as people call it, and the facade on real models.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "measured errors and skipped tests are worth a line"
+)]
+
+mod bad_files;
+mod bad_models;
+mod canonical;
+mod commands;
+mod containers;
+mod demo;
+mod engines;
+mod interrupt;
+mod program;
+mod ptb;
+mod refused_output;
+mod usage;
