@@ -15,7 +15,6 @@ fn collected(graph: &Graph, n: usize) -> Statistics {
 /// The sums by the book, in f64, one step after another.
 #[derive(Default)]
 struct Plain {
-    grams: Vec<(Vec<f64>, Vec<f64>)>,
     curvature: Vec<f64>,
     chunk: Vec<(Vec<f64>, usize)>,
 }
