@@ -71,6 +71,30 @@ pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
     bar
 }
 
+/// A bar that appears when there is something to show, and goes when all is done; it may come back.
+pub(crate) struct Bar {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl Bar {
+    /// A bar with this message.
+    pub(crate) fn new(what: &'static str) -> Bar {
+        Bar { what, bar: None }
+    }
+
+    /// Shows that `done` of `total` are done.
+    pub(crate) fn show(&mut self, done: usize, total: usize) {
+        let bar = self.bar.get_or_insert_with(|| progress(total, self.what));
+        bar.set_position(done as u64);
+        if done >= total
+            && let Some(bar) = self.bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Bytes for people: powers of ten, as disks are sold.
 pub(crate) fn bytes(n: usize) -> String {
     match n {

@@ -14,6 +14,7 @@
 //! does the rest. To add one, write a module with an `INFO` and add a line to [`registry::PASSES`].
 #![deny(unsafe_code)]
 
+pub mod calibrate;
 pub mod canonicalize;
 mod decode;
 pub mod gate;
@@ -21,15 +22,21 @@ pub mod manager;
 pub mod options;
 mod pass;
 pub mod pipeline;
+mod prune;
+mod quantize;
 pub mod registry;
+pub mod report;
+mod sites;
 pub mod solve;
 mod target;
 pub mod trail;
 
+pub use calibrate::{Calibration, CalibrationError, Statistics};
 pub use gate::{Budget, Evaluate};
 pub use manager::{Run, RunError, Settings, run};
 pub use pass::{Change, Context, Outcome, Pass, PassError, Patch};
 pub use pipeline::{Invocation, Pipeline, PipelineError};
 pub use registry::PassInfo;
+pub use report::{Report, TextInfo};
 pub use target::{Target, TargetError};
 pub use trail::{Measure, Record, Trail, Verdict};
