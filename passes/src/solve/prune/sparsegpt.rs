@@ -44,7 +44,7 @@ pub fn sparsegpt(
     h.expect_size(cols)?;
     row_weights.map_or(Ok(()), |r| expect_length("row weights", r.len(), rows))?;
     let [_, block] = pattern_period(options.pattern);
-    if options.columns == 0 || options.columns % block != 0 {
+    if options.columns == 0 || !options.columns.is_multiple_of(block) {
         return Err(SolveError::Option {
             option: "columns",
             expected: format!("a positive multiple of {block}, the width of {}", options.pattern),
