@@ -94,7 +94,9 @@ pub enum ExportError {
         found: i64,
     },
     /// A message beyond what protobuf can hold.
-    #[error("the model takes {bytes} bytes as ONNX, more than the {MAX_BYTES} of one file; compress it further")]
+    #[error(
+        "the model takes {bytes} bytes as ONNX, more than the {MAX_BYTES} of one file; compress it further"
+    )]
     TooLarge {
         /// The size.
         bytes: usize,
@@ -245,12 +247,8 @@ impl Exporter<'_> {
         let results = self.graph.node(layer.node).results();
         let names: Vec<&str> = results.iter().map(|&v| self.graph.name_of(v)).collect();
         let raw = format!("{}.directions", names[0]);
-        let made = self.builder.node(
-            "LSTM",
-            &[&x, &w, &r, &b, "", h, c],
-            &[&raw, names[1], names[2]],
-            attributes,
-        );
+        let made =
+            self.builder.node("LSTM", &[&x, &w, &r, &b, "", h, c], &[&raw, names[1], names[2]], attributes);
         let axis = self.builder.int_constant("axis_1", &[1]);
         let y = self.builder.node1("Squeeze", &[&made[0], &axis], names[0], vec![]);
         let [_, h, c] = <[String; 3]>::try_from(made).expect("three results were asked for");
