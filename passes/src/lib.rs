@@ -14,6 +14,7 @@
 //! does the rest. To add one, write a module with an `INFO` and add a line to [`registry::PASSES`].
 #![deny(unsafe_code)]
 
+pub mod calibrate;
 pub mod canonicalize;
 mod decode;
 pub mod gate;
@@ -26,6 +27,7 @@ pub mod solve;
 mod target;
 pub mod trail;
 
+pub use calibrate::{Calibration, CalibrationError, Statistics};
 pub use gate::{Budget, Evaluate};
 pub use manager::{Run, RunError, Settings, run};
 pub use pass::{Change, Context, Outcome, Pass, PassError, Patch};

@@ -108,6 +108,9 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     for (k, invocation) in passes.enumerate() {
         let at = At { step: k + 1, invocation };
         if invocation.info().lossy {
+            if let Some(calibration) = &mut settings.context.calibration {
+                calibration.refer_to(&state.graph);
+            }
             gate.before(&at, &state.graph, &mut settings.context.evaluator)?;
         }
         let before = Measure { perplexity: gate.current, ..Measure::of(&state.graph) };

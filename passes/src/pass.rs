@@ -1,9 +1,12 @@
 //! What a pass is.
 
+use crate::calibrate::{Calibration, CalibrationError, Statistics};
 use crate::canonicalize::CanonicalizeError;
 use crate::gate::Evaluate;
+use crate::solve::SolveError;
 use crate::target::TargetError;
 use lstmc_frontend::ir::{Graph, InferError, LinearMap, MapError, NotCanonical, WeightId};
+use std::sync::Arc;
 
 /// A transformation of a model.
 pub trait Pass {
@@ -17,6 +20,28 @@ pub trait Pass {
 pub struct Context<'a> {
     /// Measures perplexity on the validation text.
     pub evaluator: Option<&'a mut dyn Evaluate>,
+    /// Gives statistics of calibration text.
+    pub calibration: Option<Calibration<'a>>,
+}
+
+impl<'a> Context<'a> {
+    /// The calibration statistics of the model that `graph` was made from. Without any, an error that names `instead`, the option that does
+    /// without, as a pipeline spells it.
+    pub fn statistics(&mut self, graph: &Graph, instead: &str) -> Result<Arc<Statistics>, PassError> {
+        Ok(self.calibration(instead)?.statistics(graph)?)
+    }
+
+    /// Statistics of the inputs of `graph` as it is now, which needs the calibration text.
+    pub fn inputs_now(&mut self, graph: &Graph, instead: &str) -> Result<Statistics, PassError> {
+        Ok(self.calibration(instead)?.inputs(graph)?)
+    }
+
+    fn calibration(&mut self, instead: &str) -> Result<&mut Calibration<'a>, PassError> {
+        match &mut self.calibration {
+            Some(calibration) => Ok(calibration),
+            None => Err(PassError::NeedsCalibration { instead: instead.into() }),
+        }
+    }
 }
 
 /// What a pass proposes.
@@ -109,4 +134,33 @@ pub enum PassError {
     /// Options that are valid one by one but not together.
     #[error("{0}")]
     Options(String),
+    /// A pass that needs statistics of text, without any.
+    #[error(
+        "this needs calibration text: give some with --calibrate TEXT, or use {instead}, which needs none"
+    )]
+    NeedsCalibration {
+        /// The option that does without, as a pipeline spells it.
+        instead: String,
+    },
+    /// Statistics that could not be collected or do not fit.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// A weight whose representation the pass cannot work on.
+    #[error("@{weight} is {found}: {why}")]
+    Representation {
+        /// The weight.
+        weight: String,
+        /// Its representation.
+        found: String,
+        /// Why it cannot be changed, and what to do.
+        why: String,
+    },
+    /// A solver that refused.
+    #[error("@{weight}: {source}")]
+    Solve {
+        /// The weight.
+        weight: String,
+        /// The reason.
+        source: SolveError,
+    },
 }

@@ -1,15 +1,14 @@
 //! The trail: what each pass of a run did.
 
-use lstmc_frontend::ir::{Graph, LanguageModel, LinearMap, parameters};
+use lstmc_frontend::ir::store::weight_bytes;
+use lstmc_frontend::ir::{Graph, LanguageModel, parameters};
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 
 /// What a model costs.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Measure {
-    /// Bytes of all weights in the container, indices and scales included.
+    /// Bytes of all weights in the container, indices and scales included; 0 where a mask's data is missing, as in text without weights.
     pub bytes: usize,
     /// Numbers stored.
     pub parameters: usize,
@@ -23,7 +22,7 @@ impl Measure {
     /// The costs of a graph, without perplexity.
     pub fn of(graph: &Graph) -> Measure {
         Measure {
-            bytes: bytes(graph),
+            bytes: weight_bytes(graph).map_or(0, |all| all.iter().map(|(_, n)| n).sum()),
             parameters: parameters(graph),
             multiply_adds: LanguageModel::of(graph).ok().map(|m| m.multiply_adds()),
             perplexity: None,
@@ -103,18 +102,4 @@ impl fmt::Display for Trail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.records.iter().try_for_each(|r| writeln!(f, "{r}"))
     }
-}
-
-/// The bytes of all tensors as they are in memory; what weights share counts once.
-fn bytes(graph: &Graph) -> usize {
-    fn count(map: &LinearMap, seen: &mut BTreeSet<*const LinearMap>) -> usize {
-        let own: usize = map.tensors().iter().map(|(_, t)| t.len() * t.dtype().size()).sum();
-        let children = map.children();
-        own + children
-            .iter()
-            .map(|(_, c)| if seen.insert(Arc::as_ptr(c)) { count(c, seen) } else { 0 })
-            .sum::<usize>()
-    }
-    let mut seen = BTreeSet::new();
-    graph.weights().map(|(_, w)| count(&w.map, &mut seen)).sum()
 }

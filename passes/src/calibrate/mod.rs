@@ -1,0 +1,363 @@
+//! Calibration: what a model's own layers are given when it reads text.
+//!
+//! ```text
+//!   text ──▶ the model, layer by layer ──▶ Statistics ──▶ file
+//!                                            │
+//!       per group of maps with one input:    ├─ H = sum x x^T, sum x, count     (an lstm's x is the stacked [x_t; h_(t-1)])
+//!       per embedding:                       ├─ how often each word was looked up
+//!       for the output layer:                └─ how often each word came next; p_i = E[softmax_i (1 - softmax_i)]
+//! ```
+//!
+//! [`Statistics`] are collected once, on the model before its first lossy pass, and belong to that model by the names and shapes of its
+//! weights: what compresses a weight without changing its shape keeps them valid. Passes get them from a [`Calibration`], which
+//! reads them from a file or collects them when they are first needed, and, where it has the text, can collect them anew on a changed model, so that
+//! later layers are fitted to what compressed earlier ones give them.
+
+mod collect;
+mod file;
+
+pub use file::FileError;
+
+use lstmc_frontend::interpret::InterpretError;
+use lstmc_frontend::ir::{Graph, LanguageModel, Layer, WeightId};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Told how many tokens were read, and of how many.
+pub type Progress<'p> = dyn FnMut(usize, usize) + 'p;
+
+/// What the layers of a model are given when it reads a text.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Statistics {
+    tokens: usize,
+    inputs: Vec<Inputs>,
+    lookups: Vec<Lookups>,
+    predictions: Option<Predictions>,
+}
+
+/// The inputs of the maps that multiply one vector: a `linear`'s map, or the two of an `lstm`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Inputs {
+    readers: Vec<Reader>,
+    width: usize,
+    sum: Vec<f64>,  // sum of x, [width]
+    gram: Vec<f64>, // sum of x x^T, [width, width]
+    count: u64,
+}
+
+/// A map, and the part of the input vector that it multiplies.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Reader {
+    /// The weight's name.
+    pub weight: String,
+    /// The elements of the vector that meet its columns.
+    pub columns: Range<usize>,
+}
+
+/// How often an embedding looked up each of its rows.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Lookups {
+    table: String,
+    counts: Vec<f64>, // [vocabulary]
+}
+
+/// What the model predicted.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Predictions {
+    /// How often each word came next, `[vocabulary]`.
+    pub targets: Vec<f64>,
+    /// `E[softmax_i (1 - softmax_i)]` of each word, `[vocabulary]`: the diagonal of the loss's second derivative in the logits.
+    pub curvature: Vec<f64>,
+}
+
+impl Inputs {
+    /// The maps that multiply the vector.
+    pub fn readers(&self) -> &[Reader] {
+        &self.readers
+    }
+
+    /// Elements of the vector.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// `sum of x x^T`, `[width, width]`, row-major, symmetric; not divided by the count.
+    pub fn gram(&self) -> &[f64] {
+        &self.gram
+    }
+
+    /// `E[x]`, `[width]`.
+    pub fn mean(&self) -> Vec<f64> {
+        self.sum.iter().map(|s| s / self.count()).collect()
+    }
+
+    /// Vectors seen, at least 1.
+    pub fn count(&self) -> f64 {
+        self.count.max(1) as f64
+    }
+
+    /// The part of [`Inputs::gram`] that belongs to these elements, `[n, n]`.
+    pub fn gram_of(&self, columns: Range<usize>) -> Vec<f64> {
+        let row = |i: usize| &self.gram[i * self.width + columns.start..i * self.width + columns.end];
+        columns.clone().flat_map(|i| row(i).iter().copied()).collect()
+    }
+}
+
+impl Lookups {
+    /// The embedding's table.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// How often each row was looked up, `[vocabulary]`.
+    pub fn counts(&self) -> &[f64] {
+        &self.counts
+    }
+}
+
+/// Why there are no statistics.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibrationError {
+    /// Too little text.
+    #[error("calibration needs at least two tokens of text, found {found}")]
+    TooFewTokens {
+        /// Tokens.
+        found: usize,
+    },
+    /// Statistics of another model.
+    #[error(
+        "the calibration statistics are of another model: {what}: expected {expected}, found {found}; collect them again with `lstmc calibrate`"
+    )]
+    Mismatch {
+        /// The weight or property.
+        what: String,
+        /// What this model has.
+        expected: String,
+        /// What the statistics have.
+        found: String,
+    },
+    /// Statistics from a file cannot be collected again on a changed model.
+    #[error(
+        "the statistics were read from a file, and collecting them on the changed model needs the text; give it with --calibrate TEXT"
+    )]
+    NoText,
+    /// A number that is NaN or infinite.
+    #[error("the model computes NaN or infinity on the calibration text: {what}")]
+    NotFinite {
+        /// Where.
+        what: String,
+    },
+    /// The model cannot be run.
+    #[error(transparent)]
+    Interpret(#[from] InterpretError),
+}
+
+impl Statistics {
+    /// Reads `tokens` with the model and collects everything. One stream from a zero state, every token but the last being read.
+    pub fn collect(
+        graph: &Graph,
+        tokens: &[u32],
+        progress: &mut Progress<'_>,
+    ) -> Result<Statistics, CalibrationError> {
+        collect::collect(graph, tokens, true, progress)
+    }
+
+    /// As [`Statistics::collect`], without the predictions, which cost as much as all else.
+    pub fn collect_inputs(
+        graph: &Graph,
+        tokens: &[u32],
+        progress: &mut Progress<'_>,
+    ) -> Result<Statistics, CalibrationError> {
+        collect::collect(graph, tokens, false, progress)
+    }
+
+    /// Tokens read.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// The inputs of every group of maps, in the model's order.
+    pub fn inputs(&self) -> &[Inputs] {
+        &self.inputs
+    }
+
+    /// The inputs of the maps that include the weight of this name, and the part that the weight multiplies.
+    pub fn inputs_of(&self, weight: &str) -> Option<(&Inputs, Range<usize>)> {
+        self.inputs.iter().find_map(|i| {
+            let reader = i.readers.iter().find(|r| r.weight == weight)?;
+            Some((i, reader.columns.clone()))
+        })
+    }
+
+    /// How often the rows of this embedding were looked up.
+    pub fn lookups_of(&self, table: &str) -> Option<&Lookups> {
+        self.lookups.iter().find(|l| l.table == table)
+    }
+
+    /// What the model predicted, if it was collected.
+    pub fn predictions(&self) -> Option<&Predictions> {
+        self.predictions.as_ref()
+    }
+
+    /// Refuses a model whose weights have other names or shapes.
+    pub fn check(&self, graph: &Graph) -> Result<(), CalibrationError> {
+        let expected = Shape::of(graph)?;
+        let found = Shape {
+            inputs: self.inputs.iter().map(|i| (i.width, i.readers.clone())).collect(),
+            lookups: self.lookups.iter().map(|l| (l.table.clone(), l.counts.len())).collect(),
+            vocabulary: self.predictions.as_ref().map_or(expected.vocabulary, |p| p.targets.len()),
+        };
+        expected.compare(&found)
+    }
+}
+
+/// What ties statistics to a model.
+struct Shape {
+    inputs: Vec<(usize, Vec<Reader>)>,
+    lookups: Vec<(String, usize)>,
+    vocabulary: usize,
+}
+
+impl Shape {
+    fn of(graph: &Graph) -> Result<Shape, CalibrationError> {
+        let model = LanguageModel::of(graph).map_err(|e| InterpretError::Form {
+            graph: graph.name.clone(),
+            expected: format!("{}: {}", e.at, e.expected),
+            found: e.found,
+        })?;
+        let mut shape = Shape { inputs: vec![], lookups: vec![], vocabulary: model.vocabulary() };
+        for layer in model.layers() {
+            let (width, readers) = match layer {
+                Layer::Embedding(e) => {
+                    let rows = graph.weight(e.table).map.shape()[0];
+                    shape.lookups.push((graph.weight(e.table).name.clone(), rows));
+                    continue;
+                }
+                Layer::Lstm(l) => {
+                    let width = l.features + l.hidden;
+                    (
+                        width,
+                        vec![
+                            reader(graph, l.input, 0..l.features),
+                            reader(graph, l.recurrent, l.features..width),
+                        ],
+                    )
+                }
+                Layer::Linear(l) => (l.inputs, vec![reader(graph, l.weight, 0..l.inputs)]),
+                Layer::Elementwise { .. } => continue,
+            };
+            if !shape.inputs.iter().any(|(_, r)| *r == readers) {
+                shape.inputs.push((width, readers));
+            }
+        }
+        Ok(shape)
+    }
+
+    fn compare(&self, found: &Shape) -> Result<(), CalibrationError> {
+        let mismatch = |what: &str, expected: String, found: String| {
+            Err(CalibrationError::Mismatch { what: what.into(), expected, found })
+        };
+        let maps = |s: &Shape| {
+            let readers = s.inputs.iter().flat_map(|(_, r)| r);
+            let maps = readers.map(|r| format!("@{} of {} columns", r.weight, r.columns.len()));
+            maps.collect::<Vec<_>>().join(", ")
+        };
+        if self.inputs != found.inputs {
+            return mismatch("maps", maps(self), maps(found));
+        }
+        if self.lookups != found.lookups {
+            let tables = |s: &Shape| {
+                let tables = s.lookups.iter().map(|(name, rows)| format!("@{name} of {rows} rows"));
+                tables.collect::<Vec<_>>().join(", ")
+            };
+            return mismatch("embeddings", tables(self), tables(found));
+        }
+        if self.vocabulary != found.vocabulary {
+            let words = |s: &Shape| format!("{} words", s.vocabulary);
+            return mismatch("vocabulary", words(self), words(found));
+        }
+        Ok(())
+    }
+}
+
+fn reader(graph: &Graph, weight: WeightId, columns: Range<usize>) -> Reader {
+    Reader { weight: graph.weight(weight).name.clone(), columns }
+}
+
+/// Where passes get statistics from.
+#[derive(Default)]
+pub struct Calibration<'p> {
+    tokens: Option<Vec<u32>>,
+    reference: Option<Graph>,
+    statistics: Option<Arc<Statistics>>,
+    progress: Option<Box<Progress<'p>>>,
+}
+
+impl fmt::Debug for Calibration<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens = self.tokens.as_ref().map(Vec::len);
+        f.debug_struct("Calibration")
+            .field("tokens", &tokens)
+            .field("collected", &self.statistics.is_some())
+            .finish()
+    }
+}
+
+impl<'p> Calibration<'p> {
+    /// Statistics of this text, collected when they are first asked for.
+    pub fn of_text(tokens: Vec<u32>) -> Calibration<'p> {
+        Calibration { tokens: Some(tokens), ..Calibration::default() }
+    }
+
+    /// Statistics that were collected before.
+    pub fn of_statistics(statistics: Statistics) -> Calibration<'p> {
+        Calibration { statistics: Some(Arc::new(statistics)), ..Calibration::default() }
+    }
+
+    /// Tells `progress` what is read.
+    pub fn with_progress(self, progress: impl FnMut(usize, usize) + 'p) -> Calibration<'p> {
+        Calibration { progress: Some(Box::new(progress)), ..self }
+    }
+
+    /// Says which model the statistics are of: the driver gives the graph before the first lossy pass. Later calls do nothing.
+    pub fn refer_to(&mut self, graph: &Graph) {
+        if self.statistics.is_none() && self.reference.is_none() {
+            self.reference = Some(graph.clone());
+        }
+    }
+
+    /// The statistics of the model before the first lossy pass, of which `graph` is what has become.
+    pub fn statistics(&mut self, graph: &Graph) -> Result<Arc<Statistics>, CalibrationError> {
+        let statistics = match &self.statistics {
+            Some(statistics) => statistics.clone(),
+            None => {
+                let reference = self.reference.take();
+                let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
+                let mut ignore = |_: usize, _: usize| {};
+                let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
+                let collected = Statistics::collect(reference.as_ref().unwrap_or(graph), tokens, progress)?;
+                self.statistics.insert(Arc::new(collected)).clone()
+            }
+        };
+        statistics.check(graph)?;
+        Ok(statistics)
+    }
+
+    /// Whether [`Calibration::inputs`] can collect on a changed model.
+    pub fn has_text(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Statistics of `graph` as it is now, without predictions. Needs the text.
+    pub fn inputs(&mut self, graph: &Graph) -> Result<Statistics, CalibrationError> {
+        let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
+        let mut ignore = |_: usize, _: usize| {};
+        let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
+        Statistics::collect_inputs(graph, tokens, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use super::*;
+use lstmc_frontend::interpret::{self, Observation, Observer};
+use lstmc_frontend::ir::NodeId;
+use lstmc_frontend::ir::arbitrary::{SplitMix64, language_model};
+
+fn tokens(n: usize, vocabulary: usize) -> Vec<u32> {
+    let mut rng = SplitMix64::new(3);
+    (0..n).map(|_| rng.below(vocabulary) as u32).collect()
+}
+
+fn collected(graph: &Graph, n: usize) -> Statistics {
+    Statistics::collect(graph, &tokens(n, 20), &mut |_, _| {}).unwrap()
+}
+
+/// The sums by the book, in f64, one step after another.
+#[derive(Default)]
+struct Plain {
+    curvature: Vec<f64>,
+    chunk: Vec<(Vec<f64>, usize)>,
+}
+
+impl Observer<f64> for Plain {
+    fn observe(&mut self, _: NodeId, observation: Observation<'_, f64>) {
+        match observation {
+            Observation::Lstm { width, rows, .. } | Observation::Linear { width, rows, .. } => {
+                self.chunk.push((rows.to_vec(), width));
+            }
+            Observation::Predictions { vocabulary, log_probabilities, .. } => {
+                self.curvature.resize(vocabulary, 0.0);
+                for (k, l) in log_probabilities.iter().enumerate() {
+                    let p = l.exp();
+                    self.curvature[k % vocabulary] += p * (1.0 - p);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn wants_predictions(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn sums_are_those_of_the_book() {
+    let graph = language_model(5, 2, 20, 1);
+    let n = 300;
+    let found = collected(&graph, n);
+    let model = interpret::LanguageModel::<f64>::new(&graph).unwrap().with_chunk(n);
+    let mut plain = Plain::default();
+    model.run_with(&tokens(n, 20), &mut plain).unwrap();
+    assert_eq!(found.inputs().len(), plain.chunk.len());
+    assert_eq!(found.tokens(), n - 1);
+    for (inputs, (rows, width)) in found.inputs().iter().zip(&plain.chunk) {
+        assert_eq!((inputs.width(), inputs.count()), (*width, (n - 1) as f64));
+        for i in 0..*width {
+            for j in 0..*width {
+                let expected: f64 = rows.chunks(*width).map(|r| r[i] * r[j]).sum();
+                let close = (inputs.gram()[i * width + j] - expected).abs() < 1e-4 * (1.0 + expected.abs());
+                assert!(close, "{i} {j}: {} {expected}", inputs.gram()[i * width + j]);
+            }
+            let mean = rows.chunks(*width).map(|r| r[i]).sum::<f64>() / (n - 1) as f64;
+            assert!((inputs.mean()[i] - mean).abs() < 1e-5);
+        }
+    }
+    let predictions = found.predictions().unwrap();
+    for (found, sum) in predictions.curvature.iter().zip(&plain.curvature) {
+        assert!((found - sum / (n - 1) as f64).abs() < 1e-5);
+    }
+    assert_eq!(predictions.targets.iter().sum::<f64>(), (n - 1) as f64);
+    let lookups = found.lookups_of("embedding").unwrap();
+    assert_eq!(lookups.counts().iter().sum::<f64>(), (n - 1) as f64);
+}
+
+#[test]
+fn an_lstm_has_one_stacked_input() {
+    let found = collected(&language_model(5, 2, 20, 1), 50);
+    let (inputs, columns) = found.inputs_of("lstm1.recurrent").unwrap();
+    assert_eq!((inputs.width(), columns.clone()), (10, 5..10));
+    let names: Vec<&str> = inputs.readers().iter().map(|r| r.weight.as_str()).collect();
+    assert_eq!(names, ["lstm1.input", "lstm1.recurrent"]);
+    assert_eq!(inputs.gram_of(columns)[1], inputs.gram()[5 * 10 + 6]);
+    assert!(found.inputs_of("embedding").is_none());
+}
+
+#[test]
+fn files_give_back_what_was_written() {
+    let found = collected(&language_model(5, 2, 20, 1), 50);
+    let bytes = found.to_bytes();
+    assert!(Statistics::is_file(&bytes) && !Statistics::is_file(b"the company said that"));
+    assert_eq!(Statistics::from_bytes(&bytes).unwrap(), found);
+}
+
+#[test]
+fn any_damage_is_an_error() {
+    let found = collected(&language_model(3, 1, 20, 1), 20);
+    let bytes = found.to_bytes();
+    for cut in 0..bytes.len() {
+        assert!(Statistics::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+    let mut nan = bytes.clone();
+    let end = nan.len();
+    nan[end - 8..].copy_from_slice(&f64::NAN.to_le_bytes());
+    assert!(Statistics::from_bytes(&nan).is_err());
+    // Damage anywhere in the header is an error or harmless, but never a panic.
+    for k in 0..600.min(bytes.len()) {
+        for bit in [1, 4, 64] {
+            let mut damaged = bytes.clone();
+            damaged[k] ^= bit;
+            let _ = Statistics::from_bytes(&damaged);
+        }
+    }
+}
+
+#[test]
+fn statistics_belong_to_a_model() {
+    let found = collected(&language_model(5, 2, 20, 1), 50);
+    found.check(&language_model(5, 2, 20, 7)).unwrap();
+    let errors: Vec<String> =
+        [language_model(5, 1, 20, 1), language_model(6, 2, 20, 1), language_model(5, 2, 21, 1)]
+            .iter()
+            .map(|g| found.check(g).unwrap_err().to_string())
+            .collect();
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn statistics_are_of_the_model_that_was_referred_to() {
+    let (first, second) = (language_model(5, 1, 20, 1), language_model(5, 1, 20, 2));
+    let mut calibration = Calibration::of_text(tokens(50, 20));
+    calibration.refer_to(&first);
+    calibration.refer_to(&second);
+    assert_eq!(*calibration.statistics(&second).unwrap(), collected(&first, 50));
+    let again = calibration.inputs(&second).unwrap();
+    assert_eq!(again.inputs(), collected(&second, 50).inputs());
+    let mut from_file = Calibration::of_statistics(collected(&first, 50));
+    assert_eq!(from_file.inputs(&first), Err(CalibrationError::NoText));
+    assert_eq!(
+        Statistics::collect(&first, &[1], &mut |_, _| {}),
+        Err(CalibrationError::TooFewTokens { found: 1 })
+    );
+}
