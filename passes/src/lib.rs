@@ -18,6 +18,7 @@ pub mod calibrate;
 pub mod canonicalize;
 mod decode;
 pub mod gate;
+mod low_rank;
 pub mod manager;
 pub mod options;
 mod pass;
@@ -26,6 +27,7 @@ pub mod registry;
 pub mod solve;
 mod target;
 pub mod trail;
+mod weighting;
 
 pub use calibrate::{Calibration, CalibrationError, Statistics};
 pub use gate::{Budget, Evaluate};

@@ -2,10 +2,10 @@
 
 use crate::options::{OptionInfo, Options};
 use crate::pass::{Pass, PassError};
-use crate::{canonicalize, decode};
+use crate::{canonicalize, decode, low_rank};
 
 /// Every pass, in the order in which they are usually run.
-pub static PASSES: &[PassInfo] = &[canonicalize::INFO, decode::INFO];
+pub static PASSES: &[PassInfo] = &[canonicalize::INFO, low_rank::INFO, decode::INFO];
 
 /// A pass's line in the table.
 #[derive(Debug)]
