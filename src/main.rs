@@ -28,7 +28,8 @@ struct Cli {
 enum Command {
     Demo(commands::demo::Args),
     Inspect(commands::inspect::Args),
-    Compile(commands::compile::Args),
+    Compile(Box<commands::compile::Args>),
+    Calibrate(commands::calibrate::Args),
     Eval(commands::eval::Args),
     Suggest(commands::suggest::Args),
     Generate(commands::generate::Args),
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Compile(args) => commands::compile::run(&args),
+        Command::Calibrate(args) => commands::calibrate::run(&args),
         Command::Eval(args) => commands::eval::run(&args),
         Command::Suggest(args) => commands::suggest::run(&args),
         Command::Generate(args) => commands::generate::run(&args),

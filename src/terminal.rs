@@ -3,6 +3,7 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// A mistake in how the program was called: exit code 2.
@@ -48,6 +49,59 @@ pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
     bar.set_message(what.to_string());
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
+}
+
+/// A bar that appears when there is something to show, and goes when all is done; it may come back.
+pub(crate) struct Bar {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl Bar {
+    /// A bar with this message.
+    pub(crate) fn new(what: &'static str) -> Bar {
+        Bar { what, bar: None }
+    }
+
+    /// Shows that `done` of `total` are done.
+    pub(crate) fn show(&mut self, done: usize, total: usize) {
+        let bar = self.bar.get_or_insert_with(|| progress(total, self.what));
+        bar.set_position(done as u64);
+        if done >= total
+            && let Some(bar) = self.bar.take()
+        {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Whether a file is being written, and whether an interrupt waits for its end.
+static WRITING: AtomicU8 = AtomicU8::new(IDLE);
+const IDLE: u8 = 0;
+const BUSY: u8 = 1;
+const ASKED: u8 = 2;
+
+/// What shells expect of a program that an interrupt ended: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
+
+/// From here on an interrupt ends the program at once, but never inside of [`uninterrupted`], where a temporary file would stay behind.
+pub(crate) fn finish_writing_on_interrupt() -> anyhow::Result<()> {
+    let handler = || {
+        if WRITING.compare_exchange(BUSY, ASKED, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            std::process::exit(INTERRUPTED);
+        }
+    };
+    Ok(ctrlc::set_handler(handler)?)
+}
+
+/// Runs `write` to its end, and then heeds an interrupt that came meanwhile.
+pub(crate) fn uninterrupted<T>(write: impl FnOnce() -> T) -> T {
+    WRITING.store(BUSY, Ordering::SeqCst);
+    let result = write();
+    if WRITING.swap(IDLE, Ordering::SeqCst) == ASKED {
+        std::process::exit(INTERRUPTED);
+    }
+    result
 }
 
 /// Bytes for people: powers of ten, as disks are sold.

@@ -1,6 +1,7 @@
 //! The gate: perplexity against a budget after each lossy pass.
 
 use lstmc_frontend::ir::Graph;
+use serde::Serialize;
 
 /// Measures models. The command line implements it with compiled kernels, tests with the interpreter.
 pub trait Evaluate {
@@ -9,7 +10,7 @@ pub trait Evaluate {
 }
 
 /// What perplexity a model may have.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Budget {
     /// At most this.
     pub max_perplexity: Option<f64>,

@@ -2,10 +2,10 @@
 
 use crate::options::{OptionInfo, Options};
 use crate::pass::{Pass, PassError};
-use crate::{canonicalize, decode, low_rank};
+use crate::{canonicalize, decode, low_rank, quantize};
 
 /// Every pass, in the order in which they are usually run.
-pub static PASSES: &[PassInfo] = &[canonicalize::INFO, low_rank::INFO, decode::INFO];
+pub static PASSES: &[PassInfo] = &[canonicalize::INFO, low_rank::INFO, decode::INFO, quantize::INFO];
 
 /// A pass's line in the table.
 #[derive(Debug)]

@@ -81,6 +81,21 @@ pub struct Trail {
     pub records: Vec<Record>,
 }
 
+impl Trail {
+    /// The model before the first pass. Its perplexity is the first that was measured: passes before it are lossless.
+    pub fn before(&self) -> Option<Measure> {
+        let first = self.records.first()?.before;
+        let perplexity = self.records.iter().find_map(|r| r.before.perplexity);
+        Some(Measure { perplexity, ..first })
+    }
+
+    /// The model after the last pass, rejected ones left out.
+    pub fn after(&self) -> Option<Measure> {
+        let last = self.records.last()?;
+        Some(if matches!(last.verdict, Verdict::Applied) { last.after } else { last.before })
+    }
+}
+
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.invocation, self.verdict)?;

@@ -1,12 +1,16 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
+mod table;
+mod texts;
+
 use super::ModelArgs;
-use crate::terminal::{Usage, bytes, thousands};
+use super::eval::EngineName;
+use crate::terminal::{self, Usage, bytes, thousands};
 use lstmc::backend::isa::{self, OptLevel};
 use lstmc::backend::{Stage, listing};
 use lstmc::frontend::ir::{Graph, print};
-use lstmc::passes::{Pipeline, Record, Settings, run as run_passes};
-use lstmc::{Format, Source};
+use lstmc::passes::{Budget, Context, Pipeline, Record, Report, Settings, run as run_passes};
+use lstmc::{Format, Scorer, Source};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,6 +20,8 @@ use std::str::FromStr;
 /// Passes are given as text or as a recipe file; an ONNX model is canonicalised first in any case.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  lstmc compile model.onnx --vocab vocab.txt -o model.lstmc\n  \
+                        lstmc compile model.onnx --vocab vocab.txt --calibrate train.txt --validate valid.txt --max-increase 2% \\\n    \
+                        --passes \"quantize(bits=4, group=32)\" -o model.lstmc\n  \
                         lstmc compile model.onnx --print-ir after-all\n  lstmc compile model.onnx --print asm")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -29,6 +35,30 @@ pub(crate) struct Args {
     /// The passes, as a TOML recipe
     #[arg(long, value_name = "FILE.toml")]
     recipe: Option<PathBuf>,
+    /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
+    #[arg(long, value_name = "TEXT|STATS", help_heading = "Measuring")]
+    calibrate: Option<PathBuf>,
+    /// Text on which perplexity is measured before and after each lossy pass
+    #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
+    validate: Option<PathBuf>,
+    /// Reject passes that raise perplexity by more than this over the model before the first: 2% or 0.02
+    #[arg(long, value_name = "FRACTION", value_parser = fraction, requires = "validate", help_heading = "Measuring")]
+    max_increase: Option<f64>,
+    /// Reject passes that raise perplexity over this
+    #[arg(long, value_name = "X", value_parser = perplexity, requires = "validate", help_heading = "Measuring")]
+    max_perplexity: Option<f64>,
+    /// Stop at the first pass that is rejected, and write nothing
+    #[arg(long, requires = "validate", help_heading = "Measuring")]
+    strict: bool,
+    /// Write the report as JSON; it is in the compiled model as well
+    #[arg(long, value_name = "FILE.json", help_heading = "Measuring")]
+    report: Option<PathBuf>,
+    /// What measures: generated code, or the interpreter
+    #[arg(long, value_enum, default_value_t = EngineName::Jit, help_heading = "Measuring")]
+    engine: EngineName,
+    /// Threads of measuring; 0 means all cores
+    #[arg(long, default_value_t = 0, help_heading = "Measuring")]
+    threads: usize,
     /// Print the graph after passes: after-all, or after=PASS
     #[arg(long, value_name = "WHEN")]
     print_ir: Option<PrintIr>,
@@ -125,7 +155,25 @@ fn canonical_first(mut pipeline: Pipeline, source: &Source) -> anyhow::Result<Pi
     Ok(pipeline)
 }
 
+/// A part of one: `2%` or `0.02`.
+fn fraction(text: &str) -> Result<f64, String> {
+    let value = match text.strip_suffix('%') {
+        Some(percent) => percent.trim_end().parse::<f64>().map(|p| p / 100.0),
+        None => text.parse(),
+    };
+    value.ok().filter(|v| v.is_finite() && *v >= 0.0).ok_or("expected a number such as 2% or 0.02".into())
+}
+
+/// A perplexity.
+fn perplexity(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|v: &f64| v.is_finite() && *v >= 1.0)
+        .ok_or("expected a number of at least 1".into())
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    terminal::finish_writing_on_interrupt()?;
     let pipeline = pipeline(args.passes.as_deref(), args.recipe.as_deref())?;
     let mut source = Source::read(&args.model.model)?.with_vocabulary(args.model.vocab.as_deref())?;
     let pipeline = canonical_first(pipeline, &source)?;
@@ -136,10 +184,37 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         source.graph.name.clone_from(name);
     }
     let mut observer = PrintIr::observer(args.print_ir.as_ref());
-    let settings =
-        Settings { stop_after: args.stop_after, observer: Some(&mut observer), ..Settings::default() };
+    let validation = args.validate.as_deref().map(|path| texts::validation(path, &source)).transpose()?;
+    let calibration = args.calibrate.as_deref().map(|path| texts::calibration(path, &source)).transpose()?;
+    let budget =
+        Budget { max_perplexity: args.max_perplexity, max_increase: args.max_increase, strict: args.strict };
+    let mut scorer = validation.as_ref().map(|text| {
+        let mut bar = terminal::Bar::new("measuring perplexity");
+        let total = text.tokens.len() - 1;
+        Scorer::new(args.engine.into(), args.threads, &text.tokens, move |n| bar.show(n, total))
+    });
+    let calibration_info = calibration.as_ref().map(|c| c.info.clone());
+    let context = Context {
+        evaluator: scorer.as_mut().map(|s| s as _),
+        calibration: calibration.map(|c| {
+            let mut bar = terminal::Bar::new("collecting statistics");
+            c.calibration.with_progress(move |n, total| bar.show(n, total))
+        }),
+    };
+    let settings = Settings { context, budget, stop_after: args.stop_after, observer: Some(&mut observer) };
     let run = run_passes(&pipeline, std::mem::take(&mut source.graph), settings)?;
-    let report = serde_json::to_string(&run.trail)?;
+    let report = Report {
+        calibration: calibration_info,
+        validation: validation.as_ref().map(|v| v.info.clone()),
+        ..Report::new(run.graph.name.clone(), &run.trail, budget)
+    };
+    if let Some(path) = &args.report {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, json)
+            .map_err(|e| anyhow::anyhow!("{}: cannot be written: {e}", path.display()))?;
+    }
+    let table = table::table(&report);
+    let report = serde_json::to_string(&report)?;
     let recipe = if source.recipe.is_empty() {
         pipeline.to_string()
     } else {
@@ -159,9 +234,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.stop_after.is_none() {
         source.clone().canonical()?;
     }
-    let size = source.write(output)?;
+    let size = terminal::uninterrupted(|| source.write(output))?;
     let mut err = std::io::stderr();
-    write!(err, "{}", run.trail)?;
+    write!(err, "{table}")?;
     writeln!(err, "{}: {} bytes ({})", output.display(), thousands(size as usize), bytes(size as usize))?;
     if source.vocabulary.is_none() {
         writeln!(err, "note: no vocabulary inside; give one with --vocab FILE to make the file stand alone")?;

@@ -19,7 +19,7 @@
 //!
 //! Everything is deterministic: rows are solved in parallel but never summed in an order that depends on threads.
 
-mod factor;
+pub(crate) mod factor;
 mod hessian;
 pub mod low_rank;
 pub mod prune;

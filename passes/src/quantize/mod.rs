@@ -1,0 +1,369 @@
+//! `quantize`: weights to codes of 8, 4, 3 or 2 bits.
+//!
+//! *Lossy.* `w[i][j] ~ scale[i][g] * (code[i][j] - zero[i][g])`, a scale per row or per group of consecutive inputs. Works on every matrix, in whatever
+//! representation it is:
+//!
+//! | representation | what is quantized |
+//! |---|---|
+//! | dense | the matrix |
+//! | sparse | the weights that the mask keeps; the mask stays |
+//! | low-rank | both factors, the right one first: the left one is refitted to what the quantized right one gives it; shared factors stay shared |
+//! | tensor-train | each core, by itself |
+//! | quantized | nothing: an error. `decode` it first |
+//!
+//! What is minimised, by layer, is the mean squared error of its outputs on calibration text, `E |W x - V x|^2`. For an LSTM, `W x` is the sum of both its
+//! products, so an error of the recurrent map can make up for one of the input map. An embedding's rows are judged by what the maps that read them
+//! make of their errors, which needs no text. See [`crate::solve::quantize`] for the algorithms: GPTQ (Frantar et al. 2023), scales searched
+//! with feedback, then coordinate descent.
+//!
+//! | option | what | default |
+//! |---|---|---|
+//! | `target` | the weights, by name | `*` |
+//! | `bits` | 8, 4, 3 or 2 | required |
+//! | `group` | inputs per scale; a row has one scale otherwise | none |
+//! | `method` | `gptq`: error feedback, needs calibration text; `nearest`: data-free | `nearest` for 8 bits, else `gptq` |
+//! | `asymmetric` | a zero point per scale | `false` |
+//! | `act-order` | round columns of large inputs first, inside of each group | `false` |
+//! | `scales` | `f16` or `f32` | `f16` |
+//! | `sequential` | collect statistics anew after each layer, on the model as it then is; needs the text | `false` |
+//! | `bias-correction` | move biases so that mean outputs stay | `true` with `gptq` |
+//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
+//! | `sweeps` | rounds of descent | `8` |
+//! | `biases` | `f16` or `f32`: what biases of the target are stored as | `f16` |
+
+mod sum;
+
+use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::registry::PassInfo;
+use crate::sites::{Moment, Site, SiteKind, dense, dense_map, describe, reader_hessian, sites};
+use crate::solve::quantize::{QuantizeOptions, Rounding, ScaleSearch};
+use crate::solve::{Hessian, row_errors};
+use crate::target::Target;
+use half::f16;
+use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use lstmc_frontend::tensor::{DType, Tensor};
+use std::sync::Arc;
+use sum::Quantizer;
+
+/// The pass table's line.
+pub(crate) const INFO: PassInfo = PassInfo {
+    name: "quantize",
+    summary: "store weights as codes of 8, 4, 3 or 2 bits with scales",
+    options: &[
+        OptionInfo {
+            name: "target",
+            kind: Kind::Target,
+            presence: Presence::Default("*"),
+            doc: "the weights, by name",
+        },
+        OptionInfo {
+            name: "bits",
+            kind: Kind::Integer { min: 2, max: 8 },
+            presence: Presence::Required,
+            doc: "bits per code: 8, 4, 3 or 2",
+        },
+        OptionInfo {
+            name: "group",
+            kind: Kind::Integer { min: 1, max: i64::MAX },
+            presence: Presence::Optional,
+            doc: "consecutive inputs per scale; one scale per row otherwise",
+        },
+        OptionInfo {
+            name: "method",
+            kind: Kind::Word(&["gptq", "nearest"]),
+            presence: Presence::Optional,
+            doc: "error feedback on calibration text, or data-free rounding, the default for 8 bits",
+        },
+        OptionInfo {
+            name: "asymmetric",
+            kind: Kind::Flag,
+            presence: Presence::Default("false"),
+            doc: "a zero point per scale",
+        },
+        OptionInfo {
+            name: "act-order",
+            kind: Kind::Flag,
+            presence: Presence::Default("false"),
+            doc: "round columns of large inputs first, inside of each group",
+        },
+        OptionInfo {
+            name: "scales",
+            kind: Kind::Word(&["f16", "f32"]),
+            presence: Presence::Default("f16"),
+            doc: "what scales are stored as",
+        },
+        OptionInfo {
+            name: "sequential",
+            kind: Kind::Flag,
+            presence: Presence::Default("false"),
+            doc: "collect statistics anew after each layer, on the model as it then is",
+        },
+        OptionInfo {
+            name: "bias-correction",
+            kind: Kind::Flag,
+            presence: Presence::Optional,
+            doc: "move biases so that mean outputs stay; the default with gptq",
+        },
+        OptionInfo {
+            name: "damping",
+            kind: Kind::Number { min: 0.0, max: 10.0 },
+            presence: Presence::Default("0.01"),
+            doc: "added to the diagonal of the inputs' second moment, relative to its mean",
+        },
+        OptionInfo {
+            name: "sweeps",
+            kind: Kind::Integer { min: 0, max: 1000 },
+            presence: Presence::Default("8"),
+            doc: "rounds of descent on codes and scales",
+        },
+        OptionInfo {
+            name: "biases",
+            kind: Kind::Word(&["f16", "f32"]),
+            presence: Presence::Default("f16"),
+            doc: "what biases of the target are stored as",
+        },
+    ],
+    lossy: true,
+    needs_calibration: |options| is_gptq(options),
+    make: |options| Ok(Box::new(Quantize::new(options)?)),
+};
+
+/// 8 bits lose nothing that calibration could win back.
+fn is_gptq(options: &Options) -> bool {
+    match options.word("method") {
+        Some(method) => method == "gptq",
+        None => options.size("bits") != Some(8),
+    }
+}
+
+struct Quantize {
+    target: Target,
+    gptq: bool,
+    sequential: bool,
+    bias_correction: bool,
+    damping: f64,
+    f16_biases: bool,
+    solver: QuantizeOptions,
+}
+
+impl Quantize {
+    fn new(options: &Options) -> Result<Quantize, PassError> {
+        let gptq = is_gptq(options);
+        let bits = options.size("bits").unwrap_or(8) as u8;
+        if ![2, 3, 4, 8].contains(&bits) {
+            return Err(PassError::Options(format!("bits={bits}: expected 8, 4, 3 or 2")));
+        }
+        if !gptq {
+            for name in ["act-order", "sequential", "bias-correction"] {
+                if options.flag(name) {
+                    return Err(PassError::Options(format!(
+                        "{name}=true has no effect with method=nearest, which uses no calibration text; say method=gptq"
+                    )));
+                }
+            }
+        }
+        let asymmetric = options.flag("asymmetric");
+        let solver = QuantizeOptions {
+            bits,
+            group: options.size("group"),
+            rounding: match (gptq, options.flag("act-order")) {
+                (false, _) => Rounding::Nearest,
+                (true, false) => Rounding::Feedback,
+                (true, true) => Rounding::FeedbackByActivation,
+            },
+            search: if gptq { ScaleSearch::Feedback } else { ScaleSearch::Plain },
+            f16_scales: options.word("scales") != Some("f32"),
+            // The one code more on the negative side is worth a sign only where codes are few.
+            signed_scales: bits < 8,
+            // With 8 bits, clipping even a little costs more than a finer step gives.
+            min_shrink: if bits == 8 { 0.9 } else { 0.4 },
+            asymmetric,
+            sweeps: options.size("sweeps").unwrap_or(8),
+            ..QuantizeOptions::default()
+        };
+        Ok(Quantize {
+            target: options.target("target").unwrap_or(Target::new("*")),
+            gptq,
+            sequential: options.flag("sequential"),
+            bias_correction: options.get("bias-correction").map_or(gptq, |_| options.flag("bias-correction")),
+            damping: options.number("damping").unwrap_or(Hessian::DAMPING),
+            f16_biases: options.word("biases") != Some("f32"),
+            solver,
+        })
+    }
+
+    /// The second moment that errors of the chosen maps of a site are judged by, and the means where the bias is to follow.
+    fn moment(
+        &self,
+        graph: &Graph,
+        site: &Site,
+        chosen: &[usize],
+        corrects: bool,
+        context: &mut Context<'_>,
+    ) -> Result<(Option<Hessian>, Option<Moment>), PassError> {
+        if !self.gptq {
+            return Ok((None, None));
+        }
+        if let SiteKind::Embedding { readers } = &site.kind {
+            return Ok((reader_hessian(graph, readers, site.maps[0].1.len(), self.damping)?, None));
+        }
+        const INSTEAD: &str = "method=nearest";
+        let moment = match self.sequential {
+            true => Moment::of(&context.inputs_now(graph, INSTEAD)?, graph, site, chosen)?,
+            false => Moment::of(&*context.statistics(graph, INSTEAD)?, graph, site, chosen)?,
+        };
+        let h = moment.hessian(corrects, self.damping);
+        let h = h.map_err(|source| PassError::Solve { weight: site.name.clone(), source })?;
+        Ok((Some(h), Some(moment)))
+    }
+
+    /// The bias that makes up for the mean error of the outputs, if it has to move.
+    fn corrected(
+        &self,
+        graph: &Graph,
+        site: &Site,
+        changes: &[(usize, LinearMap)],
+        moment: &Moment,
+    ) -> Result<Option<(WeightId, LinearMap)>, PassError> {
+        let Some(id) = site.bias else { return Ok(None) };
+        let mut bias = dense(graph, id)?;
+        let mut start = 0;
+        for (k, new) in changes {
+            let (weight, columns) = &site.maps[*k];
+            let name = &graph.weight(*weight).name;
+            let mean = &moment.mean()[start..start + columns.len()];
+            start += columns.len();
+            let add = Hessian::bias_correction(&dense(graph, *weight)?, &dense_map(name, new)?, mean)
+                .map_err(|source| PassError::Solve { weight: name.clone(), source })?;
+            bias.iter_mut().zip(add).for_each(|(b, a)| *b = (f64::from(*b) + a) as f32);
+        }
+        let weight = graph.weight(id);
+        let tensor = Tensor::from_f32(weight.map.shape(), bias)
+            .map_err(|e| PassError::Map { weight: weight.name.clone(), source: e.into() })?;
+        Ok(Some((id, LinearMap::Dense(tensor))))
+    }
+}
+
+impl Pass for Quantize {
+    fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let targets = self.target.matrices(graph)?;
+        let mut now = graph.clone();
+        let mut changed: Vec<WeightId> = vec![];
+        let mut errors = vec![];
+        let mut quantizer = Quantizer::new(self.solver.clone());
+        refuse_quantized(graph, &targets)?;
+        for site in sites(graph)? {
+            let chosen: Vec<usize> =
+                (0..site.maps.len()).filter(|&k| targets.contains(&site.maps[k].0)).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let is_plain = |id: &WeightId| matches!(&graph.weight(*id).map, LinearMap::Dense(_));
+            let corrects = self.bias_correction && site.bias.as_ref().is_some_and(is_plain);
+            let (h, moment) = self.moment(&now, &site, &chosen, corrects, context)?;
+            let old: Vec<Arc<LinearMap>> =
+                chosen.iter().map(|&k| Arc::new(now.weight(site.maps[k].0).map.clone())).collect();
+            let name = &graph.weight(site.maps[chosen[0]].0).name;
+            let new = quantizer.sum(&old, h.as_ref()).map_err(|e| e.of(name))?;
+            errors.push(format!("{} {}", site.name, relative_error(name, &old, &new, h.as_ref())?));
+            let maps: Vec<(usize, LinearMap)> =
+                chosen.iter().copied().zip(new.iter().map(|m| LinearMap::clone(m))).collect();
+            let bias = match &moment {
+                Some(moment) if corrects => self.corrected(&now, &site, &maps, moment)?,
+                _ => None,
+            };
+            for (id, map) in maps.into_iter().map(|(k, m)| (site.maps[k].0, m)).chain(bias) {
+                now.set_weight(id, map).expect("a quantized map has the shape of the map");
+                changed.push(id);
+            }
+        }
+        if self.f16_biases {
+            halve_biases(&self.target, &mut now, &mut changed)?;
+        }
+        if errors.is_empty() {
+            return Ok(Outcome::NoEffect("no layer multiplies with a weight of the target".into()));
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        let weights = changed.into_iter().map(|id| (id, now.weight(id).map.clone())).collect();
+        let note = format!("squared error relative to the outputs: {}", errors.join(", "));
+        Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
+    }
+}
+
+/// Codes of codes would hide an error of the order of passes.
+fn refuse_quantized(graph: &Graph, targets: &[WeightId]) -> Result<(), PassError> {
+    fn found(map: &LinearMap) -> Option<String> {
+        match map {
+            LinearMap::Quantized(_) => Some(describe(map)),
+            _ => map.children().iter().find_map(|(name, c)| Some(format!("{} in its {name}", found(c)?))),
+        }
+    }
+    let rest: Vec<&str> = targets
+        .iter()
+        .filter(|id| found(&graph.weight(**id).map).is_none())
+        .map(|id| graph.weight(*id).name.as_str())
+        .collect();
+    for id in targets {
+        let weight = graph.weight(*id);
+        if let Some(found) = found(&weight.map) {
+            let others = match rest.is_empty() {
+                true => String::new(),
+                false => format!(", or leave it out: target={}", rest.join("|")),
+            };
+            let why = format!("it is quantized already; run decode(target={}) first{others}", weight.name);
+            return Err(PassError::Representation { weight: weight.name.clone(), found, why });
+        }
+    }
+    Ok(())
+}
+
+/// The mean squared error of a site's outputs, relative to their mean square.
+fn relative_error(
+    name: &str,
+    old: &[Arc<LinearMap>],
+    new: &[Arc<LinearMap>],
+    h: Option<&Hessian>,
+) -> Result<String, PassError> {
+    let (old, rows, cols) = stacked(name, old)?;
+    let (new, ..) = stacked(name, new)?;
+    let total = |a: &[f32], b: &[f32]| -> Result<f64, PassError> {
+        let errors = row_errors(a, b, [rows, cols], h);
+        Ok(errors.map_err(|source| PassError::Solve { weight: name.to_string(), source })?.iter().sum())
+    };
+    let (error, size) = (total(&old, &new)?, total(&old, &vec![0.0; old.len()])?);
+    Ok(format!("{:.1e}", if size > 0.0 { error / size } else { 0.0 }))
+}
+
+/// Maps side by side.
+fn stacked(name: &str, maps: &[Arc<LinearMap>]) -> Result<(Vec<f32>, usize, usize), PassError> {
+    let rows = maps[0].shape()[0];
+    let parts = maps.iter().map(|m| Ok((dense_map(name, m)?, m.shape()[1])));
+    let parts = parts.collect::<Result<Vec<_>, PassError>>()?;
+    let cols = parts.iter().map(|(_, c)| c).sum();
+    let row = |i: usize| parts.iter().flat_map(move |(data, c)| data[i * c..(i + 1) * c].iter().copied());
+    Ok(((0..rows).flat_map(row).collect(), rows, cols))
+}
+
+/// Vectors of the target to f16, where every element fits.
+fn halve_biases(target: &Target, graph: &mut Graph, changed: &mut Vec<WeightId>) -> Result<(), PassError> {
+    for id in target.weights(graph)? {
+        let weight = graph.weight(id);
+        let LinearMap::Dense(tensor) = &weight.map else { continue };
+        if tensor.shape().len() != 1 || tensor.dtype() != DType::F32 {
+            continue;
+        }
+        let error = |e: lstmc_frontend::tensor::TensorError| PassError::Map {
+            weight: weight.name.clone(),
+            source: e.into(),
+        };
+        let halves: Vec<f16> = tensor.f32s().map_err(error)?.iter().map(|&x| f16::from_f32(x)).collect();
+        if halves.iter().all(|h| h.is_finite()) {
+            let tensor = Tensor::from_f16(tensor.shape(), halves).map_err(error)?;
+            graph.set_weight(id, LinearMap::Dense(tensor)).expect("of the same shape");
+            changed.push(id);
+        }
+    }
+    Ok(())
+}

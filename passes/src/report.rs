@@ -1,0 +1,56 @@
+//! The report of a compression: what was done, what it cost, and what was rejected. It travels with the model; `docs/report.md` describes its JSON.
+
+use crate::gate::Budget;
+use crate::trail::{Measure, Record, Trail};
+use serde::Serialize;
+
+/// The version of the JSON form, raised when a field changes its meaning or goes away.
+pub const REPORT_VERSION: u32 = 1;
+
+/// What a compression did.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Report {
+    /// [`REPORT_VERSION`].
+    pub version: u32,
+    /// The model's name.
+    pub model: String,
+    /// The text that statistics were collected on.
+    pub calibration: Option<TextInfo>,
+    /// The text that perplexity was measured on.
+    pub validation: Option<TextInfo>,
+    /// What perplexity was allowed.
+    pub budget: Budget,
+    /// The model before the first pass.
+    pub before: Option<Measure>,
+    /// The model after the last pass.
+    pub after: Option<Measure>,
+    /// Each pass, in order.
+    pub passes: Vec<Record>,
+}
+
+/// A text that was used.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TextInfo {
+    /// The file's name, without folders.
+    pub file: String,
+    /// Tokens read.
+    pub tokens: usize,
+    /// Tokens that the vocabulary does not have, read as `<unk>`; not known of statistics from a file.
+    pub unknown: Option<usize>,
+}
+
+impl Report {
+    /// The report of a run.
+    pub fn new(model: impl Into<String>, trail: &Trail, budget: Budget) -> Report {
+        Report {
+            version: REPORT_VERSION,
+            model: model.into(),
+            calibration: None,
+            validation: None,
+            budget,
+            before: trail.before(),
+            after: trail.after(),
+            passes: trail.records.clone(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `lstmc calibrate`: statistics of a text, to compile with more than once.
+
+use super::{ModelArgs, read_text, vocabulary};
+use crate::terminal::{self, Usage, bytes, thousands};
+use lstmc::passes::Statistics;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Collect statistics of a text, for `lstmc compile --calibrate STATS`
+///
+/// The model reads the text, and what its layers are given is summed up: second moments, means, word counts. Passes that compress it
+/// use these instead of the text. The statistics belong to this model: another model's are refused.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Example:\n  lstmc calibrate model.onnx --vocab vocab.txt --text train.txt -o model.stats\n  \
+                        lstmc compile model.onnx --vocab vocab.txt --calibrate model.stats --passes \"quantize(bits=4)\" -o model.lstmc"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text: some ten thousand words of the kind that the model will read
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Where to write the statistics, a safetensors file
+    #[arg(short, long, value_name = "STATS")]
+    output: PathBuf,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    terminal::finish_writing_on_interrupt()?;
+    let source = args.model.read()?;
+    let text = read_text(&args.text, vocabulary(&source)?)?;
+    if text.tokens.len() < 2 {
+        return Err(Usage(format!("{}: calibration needs at least two tokens", args.text.display())).into());
+    }
+    let started = Instant::now();
+    let mut bar = terminal::Bar::new("collecting statistics");
+    let statistics = Statistics::collect(&source.graph, &text.tokens, &mut |n, total| bar.show(n, total))?;
+    let data = statistics.to_bytes();
+    let folder = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let failed = |e: std::io::Error| anyhow::anyhow!("{}: cannot be written: {e}", args.output.display());
+    terminal::uninterrupted(|| {
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        file.write_all(&data).map_err(failed)?;
+        file.persist(&args.output).map_err(|e| failed(e.error))
+    })?;
+    writeln!(
+        std::io::stderr(),
+        "{}: statistics of {} tokens ({} unknown), {}, in {:.1} s",
+        args.output.display(),
+        thousands(statistics.tokens()),
+        thousands(text.unknown),
+        bytes(data.len()),
+        started.elapsed().as_secs_f64()
+    )?;
+    Ok(())
+}

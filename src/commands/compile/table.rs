@@ -1,0 +1,94 @@
+//! The table that a compression ends with.
+
+use crate::terminal::thousands;
+use lstmc::passes::{Measure, Report, Verdict};
+use std::fmt::Write;
+
+/// A line for the model as it came and one for each pass, then the notes.
+pub(super) fn table(report: &Report) -> String {
+    let header = ["pass", "bytes", "ratio", "multiply-adds", "perplexity", "change", "verdict"];
+    let mut rows: Vec<[String; 7]> = vec![header.map(str::to_string)];
+    let Some(first) = report.before else { return String::new() };
+    rows.push(row("(as given)", &first, &first, String::new()));
+    for record in &report.passes {
+        let verdict = match &record.verdict {
+            Verdict::Applied => "accepted".to_string(),
+            other => other.to_string(),
+        };
+        rows.push(row(&record.invocation, &record.after, &first, verdict));
+    }
+    let widths: Vec<usize> =
+        (0..header.len()).map(|k| rows.iter().map(|r| r[k].chars().count()).max().unwrap_or(0)).collect();
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (k, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let is_text = k == 0 || k == header.len() - 1;
+            // Writing to a string cannot fail.
+            let _ = match is_text {
+                true => write!(line, "{cell:<width$}  "),
+                false => write!(line, "{cell:>width$}  "),
+            };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    for record in &report.passes {
+        for note in &record.notes {
+            let _ = writeln!(out, "note: {}: {note}", record.pass);
+        }
+    }
+    out
+}
+
+fn row(pass: &str, measure: &Measure, first: &Measure, verdict: String) -> [String; 7] {
+    let ratio = first.bytes as f64 / measure.bytes.max(1) as f64;
+    let change =
+        measure.perplexity.zip(first.perplexity).map(|(p, f)| format!("{:+.2}%", (p / f - 1.0) * 100.0));
+    [
+        pass.to_string(),
+        thousands(measure.bytes),
+        format!("{ratio:.2}x"),
+        measure.multiply_adds.map_or(String::new(), thousands),
+        measure.perplexity.map_or(String::new(), |p| format!("{p:.2}")),
+        change.unwrap_or_default(),
+        verdict,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lstmc::passes::{Budget, Record, Trail};
+
+    #[test]
+    fn the_table_lines_up() {
+        let first = Measure {
+            bytes: 18_606_400,
+            parameters: 4_651_600,
+            multiply_adds: Some(2_640_000),
+            perplexity: None,
+        };
+        let measured = Measure { perplexity: Some(117.5), ..first };
+        let record = |invocation: &str, verdict, before, after| Record {
+            pass: "quantize",
+            invocation: invocation.into(),
+            verdict,
+            seconds: 1.0,
+            weights_changed: vec![],
+            before,
+            after,
+            notes: vec![],
+        };
+        let small = Measure { bytes: 2_600_000, perplexity: Some(118.2), ..first };
+        let over = Measure { bytes: 1_000_000, perplexity: Some(300.0), ..first };
+        let mut records = vec![
+            record("canonicalize", Verdict::Applied, first, first),
+            record("quantize(bits=4, group=40)", Verdict::Applied, measured, small),
+            record("prune(sparsity=0.99)", Verdict::Rejected("perplexity 300.00 > 120".into()), small, over),
+        ];
+        records[1].notes.push("squared error relative to the outputs: decoder 1.0e-3".into());
+        let report = Report::new("m", &Trail { records }, Budget::default());
+        insta::assert_snapshot!(table(&report));
+    }
+}
