@@ -29,6 +29,8 @@ pub mod report;
 mod sites;
 pub mod solve;
 mod target;
+mod tensor_train;
+mod tie;
 pub mod trail;
 mod weighting;
 

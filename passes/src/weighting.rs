@@ -14,9 +14,10 @@
 use crate::calibrate::Statistics;
 use crate::pass::PassError;
 use crate::solve::{Hessian, SolveError};
-use lstmc_frontend::ir::{Graph, LanguageModel, Layer, LinearMap, NotCanonical, Operand, WeightId};
+use lstmc_frontend::ir::{Graph, LanguageModel, Layer, LinearMap, MapError, NotCanonical, Operand, WeightId};
 use lstmc_frontend::tensor::Tensor;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Relative damping of second moments. A truncated SVD divides by nothing small but the Cholesky factor, for which this is ample
 /// (see [`Hessian::MIN_DAMPING`]); it only has to make inputs that never vary harmless.
@@ -104,6 +105,27 @@ pub(crate) fn places(graph: &Graph) -> Result<BTreeMap<WeightId, Place>, NotCano
     Ok(places)
 }
 
+/// Refuses a weight that is not dense.
+pub(crate) fn expect_dense(graph: &Graph, id: WeightId) -> Result<(), PassError> {
+    let weight = graph.weight(id);
+    if matches!(weight.map, LinearMap::Dense(_)) {
+        return Ok(());
+    }
+    let why = "it must be dense; factorise first and then prune or quantize the factors, or put `decode` before this pass";
+    Err(PassError::Representation {
+        weight: weight.name.clone(),
+        found: weight.map.describe(),
+        why: why.into(),
+    })
+}
+
+/// The shape and the values of a matrix.
+pub(crate) fn dense_matrix(graph: &Graph, id: WeightId) -> Result<([usize; 2], Arc<Vec<f32>>), PassError> {
+    let weight = graph.weight(id);
+    let read = || Ok((weight.map.matrix_shape()?, weight.map.to_dense()?.to_f32()?));
+    read().map_err(|source: MapError| PassError::Map { weight: weight.name.clone(), source })
+}
+
 /// How errors of one map, or of the stacked maps of an lstm, count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Weighting {
@@ -152,10 +174,7 @@ impl Weighting {
         let mut weighting = Weighting::default();
         if let Role::Embedding { reader } = place.role {
             if let Some((reader, _)) = reader {
-                let map = &graph.weight(reader).map;
-                let error = |source| PassError::Map { weight: graph.weight(reader).name.clone(), source };
-                let (dense, shape) = (map.to_dense().map_err(error)?, map.matrix_shape().map_err(error)?);
-                let dense = dense.to_f32().map_err(|e| error(e.into()))?;
+                let (shape, dense) = dense_matrix(graph, reader)?;
                 weighting.hessian = Some(Hessian::of_reader(&dense, shape[1], None, DAMPING).map_err(solve)?);
             }
         } else if let Some((inputs, columns)) = statistics.inputs_of(name) {

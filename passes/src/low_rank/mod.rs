@@ -33,7 +33,7 @@ use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
-use crate::weighting::{Biases, Means, Role, places};
+use crate::weighting::{Biases, Means, Role, expect_dense, places};
 use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
 use problem::Problem;
 
@@ -131,14 +131,7 @@ impl LowRankPass {
         let (mut problems, mut notes, mut taken) = (vec![], vec![], vec![]);
         for &id in &ids {
             let weight = graph.weight(id);
-            if !matches!(weight.map, LinearMap::Dense(_)) {
-                let why = "it is not dense; factorise first, then prune or quantize the factors, or put `decode` before this pass";
-                return Err(PassError::Representation {
-                    weight: weight.name.clone(),
-                    found: weight.map.describe(),
-                    why: why.into(),
-                });
-            }
+            expect_dense(graph, id)?;
             let Some(&place) = places.get(&id) else {
                 notes.push(format!("@{} is no layer's matrix; left as it is", weight.name));
                 continue;

@@ -4,7 +4,7 @@ use crate::calibrate::Statistics;
 use crate::pass::PassError;
 use crate::solve::low_rank::{Factors, RankChoice, Whitened, allocate_ranks};
 use crate::solve::{SolveError, row_errors};
-use crate::weighting::{Means, Place, Weighting};
+use crate::weighting::{Means, Place, Weighting, dense_matrix};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, WeightId};
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
@@ -55,11 +55,7 @@ impl Problem {
         let ids: Vec<WeightId> = std::iter::once(id).chain(partner).collect();
         let mut parts = vec![];
         for &id in &ids {
-            let weight = graph.weight(id);
-            let error = |source| PassError::Map { weight: weight.name.clone(), source };
-            let t = weight.map.to_dense().map_err(error)?;
-            let data = t.to_f32().map_err(|e| error(MapError::from(e)))?;
-            parts.push((weight.map.matrix_shape().map_err(error)?, data));
+            parts.push(dense_matrix(graph, id)?);
         }
         let rows = parts[0].0[0];
         let cols: Vec<usize> = parts.iter().map(|(shape, _)| shape[1]).collect();
