@@ -72,6 +72,13 @@ pub struct Exported {
     pub notes: Vec<String>,
 }
 
+impl Exported {
+    /// The file's bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        prost::Message::encode_to_vec(&self.model)
+    }
+}
+
 /// Why a model cannot be written as ONNX.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -93,10 +93,10 @@ pub fn write_tensor(path: &Path, name: &str, tensor: &Tensor) -> Result<(), Onnx
     in_file(path, || Ok(std::fs::write(path, decode::to_proto(name, tensor)?.encode_to_vec())?))
 }
 
-/// Writes a model's file; weights are inside. Returns its bytes.
-pub fn write(path: &Path, model: &ModelProto) -> Result<u64, OnnxError> {
+/// Writes a model's file; weights are inside. Returns its size.
+pub fn write(path: &Path, exported: &Exported) -> Result<u64, OnnxError> {
     in_file(path, || {
-        let bytes = model.encode_to_vec();
+        let bytes = exported.to_bytes();
         std::fs::write(path, &bytes)?;
         Ok(bytes.len() as u64)
     })
