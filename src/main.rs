@@ -34,6 +34,7 @@ enum Command {
     Suggest(commands::suggest::Args),
     Generate(commands::generate::Args),
     Bench(commands::bench::Args),
+    Export(commands::export::Args),
     Opt(commands::opt::Args),
     Verify(commands::verify::Args),
 }
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Suggest(args) => commands::suggest::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Export(args) => commands::export::run(&args),
         Command::Opt(args) => commands::opt::run(&args),
         Command::Verify(args) => commands::verify::run(&args),
     };

@@ -18,6 +18,7 @@ pub mod calibrate;
 pub mod canonicalize;
 mod decode;
 pub mod gate;
+mod low_rank;
 pub mod manager;
 pub mod options;
 mod pass;
@@ -29,7 +30,10 @@ pub mod report;
 mod sites;
 pub mod solve;
 mod target;
+mod tensor_train;
+mod tie;
 pub mod trail;
+mod weighting;
 
 pub use calibrate::{Calibration, CalibrationError, Statistics};
 pub use gate::{Budget, Evaluate};

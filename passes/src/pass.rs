@@ -155,6 +155,9 @@ pub enum PassError {
         /// Why it cannot be changed, and what to do.
         why: String,
     },
+    /// Perplexity that could not be measured.
+    #[error("measuring perplexity: {0}")]
+    Evaluate(String),
     /// A solver that refused.
     #[error("@{weight}: {source}")]
     Solve {

@@ -1,4 +1,4 @@
-//! Reading ONNX: files become messages, messages become a [`Graph`] of generic operators.
+//! Reading and writing ONNX. Reading: files become messages, messages become a [`Graph`] of generic operators.
 //!
 //! ```text
 //!   bytes ──▶ scan ──▶ proto (prost) ──▶ import ─────────────▶ ir::Graph
@@ -17,6 +17,7 @@
 
 mod decode;
 mod error;
+mod export;
 mod external;
 mod import;
 pub mod proto;
@@ -25,6 +26,7 @@ mod scan;
 mod tests;
 
 pub use error::{NodeProblem, OnnxError, TensorProblem};
+pub use export::{ExportError, ExportOptions, Exported, MAX_OPSET, MIN_OPSET, export};
 
 use crate::ir::Graph;
 use crate::tensor::Tensor;
@@ -89,6 +91,15 @@ pub fn read_tensor(path: &Path) -> Result<(String, Tensor), OnnxError> {
 /// Writes a tensor's file, as [`read_tensor`] reads it.
 pub fn write_tensor(path: &Path, name: &str, tensor: &Tensor) -> Result<(), OnnxError> {
     in_file(path, || Ok(std::fs::write(path, decode::to_proto(name, tensor)?.encode_to_vec())?))
+}
+
+/// Writes a model's file; weights are inside. Returns its size.
+pub fn write(path: &Path, exported: &Exported) -> Result<u64, OnnxError> {
+    in_file(path, || {
+        let bytes = exported.to_bytes();
+        std::fs::write(path, &bytes)?;
+        Ok(bytes.len() as u64)
+    })
 }
 
 /// The folder of a file, for its external data.

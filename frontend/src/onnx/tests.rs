@@ -1,6 +1,7 @@
-//! Tests of the importer: small models built here, and every model of `testdata`.
+//! Tests of the importer and the exporter: small models built here, and every model of `testdata`.
 
 mod build;
+mod export;
 mod files;
 mod lowering;
 mod proto;

@@ -1,4 +1,6 @@
 //! Every file of `testdata/passes`: a pipeline in its first line, a graph below, a snapshot of what comes out.
+//!
+//! Singular vectors are not the same to the last bit on all processors, so what factorisations make is shown without hashes.
 
 use lstmc_frontend::interpret::Interpreter;
 use lstmc_frontend::ir::{Graph, parse, print};
@@ -21,9 +23,21 @@ fn outcome(text: &str) -> String {
         Err(e) => return format!("{e}"),
     };
     match run(&pipeline, graph, Settings::default()) {
-        Ok(result) => format!("{}\n{}", result.trail, print(&result.graph)),
+        Ok(result) => {
+            let factorises =
+                pipeline.passes.iter().any(|p| ["low-rank", "tensor-train"].contains(&p.info().name));
+            let printed = print(&result.graph);
+            format!("{}\n{}", result.trail, if factorises { without_hashes(&printed) } else { printed })
+        }
         Err(e) => e.to_string(),
     }
+}
+
+/// `#1f2e3d4c` as `#`.
+fn without_hashes(text: &str) -> String {
+    let mut parts = text.split('#');
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |out, part| out + "#" + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
 }
 
 #[test]

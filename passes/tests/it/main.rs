@@ -1,5 +1,7 @@
 //! Tests of the passes: by files of text, and on real models.
 
+mod export;
+mod factorise;
 mod files;
 mod gate;
 mod models;

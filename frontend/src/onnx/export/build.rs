@@ -1,0 +1,177 @@
+//! Nodes, constants and names of an ONNX graph under construction.
+
+use super::super::proto::*;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A dimension of an input or output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dimension {
+    /// Time steps.
+    Steps,
+    /// Streams.
+    Streams,
+    /// A number.
+    Constant(usize),
+}
+
+/// A graph under construction. Names that are asked for are wishes: a taken one is made unique.
+pub(super) struct Builder {
+    opset: i64,
+    graph: GraphProto,
+    names: BTreeSet<String>,
+    /// Integer constants that have been made, by wish.
+    ints: BTreeMap<(String, Vec<i64>), String>,
+}
+
+impl Builder {
+    pub(super) fn new(opset: i64) -> Builder {
+        // Names of inputs and outputs are what callers know.
+        let names = ["tokens", "logits", "h0", "c0", "hn", "cn"].map(String::from);
+        Builder { opset, graph: GraphProto::default(), names: names.into(), ints: BTreeMap::new() }
+    }
+
+    fn unique(&mut self, wish: &str) -> String {
+        let mut name = wish.to_string();
+        let mut n = 1;
+        while !self.names.insert(name.clone()) {
+            name = format!("{wish}_{n}");
+            n += 1;
+        }
+        name
+    }
+
+    /// An input of exactly this name.
+    pub(super) fn input(&mut self, name: &str, ty: DataType, shape: &[Dimension]) -> String {
+        self.names.insert(name.to_string());
+        self.graph.input.push(info(name, ty, shape));
+        name.to_string()
+    }
+
+    /// Returns `value` as an output of exactly this name.
+    pub(super) fn output(&mut self, name: &str, value: &str, ty: DataType, shape: &[Dimension]) {
+        // The node that makes the value makes it under the output's name, unless it is an output already.
+        let is_free = !self.graph.output.iter().any(|o| o.name == value);
+        let maker = self.graph.node.iter().position(|n| is_free && n.output.iter().any(|o| o == value));
+        match maker {
+            Some(_) => {
+                let parts = self.graph.node.iter_mut().flat_map(|n| n.input.iter_mut().chain(&mut n.output));
+                parts.filter(|n| *n == value).for_each(|n| *n = name.to_string());
+            }
+            None => self.push("Identity", &[value], vec![name.to_string()], vec![]),
+        }
+        self.graph.output.push(info(name, ty, shape));
+    }
+
+    /// A node; the names of its results.
+    pub(super) fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> Vec<String> {
+        let outputs: Vec<String> = outputs.iter().map(|o| self.unique(o)).collect();
+        self.push(op, inputs, outputs.clone(), attributes);
+        outputs
+    }
+
+    /// A node of one result.
+    pub(super) fn node1(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<AttributeProto>,
+    ) -> String {
+        self.node(op, inputs, &[output], attributes).remove(0)
+    }
+
+    fn push(&mut self, op: &str, inputs: &[&str], output: Vec<String>, attribute: Vec<AttributeProto>) {
+        self.graph.node.push(NodeProto {
+            input: inputs.iter().map(|s| s.to_string()).collect(),
+            name: format!("{op}_{}", self.graph.node.len()),
+            output,
+            op_type: op.into(),
+            attribute,
+            domain: String::new(),
+        });
+    }
+
+    /// A constant of any element type.
+    pub(super) fn constant(&mut self, wish: &str, ty: DataType, shape: &[usize], bytes: Vec<u8>) -> String {
+        let name = self.unique(wish);
+        self.graph.initializer.push(TensorProto {
+            name: name.clone(),
+            dims: shape.iter().map(|&d| d as i64).collect(),
+            data_type: ty as i32,
+            raw_data: Some(Bytes::from(bytes)),
+            ..TensorProto::default()
+        });
+        name
+    }
+
+    /// A constant of f32.
+    pub(super) fn f32_constant(&mut self, wish: &str, shape: &[usize], values: &[f32]) -> String {
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.constant(wish, DataType::Float, shape, bytes)
+    }
+
+    /// A vector of i64; equal ones of one wish are one.
+    pub(super) fn int_constant(&mut self, wish: &str, values: &[i64]) -> String {
+        let key = (wish.to_string(), values.to_vec());
+        if let Some(name) = self.ints.get(&key) {
+            return name.clone();
+        }
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let name = self.constant(wish, DataType::Int64, &[values.len()], bytes);
+        self.ints.insert(key, name.clone());
+        name
+    }
+
+    /// The model.
+    pub(super) fn finish(mut self, name: &str) -> ModelProto {
+        self.graph.name = name.to_string();
+        ModelProto {
+            // The first versions with the element types that are used.
+            ir_version: if self.opset >= super::BLOCKS_OPSET { 10 } else { 8 },
+            producer_name: "lstmc".into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            graph: Some(self.graph),
+            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: self.opset }],
+            functions: vec![],
+        }
+    }
+}
+
+fn info(name: &str, ty: DataType, shape: &[Dimension]) -> ValueInfoProto {
+    use dimension::Value::{DimParam, DimValue};
+    let value = |d: &Dimension| match d {
+        Dimension::Steps => DimParam("seq".into()),
+        Dimension::Streams => DimParam("batch".into()),
+        Dimension::Constant(n) => DimValue(*n as i64),
+    };
+    let dim = shape.iter().map(|d| DimensionProto { value: Some(value(d)) }).collect();
+    let tensor = TensorTypeProto { elem_type: ty as i32, shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor) }) }
+}
+
+/// An attribute of one integer.
+pub(super) fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto {
+        name: name.into(),
+        i: Some(value),
+        r#type: AttributeType::Int as i32,
+        ..AttributeProto::default()
+    }
+}
+
+/// An attribute of integers.
+pub(super) fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto {
+        name: name.into(),
+        ints: values.to_vec(),
+        r#type: AttributeType::Ints as i32,
+        ..AttributeProto::default()
+    }
+}

@@ -1,0 +1,76 @@
+//! A budget shared out over matrices.
+
+use super::patched;
+use super::problem::Problem;
+use crate::pass::{Context, PassError};
+use crate::solve::low_rank::{RankChoice, allocate_ranks};
+use crate::weighting::Biases;
+use lstmc_frontend::ir::Graph;
+
+/// How often sensitivities are measured anew at the ranks that the last ones led to: perplexity rises faster than the error, so where it is
+/// measured should be near where it is used.
+const ROUNDS: usize = 2;
+
+/// The rank of each problem with at most `budget` numbers in all; none where the matrix stays as it is.
+pub(super) fn allocate(
+    graph: &Graph,
+    problems: &mut [Problem],
+    budget: usize,
+    shared: Option<bool>,
+    context: &mut Context<'_>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Option<usize>>, PassError> {
+    let total: usize = problems.iter().map(Problem::size).sum();
+    // Relative errors, until something better is known.
+    let mut weights: Vec<f64> =
+        problems.iter().map(|p| 1.0 / p.svd.error(0).max(f64::MIN_POSITIVE)).collect();
+    let share = (budget as f64 / total.max(1) as f64).min(1.0);
+    let mut ranks: Vec<Option<usize>> =
+        problems.iter().map(|p| p.saving(((share * p.size() as f64) as usize / p.unit()).max(1))).collect();
+    let Some(before) = perplexity(context, graph)? else {
+        return share_out(problems, &weights, budget);
+    };
+    for _ in 0..ROUNDS {
+        for (k, problem) in problems.iter().enumerate() {
+            let Some(rank) = ranks[k] else { continue };
+            let solution = problem.solve(problem.best(rank, shared)?)?;
+            let mut biases = Biases::default();
+            let added = biases.add(&problem.weighting, &problem.shifted, &solution.dense);
+            added.map_err(|e| problem.error(e))?;
+            let mut changes = solution.maps;
+            changes.extend(biases.finish(graph, &changes)?);
+            let after = perplexity(context, &patched(graph, changes))?.unwrap_or(before);
+            if solution.error > 0.0 {
+                // A matrix whose loss is drowned in noise still must not be free.
+                weights[k] = (after / before).ln().max(MIN_RISE) / solution.error;
+            }
+        }
+        ranks = share_out(problems, &weights, budget)?;
+    }
+    notes.push("errors weighed by the perplexity that each matrix alone costs".into());
+    Ok(ranks)
+}
+
+/// The least rise of the logarithm of perplexity that is told from none.
+const MIN_RISE: f64 = 1e-5;
+
+fn share_out(problems: &[Problem], weights: &[f64], budget: usize) -> Result<Vec<Option<usize>>, PassError> {
+    let choices: Vec<RankChoice<'_>> = problems
+        .iter()
+        .zip(weights)
+        .map(|(p, &weight)| RankChoice {
+            spectrum: p.svd.spectrum(),
+            weight,
+            unit: p.unit() as f64,
+            dense: p.size() as f64,
+        })
+        .collect();
+    let ranks = allocate_ranks(&choices, budget as f64);
+    let ranks = ranks.map_err(|e| PassError::Options(format!("low-rank: {e}")))?;
+    Ok(problems.iter().zip(ranks).map(|(p, r)| r.and_then(|r| p.saving(r))).collect())
+}
+
+fn perplexity(context: &mut Context<'_>, graph: &Graph) -> Result<Option<f64>, PassError> {
+    let Some(evaluator) = &mut context.evaluator else { return Ok(None) };
+    evaluator.perplexity(graph).map(Some).map_err(PassError::Evaluate)
+}

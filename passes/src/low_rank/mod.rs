@@ -1,0 +1,213 @@
+//! `low-rank`: a matrix as the product of two thin ones.
+//!
+//! *Lossy.* `W: [out, in]` becomes `left: [out, rank]` times `right: [rank, in]`, which saves numbers and multiply-adds as long as `rank (out + in) < out in`.
+//!
+//! With calibration, the factors are those that change the layer's *outputs* least on the inputs that occur: with `H = S S^T` and row weights `D`, the truncated SVD of
+//! `D^(1/2) W S`, both undone (see [`solve::low_rank`](crate::solve::low_rank)); its error is the sum of the squares of the singular values dropped. Without, it is the
+//! truncated SVD of `W` (Eckart and Young 1936). What counts how much, and how biases make up for means, is said in `weighting.rs`.
+//!
+//! The two maps of an lstm are one matrix `[input recurrent]` where they are factorised together: one left factor, which both
+//! maps share, and a right factor for each. Or each map has factors of its own; by default whichever loses less with the same numbers.
+//!
+//! | option | what | default |
+//! |---|---|---|
+//! | `target` | the matrices, by name | `*` |
+//! | `rank` | the rank of every factorisation | |
+//! | `energy` | the least rank that keeps this fraction of the (weighted) sum of squares | |
+//! | `parameters` | numbers in all matrices of the target together, shared out by error per number | |
+//! | `bytes` | the same in bytes of f32 factors | |
+//! | `method` | `whitened` or `svd` | `whitened` with calibration, `svd` without |
+//! | `rows` | `counts`: rows of the embedding and the output layer count by how often words occur; `alike` | `counts` |
+//! | `shared` | whether an lstm's two maps share a left factor | whichever loses less |
+//! | `bias` | whether biases make up for mean errors | `true` |
+//!
+//! One of `rank`, `energy`, `parameters` and `bytes` must be given. For a budget, errors of different matrices are brought to one scale by
+//! measuring perplexity with each matrix alone factorised, where there is a validation text, and by their own norms otherwise.
+//!
+//! Matrices must be dense: run it before `prune` and `quantize`, which then work on the factors.
+
+mod allocate;
+mod problem;
+
+use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::registry::PassInfo;
+use crate::target::Target;
+use crate::weighting::{Biases, Means, Role, expect_dense, places};
+use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use problem::Problem;
+
+/// The pass table's line.
+pub(crate) const INFO: PassInfo = PassInfo {
+    name: "low-rank",
+    summary: "replace matrices by products of two thin ones",
+    options: &[
+        option("target", Kind::Target, Presence::Default("*"), "the matrices, by name"),
+        option("rank", COUNT, Presence::Optional, "the rank of every factorisation"),
+        option(
+            "energy",
+            Kind::Number { min: 0.0, max: 1.0 },
+            Presence::Optional,
+            "the fraction of the sum of squares to keep",
+        ),
+        option("parameters", COUNT, Presence::Optional, "numbers in all matrices of the target together"),
+        option("bytes", COUNT, Presence::Optional, "bytes of all matrices of the target together, as f32"),
+        option(
+            "method",
+            Kind::Word(&["whitened", "svd"]),
+            Presence::Optional,
+            "whitened: least error of the outputs on calibration text; svd: of the matrix",
+        ),
+        option(
+            "rows",
+            Kind::Word(&["counts", "alike"]),
+            Presence::Default("counts"),
+            "whether the rows of embedding and output layer count by how often words occur",
+        ),
+        option("shared", Kind::Flag, Presence::Optional, "whether an lstm's two maps share a left factor"),
+        option("bias", Kind::Flag, Presence::Default("true"), "whether biases make up for mean errors"),
+    ],
+    lossy: true,
+    needs_calibration: |options| options.word("method") == Some("whitened"),
+    make: |options| Ok(Box::new(LowRankPass::new(options)?)),
+};
+
+const COUNT: Kind = Kind::Integer { min: 1, max: i64::MAX };
+
+const fn option(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> OptionInfo {
+    OptionInfo { name, kind, presence, doc }
+}
+
+/// How far to truncate.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Size {
+    Rank(usize),
+    Energy(f64),
+    Parameters(usize),
+}
+
+struct LowRankPass {
+    target: Target,
+    size: Size,
+    method: Option<&'static str>,
+    shared: Option<bool>,
+    means: Means,
+}
+
+impl LowRankPass {
+    fn new(options: &Options) -> Result<LowRankPass, PassError> {
+        let sizes = [
+            options.size("rank").map(Size::Rank),
+            options.number("energy").map(Size::Energy),
+            options.size("parameters").map(Size::Parameters),
+            options.size("bytes").map(|b| Size::Parameters(b / size_of::<f32>())),
+        ];
+        let given: Vec<Size> = sizes.into_iter().flatten().collect();
+        let [size] = given[..] else {
+            let found = if given.is_empty() { "none" } else { "several" };
+            return Err(PassError::Options(format!(
+                "low-rank: expected one of rank, energy, parameters and bytes, found {found}"
+            )));
+        };
+        Ok(LowRankPass {
+            target: options.target("target").unwrap_or(Target::new("*")),
+            size,
+            method: options.word("method"),
+            shared: options.get("shared").map(|_| options.flag("shared")),
+            means: Means { rows: options.word("rows") == Some("counts"), bias: options.flag("bias") },
+        })
+    }
+
+    /// The factorisations of the target: one for each matrix, or for the two of an lstm.
+    fn problems(
+        &self,
+        graph: &Graph,
+        context: &mut Context<'_>,
+    ) -> Result<(Vec<Problem>, Vec<String>), PassError> {
+        let places = places(graph)?;
+        let ids = self.target.matrices(graph)?;
+        let is_whitened = self.method.map_or(context.calibration.is_some(), |m| m == "whitened");
+        let statistics = if is_whitened { Some(context.statistics(graph, "method=svd")?) } else { None };
+        let (mut problems, mut notes, mut taken) = (vec![], vec![], vec![]);
+        for &id in &ids {
+            let weight = graph.weight(id);
+            expect_dense(graph, id)?;
+            let Some(&place) = places.get(&id) else {
+                notes.push(format!("@{} is no layer's matrix; left as it is", weight.name));
+                continue;
+            };
+            if taken.contains(&id) {
+                continue;
+            }
+            let partner = match place.role {
+                Role::Input { recurrent } if ids.contains(&recurrent) && !taken.contains(&recurrent) => {
+                    Some(recurrent)
+                }
+                _ => None,
+            };
+            if self.shared == Some(true)
+                && partner.is_none()
+                && matches!(place.role, Role::Input { .. } | Role::Recurrent)
+            {
+                return Err(PassError::Options(format!(
+                    "low-rank: shared=true needs both maps of an lstm in the target, found @{} alone",
+                    weight.name
+                )));
+            }
+            let partner = partner.filter(|_| self.shared != Some(false));
+            taken.extend(partner);
+            problems.push(Problem::new(graph, id, partner, place, statistics.as_deref(), self.means)?);
+        }
+        Ok((problems, notes))
+    }
+}
+
+impl Pass for LowRankPass {
+    fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let (mut problems, mut notes) = self.problems(graph, context)?;
+        let ranks: Vec<Option<usize>> = match self.size {
+            Size::Rank(rank) => problems.iter().map(|p| p.saving(rank)).collect(),
+            Size::Energy(energy) => {
+                problems.iter().map(|p| p.saving(p.svd.rank_for_energy(energy).max(1))).collect()
+            }
+            Size::Parameters(budget) => {
+                allocate::allocate(graph, &mut problems, budget, self.shared, context, &mut notes)?
+            }
+        };
+        let mut changes = vec![];
+        let mut biases = Biases::default();
+        for (problem, rank) in problems.iter().zip(&ranks) {
+            match rank {
+                None => notes.push(problem.left_dense(match self.size {
+                    Size::Rank(rank) => Some(rank),
+                    _ => None,
+                })),
+                &Some(rank) => {
+                    let solution = problem.solve(problem.best(rank, self.shared)?)?;
+                    notes.push(problem.describe(&solution));
+                    biases
+                        .add(&problem.weighting, &problem.shifted, &solution.dense)
+                        .map_err(|e| problem.error(e))?;
+                    changes.extend(solution.maps);
+                }
+            }
+        }
+        if changes.is_empty() {
+            return Ok(Outcome::NoEffect(notes.join("; ")));
+        }
+        changes.extend(biases.finish(graph, &changes)?);
+        Ok(Outcome::Patch(Patch::weights(changes).with_notes(notes)))
+    }
+}
+
+/// The graph with these maps, and the biases that go with them.
+fn patched(graph: &Graph, changes: Vec<(WeightId, LinearMap)>) -> Graph {
+    let mut new = graph.clone();
+    for (id, map) in changes {
+        new.set_weight(id, map).expect("factors have the shape of their matrix");
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! `tensor-train`: a matrix as a chain of small cores.
+//!
+//! *Lossy.* Row and column are written in mixed radix, `i = (i1, .., id)`, `j = (j1, .., jd)`, and `W[i, j] = G1[i1, j1] G2[i2, j2] .. Gd[id, jd]`, a product of small matrices
+//! (Novikov et al. 2015, "Tensorizing Neural Networks", eq. 3; for embeddings Hrinchuk et al. 2020). The cores come from TT-SVD (Oseledets 2011, algorithm 1), whose error
+//! is at most the root of the sum of the squares dropped (theorem 2.2); see [`solve::tensor_train`](crate::solve::tensor_train).
+//!
+//! With calibration the matrix is whitened first, as far as the chain lets it: by one factor per input mode, so modes that put the
+//! whole input into one core (`in-modes=1x200`) use all of the second moment.
+//!
+//! | option | what | default |
+//! |---|---|---|
+//! | `target` | the matrices, by name | `*` |
+//! | `out-modes`, `in-modes` | radices of rows and columns, `20x20x25`; their products may exceed the size by a little | balanced |
+//! | `cores` | the number of cores of balanced modes | 3 |
+//! | `rank`, `ranks` | all inner ranks, or each: `16x24` | |
+//! | `error` | the greatest error, as a fraction of the norm | |
+//! | `parameters`, `bytes` | numbers (bytes as f32) of all matrices of the target, shared out by their sizes | |
+//! | `method` | `whitened` or `svd` | `whitened` with calibration, `svd` without |
+//! | `rows`, `bias` | as in `low-rank` | |
+//!
+//! One of `rank`, `ranks`, `error`, `parameters` and `bytes` must be given. Matrices must be dense.
+
+use crate::calibrate::Statistics;
+use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::registry::PassInfo;
+use crate::solve::SolveError;
+use crate::solve::tensor_train::{Cores, TensorTrainOptions, Truncation, balanced_modes, tensor_train};
+use crate::target::Target;
+use crate::weighting::{Biases, Means, Place, Weighting, dense_matrix, expect_dense, places};
+use lstmc_frontend::ir::{Graph, LinearMap, MapError, TensorTrain, WeightId};
+use lstmc_frontend::tensor::Tensor;
+use std::sync::Arc;
+
+/// The pass table's line.
+pub(crate) const INFO: PassInfo = PassInfo {
+    name: "tensor-train",
+    summary: "replace matrices by chains of small cores",
+    options: &[
+        option("target", Kind::Target, Presence::Default("*"), "the matrices, by name"),
+        option("out-modes", Kind::Sizes, Presence::Optional, "radices of the rows"),
+        option("in-modes", Kind::Sizes, Presence::Optional, "radices of the columns, as many"),
+        option(
+            "cores",
+            Kind::Integer { min: 1, max: 16 },
+            Presence::Default("3"),
+            "the number of cores where no modes are given",
+        ),
+        option("rank", COUNT, Presence::Optional, "every inner rank"),
+        option("ranks", Kind::Sizes, Presence::Optional, "each inner rank"),
+        option(
+            "error",
+            Kind::Number { min: 0.0, max: 1.0 },
+            Presence::Optional,
+            "the greatest error as a fraction of the norm",
+        ),
+        option("parameters", COUNT, Presence::Optional, "numbers in all matrices of the target together"),
+        option("bytes", COUNT, Presence::Optional, "bytes of all matrices of the target together, as f32"),
+        option(
+            "method",
+            Kind::Word(&["whitened", "svd"]),
+            Presence::Optional,
+            "whitened: least error of the outputs on calibration text, as far as a chain can; svd: of the matrix",
+        ),
+        option(
+            "rows",
+            Kind::Word(&["counts", "alike"]),
+            Presence::Default("counts"),
+            "whether the rows of embedding and output layer count by how often words occur",
+        ),
+        option("bias", Kind::Flag, Presence::Default("true"), "whether biases make up for mean errors"),
+    ],
+    lossy: true,
+    needs_calibration: |options| options.word("method") == Some("whitened"),
+    make: |options| Ok(Box::new(TensorTrainPass::new(options)?)),
+};
+
+const COUNT: Kind = Kind::Integer { min: 1, max: i64::MAX };
+
+const fn option(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> OptionInfo {
+    OptionInfo { name, kind, presence, doc }
+}
+
+/// How far to truncate.
+#[derive(Clone, PartialEq, Debug)]
+enum Size {
+    Rank(usize),
+    Ranks(Vec<usize>),
+    Error(f64),
+    Parameters(usize),
+}
+
+struct TensorTrainPass {
+    target: Target,
+    out_modes: Option<Vec<usize>>,
+    in_modes: Option<Vec<usize>>,
+    cores: usize,
+    size: Size,
+    method: Option<&'static str>,
+    means: Means,
+}
+
+impl TensorTrainPass {
+    fn new(options: &Options) -> Result<TensorTrainPass, PassError> {
+        let sizes = [
+            options.size("rank").map(Size::Rank),
+            options.sizes("ranks").map(|r| Size::Ranks(r.to_vec())),
+            options.number("error").map(Size::Error),
+            options.size("parameters").map(Size::Parameters),
+            options.size("bytes").map(|b| Size::Parameters(b / size_of::<f32>())),
+        ];
+        let given: Vec<Size> = sizes.into_iter().flatten().collect();
+        let [size] = &given[..] else {
+            let found = if given.is_empty() { "none" } else { "several" };
+            return Err(PassError::Options(format!(
+                "tensor-train: expected one of rank, ranks, error, parameters and bytes, found {found}"
+            )));
+        };
+        let size = size.clone();
+        let modes = |name| options.sizes(name).map(<[usize]>::to_vec);
+        let (out_modes, in_modes) = (modes("out-modes"), modes("in-modes"));
+        if let (Some(o), Some(i)) = (&out_modes, &in_modes)
+            && o.len() != i.len()
+        {
+            return Err(PassError::Options(format!(
+                "tensor-train: expected as many out-modes as in-modes, found {} and {}; fill up with 1",
+                o.len(),
+                i.len()
+            )));
+        }
+        let given = out_modes.as_ref().or(in_modes.as_ref()).map(Vec::len);
+        let cores = given.or(options.size("cores")).unwrap_or(3);
+        if let Size::Ranks(r) = &size
+            && r.len() + 1 != cores
+        {
+            return Err(PassError::Options(format!(
+                "tensor-train: expected {} ranks between {cores} cores, found {}",
+                cores - 1,
+                r.len()
+            )));
+        }
+        Ok(TensorTrainPass {
+            target: options.target("target").unwrap_or(Target::new("*")),
+            out_modes,
+            in_modes,
+            cores,
+            size,
+            method: options.word("method"),
+            means: Means { rows: options.word("rows") == Some("counts"), bias: options.flag("bias") },
+        })
+    }
+
+    /// How far to truncate a matrix of `size` numbers, one of several with `total`.
+    fn truncation(&self, size: usize, total: usize) -> Truncation {
+        match &self.size {
+            Size::Rank(rank) => Truncation::Ranks(vec![*rank; self.cores - 1]),
+            Size::Ranks(ranks) => Truncation::Ranks(ranks.clone()),
+            Size::Error(error) => Truncation::RelativeError(*error),
+            Size::Parameters(budget) => {
+                let share = *budget as f64 * size as f64 / total.max(1) as f64;
+                Truncation::Parameters(share as usize)
+            }
+        }
+    }
+
+    fn decompose(
+        &self,
+        graph: &Graph,
+        (id, place): (WeightId, Place),
+        total: usize,
+        statistics: Option<&Statistics>,
+        biases: &mut Biases,
+    ) -> Result<(Cores, LinearMap), PassError> {
+        let name = &graph.weight(id).name;
+        let (shape, w) = dense_matrix(graph, id)?;
+        let weighting = match statistics {
+            None => Weighting::default(),
+            Some(s) => Weighting::new(graph, id, place, false, &w, s, self.means)?,
+        };
+        let shifted = weighting.shifted(&w);
+        let options = TensorTrainOptions {
+            out_modes: self.out_modes.clone().unwrap_or_else(|| balanced_modes(shape[0], self.cores)),
+            // Rising against falling, so that the cores are of one size.
+            in_modes: self.in_modes.clone().unwrap_or_else(|| {
+                let mut modes = balanced_modes(shape[1], self.cores);
+                modes.reverse();
+                modes
+            }),
+            truncation: self.truncation(w.len(), total),
+            h: weighting.hessian.as_ref(),
+            row_weights: weighting.rows.as_deref(),
+        };
+        let solve = |source: SolveError| PassError::Solve { weight: name.clone(), source };
+        let cores = tensor_train(&shifted, shape, &options).map_err(solve)?;
+        let map = map(&cores).map_err(|source| PassError::Map { weight: name.clone(), source })?;
+        if cores.parameters() < w.len() {
+            biases.add(&weighting, &shifted, &cores.to_dense()).map_err(solve)?;
+        }
+        Ok((cores, map))
+    }
+}
+
+impl Pass for TensorTrainPass {
+    fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let places = places(graph)?;
+        let ids = self.target.matrices(graph)?;
+        ids.iter().try_for_each(|&id| expect_dense(graph, id))?;
+        let is_whitened = self.method.map_or(context.calibration.is_some(), |m| m == "whitened");
+        let statistics = if is_whitened { Some(context.statistics(graph, "method=svd")?) } else { None };
+        let size = |id: WeightId| graph.weight(id).map.parameters();
+        let total = ids.iter().filter(|id| places.contains_key(id)).map(|&id| size(id)).sum();
+        let (mut changes, mut notes, mut biases) = (vec![], vec![], Biases::default());
+        for id in ids {
+            let name = &graph.weight(id).name;
+            let Some(&place) = places.get(&id) else {
+                notes.push(format!("@{name} is no layer's matrix; left as it is"));
+                continue;
+            };
+            let (cores, map) =
+                self.decompose(graph, (id, place), total, statistics.as_deref(), &mut biases)?;
+            let (numbers, whole) = (cores.parameters(), size(id));
+            if numbers >= whole {
+                notes.push(format!(
+                    "@{name}: the cores have {numbers} numbers, not fewer than the matrix's {whole}; left as it is"
+                ));
+                continue;
+            }
+            notes.push(describe(name, &cores, whole));
+            changes.push((id, map));
+        }
+        if changes.is_empty() {
+            return Ok(Outcome::NoEffect(notes.join("; ")));
+        }
+        changes.extend(biases.finish(graph, &changes)?);
+        Ok(Outcome::Patch(Patch::weights(changes).with_notes(notes)))
+    }
+}
+
+fn map(cores: &Cores) -> Result<LinearMap, MapError> {
+    let mut maps = vec![];
+    for (k, core) in cores.cores.iter().enumerate() {
+        let shape = [cores.ranks[k] * cores.out_modes[k], cores.in_modes[k] * cores.ranks[k + 1]];
+        maps.push(Arc::new(LinearMap::Dense(Tensor::from_f32(shape, core.clone())?)));
+    }
+    let train = TensorTrain::new(cores.shape, cores.out_modes.clone(), cores.in_modes.clone(), maps)?;
+    Ok(LinearMap::TensorTrain(train))
+}
+
+fn describe(name: &str, cores: &Cores, whole: usize) -> String {
+    let join = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+    let inner = &cores.ranks[1..cores.ranks.len() - 1];
+    let ranks = if inner.is_empty() { "none".to_string() } else { join(inner) };
+    let bound = if cores.norm > 0.0 { 100.0 * cores.bound / cores.norm } else { 0.0 };
+    format!(
+        "@{name}: out-modes {}, in-modes {}, ranks {ranks}, {} of {whole} numbers, error at most {bound:.1}% of the norm",
+        join(&cores.out_modes),
+        join(&cores.in_modes),
+        cores.parameters(),
+    )
+}

@@ -1,0 +1,197 @@
+//! `tie`: equal weights become one.
+//!
+//! *Lossless* where weights are equal, which is all that is looked for by default. With a `tolerance`, a weight that differs from an earlier
+//! one of its shape by at most so much is replaced by it: *lossy*.
+//!
+//! Canonicalisation already ties a decoder to the embedding it is a copy of. What is left for this pass are models that were not
+//! imported (text, `.lstmc`), equal layers (a cell that was unrolled over depth, biases of zeros), and parts of maps: two weights whose left factors or cores
+//! are equal share them. Kept once, they are stored once, and passes that follow change both alike.
+//!
+//! | option | what | default |
+//! |---|---|---|
+//! | `target` | the weights, by name; matrices, biases and other constants | `*` |
+//! | `tolerance` | the greatest distance, as a fraction of the earlier weight's norm | 0 |
+
+use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::registry::PassInfo;
+use crate::target::Target;
+use lstmc_frontend::ir::{
+    Graph, InferError, LinearMap, LowRank, MapError, Op, Operand, OutputRole, TensorTrain, ValueId, Weight,
+    WeightId,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The pass table's line.
+pub(crate) const INFO: PassInfo = PassInfo {
+    name: "tie",
+    summary: "make one of weights that are equal",
+    options: &[
+        OptionInfo {
+            name: "target",
+            kind: Kind::Target,
+            presence: Presence::Default("*"),
+            doc: "the weights, by name",
+        },
+        OptionInfo {
+            name: "tolerance",
+            kind: Kind::Number { min: 0.0, max: 1.0 },
+            presence: Presence::Default("0"),
+            doc: "the greatest distance that counts as equal, as a fraction of the norm",
+        },
+    ],
+    // With a tolerance.
+    lossy: true,
+    needs_calibration: |_| false,
+    make: |options| Ok(Box::new(Tie::new(options))),
+};
+
+struct Tie {
+    target: Target,
+    tolerance: f64,
+}
+
+impl Tie {
+    fn new(options: &Options) -> Tie {
+        Tie {
+            target: options.target("target").unwrap_or(Target::new("*")),
+            tolerance: options.number("tolerance").unwrap_or(0.0),
+        }
+    }
+
+    /// How far `b` is from `a`, if it is near enough.
+    fn distance(&self, a: &Weight, b: &Weight) -> Result<Option<f64>, MapError> {
+        if a.map.shape() != b.map.shape() || a.map.dtype() != b.map.dtype() {
+            return Ok(None);
+        }
+        if a.map == b.map {
+            return Ok(Some(0.0));
+        }
+        if self.tolerance == 0.0 || !a.map.dtype().is_float() {
+            return Ok(None);
+        }
+        let (a, b) = (a.map.to_dense()?.to_f64()?, b.map.to_dense()?.to_f64()?);
+        let norm = a.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let apart = a.iter().zip(&b).map(|(x, y)| (x - y) * (x - y)).sum::<f64>().sqrt();
+        Ok(Some(apart / norm).filter(|d| *d <= self.tolerance))
+    }
+}
+
+impl Pass for Tie {
+    fn run(&self, graph: &Graph, _: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let ids = self.target.weights(graph)?;
+        let mut replaced: BTreeMap<WeightId, WeightId> = BTreeMap::new();
+        let mut notes = vec![];
+        for (k, &id) in ids.iter().enumerate() {
+            let weight = graph.weight(id);
+            for &earlier in ids[..k].iter().filter(|e| !replaced.contains_key(e)) {
+                let first = graph.weight(earlier);
+                let error = |source| PassError::Map { weight: weight.name.clone(), source };
+                let Some(distance) = self.distance(first, weight).map_err(error)? else { continue };
+                notes.push(match distance {
+                    0.0 => format!("@{} is @{}", weight.name, first.name),
+                    d => format!(
+                        "@{} is within {:.2}% of @{}, which replaces it",
+                        weight.name,
+                        100.0 * d,
+                        first.name
+                    ),
+                });
+                replaced.insert(id, earlier);
+                break;
+            }
+        }
+        let mut parts = Parts { seen: vec![], shared: 0 };
+        let mut maps = BTreeMap::new();
+        for &id in ids.iter().filter(|id| !replaced.contains_key(id)) {
+            let weight = graph.weight(id);
+            let error = |source| PassError::Map { weight: weight.name.clone(), source };
+            maps.insert(id, parts.share(&weight.map).map_err(error)?);
+        }
+        if parts.shared > 0 {
+            notes.push(format!("{} equal factors or cores became one with another", parts.shared));
+        }
+        if notes.is_empty() {
+            return Ok(Outcome::NoEffect("no two weights of the target are equal".into()));
+        }
+        let error = |e: InferError| PassError::Options(format!("tie: {e}"));
+        Ok(Outcome::Patch(Patch::graph(retied(graph, &replaced, maps).map_err(error)?).with_notes(notes)))
+    }
+}
+
+/// Factors and cores that were met.
+struct Parts {
+    seen: Vec<Arc<LinearMap>>,
+    shared: usize,
+}
+
+impl Parts {
+    /// The map with its factors or cores replaced by equal ones that were met before.
+    fn share(&mut self, map: &LinearMap) -> Result<LinearMap, MapError> {
+        Ok(match map {
+            LinearMap::LowRank(l) => {
+                LinearMap::LowRank(LowRank::new(self.part(l.left())?, self.part(l.right())?)?)
+            }
+            LinearMap::TensorTrain(t) => {
+                let cores = t.cores().iter().map(|c| self.part(c)).collect::<Result<_, _>>()?;
+                let (out_modes, in_modes) = (t.out_modes().to_vec(), t.in_modes().to_vec());
+                LinearMap::TensorTrain(TensorTrain::new(t.shape(), out_modes, in_modes, cores)?)
+            }
+            other => other.clone(),
+        })
+    }
+
+    fn part(&mut self, map: &Arc<LinearMap>) -> Result<Arc<LinearMap>, MapError> {
+        if let Some(same) = self.seen.iter().find(|s| Arc::ptr_eq(s, map)) {
+            return Ok(same.clone());
+        }
+        if let Some(equal) = self.seen.iter().find(|s| ***s == **map) {
+            self.shared += 1;
+            return Ok(equal.clone());
+        }
+        let map = if map.children().is_empty() { map.clone() } else { Arc::new(self.share(map)?) };
+        self.seen.push(map.clone());
+        Ok(map)
+    }
+}
+
+/// The graph with some weights replaced by others, and with new maps.
+fn retied(
+    graph: &Graph,
+    replaced: &BTreeMap<WeightId, WeightId>,
+    mut maps: BTreeMap<WeightId, LinearMap>,
+) -> Result<Graph, InferError> {
+    let mut new = Graph::new(graph.name.clone());
+    new.vocabulary = graph.vocabulary;
+    let mut weights: BTreeMap<WeightId, WeightId> = BTreeMap::new();
+    for (id, weight) in graph.weights().filter(|(id, _)| !replaced.contains_key(id)) {
+        let map = maps.remove(&id).unwrap_or_else(|| weight.map.clone());
+        weights.insert(id, new.add_weight(&weight.name, map).unwrap_or_else(|taken| taken));
+    }
+    let mut values: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    for (_, node) in graph.nodes() {
+        let names: Vec<&str> = node.results().iter().map(|&v| graph.name_of(v)).collect();
+        let results = if matches!(node.op, Op::Input | Op::State) {
+            let ty = graph.type_of(node.results()[0]).clone();
+            vec![new.add_source(node.op.clone(), names[0], ty)]
+        } else {
+            let operands = node.operands().iter().map(|operand| match operand {
+                Operand::Value(v) => Operand::Value(values[v]),
+                Operand::Weight(w) => Operand::Weight(weights[replaced.get(w).unwrap_or(w)]),
+                Operand::None => Operand::None,
+            });
+            let operands: Vec<Operand> = operands.collect();
+            new.add(node.op.clone(), &operands, &names, &node.origin).map_err(|e| e.error)?
+        };
+        values.extend(node.results().iter().copied().zip(results));
+    }
+    for output in graph.outputs() {
+        let role = match &output.role {
+            OutputRole::State(s) => OutputRole::State(values[s]),
+            named => named.clone(),
+        };
+        new.add_output(role, values[&output.value]);
+    }
+    Ok(new)
+}
