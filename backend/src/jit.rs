@@ -164,7 +164,7 @@ impl Jit {
     pub(crate) fn log_sum_exp(&self, logits: &[f32], scratch: &mut [u8]) -> f32 {
         assert_eq!(logits.len(), self.layout.vocabulary, "length of a row of logits");
         assert_eq!(scratch.len(), self.layout.scratch, "length of scratch");
-        assert!(scratch.as_ptr().addr() % 64 == 0, "scratch is aligned to 64 bytes");
+        assert!(scratch.as_ptr().addr().is_multiple_of(64), "scratch is aligned to 64 bytes");
         let tile = scratch[self.plan.tile.offset * 4..].as_mut_ptr();
         // SAFETY: the row is as long as the code reads; the tile lies within scratch, whose length was checked.
         unsafe { (self.entries.log_sum_exp)(logits.as_ptr(), tile.cast()) }

@@ -110,12 +110,12 @@ impl<'g> Reference<'g> {
                         Approx { value, error }
                     };
                     let (mut new_h, mut new_c) = (vec![], vec![]);
-                    for unit in 0..l.hidden {
+                    for (unit, &old) in c.iter().enumerate() {
                         let i = gate(Gate::Input, unit).sigmoid();
                         let o = gate(Gate::Output, unit).sigmoid();
                         let f = gate(Gate::Forget, unit).sigmoid();
                         let g = gate(Gate::Cell, unit).tanh();
-                        let cell = f.times(c[unit]).plus(i.times(g));
+                        let cell = f.times(old).plus(i.times(g));
                         new_h.push(o.times(cell.tanh()));
                         new_c.push(cell);
                     }

@@ -224,7 +224,7 @@ struct Shape {
 
 impl Shape {
     fn of(graph: &Graph) -> Result<Shape, CalibrationError> {
-        let model = LanguageModel::of(graph).map_err(|e| InterpretError::Form(e))?;
+        let model = LanguageModel::of(graph).map_err(InterpretError::Form)?;
         let mut shape = Shape { inputs: vec![], lookups: vec![], vocabulary: model.vocabulary() };
         for layer in model.layers() {
             let (width, readers) = match layer {
