@@ -2,7 +2,9 @@
 
 use crate::Error;
 use lstmc_backend::{Jit, Options};
-use lstmc_frontend::ir::store::{Encoding, Stored, StoredWeights, store};
+use lstmc_frontend::ir::store::{
+    Encoding, Stored, StoredWeights, compress, compressed_weight_bytes, store, weight_bytes,
+};
 use lstmc_frontend::ir::{Graph, parse_with, print, verify};
 use lstmc_frontend::onnx;
 use lstmc_passes::canonicalize::canonicalize;
@@ -38,6 +40,8 @@ pub struct Source {
     pub report: String,
     /// What canonicalisation dropped or assumed.
     pub notes: Vec<String>,
+    /// Whether weights are entropy-coded in the file: smaller, and decoded when it is read.
+    pub entropy: bool,
 }
 
 impl Source {
@@ -53,6 +57,7 @@ impl Source {
                 recipe: String::new(),
                 report: String::new(),
                 notes: vec![],
+                entropy: false,
             }),
             Format::Lstmc => Source::read_container(path),
         }
@@ -80,6 +85,9 @@ impl Source {
             recipe: container.recipe().into(),
             report: container.report().into(),
             notes: vec![],
+            entropy: container
+                .tensors()
+                .any(|blob| matches!(Encoding::from_name(blob.encoding), Some(Encoding::Entropy(_)))),
         })
     }
 
@@ -120,11 +128,24 @@ impl Source {
         Ok(Model::new(Arc::new(jit), self.vocabulary.clone(), description)?)
     }
 
+    /// The bytes that each weight takes in a `.lstmc` file, by name.
+    pub fn weight_bytes(&self) -> Result<Vec<(String, usize)>, Error> {
+        let bytes =
+            if self.entropy { compressed_weight_bytes(&self.graph) } else { weight_bytes(&self.graph) };
+        bytes.map_err(|e| self.incomplete(&e))
+    }
+
+    fn incomplete(&self, reason: &dyn std::fmt::Display) -> Error {
+        Error::Contents { path: self.path.clone(), reason: reason.to_string() }
+    }
+
     /// Writes a canonical model to a `.lstmc` file, by way of a temporary one beside it. Returns the file's bytes.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, Error> {
         let path = path.as_ref();
-        let stored = store(&self.graph)
-            .map_err(|e| Error::Contents { path: self.path.clone(), reason: e.to_string() })?;
+        let mut stored = store(&self.graph).map_err(|e| self.incomplete(&e))?;
+        if self.entropy {
+            stored = stored.into_iter().map(compress).collect();
+        }
         let tensors: Vec<BlobOut<'_>> = stored
             .iter()
             .map(|s| {

@@ -37,13 +37,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut bar = terminal::Bar::new("collecting statistics");
     let statistics = Statistics::collect(&source.graph, &text.tokens, &mut |n, total| bar.show(n, total))?;
     let data = statistics.to_bytes();
-    let folder = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(".".as_ref());
-    let failed = |e: std::io::Error| anyhow::anyhow!("{}: cannot be written: {e}", args.output.display());
-    terminal::uninterrupted(|| {
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        file.write_all(&data).map_err(failed)?;
-        file.persist(&args.output).map_err(|e| failed(e.error))
-    })?;
+    super::write_whole(&args.output, &data)?;
     writeln!(
         std::io::stderr(),
         "{}: statistics of {} tokens ({} unknown), {}, in {:.1} s",

@@ -68,7 +68,10 @@ pub(crate) struct Args {
     /// Run only the first N passes, to find the one that breaks a model
     #[arg(long, value_name = "N")]
     stop_after: Option<usize>,
-    /// The model's name, also the file's default
+    /// Entropy-code the weights in the file: smaller by some percent, decoded when it is read
+    #[arg(long)]
+    entropy: bool,
+    /// The model's name; an ONNX model is called after its file otherwise
     #[arg(long)]
     name: Option<String>,
 }
@@ -208,8 +211,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     if let Some(path) = &args.report {
         let json = serde_json::to_string_pretty(&report)? + "\n";
-        std::fs::write(path, json)
-            .map_err(|e| anyhow::anyhow!("{}: cannot be written: {e}", path.display()))?;
+        super::write_whole(path, json.as_bytes())?;
     }
     let table = table::table(&report);
     let report = serde_json::to_string(&report)?;
@@ -218,7 +220,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         format!("{}, {pipeline}", source.recipe)
     };
-    let source = Source { graph: run.graph, recipe, report, ..source };
+    let entropy = args.entropy || source.entropy;
+    let source = Source { graph: run.graph, recipe, report, entropy, ..source };
     if let Some(stage) = args.print {
         let stage = match stage {
             Print::Plan => Stage::Plan,

@@ -33,7 +33,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ExportError::Opset { .. } => anyhow::Error::from(Usage(format!("--opset: {e}"))),
         e => anyhow::anyhow!("{}: {e}", source.path.display()),
     })?;
-    let size = onnx::write(&args.output, &exported)? as usize;
+    let file = exported.to_bytes();
+    super::write_whole(&args.output, &file)?;
+    let size = file.len();
     let mut err = std::io::stderr();
     for note in &exported.notes {
         writeln!(err, "note: {note}")?;

@@ -3,7 +3,6 @@
 use super::ModelArgs;
 use crate::terminal::{self, bytes, thousands};
 use lstmc::Source;
-use lstmc::frontend::ir::store::weight_bytes;
 use lstmc::frontend::ir::{Graph, LanguageModel, parameters, print};
 use std::io::Write;
 
@@ -45,7 +44,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let model = LanguageModel::of(&source.graph).ok();
     let multiply_adds = model.as_ref().map(LanguageModel::multiply_adds);
-    let sizes = weight_bytes(&source.graph)?;
+    let sizes = source.weight_bytes()?;
     let total: usize = sizes.iter().map(|(_, b)| b).sum();
     let rows: Vec<Row> = source
         .graph

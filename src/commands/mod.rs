@@ -60,3 +60,20 @@ pub(crate) fn read_text(path: &Path, vocabulary: &Vocabulary) -> anyhow::Result<
     let text = read_utf8(path)?;
     vocabulary.encode(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
+
+/// Writes a file by way of a temporary one beside it, so that it is whole or not there.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let failed = |e: std::io::Error| anyhow::anyhow!("{}: cannot be written: {e}", path.display());
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        anyhow::bail!("{}: is a folder; give the name of a file to write", path.display());
+    }
+    crate::terminal::uninterrupted(|| {
+        // With the permissions of any new file; those of `tempfile_in` are private, and its errors name the temporary file.
+        let create = |p: &Path| std::fs::File::options().write(true).create_new(true).open(p);
+        let mut file = tempfile::Builder::new().prefix(".lstmc-").make_in(folder, create).map_err(failed)?;
+        std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
+        file.persist(path).map_err(|e| failed(e.error))?;
+        Ok(())
+    })
+}

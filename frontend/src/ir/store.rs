@@ -165,6 +165,20 @@ pub fn weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
     graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes_of(&w.map, &mut seen)?))).collect()
 }
 
+/// As [`weight_bytes`], with every blob entropy-coded by [`compress`]; encodes everything, so the data must be at hand.
+pub fn compressed_weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
+    let mut seen = HashSet::new();
+    let mut bytes = |map: &LinearMap| -> Result<usize, MapError> {
+        let mut total = 0;
+        walk(map, "", None, &mut seen, &mut |part| {
+            total += compress(part.store()?).bytes.len();
+            Ok(())
+        })?;
+        Ok(total)
+    };
+    graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes(&w.map)?))).collect()
+}
+
 fn bytes_of(map: &LinearMap, seen: &mut HashSet<*const LinearMap>) -> Result<usize, MapError> {
     let mut total = 0;
     walk(map, "", None, seen, &mut |part| {

@@ -93,15 +93,6 @@ pub fn write_tensor(path: &Path, name: &str, tensor: &Tensor) -> Result<(), Onnx
     in_file(path, || Ok(std::fs::write(path, decode::to_proto(name, tensor)?.encode_to_vec())?))
 }
 
-/// Writes a model's file; weights are inside. Returns its size.
-pub fn write(path: &Path, exported: &Exported) -> Result<u64, OnnxError> {
-    in_file(path, || {
-        let bytes = exported.to_bytes();
-        std::fs::write(path, &bytes)?;
-        Ok(bytes.len() as u64)
-    })
-}
-
 /// The folder of a file, for its external data.
 fn folder(path: &Path) -> Option<&Path> {
     path.parent().map(|d| if d.as_os_str().is_empty() { Path::new(".") } else { d })
