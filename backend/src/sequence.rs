@@ -17,7 +17,7 @@ use lstmc_frontend::product::apply_on;
 use std::sync::Arc;
 
 /// Steps per chunk: enough to use each weight many times, few enough that a chunk's logits stay in cache.
-const CHUNK: usize = 128;
+const CHUNK: usize = 256;
 
 /// f32s that may be read behind the last gate of a row.
 pub(crate) const GATES_SLACK: usize = 8;

@@ -1,6 +1,6 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
-mod table;
+pub(crate) mod table;
 mod texts;
 
 use super::eval::EngineName;

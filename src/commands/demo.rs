@@ -1,9 +1,11 @@
 //! `lstmc demo`: a tour of everything on the bundled model.
 
-use crate::terminal::{bytes, thousands, uninterrupted};
+use super::compile::table::table;
+use crate::terminal::{Bar, bytes, thousands, uninterrupted};
 use anyhow::bail;
 use lstmc::backend::Options;
 use lstmc::frontend::ir::print;
+use lstmc::passes::{Budget, Calibration, Context, Pipeline, Report, Settings, run as run_passes};
 use lstmc::runtime::{Rng, Sampling, Session, Vocabulary};
 use lstmc::{Engine, Scorer, Source};
 use std::io::Write;
@@ -12,8 +14,8 @@ use std::time::Instant;
 
 /// Show what lstmc does on the bundled model: no arguments needed
 ///
-/// Imports a word-level LSTM of the Penn Treebank from ONNX, shows its IR, compiles it for this machine, measures perplexity and speed, saves
-/// and reloads it, suggests words and writes a few lines.
+/// Imports a word-level LSTM of the Penn Treebank from ONNX, shows its IR, compiles it for this machine, measures perplexity and speed,
+/// compresses it twelvefold, saves and reloads it, suggests words and writes a few lines.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  lstmc demo")]
 pub(crate) struct Args {
@@ -21,6 +23,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", env = "LSTMC_DEMO")]
     data: Option<PathBuf>,
 }
+
+/// The recipe that the demonstration runs, as shipped.
+const RECIPE: &str = include_str!("../../docs/recipes/ptb-12x.toml");
 
 const PROMPT: &str = "the company said it expects to";
 
@@ -30,7 +35,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     heading(&mut out, "Import: ONNX to IR")?;
     let started = Instant::now();
-    let source = Source::read(data.join("model.onnx"))?;
+    let mut source = Source::read(data.join("model.onnx"))?;
+    source.graph.name = "ptb-small".into();
     let imported = source.graph.nodes().count();
     let source = source.with_vocabulary(Some(&data.join("vocab.txt")))?.canonical()?;
     writeln!(
@@ -78,6 +84,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         read / step / 1e9
     )?;
 
+    heading(&mut out, "Compress: a recipe watched by perplexity, no training")?;
+    let before = Scorer::new(Engine::Jit, 0, &text.tokens, |_| ()).perplexity(&source.graph)?;
+    let source = compress(&mut out, &data, source)?;
+    let words = super::vocabulary(&source)?;
+    let after = Scorer::new(Engine::Jit, 0, &text.tokens, |_| ()).perplexity(&source.graph)?;
+    writeln!(
+        out,
+        "on the test excerpt, which the recipe has not seen: {before:.2} before, {after:.2} after"
+    )?;
+
     heading(&mut out, "Save and load: one file with weights, words and recipe")?;
     let (size, started, model) = uninterrupted(|| -> anyhow::Result<_> {
         let folder = tempfile::tempdir()?;
@@ -104,6 +120,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     heading(&mut out, "Next")?;
     writeln!(out, "lstmc compile model.onnx --vocab vocab.txt -o model.lstmc    (see lstmc --help)")?;
     Ok(())
+}
+
+/// Runs the bundled recipe, calibrated and validated on excerpts.
+fn compress(out: &mut impl Write, data: &Path, source: Source) -> anyhow::Result<Source> {
+    let pipeline = Pipeline::from_recipe(RECIPE)?;
+    writeln!(out, "{pipeline}\n")?;
+    let words = super::vocabulary(&source)?;
+    let calibration = super::read_text(&data.join("calibration.txt"), words)?;
+    let validation = super::read_text(&data.join("valid.txt"), words)?;
+    let mut bar = Bar::new("measuring perplexity");
+    let total = validation.tokens.len() - 1;
+    let mut scorer = Scorer::new(Engine::Jit, 0, &validation.tokens, |n| bar.show(n, total));
+    let context =
+        Context { evaluator: Some(&mut scorer), calibration: Some(Calibration::of_text(calibration.tokens)) };
+    let budget = Budget::default();
+    let run = run_passes(&pipeline, source.graph, Settings { context, budget, ..Settings::default() })?;
+    let report = Report::new(run.graph.name.clone(), &run.trail, budget);
+    write!(out, "{}", table(&report))?;
+    let report = serde_json::to_string(&report)?;
+    Ok(Source { graph: run.graph, recipe: pipeline.to_string(), report, ..source })
 }
 
 fn heading(out: &mut impl Write, text: &str) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use lstmc::passes::{Measure, Report, Verdict};
 use std::fmt::Write;
 
 /// A line for the model as it came and one for each pass, then the notes.
-pub(super) fn table(report: &Report) -> String {
+pub(crate) fn table(report: &Report) -> String {
     let header = ["pass", "bytes", "ratio", "multiply-adds", "perplexity", "change", "verdict"];
     let mut rows: Vec<[String; 7]> = vec![header.map(str::to_string)];
     let Some(first) = report.before else { return String::new() };
