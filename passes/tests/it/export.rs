@@ -14,7 +14,7 @@ fn again(graph: &Graph, options: &ExportOptions) -> Graph {
 
 fn likelihood(graph: &Graph) -> f64 {
     let words: Vec<u32> = (0..60).map(|k| (k * k % 17) as u32).collect();
-    interpret::LanguageModel::<f64>::new(graph).unwrap().log_likelihood(&words, |_| {}).unwrap()
+    interpret::LanguageModel::<f64>::new(graph).unwrap().log_likelihood(&words, &mut |_| {}).unwrap()
 }
 
 #[test]

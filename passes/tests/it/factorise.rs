@@ -29,7 +29,7 @@ fn factorised(graph: &Graph, pipeline: &str, calibrated: bool) -> Run {
 fn divergence(a: &Graph, b: &Graph) -> f64 {
     let read = |g: &Graph| {
         let model = interpret::LanguageModel::<f64>::new(g).unwrap();
-        -model.log_likelihood(&tokens(400), |_| {}).unwrap()
+        -model.log_likelihood(&tokens(400), &mut |_| {}).unwrap()
     };
     (read(a) - read(b)).abs()
 }
@@ -124,7 +124,7 @@ struct Interpreter;
 impl Evaluate for Interpreter {
     fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {
         let model = interpret::LanguageModel::<f32>::new(graph).map_err(|e| e.to_string())?;
-        let sum = model.log_likelihood(&tokens(400), |_| {}).map_err(|e| e.to_string())?;
+        let sum = model.log_likelihood(&tokens(400), &mut |_| {}).map_err(|e| e.to_string())?;
         Ok((-sum / 399.0).exp())
     }
 }
