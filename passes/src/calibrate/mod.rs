@@ -357,6 +357,14 @@ impl<'p> Calibration<'p> {
         let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
         Statistics::collect_inputs(graph, tokens, progress)
     }
+
+    /// What `graph` as it is now predicts; none where there is no text to predict.
+    pub fn predictions(&mut self, graph: &Graph) -> Result<Option<Predictions>, CalibrationError> {
+        let Some(tokens) = self.tokens.as_deref() else { return Ok(None) };
+        let mut ignore = |_: usize, _: usize| {};
+        let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
+        Ok(Statistics::collect(graph, tokens, progress)?.predictions)
+    }
 }
 
 #[cfg(test)]
