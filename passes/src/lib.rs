@@ -23,6 +23,7 @@ pub mod manager;
 pub mod options;
 mod pass;
 pub mod pipeline;
+mod prune;
 mod quantize;
 pub mod registry;
 pub mod report;

@@ -2,11 +2,18 @@
 
 use crate::options::{OptionInfo, Options};
 use crate::pass::{Pass, PassError};
-use crate::{canonicalize, decode, low_rank, quantize, tensor_train, tie};
+use crate::{canonicalize, decode, low_rank, prune, quantize, tensor_train, tie};
 
 /// Every pass, in the order in which they are usually run.
-pub static PASSES: &[PassInfo] =
-    &[canonicalize::INFO, tie::INFO, low_rank::INFO, tensor_train::INFO, decode::INFO, quantize::INFO];
+pub static PASSES: &[PassInfo] = &[
+    canonicalize::INFO,
+    tie::INFO,
+    low_rank::INFO,
+    tensor_train::INFO,
+    decode::INFO,
+    prune::INFO,
+    quantize::INFO,
+];
 
 /// A pass's line in the table.
 #[derive(Debug)]

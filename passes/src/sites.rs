@@ -1,9 +1,10 @@
 //! Where a model multiplies: the maps that read one vector and whose products are summed, and what is known of that vector.
 
 use crate::calibrate::Statistics;
-use crate::pass::PassError;
+use crate::pass::{Context, PassError};
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, LanguageModel, Layer, LinearMap, ValueId, WeightId};
+use lstmc_frontend::tensor::Tensor;
 use std::ops::Range;
 
 /// A place where a model multiplies.
@@ -151,6 +152,66 @@ pub(crate) fn reader_hessian(
     let made = Hessian::of_reader(&rows, features, None, damping);
     made.map(Some)
         .map_err(|source| PassError::Solve { weight: graph.weight(readers[0]).name.clone(), source })
+}
+
+/// The bias that makes up for the mean error of a site's outputs once `changes` (indices into its maps, new maps) are made; none where there is
+/// no bias. `moment` is of the maps changed, in this order.
+pub(crate) fn corrected_bias(
+    graph: &Graph,
+    site: &Site,
+    changes: &[(usize, LinearMap)],
+    moment: &Moment,
+) -> Result<Option<(WeightId, LinearMap)>, PassError> {
+    let Some(id) = site.bias else { return Ok(None) };
+    let mut bias = dense(graph, id)?;
+    let mut start = 0;
+    for (k, new) in changes {
+        let (weight, columns) = &site.maps[*k];
+        let name = &graph.weight(*weight).name;
+        let mean = &moment.mean()[start..start + columns.len()];
+        start += columns.len();
+        let add = Hessian::bias_correction(&dense(graph, *weight)?, &dense_map(name, new)?, mean)
+            .map_err(|source| PassError::Solve { weight: name.clone(), source })?;
+        bias.iter_mut().zip(add).for_each(|(b, a)| *b = (f64::from(*b) + a) as f32);
+    }
+    Ok(Some((id, vector(graph, id, bias)?)))
+}
+
+/// The bias of the output layer under which the mean probability of each word on the calibration text is what it was before compression. None
+/// without such a bias or without the text.
+///
+/// Iterative scaling (Darroch and Ratcliff 1972), see [`refit_bias`](crate::solve::softmax::refit_bias), with the whole model in the loop:
+/// `b_i += log(before_i / now_i)`, both smoothed by a hundredth of the mean.
+pub(crate) fn refitted_output_bias(
+    graph: &Graph,
+    before: &[f64],
+    rounds: usize,
+    context: &mut Context<'_>,
+) -> Result<Option<(WeightId, LinearMap)>, PassError> {
+    let is_output = |s: &Site| s.kind == SiteKind::Linear { is_output: true };
+    let bias = sites(graph)?.into_iter().find(is_output).and_then(|s| s.bias);
+    let (Some(id), Some(calibration)) = (bias, context.calibration.as_mut().filter(|c| c.has_text())) else {
+        return Ok(None);
+    };
+    let smooth = 0.01 / before.len().max(1) as f64;
+    let mut now = graph.clone();
+    for _ in 0..rounds {
+        let mut bias = dense(&now, id)?;
+        let found = calibration.predictions(&now)?.probabilities;
+        for ((b, t), p) in bias.iter_mut().zip(before).zip(found) {
+            *b += ((t + smooth) / (p + smooth)).ln() as f32;
+        }
+        let map = vector(&now, id, bias)?;
+        now.set_weight(id, map).expect("of the same shape");
+    }
+    Ok(Some((id, now.weight(id).map.clone())))
+}
+
+fn vector(graph: &Graph, id: WeightId, values: Vec<f32>) -> Result<LinearMap, PassError> {
+    let weight = graph.weight(id);
+    let tensor = Tensor::from_f32(weight.map.shape(), values);
+    let tensor = tensor.map_err(|e| PassError::Map { weight: weight.name.clone(), source: e.into() })?;
+    Ok(LinearMap::Dense(tensor))
 }
 
 /// A weight as a dense matrix, `[out, in]` row-major.

@@ -6,7 +6,7 @@
 //! | embedding | `W^T W` of the map that reads it | `(c + 1)^0.5`: `c` how often the word was looked up |
 //! | maps of an lstm, other linear maps | second moment of their inputs | all alike |
 //!
-//! Afterwards the output layer's bias is fitted so that every word is predicted as often as before, see [`refit_output_bias`].
+//! Afterwards the output layer's bias is fitted so that every word is predicted as often as before, see [`refitted_output_bias`].
 //!
 //! Three freedoms of the model cost nothing and are used where they exist:
 //! - A bias `b' = b + (W - V) E[x]` makes up for the mean error, so that `H` may be the covariance of the inputs ([`Hessian::centered`]).
@@ -15,6 +15,7 @@
 
 use crate::calibrate::Statistics;
 use crate::pass::{Context, PassError};
+use crate::sites::refitted_output_bias;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, LanguageModel, Layer, LinearMap, MapError, NotCanonical, Operand, WeightId};
 use lstmc_frontend::tensor::Tensor;
@@ -35,6 +36,9 @@ const CURVATURE_EXPONENT: f64 = 0.2;
 const UNSEEN_TARGET: f64 = 0.01;
 /// See [`UNSEEN_TARGET`].
 const UNSEEN_LOOKUP: f64 = 1.0;
+
+/// Rounds of refitting the output layer's bias; the second brings a tenth of what the first does, a third next to nothing.
+const REFIT_ROUNDS: usize = 2;
 
 /// What a weight is in its model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -251,31 +255,6 @@ fn mean_row(w: &[f32], rows: &[f64]) -> Vec<f64> {
     mean
 }
 
-/// What keeps the ratio of two frequencies finite: far below the frequency of any word that calibration text can show.
-const FREQUENCY_FLOOR: f64 = 1e-9;
-
-/// The output layer's bias after `changed`, so that on average the model predicts each word as often as it did before.
-///
-/// One step of iterative scaling (Darroch and Ratcliff 1972) on the calibration text: `b_i += log(p_i / p'_i)`, `p` and `p'` being what
-/// `E[softmax_i (1 - softmax_i)]` was and is, which for all but the most frequent words is the mean probability. None where there is no
-/// text, only its statistics.
-pub(crate) fn refit_output_bias(
-    graph: &Graph,
-    changed: &[(WeightId, LinearMap)],
-    bias: WeightId,
-    context: &mut Context<'_>,
-) -> Result<Option<(WeightId, LinearMap)>, PassError> {
-    let Some(calibration) = &mut context.calibration else { return Ok(None) };
-    let before = calibration.statistics(graph)?;
-    let new = patched(graph, changed);
-    let (Some(before), Some(after)) = (before.predictions(), calibration.predictions(&new)?) else {
-        return Ok(None);
-    };
-    let step = |(p, q): (&f64, &f64)| ((p + FREQUENCY_FLOOR) / (q + FREQUENCY_FLOOR)).ln();
-    let more = before.curvature.iter().zip(&after.curvature).map(step).collect();
-    add_to_constant(&new, bias, more).map(Some)
-}
-
 /// The graph with these maps.
 pub(crate) fn patched(graph: &Graph, changed: &[(WeightId, LinearMap)]) -> Graph {
     let mut new = graph.clone();
@@ -302,8 +281,8 @@ fn add_to_constant(graph: &Graph, id: WeightId, more: Vec<f64>) -> Result<(Weigh
 pub(crate) struct Biases {
     added: BTreeMap<WeightId, Vec<f64>>,
     shifts: Vec<Shift>,
-    /// The output layer's bias, where its matrix changes.
-    output: Option<WeightId>,
+    /// Whether the output layer's matrix changes and its bias may.
+    has_output: bool,
 }
 
 impl Biases {
@@ -315,7 +294,7 @@ impl Biases {
         v: &[f32],
     ) -> Result<(), SolveError> {
         if let Some((bias, mean)) = &weighting.correction {
-            self.output = self.output.or(Some(*bias).filter(|_| weighting.is_output));
+            self.has_output |= weighting.is_output;
             self.add_to(*bias, Hessian::bias_correction(shifted, v, mean)?);
         }
         self.shifts.extend(weighting.shift.iter().filter(|s| s.reader.is_some()).cloned());
@@ -334,13 +313,16 @@ impl Biases {
         mut changed: Vec<(WeightId, LinearMap)>,
         context: &mut Context<'_>,
     ) -> Result<Vec<(WeightId, LinearMap)>, PassError> {
-        let output = self.output;
+        let has_output = self.has_output;
         changed.extend(self.finish(graph, &changed)?);
-        if let Some(bias) = output
-            && let Some(refitted) = refit_output_bias(graph, &changed, bias, context)?
-        {
-            changed.retain(|(id, _)| *id != bias);
-            changed.push(refitted);
+        if has_output && context.calibration.is_some() {
+            let statistics = context.statistics(graph, "bias=false")?;
+            let before = statistics.predictions().map(|p| p.probabilities.as_slice()).unwrap_or_default();
+            let now = patched(graph, &changed);
+            if let Some((id, map)) = refitted_output_bias(&now, before, REFIT_ROUNDS, context)? {
+                changed.retain(|(other, _)| *other != id);
+                changed.push((id, map));
+            }
         }
         Ok(changed)
     }

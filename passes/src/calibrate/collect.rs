@@ -38,7 +38,11 @@ pub(super) fn collect(
         tokens: tokens.len() - 1,
         inputs: inputs.collect(),
         lookups: lookups.collect(),
-        predictions: predictions.then(|| Predictions { targets: words.clone(), curvature: words }),
+        predictions: predictions.then(|| Predictions {
+            targets: words.clone(),
+            probabilities: words.clone(),
+            curvature: words,
+        }),
     };
     let mut collector =
         Collector { graph, statistics, product: vec![], total: tokens.len() - 1, read: 0, progress };
@@ -119,11 +123,15 @@ impl Collector<'_, '_> {
         let Some(predictions) = &mut self.statistics.predictions else { return };
         targets.iter().for_each(|&t| predictions.targets[t as usize] += 1.0);
         // Each task sums its own words over all steps, so the order of a sum does not depend on threads.
-        predictions.curvature.par_chunks_mut(WORDS).enumerate().for_each(|(k, sums)| {
+        let (means, curvatures) = (&mut predictions.probabilities, &mut predictions.curvature);
+        let sums = means.par_chunks_mut(WORDS).zip(curvatures.par_chunks_mut(WORDS)).enumerate();
+        sums.for_each(|(k, (means, curvatures))| {
             for row in log_probabilities.chunks(vocabulary) {
-                for (sum, &log) in sums.iter_mut().zip(&row[k * WORDS..]) {
+                for ((mean, curvature), &log) in means.iter_mut().zip(&mut *curvatures).zip(&row[k * WORDS..])
+                {
                     let p = log.exp();
-                    *sum += f64::from(p * (1.0 - p));
+                    *mean += f64::from(p);
+                    *curvature += f64::from(p * (1.0 - p));
                 }
             }
         });
@@ -146,8 +154,9 @@ impl Collector<'_, '_> {
             }
         }
         if let Some(p) = &mut statistics.predictions {
-            p.curvature.iter_mut().for_each(|c| *c /= self.total as f64);
-            if p.curvature.iter().any(|c| !c.is_finite()) {
+            let sums = p.probabilities.iter_mut().chain(&mut p.curvature);
+            sums.for_each(|s| *s /= self.total as f64);
+            if p.probabilities.iter().chain(&p.curvature).any(|c| !c.is_finite()) {
                 return Err(CalibrationError::NotFinite { what: "the predictions".into() });
             }
         }

@@ -6,6 +6,7 @@
 //! | `inputs.K.sum` | f64 `[width]` | sum of `x` |
 //! | `lookups.K` | f64 `[rows]` | how often each row of the K-th embedding was looked up |
 //! | `predictions.targets` | f64 `[vocabulary]` | how often each word came next |
+//! | `predictions.probabilities` | f64 `[vocabulary]` | `E[softmax]` |
 //! | `predictions.curvature` | f64 `[vocabulary]` | `E[softmax (1 - softmax)]` |
 //!
 //! The metadata entry `lstmc.calibration` is a JSON object: `version`, `tokens`, `inputs` (a list of `{count, readers}`, a reader being `{weight,
@@ -95,6 +96,7 @@ impl Statistics {
         }
         if let Some(p) = &self.predictions {
             push("predictions.targets".into(), vec![p.targets.len()], &p.targets);
+            push("predictions.probabilities".into(), vec![p.probabilities.len()], &p.probabilities);
             push("predictions.curvature".into(), vec![p.curvature.len()], &p.curvature);
         }
         let views = tensors.iter().map(|(name, shape, data)| {
@@ -145,7 +147,8 @@ impl Statistics {
         let predictions = if file.0.names().contains(&"predictions.targets") {
             let targets = file.vector("predictions.targets")?;
             let curvature = file.tensor("predictions.curvature", &[targets.len()])?;
-            Some(Predictions { targets, curvature })
+            let probabilities = file.tensor("predictions.probabilities", &[targets.len()])?;
+            Some(Predictions { targets, probabilities, curvature })
         } else {
             None
         };

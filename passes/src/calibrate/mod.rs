@@ -18,7 +18,7 @@ mod file;
 
 pub use file::FileError;
 
-use lstmc_frontend::interpret::InterpretError;
+use lstmc_frontend::interpret::{self, InterpretError};
 use lstmc_frontend::ir::{Graph, LanguageModel, Layer, WeightId};
 use std::fmt;
 use std::ops::Range;
@@ -67,6 +67,8 @@ pub struct Lookups {
 pub struct Predictions {
     /// How often each word came next, `[vocabulary]`.
     pub targets: Vec<f64>,
+    /// `E[softmax_i]` of each word, `[vocabulary]`.
+    pub probabilities: Vec<f64>,
     /// `E[softmax_i (1 - softmax_i)]` of each word, `[vocabulary]`: the diagonal of the loss's second derivative in the logits.
     pub curvature: Vec<f64>,
 }
@@ -352,18 +354,31 @@ impl<'p> Calibration<'p> {
 
     /// Statistics of `graph` as it is now, without predictions. Needs the text.
     pub fn inputs(&mut self, graph: &Graph) -> Result<Statistics, CalibrationError> {
+        self.collect(graph, false)
+    }
+
+    /// What `graph` as it is now predicts. Needs the text.
+    pub fn predictions(&mut self, graph: &Graph) -> Result<Predictions, CalibrationError> {
+        let statistics = self.collect(graph, true)?;
+        Ok(statistics.predictions.expect("predictions were asked for"))
+    }
+
+    fn collect(&mut self, graph: &Graph, predictions: bool) -> Result<Statistics, CalibrationError> {
         let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
         let mut ignore = |_: usize, _: usize| {};
         let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
-        Statistics::collect_inputs(graph, tokens, progress)
+        collect::collect(graph, tokens, predictions, progress)
     }
 
-    /// What `graph` as it is now predicts; none where there is no text to predict.
-    pub fn predictions(&mut self, graph: &Graph) -> Result<Option<Predictions>, CalibrationError> {
-        let Some(tokens) = self.tokens.as_deref() else { return Ok(None) };
-        let mut ignore = |_: usize, _: usize| {};
-        let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
-        Ok(Statistics::collect(graph, tokens, progress)?.predictions)
+    /// The mean negative log-likelihood of `graph` on the first `most` tokens of the text.
+    pub fn loss(&self, graph: &Graph, most: usize) -> Result<f64, CalibrationError> {
+        let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
+        let tokens = &tokens[..tokens.len().min(most)];
+        if tokens.len() < 2 {
+            return Err(CalibrationError::TooFewTokens { found: tokens.len() });
+        }
+        let model = interpret::LanguageModel::<f32>::new(graph)?;
+        Ok(-model.log_likelihood(tokens, &mut |_| {})? / (tokens.len() - 1) as f64)
     }
 }
 

@@ -67,6 +67,8 @@ fn sums_are_those_of_the_book() {
     for (found, sum) in predictions.curvature.iter().zip(&plain.curvature) {
         assert!((found - sum / (n - 1) as f64).abs() < 1e-5);
     }
+    let total: f64 = predictions.probabilities.iter().sum();
+    assert!((total - 1.0).abs() < 1e-5, "{total}");
     assert_eq!(predictions.targets.iter().sum::<f64>(), (n - 1) as f64);
     let lookups = found.lookups_of("embedding").unwrap();
     assert_eq!(lookups.counts().iter().sum::<f64>(), (n - 1) as f64);

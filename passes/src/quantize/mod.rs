@@ -23,10 +23,11 @@
 //! | `group` | inputs per scale; a row has one scale otherwise | none |
 //! | `method` | `gptq`: error feedback, needs calibration text; `nearest`: data-free | `nearest` for 8 bits, else `gptq` |
 //! | `asymmetric` | a zero point per scale | `false` |
-//! | `act-order` | round columns of large inputs first, inside of each group | `false` |
+//! | `act-order` | round groups of large inputs first, and columns inside of each | `true` with `gptq` |
 //! | `scales` | `f16` or `f32` | `f16` |
 //! | `sequential` | collect statistics anew after each layer, on the model as it then is; needs the text | `false` |
 //! | `bias-correction` | move biases so that mean outputs stay | `true` with `gptq` |
+//! | `refit-rounds` | rounds of refitting the output layer's bias, with `gptq` and the text | `2` |
 //! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
 //! | `sweeps` | rounds of descent | `8` |
 //! | `biases` | `f16` or `f32`: what biases of the target are stored as | `f16` |
@@ -36,7 +37,9 @@ mod sum;
 use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
-use crate::sites::{Moment, Site, SiteKind, dense, dense_map, describe, reader_hessian, sites};
+use crate::sites::{
+    Moment, Site, SiteKind, corrected_bias, dense_map, describe, reader_hessian, refitted_output_bias, sites,
+};
 use crate::solve::quantize::{QuantizeOptions, Rounding, ScaleSearch};
 use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
@@ -84,8 +87,8 @@ pub(crate) const INFO: PassInfo = PassInfo {
         OptionInfo {
             name: "act-order",
             kind: Kind::Flag,
-            presence: Presence::Default("false"),
-            doc: "round columns of large inputs first, inside of each group",
+            presence: Presence::Optional,
+            doc: "round groups and columns of large inputs first; the default with gptq",
         },
         OptionInfo {
             name: "scales",
@@ -104,6 +107,12 @@ pub(crate) const INFO: PassInfo = PassInfo {
             kind: Kind::Flag,
             presence: Presence::Optional,
             doc: "move biases so that mean outputs stay; the default with gptq",
+        },
+        OptionInfo {
+            name: "refit-rounds",
+            kind: Kind::Integer { min: 0, max: 100 },
+            presence: Presence::Default("2"),
+            doc: "rounds of refitting the output layer's bias to the words' mean probabilities; needs the text",
         },
         OptionInfo {
             name: "damping",
@@ -137,12 +146,16 @@ fn is_gptq(options: &Options) -> bool {
     }
 }
 
+/// What to do without calibration text.
+const INSTEAD: &str = "method=nearest";
+
 struct Quantize {
     target: Target,
     gptq: bool,
     sequential: bool,
     bias_correction: bool,
     damping: f64,
+    refit_rounds: usize,
     f16_biases: bool,
     solver: QuantizeOptions,
 }
@@ -167,7 +180,7 @@ impl Quantize {
         let solver = QuantizeOptions {
             bits,
             group: options.size("group"),
-            rounding: match (gptq, options.flag("act-order")) {
+            rounding: match (gptq, options.get("act-order").is_none() || options.flag("act-order")) {
                 (false, _) => Rounding::Nearest,
                 (true, false) => Rounding::Feedback,
                 (true, true) => Rounding::FeedbackByActivation,
@@ -188,6 +201,7 @@ impl Quantize {
             sequential: options.flag("sequential"),
             bias_correction: options.get("bias-correction").map_or(gptq, |_| options.flag("bias-correction")),
             damping: options.number("damping").unwrap_or(Hessian::DAMPING),
+            refit_rounds: options.size("refit-rounds").unwrap_or(0),
             f16_biases: options.word("biases") != Some("f32"),
             solver,
         })
@@ -208,7 +222,6 @@ impl Quantize {
         if let SiteKind::Embedding { readers } = &site.kind {
             return Ok((reader_hessian(graph, readers, site.maps[0].1.len(), self.damping)?, None));
         }
-        const INSTEAD: &str = "method=nearest";
         let moment = match self.sequential {
             true => Moment::of(&context.inputs_now(graph, INSTEAD)?, graph, site, chosen)?,
             false => Moment::of(&*context.statistics(graph, INSTEAD)?, graph, site, chosen)?,
@@ -216,32 +229,6 @@ impl Quantize {
         let h = moment.hessian(corrects, self.damping);
         let h = h.map_err(|source| PassError::Solve { weight: site.name.clone(), source })?;
         Ok((Some(h), Some(moment)))
-    }
-
-    /// The bias that makes up for the mean error of the outputs, if it has to move.
-    fn corrected(
-        &self,
-        graph: &Graph,
-        site: &Site,
-        changes: &[(usize, LinearMap)],
-        moment: &Moment,
-    ) -> Result<Option<(WeightId, LinearMap)>, PassError> {
-        let Some(id) = site.bias else { return Ok(None) };
-        let mut bias = dense(graph, id)?;
-        let mut start = 0;
-        for (k, new) in changes {
-            let (weight, columns) = &site.maps[*k];
-            let name = &graph.weight(*weight).name;
-            let mean = &moment.mean()[start..start + columns.len()];
-            start += columns.len();
-            let add = Hessian::bias_correction(&dense(graph, *weight)?, &dense_map(name, new)?, mean)
-                .map_err(|source| PassError::Solve { weight: name.clone(), source })?;
-            bias.iter_mut().zip(add).for_each(|(b, a)| *b = (f64::from(*b) + a) as f32);
-        }
-        let weight = graph.weight(id);
-        let tensor = Tensor::from_f32(weight.map.shape(), bias)
-            .map_err(|e| PassError::Map { weight: weight.name.clone(), source: e.into() })?;
-        Ok(Some((id, LinearMap::Dense(tensor))))
     }
 }
 
@@ -270,11 +257,21 @@ impl Pass for Quantize {
             let maps: Vec<(usize, LinearMap)> =
                 chosen.iter().copied().zip(new.iter().map(|m| LinearMap::clone(m))).collect();
             let bias = match &moment {
-                Some(moment) if corrects => self.corrected(&now, &site, &maps, moment)?,
+                Some(moment) if corrects => corrected_bias(&now, &site, &maps, moment)?,
                 _ => None,
             };
             for (id, map) in maps.into_iter().map(|(k, m)| (site.maps[k].0, m)).chain(bias) {
                 now.set_weight(id, map).expect("a quantized map has the shape of the map");
+                changed.push(id);
+            }
+        }
+        if self.gptq && self.refit_rounds > 0 && touches_output(&now, &changed)? {
+            let statistics = context.statistics(graph, INSTEAD)?;
+            let before = statistics.predictions().map(|p| p.probabilities.as_slice());
+            if let Some((id, map)) =
+                refitted_output_bias(&now, before.unwrap_or(&[]), self.refit_rounds, context)?
+            {
+                now.set_weight(id, map).expect("of the same shape");
                 changed.push(id);
             }
         }
@@ -290,6 +287,12 @@ impl Pass for Quantize {
         let note = format!("squared error relative to the outputs: {}", errors.join(", "));
         Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
     }
+}
+
+/// Whether the output layer has a bias to refit and something was changed at all.
+fn touches_output(graph: &Graph, changed: &[WeightId]) -> Result<bool, PassError> {
+    let has_bias = |s: &Site| s.kind == SiteKind::Linear { is_output: true } && s.bias.is_some();
+    Ok(!changed.is_empty() && sites(graph)?.iter().any(has_bias))
 }
 
 /// Codes of codes would hide an error of the order of passes.

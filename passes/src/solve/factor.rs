@@ -48,6 +48,28 @@ pub(crate) fn gram(a: &[f64], m: usize, n: usize) -> Vec<f64> {
     out
 }
 
+/// `a b^T` with `a: [m, k]`, `b: [n, k]`.
+pub(crate) fn multiply_transposed(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
+    let mut out = vec![0.0; m * n];
+    if m * n * k > 0 {
+        let (a, b) = (MatRef::from_row_major_slice(a, m, k), MatRef::from_row_major_slice(b, n, k));
+        let to = MatMut::from_row_major_slice_mut(&mut out, m, n);
+        matmul(to, Accum::Replace, a, b.transpose(), 1.0, Par::rayon(0));
+    }
+    out
+}
+
+/// `a^T b` with `a: [k, m]`, `b: [k, n]`.
+pub(crate) fn transposed_multiply(a: &[f64], b: &[f64], k: usize, m: usize, n: usize) -> Vec<f64> {
+    let mut out = vec![0.0; m * n];
+    if m * n * k > 0 {
+        let (a, b) = (MatRef::from_row_major_slice(a, k, m), MatRef::from_row_major_slice(b, k, n));
+        let to = MatMut::from_row_major_slice_mut(&mut out, m, n);
+        matmul(to, Accum::Replace, a.transpose(), b, 1.0, Par::rayon(0));
+    }
+    out
+}
+
 /// Overwrites the lower triangle of `a: [n, n]` with `L`, where `a = L L^T`; one thread, for use inside of parallel loops.
 pub(crate) fn cholesky_in_place(a: &mut [f64], n: usize) -> Result<(), SolveError> {
     if n == 0 {

@@ -15,6 +15,7 @@
 //!   prune          scores -> mask -> least squares for what is kept; SparseGPT; alternating projections
 //!   low_rank       whitened SVD, its spectrum, and ranks shared out over several maps
 //!   tensor_train   TT-SVD with chosen or automatic modes
+//!   softmax        an output layer's row weights and bias
 //! ```
 //!
 //! Everything is deterministic: rows are solved in parallel but never summed in an order that depends on threads.
@@ -24,6 +25,7 @@ mod hessian;
 pub mod low_rank;
 pub mod prune;
 pub mod quantize;
+pub mod softmax;
 pub mod tensor_train;
 
 pub use hessian::Hessian;

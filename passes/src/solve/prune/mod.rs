@@ -45,8 +45,7 @@ pub enum Scope {
 
 /// Scores of `w: [out, in]`, times `row_weights: [out]` if given.
 ///
-/// For an output layer under a softmax, weigh row `i` by `p_i^a` with `p_i = E[softmax_i (1 - softmax_i)]`, the diagonal of the loss's second
-/// derivative in the logits: see [`softmax_row_weights`].
+/// For an output layer under a softmax the row weights are [`SoftmaxMoments::row_weights`](super::softmax::SoftmaxMoments::row_weights).
 pub fn scores(
     w: &[f32],
     shape: [usize; 2],
@@ -70,18 +69,6 @@ pub fn scores(
         f64::from(x).powi(2) * by_column[k % cols] * row_weights.map_or(1.0, |r| r[k / cols])
     };
     Ok(w.iter().enumerate().map(of).collect())
-}
-
-/// The exponent of [`softmax_row_weights`] that was best on PTB, between 0 (which ruins frequent words) and 1 (which empties the rows of rare ones).
-pub const SOFTMAX_EXPONENT: f64 = 0.35;
-
-/// Row weights `(p_i + floor)^exponent` for an output layer, `p_i = E[softmax_i (1 - softmax_i)]`, scaled to mean 1.
-pub fn softmax_row_weights(p: &[f64], exponent: f64) -> Vec<f64> {
-    // A word that calibration never expects still counts for a hundredth of the average one.
-    let floor = 0.01 * p.iter().sum::<f64>() / p.len().max(1) as f64;
-    let weights: Vec<f64> = p.iter().map(|&p| (p.max(0.0) + floor).powf(exponent)).collect();
-    let mean = weights.iter().sum::<f64>() / weights.len().max(1) as f64;
-    weights.iter().map(|w| if mean > 0.0 { w / mean } else { 1.0 }).collect()
 }
 
 /// The mask that keeps the greatest scores: one flag per block of `pattern`, in the shape of [`Pattern::grid`].

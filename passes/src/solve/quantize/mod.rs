@@ -31,10 +31,10 @@ pub enum Rounding {
     /// The code nearest to each weight.
     Nearest,
     /// GPTQ, columns from first to last.
-    #[default]
     Feedback,
     /// GPTQ, groups by falling sum of `H_jj`, columns by falling `H_jj` inside of each: important columns are rounded
     /// while the most others can still answer for them ("act-order"), and scales still cover consecutive inputs.
+    #[default]
     FeedbackByActivation,
 }
 

@@ -1,0 +1,320 @@
+//! `prune`: weights to zero, and the weights that are kept to their best.
+//!
+//! *Lossy.* Chooses a mask, stores what it keeps, and re-solves that by least squares for the same outputs on calibration text:
+//!
+//! ```text
+//!   scores (w^2 H_jj, times what the loss minds about the row) ──▶ mask ──▶ v_K = (H_KK)^-1 (H w)_K in each row
+//! ```
+//!
+//! The two maps of an LSTM are one matrix here, over the stacked `[x; h]`: their weights compete, and each can make up for the other. With several
+//! layers and `scope=global`, layers are tried out one by one at falling densities on calibration text, and the number of weights is shared out so that
+//! the sum of the losses is least.
+//!
+//! | option | what | default |
+//! |---|---|---|
+//! | `target` | the weights, by name | `*` |
+//! | `sparsity` | the fraction of weights that go | required without `pattern` |
+//! | `block` | `RxC`: keep or drop blocks of outputs times inputs | `1x1` |
+//! | `pattern` | `n:m`: keep `n` of every `m` consecutive inputs | none |
+//! | `method` | how the mask is chosen, see below | `alternate` |
+//! | `scope` | who competes: all layers (`global`), each layer, each row | `global` |
+//! | `resolve` | re-solve what is kept | `true` |
+//! | `softmax-aware` | weigh rows of the output layer by how much the loss minds their errors, rows of an embedding by how often they are read | `true` |
+//! | `bias-correction` | move biases so that mean outputs stay | `true` |
+//! | `refit-rounds` | rounds of refitting the output layer's bias; needs the text | `2` |
+//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
+//!
+//! | method | score | source |
+//! |---|---|---|
+//! | `magnitude` | `w^2` | Han et al. 2015; data-free with `resolve=false` |
+//! | `wanda` | `w^2 H_jj` | Sun et al. 2024, eq. 1 |
+//! | `obs` | `w^2 / [H^-1]_jj` | Hassibi and Stork 1993, eq. 5 |
+//! | `sparsegpt` | `obs`, block of columns by block, errors moving on | Frantar and Alistarh 2023, algorithm 1 |
+//! | `alternate` | starts as `wanda`, alternates between mask and least squares | Boyd et al. 2011; Meng et al. 2024 |
+
+mod allocate;
+mod options;
+mod stack;
+
+pub(crate) use options::INFO;
+
+use crate::calibrate::Statistics;
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::sites::{
+    Moment, Site, SiteKind, corrected_bias, describe, reader_hessian, refitted_output_bias, sites,
+};
+use crate::solve::Hessian;
+use crate::solve::prune::{
+    Pattern, ProjectOptions, Scope, Score, SparseGptOptions, project, resolve, scores, select, sparsegpt,
+};
+use crate::solve::softmax::SoftmaxMoments;
+use crate::target::Target;
+use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use stack::Stack;
+use std::sync::Arc;
+
+/// How a mask is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Method {
+    Score(Score),
+    SparseGpt,
+    Alternate,
+}
+
+/// Which weights compete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Competition {
+    Global,
+    Layer,
+    Row,
+}
+
+/// What to do without calibration text.
+const INSTEAD: &str = "method=magnitude, resolve=false";
+
+struct Prune {
+    target: Target,
+    /// The fraction kept; none where the pattern says it.
+    density: Option<f64>,
+    pattern: Pattern,
+    method: Method,
+    competition: Competition,
+    resolves: bool,
+    softmax_aware: bool,
+    bias_correction: bool,
+    refit_rounds: usize,
+    damping: f64,
+}
+
+/// A layer that is to be pruned.
+struct Layer {
+    site: Site,
+    /// The maps of the site that are targets.
+    chosen: Vec<usize>,
+    stack: Stack,
+    h: Option<Hessian>,
+    moment: Option<Moment>,
+    row_weights: Option<Vec<f64>>,
+}
+
+impl Prune {
+    fn is_data_free(&self) -> bool {
+        self.method == Method::Score(Score::Magnitude) && !self.resolves
+    }
+
+    /// The layers that the target names, with what is known about their inputs.
+    fn layers(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Vec<Layer>, PassError> {
+        let targets = self.target.matrices(graph)?;
+        refuse(graph, &targets)?;
+        let mut layers = vec![];
+        for site in sites(graph)? {
+            let chosen: Vec<usize> =
+                (0..site.maps.len()).filter(|&k| targets.contains(&site.maps[k].0)).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let maps: Vec<(&str, &LinearMap)> = chosen
+                .iter()
+                .map(|&k| graph.weight(site.maps[k].0))
+                .map(|w| (w.name.as_str(), &w.map))
+                .collect();
+            let stack = Stack::new(&maps, self.pattern)?;
+            let mut layer = Layer { site, chosen, stack, h: None, moment: None, row_weights: None };
+            if !self.is_data_free() {
+                let is_embedding = matches!(layer.site.kind, SiteKind::Embedding { .. });
+                let needs_text = !is_embedding || self.softmax_aware;
+                let statistics = if needs_text { Some(context.statistics(graph, INSTEAD)?) } else { None };
+                self.look_up(graph, &mut layer, statistics.as_deref())?;
+            }
+            layers.push(layer);
+        }
+        Ok(layers)
+    }
+
+    /// Fills in what is known about a layer's inputs and outputs.
+    fn look_up(
+        &self,
+        graph: &Graph,
+        layer: &mut Layer,
+        statistics: Option<&Statistics>,
+    ) -> Result<(), PassError> {
+        let site = &layer.site;
+        let error = |source| PassError::Solve { weight: site.name.clone(), source };
+        if let SiteKind::Embedding { readers } = &site.kind {
+            layer.h = reader_hessian(graph, readers, site.maps[0].1.len(), self.damping)?;
+            let lookups = statistics.and_then(|s| s.lookups_of(&site.name));
+            layer.row_weights = lookups.map(|l| {
+                let moments = SoftmaxMoments { mean: vec![], curvature: l.counts().to_vec() };
+                moments.row_weights(SoftmaxMoments::PRUNE_EXPONENT)
+            });
+        } else if let Some(statistics) = statistics {
+            let moment = Moment::of(statistics, graph, site, &layer.chosen)?;
+            layer.h = Some(moment.hessian(self.corrects(graph, site), self.damping).map_err(error)?);
+            layer.moment = Some(moment);
+            if let (true, SiteKind::Linear { is_output: true }, Some(p)) =
+                (self.softmax_aware, &site.kind, statistics.predictions())
+            {
+                let moments = SoftmaxMoments { mean: vec![], curvature: p.curvature.clone() };
+                layer.row_weights = Some(moments.row_weights(SoftmaxMoments::PRUNE_EXPONENT));
+            }
+        }
+        layer.h = layer.h.take().map(|h| layer.stack.pad(&h)).transpose().map_err(error)?;
+        Ok(())
+    }
+
+    fn corrects(&self, graph: &Graph, site: &Site) -> bool {
+        let is_plain = |id: &WeightId| matches!(&graph.weight(*id).map, LinearMap::Dense(_));
+        self.bias_correction && site.bias.as_ref().is_some_and(is_plain)
+    }
+
+    /// The score of each weight of a layer, by which it competes.
+    fn scores(&self, layer: &Layer) -> Result<Vec<f64>, PassError> {
+        let score = match self.method {
+            Method::Score(score) => score,
+            Method::SparseGpt => Score::Obs,
+            Method::Alternate => Score::Activation,
+        };
+        let Stack { w, shape, .. } = &layer.stack;
+        scores(w, *shape, layer.h.as_ref(), score, layer.row_weights.as_deref()).map_err(|e| layer.error(e))
+    }
+
+    /// The layer's maps at a density, and the biases that go with them.
+    fn pruned(
+        &self,
+        graph: &Graph,
+        layer: &Layer,
+        density: f64,
+        method: Method,
+    ) -> Result<Vec<(WeightId, LinearMap)>, PassError> {
+        let Stack { w, shape, .. } = &layer.stack;
+        let (h, rows) = (layer.h.as_ref(), layer.row_weights.as_deref());
+        let scope = if self.competition == Competition::Row { Scope::Row } else { Scope::Map };
+        let error = |e| layer.error(e);
+        let (mask, values) = match (method, h) {
+            (Method::SparseGpt, Some(h)) => {
+                let mut options = SparseGptOptions::new(self.pattern, scope, density);
+                options.columns = layer.stack.step(options.columns);
+                options.resolve = self.resolves;
+                sparsegpt(w, *shape, h, rows, &options).map_err(error)?
+            }
+            (Method::Alternate, Some(h)) => {
+                project(w, *shape, h, rows, &ProjectOptions::new(self.pattern, scope, density))
+                    .map_err(error)?
+            }
+            _ => {
+                let scores = self.scores(layer)?;
+                let mask = select(&scores, *shape, self.pattern, scope, density).map_err(error)?;
+                let values = match h.filter(|_| self.resolves) {
+                    Some(h) => {
+                        let keep = self.pattern.expand(*shape, &mask);
+                        resolve(w, *shape, h, &keep).map_err(error)?
+                    }
+                    None => w.clone(),
+                };
+                (mask, values)
+            }
+        };
+        let maps = layer.stack.maps(self.pattern, &mask, &values)?;
+        let maps: Vec<(usize, LinearMap)> = layer.chosen.iter().copied().zip(maps).collect();
+        let bias = match &layer.moment {
+            Some(moment) if self.corrects(graph, &layer.site) => {
+                corrected_bias(graph, &layer.site, &maps, moment)?
+            }
+            _ => None,
+        };
+        Ok(maps.into_iter().map(|(k, m)| (layer.site.maps[k].0, m)).chain(bias).collect())
+    }
+
+    /// The density of each layer.
+    fn densities(
+        &self,
+        graph: &Graph,
+        layers: &[Layer],
+        context: &mut Context<'_>,
+    ) -> Result<Vec<f64>, PassError> {
+        let Some(density) = self.density else { return Ok(vec![1.0; layers.len()]) };
+        if layers.len() < 2 || self.competition != Competition::Global {
+            return Ok(vec![density; layers.len()]);
+        }
+        let has_text = context.calibration.as_ref().is_some_and(|c| c.has_text());
+        match self.is_data_free() || !has_text {
+            true => allocate::by_score(self, layers, density),
+            false => allocate::by_trial(self, graph, layers, density, context),
+        }
+    }
+}
+
+impl Layer {
+    fn error(&self, source: crate::solve::SolveError) -> PassError {
+        PassError::Solve { weight: self.site.name.clone(), source }
+    }
+}
+
+impl Pass for Prune {
+    fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
+        if self.density == Some(1.0) {
+            return Ok(Outcome::NoEffect("a sparsity of 0 drops nothing".into()));
+        }
+        let layers = self.layers(graph, context)?;
+        if layers.is_empty() {
+            return Ok(Outcome::NoEffect("no layer multiplies with a weight of the target".into()));
+        }
+        let densities = self.densities(graph, &layers, context)?;
+        let mut now = graph.clone();
+        let mut changed: Vec<WeightId> = vec![];
+        let mut kept = vec![];
+        for (layer, &density) in layers.iter().zip(&densities) {
+            for (id, map) in self.pruned(&now, layer, density, self.method)? {
+                now.set_weight(id, map).expect("a pruned map has the shape of the map");
+                changed.push(id);
+            }
+            kept.push(format!("{} {:.1}%", layer.site.name, layer.kept(&now) * 100.0));
+        }
+        if !self.is_data_free() && self.refit_rounds > 0 {
+            let statistics = context.statistics(graph, INSTEAD)?;
+            let before = statistics.predictions().map_or(&[][..], |p| &p.probabilities);
+            if let Some((id, map)) = refitted_output_bias(&now, before, self.refit_rounds, context)? {
+                now.set_weight(id, map).expect("of the same shape");
+                changed.push(id);
+            }
+        }
+        changed.sort_unstable();
+        changed.dedup();
+        let weights = changed.into_iter().map(|id| (id, now.weight(id).map.clone())).collect();
+        let note = format!("kept: {}", kept.join(", "));
+        Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
+    }
+}
+
+impl Layer {
+    /// The fraction of weights kept.
+    fn kept(&self, graph: &Graph) -> f64 {
+        let maps = || self.chosen.iter().map(|&k| &graph.weight(self.site.maps[k].0).map);
+        let all: usize = maps().map(|m| m.shape().iter().product::<usize>()).sum();
+        maps().map(LinearMap::parameters).sum::<usize>() as f64 / all.max(1) as f64
+    }
+}
+
+/// A mask applies to weights, not to codes or factors.
+fn refuse(graph: &Graph, targets: &[WeightId]) -> Result<(), PassError> {
+    for id in targets {
+        let weight = graph.weight(*id);
+        let is_dense = |map: &Arc<LinearMap>| matches!(**map, LinearMap::Dense(_));
+        let why = match &weight.map {
+            LinearMap::Dense(_) => continue,
+            LinearMap::Sparse(s) if is_dense(s.values()) => continue,
+            LinearMap::Sparse(_) | LinearMap::Quantized(_) => {
+                "prune before quantizing, or run decode on it first"
+            }
+            LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => {
+                "its factors are what is left of it; prune other weights, or run decode on it first"
+            }
+        };
+        let found = match &weight.map {
+            LinearMap::Sparse(s) => format!("sparse with {} values", describe(s.values())),
+            other => describe(other),
+        };
+        return Err(PassError::Representation { weight: weight.name.clone(), found, why: why.into() });
+    }
+    Ok(())
+}
