@@ -8,9 +8,9 @@ use crate::{canonicalize, decode, low_rank, prune, quantize, tensor_train, tie};
 pub static PASSES: &[PassInfo] = &[
     canonicalize::INFO,
     tie::INFO,
-    decode::INFO,
     low_rank::INFO,
     tensor_train::INFO,
+    decode::INFO,
     prune::INFO,
     quantize::INFO,
 ];

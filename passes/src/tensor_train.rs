@@ -231,7 +231,7 @@ impl Pass for TensorTrainPass {
         if changes.is_empty() {
             return Ok(Outcome::NoEffect(notes.join("; ")));
         }
-        changes.extend(biases.finish(graph, &changes)?);
+        let changes = biases.complete(graph, changes, context)?;
         Ok(Outcome::Patch(Patch::weights(changes).with_notes(notes)))
     }
 }

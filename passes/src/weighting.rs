@@ -6,13 +6,16 @@
 //! | embedding | `W^T W` of the map that reads it | `(c + 1)^0.5`: `c` how often the word was looked up |
 //! | maps of an lstm, other linear maps | second moment of their inputs | all alike |
 //!
+//! Afterwards the output layer's bias is fitted so that every word is predicted as often as before, see [`refitted_output_bias`].
+//!
 //! Three freedoms of the model cost nothing and are used where they exist:
 //! - A bias `b' = b + (W - V) E[x]` makes up for the mean error, so that `H` may be the covariance of the inputs ([`Hessian::centered`]).
 //! - A softmax does not see what is added to all logits alike, so the rows of the output layer may have their weighted mean taken off.
 //! - The mean row of an embedding can move into the bias of the lstm that reads it.
 
 use crate::calibrate::Statistics;
-use crate::pass::PassError;
+use crate::pass::{Context, PassError};
+use crate::sites::refitted_output_bias;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, LanguageModel, Layer, LinearMap, MapError, NotCanonical, Operand, WeightId};
 use lstmc_frontend::tensor::Tensor;
@@ -33,6 +36,9 @@ const CURVATURE_EXPONENT: f64 = 0.2;
 const UNSEEN_TARGET: f64 = 0.01;
 /// See [`UNSEEN_TARGET`].
 const UNSEEN_LOOKUP: f64 = 1.0;
+
+/// Rounds of refitting the output layer's bias; the second brings a tenth of what the first does, a third next to nothing.
+const REFIT_ROUNDS: usize = 2;
 
 /// What a weight is in its model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,6 +141,8 @@ pub(crate) struct Weighting {
     pub(crate) rows: Option<Vec<f64>>,
     /// The bias that makes up for the mean, and the inputs' mean.
     pub(crate) correction: Option<(WeightId, Vec<f64>)>,
+    /// Whether the map makes the logits.
+    pub(crate) is_output: bool,
     /// What is taken off every row, and the map and bias that make up for it, if anything has to.
     pub(crate) shift: Option<Shift>,
 }
@@ -171,7 +179,8 @@ impl Weighting {
         let name = &graph.weight(id).name;
         let solve = |source: SolveError| PassError::Solve { weight: name.clone(), source };
         let bias = place.bias.filter(|_| means.bias);
-        let mut weighting = Weighting::default();
+        let is_output = matches!(place.role, Role::Decoder { .. });
+        let mut weighting = Weighting { is_output, ..Weighting::default() };
         if let Role::Embedding { reader } = place.role {
             if let Some((reader, _)) = reader {
                 let (shape, dense) = dense_matrix(graph, reader)?;
@@ -246,11 +255,34 @@ fn mean_row(w: &[f32], rows: &[f64]) -> Vec<f64> {
     mean
 }
 
+/// The graph with these maps.
+pub(crate) fn patched(graph: &Graph, changed: &[(WeightId, LinearMap)]) -> Graph {
+    let mut new = graph.clone();
+    for (id, map) in changed {
+        new.set_weight(*id, map.clone()).expect("a map of the shape of the one it replaces");
+    }
+    new
+}
+
+/// A dense constant with numbers added.
+fn add_to_constant(graph: &Graph, id: WeightId, more: Vec<f64>) -> Result<(WeightId, LinearMap), PassError> {
+    let weight = graph.weight(id);
+    let sum = || {
+        let old = weight.map.to_dense()?.to_f32()?;
+        let sum = old.iter().zip(more).map(|(&b, m)| (f64::from(b) + m) as f32).collect();
+        Ok(LinearMap::Dense(Tensor::from_f32(weight.map.shape(), sum)?))
+    };
+    let map = sum().map_err(|source: MapError| PassError::Map { weight: weight.name.clone(), source })?;
+    Ok((id, map))
+}
+
 /// Biases with what is added to them.
 #[derive(Debug, Default)]
 pub(crate) struct Biases {
     added: BTreeMap<WeightId, Vec<f64>>,
     shifts: Vec<Shift>,
+    /// Whether the output layer's matrix changes and its bias may.
+    has_output: bool,
 }
 
 impl Biases {
@@ -262,6 +294,7 @@ impl Biases {
         v: &[f32],
     ) -> Result<(), SolveError> {
         if let Some((bias, mean)) = &weighting.correction {
+            self.has_output |= weighting.is_output;
             self.add_to(*bias, Hessian::bias_correction(shifted, v, mean)?);
         }
         self.shifts.extend(weighting.shift.iter().filter(|s| s.reader.is_some()).cloned());
@@ -273,11 +306,32 @@ impl Biases {
         sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
     }
 
+    /// All that changes: the maps, the biases that make up for means, and the output layer's refitted one if its matrix is among the maps.
+    pub(crate) fn complete(
+        self,
+        graph: &Graph,
+        mut changed: Vec<(WeightId, LinearMap)>,
+        context: &mut Context<'_>,
+    ) -> Result<Vec<(WeightId, LinearMap)>, PassError> {
+        let has_output = self.has_output;
+        changed.extend(self.finish(graph, &changed)?);
+        if has_output && context.calibration.is_some() {
+            let statistics = context.statistics(graph, "bias=false")?;
+            let before = statistics.predictions().map(|p| p.probabilities.as_slice()).unwrap_or_default();
+            let now = patched(graph, &changed);
+            if let Some((id, map)) = refitted_output_bias(&now, before, REFIT_ROUNDS, context)? {
+                changed.retain(|(other, _)| *other != id);
+                changed.push((id, map));
+            }
+        }
+        Ok(changed)
+    }
+
     /// The new biases of `graph`, given the maps that change.
     ///
     /// What an embedding's rows lost reaches the bias through its reader as it will be, since the reader's own correction is for
     /// the inputs as they were.
-    pub(crate) fn finish(
+    fn finish(
         mut self,
         graph: &Graph,
         changed: &[(WeightId, LinearMap)],
@@ -296,13 +350,6 @@ impl Biases {
                 .map(|w| w.iter().zip(&shift.row).map(|(&w, m)| f64::from(w) * m).sum());
             self.add_to(bias, product.collect());
         }
-        let new = self.added.into_iter().map(|(id, more)| {
-            let map = &graph.weight(id).map;
-            let old = map.to_dense().and_then(|t| Ok(t.to_f32()?)).map_err(error(id))?;
-            let sum = old.iter().zip(more).map(|(&b, m)| (f64::from(b) + m) as f32).collect();
-            let tensor = Tensor::from_f32(map.shape(), sum).map_err(|e| error(id)(e.into()))?;
-            Ok((id, LinearMap::Dense(tensor)))
-        });
-        new.collect()
+        self.added.into_iter().map(|(id, more)| add_to_constant(graph, id, more)).collect()
     }
 }

@@ -1,10 +1,9 @@
 //! A budget shared out over matrices.
 
-use super::patched;
 use super::problem::Problem;
 use crate::pass::{Context, PassError};
 use crate::solve::low_rank::{RankChoice, allocate_ranks};
-use crate::weighting::Biases;
+use crate::weighting::{Biases, patched};
 use lstmc_frontend::ir::Graph;
 
 /// How often sensitivities are measured anew at the ranks that the last ones led to: perplexity rises faster than the error, so where it is
@@ -37,9 +36,8 @@ pub(super) fn allocate(
             let mut biases = Biases::default();
             let added = biases.add(&problem.weighting, &problem.shifted, &solution.dense);
             added.map_err(|e| problem.error(e))?;
-            let mut changes = solution.maps;
-            changes.extend(biases.finish(graph, &changes)?);
-            let after = perplexity(context, &patched(graph, changes))?.unwrap_or(before);
+            let changes = biases.complete(graph, solution.maps, context)?;
+            let after = perplexity(context, &patched(graph, &changes))?.unwrap_or(before);
             if solution.error > 0.0 {
                 // A matrix whose loss is drowned in noise still must not be free.
                 weights[k] = (after / before).ln().max(MIN_RISE) / solution.error;

@@ -34,7 +34,7 @@ use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
 use crate::weighting::{Biases, Means, Role, expect_dense, places};
-use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use lstmc_frontend::ir::Graph;
 use problem::Problem;
 
 /// The pass table's line.
@@ -118,6 +118,15 @@ impl LowRankPass {
         })
     }
 
+    /// The rank asked for; none where a budget decides.
+    fn rank(&self, problem: &Problem) -> Option<usize> {
+        match self.size {
+            Size::Rank(rank) => Some(rank),
+            Size::Energy(energy) => Some(problem.svd.rank_for_energy(energy).max(1)),
+            Size::Parameters(_) => None,
+        }
+    }
+
     /// The factorisations of the target: one for each matrix, or for the two of an lstm.
     fn problems(
         &self,
@@ -166,9 +175,8 @@ impl Pass for LowRankPass {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
         let (mut problems, mut notes) = self.problems(graph, context)?;
         let ranks: Vec<Option<usize>> = match self.size {
-            Size::Rank(rank) => problems.iter().map(|p| p.saving(rank)).collect(),
-            Size::Energy(energy) => {
-                problems.iter().map(|p| p.saving(p.svd.rank_for_energy(energy).max(1))).collect()
+            Size::Rank(_) | Size::Energy(_) => {
+                problems.iter().map(|p| self.rank(p).and_then(|r| p.saving(r))).collect()
             }
             Size::Parameters(budget) => {
                 allocate::allocate(graph, &mut problems, budget, self.shared, context, &mut notes)?
@@ -178,10 +186,7 @@ impl Pass for LowRankPass {
         let mut biases = Biases::default();
         for (problem, rank) in problems.iter().zip(&ranks) {
             match rank {
-                None => notes.push(problem.left_dense(match self.size {
-                    Size::Rank(rank) => Some(rank),
-                    _ => None,
-                })),
+                None => notes.push(problem.left_dense(self.rank(problem))),
                 &Some(rank) => {
                     let solution = problem.solve(problem.best(rank, self.shared)?)?;
                     notes.push(problem.describe(&solution));
@@ -195,19 +200,7 @@ impl Pass for LowRankPass {
         if changes.is_empty() {
             return Ok(Outcome::NoEffect(notes.join("; ")));
         }
-        changes.extend(biases.finish(graph, &changes)?);
+        let changes = biases.complete(graph, changes, context)?;
         Ok(Outcome::Patch(Patch::weights(changes).with_notes(notes)))
     }
 }
-
-/// The graph with these maps, and the biases that go with them.
-fn patched(graph: &Graph, changes: Vec<(WeightId, LinearMap)>) -> Graph {
-    let mut new = graph.clone();
-    for (id, map) in changes {
-        new.set_weight(id, map).expect("factors have the shape of their matrix");
-    }
-    new
-}
-
-#[cfg(test)]
-mod tests;

@@ -23,7 +23,7 @@
 //! | `group` | inputs per scale; a row has one scale otherwise | none |
 //! | `method` | `gptq`: error feedback, needs calibration text; `nearest`: data-free | `nearest` for 8 bits, else `gptq` |
 //! | `asymmetric` | a zero point per scale | `false` |
-//! | `act-order` | round columns of large inputs first, inside of each group | `false` |
+//! | `act-order` | round groups of large inputs first, and columns inside of each | `true` with `gptq` |
 //! | `scales` | `f16` or `f32` | `f16` |
 //! | `sequential` | collect statistics anew after each layer, on the model as it then is; needs the text | `false` |
 //! | `bias-correction` | move biases so that mean outputs stay | `true` with `gptq` |
@@ -87,8 +87,8 @@ pub(crate) const INFO: PassInfo = PassInfo {
         OptionInfo {
             name: "act-order",
             kind: Kind::Flag,
-            presence: Presence::Default("false"),
-            doc: "round columns of large inputs first, inside of each group",
+            presence: Presence::Optional,
+            doc: "round groups and columns of large inputs first; the default with gptq",
         },
         OptionInfo {
             name: "scales",
@@ -180,7 +180,7 @@ impl Quantize {
         let solver = QuantizeOptions {
             bits,
             group: options.size("group"),
-            rounding: match (gptq, options.flag("act-order")) {
+            rounding: match (gptq, options.get("act-order").is_none() || options.flag("act-order")) {
                 (false, _) => Rounding::Nearest,
                 (true, false) => Rounding::Feedback,
                 (true, true) => Rounding::FeedbackByActivation,

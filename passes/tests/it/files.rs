@@ -1,4 +1,5 @@
-//! Every file of `testdata/passes`: a pipeline in its first line, a graph below, a snapshot of what comes out.
+//! Every file of `testdata/passes`: a pipeline in its first line, perhaps tokens to calibrate on in its second, a graph below, a snapshot of what
+//! comes out.
 //!
 //! Singular vectors are not the same to the last bit on all processors, so what factorisations make is shown without hashes.
 
@@ -6,7 +7,7 @@ use lstmc_frontend::interpret::Interpreter;
 use lstmc_frontend::ir::{Graph, parse, print};
 use lstmc_frontend::tensor::Tensor;
 use lstmc_passes::canonicalize::canonicalize;
-use lstmc_passes::{Pipeline, Settings, run};
+use lstmc_passes::{Calibration, Pipeline, Settings, run};
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/passes");
@@ -18,11 +19,15 @@ fn outcome(text: &str) -> String {
         Ok(header) => Pipeline::parse(header.trim()).unwrap(),
         Err(e) => return e.to_string(),
     };
+    let tokens = text.lines().nth(1).and_then(|l| l.strip_prefix("// calibrate:"));
+    let tokens = tokens.map(|t| t.split_whitespace().map(|t| t.parse().unwrap()).collect());
+    let mut settings = Settings::default();
+    settings.context.calibration = tokens.map(Calibration::of_text);
     let graph = match parse(text) {
         Ok(graph) => graph,
         Err(e) => return format!("{e}"),
     };
-    match run(&pipeline, graph, Settings::default()) {
+    match run(&pipeline, graph, settings) {
         Ok(result) => {
             let factorises =
                 pipeline.passes.iter().any(|p| ["low-rank", "tensor-train"].contains(&p.info().name));

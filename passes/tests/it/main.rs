@@ -1,5 +1,6 @@
 //! Tests of the passes: by files of text, and on real models.
 
+mod compress;
 mod export;
 mod factorise;
 mod files;
