@@ -264,6 +264,11 @@ impl Pass for Prune {
         let mut changed: Vec<WeightId> = vec![];
         let mut kept = vec![];
         for (layer, &density) in layers.iter().zip(&densities) {
+            // A layer that keeps everything needs no mask; an n:m pattern says its own density.
+            if self.density.is_some() && density >= 1.0 {
+                kept.push(format!("{} all", layer.site.name));
+                continue;
+            }
             for (id, map) in self.pruned(&now, layer, density, self.method)? {
                 now.set_weight(id, map).expect("a pruned map has the shape of the map");
                 changed.push(id);
