@@ -247,7 +247,7 @@ impl Exporter<'_> {
                 let wish = format!("{name}.zero_points");
                 let zeros = self.builder.constant(&wish, DataType::Int8, &[out, groups], bytes);
                 let zeros = self.gather(&zeros, tokens, "row_zero_points");
-                let zeros = self.widened(&zeros);
+                let zeros = self.as_f32(&zeros);
                 let zeros = self.per_column(zeros, q.granularity(), cols);
                 self.builder.node1("Sub", &[&codes, &zeros], "centred", vec![])
             }
@@ -255,7 +255,7 @@ impl Exporter<'_> {
         Ok(self.builder.node1("Mul", &[&centred, &scales], "embedded", vec![]))
     }
 
-    fn widened(&mut self, value: &str) -> String {
+    fn as_f32(&mut self, value: &str) -> String {
         self.builder.node1("Cast", &[value], "as_f32", vec![int("to", DataType::Float as i64)])
     }
 
@@ -280,7 +280,7 @@ impl Exporter<'_> {
             let bytes = codes.iter().map(|&c| c as u8).collect();
             let codes = self.builder.constant(&wish, DataType::Int8, &[out, cols], bytes);
             let row = self.gather(&codes, tokens, "row_codes");
-            return Ok(self.widened(&row));
+            return Ok(self.as_f32(&row));
         }
         let width = cols.div_ceil(2);
         // The first half of a row is in the low halves of its bytes, so that decoding is a Concat.
@@ -304,7 +304,7 @@ impl Exporter<'_> {
                 self.builder.node1("Slice", &[&both, &starts, &ends, &axes], "halves", vec![])
             }
         };
-        let wide = self.widened(&both);
+        let wide = self.as_f32(&both);
         let eight = self.builder.f32_constant("eight", &[], &[8.0]);
         Ok(self.builder.node1("Sub", &[&wide, &eight], "codes", vec![]))
     }
