@@ -44,7 +44,7 @@ use crate::solve::quantize::{QuantizeOptions, Rounding, ScaleSearch};
 use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
 use half::f16;
-use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use lstmc_frontend::ir::{Granularity, Graph, LinearMap, Quantized, WeightId};
 use lstmc_frontend::tensor::{DType, Tensor};
 use std::sync::Arc;
 use sum::Quantizer;
@@ -149,6 +149,12 @@ fn is_gptq(options: &Options) -> bool {
 /// What to do without calibration text.
 const INSTEAD: &str = "method=nearest";
 
+/// The smallest scale tried, relative to the one that clips nothing.
+const MIN_SHRINK: f64 = 0.4;
+
+/// The same for 8 bits, where clipping even a little costs more than a finer step gives.
+const MIN_SHRINK_INT8: f64 = 0.9;
+
 struct Quantize {
     target: Target,
     gptq: bool,
@@ -189,8 +195,7 @@ impl Quantize {
             f16_scales: options.word("scales") != Some("f32"),
             // The one code more on the negative side is worth a sign only where codes are few.
             signed_scales: bits < 8,
-            // With 8 bits, clipping even a little costs more than a finer step gives.
-            min_shrink: if bits == 8 { 0.9 } else { 0.4 },
+            min_shrink: if bits == 8 { MIN_SHRINK_INT8 } else { MIN_SHRINK },
             asymmetric,
             sweeps: options.size("sweeps").unwrap_or(8),
             ..QuantizeOptions::default()
@@ -287,6 +292,32 @@ impl Pass for Quantize {
         let note = format!("squared error relative to the outputs: {}", errors.join(", "));
         Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
     }
+}
+
+/// `map`, dense or sparse, in codes of the width and grouping of `like`. `h`: the second moment of its inputs, for error feedback.
+pub(crate) fn requantized(
+    map: LinearMap,
+    like: &Quantized,
+    h: Option<&Hessian>,
+    name: &str,
+) -> Result<LinearMap, PassError> {
+    let h = h.filter(|_| like.bits() < 8);
+    let options = QuantizeOptions {
+        bits: like.bits(),
+        group: match like.granularity() {
+            Granularity::Row => None,
+            Granularity::Group(n) => Some(n),
+        },
+        rounding: if h.is_some() { Rounding::FeedbackByActivation } else { Rounding::Nearest },
+        search: if h.is_some() { ScaleSearch::Feedback } else { ScaleSearch::Plain },
+        f16_scales: like.scales().dtype() == DType::F16,
+        signed_scales: like.bits() < 8,
+        min_shrink: if like.bits() == 8 { MIN_SHRINK_INT8 } else { MIN_SHRINK },
+        asymmetric: like.zero_points().is_some(),
+        ..QuantizeOptions::default()
+    };
+    let new = Quantizer::new(options).sum(&[Arc::new(map)], h).map_err(|e| e.of(name))?;
+    Ok(LinearMap::clone(&new[0]))
 }
 
 /// Whether the output layer has a bias to refit and something was changed at all.
