@@ -28,7 +28,7 @@
 //! | `sequential` | collect statistics anew after each layer, on the model as it then is; needs the text | `false` |
 //! | `bias-correction` | move biases so that mean outputs stay | `true` with `gptq` |
 //! | `refit-rounds` | rounds of refitting the output layer's bias, with `gptq` and the text | `2` |
-//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
+//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.05` |
 //! | `sweeps` | rounds of descent | `8` |
 //! | `biases` | `f16` or `f32`: what biases of the target are stored as | `f16` |
 
@@ -117,7 +117,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         OptionInfo {
             name: "damping",
             kind: Kind::Number { min: 0.0, max: 10.0 },
-            presence: Presence::Default("0.01"),
+            presence: Presence::Default("0.05"),
             doc: "added to the diagonal of the inputs' second moment, relative to its mean",
         },
         OptionInfo {
@@ -205,7 +205,7 @@ impl Quantize {
             gptq,
             sequential: options.flag("sequential"),
             bias_correction: options.get("bias-correction").map_or(gptq, |_| options.flag("bias-correction")),
-            damping: options.number("damping").unwrap_or(Hessian::DAMPING),
+            damping: options.number("damping").unwrap_or(0.05),
             refit_rounds: options.size("refit-rounds").unwrap_or(0),
             f16_biases: options.word("biases") != Some("f32"),
             solver,

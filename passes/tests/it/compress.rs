@@ -102,7 +102,9 @@ proptest! {
         let pruned = compressed(language_model(hidden, 1, WORDS, 8), "prune(sparsity=0.6)");
         let both = compressed(pruned.clone(), &format!("quantize(bits={bits}, method=gptq)"));
         for (old, new) in matrices(&pruned).into_iter().zip(matrices(&both)) {
-            let (LinearMap::Sparse(a), LinearMap::Sparse(b)) = (old, new) else { panic!("not sparse") };
+            // A layer that the trials leave whole has no mask.
+            let LinearMap::Sparse(a) = old else { continue };
+            let LinearMap::Sparse(b) = new else { panic!("not sparse") };
             prop_assert_eq!(a.mask().bools().unwrap(), b.mask().bools().unwrap());
             let LinearMap::Quantized(q) = &**b.values() else { panic!("values are not quantized") };
             prop_assert!(codes_are_in_range(q));
