@@ -10,6 +10,9 @@
 //! layers and `scope=global`, layers are tried out one by one at falling densities on calibration text, and the number of weights is shared out so that
 //! the sum of the losses is least.
 //!
+//! What is quantized already is pruned as the matrix that it stands for, and what is kept gets codes of the same width and grouping again; pruning first
+//! and quantizing once is better. What is pruned already can be pruned further. Low-rank and tensor-train maps are refused.
+//!
 //! | option | what | default |
 //! |---|---|---|
 //! | `target` | the weights, by name | `*` |
@@ -51,7 +54,6 @@ use crate::solve::softmax::SoftmaxMoments;
 use crate::target::Target;
 use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
 use stack::Stack;
-use std::sync::Arc;
 
 /// How a mask is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -214,7 +216,7 @@ impl Prune {
                 (mask, values)
             }
         };
-        let maps = layer.stack.maps(self.pattern, &mask, &values)?;
+        let maps = layer.stack.maps(self.pattern, &mask, &values, h)?;
         let maps: Vec<(usize, LinearMap)> = layer.chosen.iter().copied().zip(maps).collect();
         let bias = match &layer.moment {
             Some(moment) if self.corrects(graph, &layer.site) => {
@@ -300,26 +302,15 @@ impl Layer {
     }
 }
 
-/// A mask applies to weights, not to codes or factors.
+/// A mask applies to weights, not to factors.
 fn refuse(graph: &Graph, targets: &[WeightId]) -> Result<(), PassError> {
     for id in targets {
         let weight = graph.weight(*id);
-        let is_dense = |map: &Arc<LinearMap>| matches!(**map, LinearMap::Dense(_));
-        let why = match &weight.map {
-            LinearMap::Dense(_) => continue,
-            LinearMap::Sparse(s) if is_dense(s.values()) => continue,
-            LinearMap::Sparse(_) | LinearMap::Quantized(_) => {
-                "prune before quantizing, or run decode on it first"
-            }
-            LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => {
-                "its factors are what is left of it; prune other weights, or run decode on it first"
-            }
-        };
-        let found = match &weight.map {
-            LinearMap::Sparse(s) => format!("sparse with {} values", describe(s.values())),
-            other => describe(other),
-        };
-        return Err(PassError::Representation { weight: weight.name.clone(), found, why: why.into() });
+        if let LinearMap::LowRank(_) | LinearMap::TensorTrain(_) = &weight.map {
+            let why = "its factors are what is left of it; prune other weights, or run decode on it first";
+            let (weight, found) = (weight.name.clone(), describe(&weight.map));
+            return Err(PassError::Representation { weight, found, why: why.into() });
+        }
     }
     Ok(())
 }

@@ -1,19 +1,37 @@
 //! Maps side by side as one matrix, so that blocks and groups of inputs lie in one map each.
 
 use crate::pass::PassError;
+use crate::quantize::requantized;
 use crate::sites::dense_map;
 use crate::solve::{Hessian, SolveError};
-use lstmc_frontend::ir::{LinearMap, MapError, Pattern, Sparse};
-use lstmc_frontend::tensor::{Tensor, TensorError};
+use lstmc_frontend::ir::{LinearMap, MapError, Pattern, Quantized, Sparse};
+use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
 
 /// `[W1 0 W2 0 ..]`: zeros fill up the columns of each map to a multiple of the pattern's period.
 pub(super) struct Stack {
     pub(super) w: Vec<f32>, // [rows, width]
     pub(super) shape: [usize; 2],
-    /// Name, first column and columns of each map.
-    parts: Vec<(String, usize, usize)>,
+    parts: Vec<Part>,
     period: usize,
+}
+
+/// One of the maps.
+struct Part {
+    name: String,
+    start: usize,
+    cols: usize,
+    /// The codes that it had, and that what is kept of it will have.
+    codes: Option<Quantized>,
+}
+
+/// The codes of a quantized map, or of a sparse one's values.
+fn codes(map: &LinearMap) -> Option<Quantized> {
+    match map {
+        LinearMap::Quantized(q) => Some(q.clone()),
+        LinearMap::Sparse(s) => codes(s.values()),
+        _ => None,
+    }
 }
 
 impl Stack {
@@ -27,15 +45,15 @@ impl Stack {
         let mut width = 0usize;
         for (k, (name, map)) in maps.iter().enumerate() {
             let cols = map.shape()[1];
-            parts.push((name.to_string(), width, cols));
+            parts.push(Part { name: name.to_string(), start: width, cols, codes: codes(map) });
             // The last map needs no filling: patterns may be cut at the edge.
             width += if k + 1 < maps.len() { cols.div_ceil(period) * period } else { cols };
         }
         let mut w = vec![0.0; rows * width];
-        for ((name, map), (_, start, cols)) in maps.iter().zip(&parts) {
+        for ((name, map), part) in maps.iter().zip(&parts) {
             let dense = dense_map(name, map)?;
-            for (to, from) in w.chunks_mut(width).zip(dense.chunks(*cols)) {
-                to[*start..start + cols].copy_from_slice(from);
+            for (to, from) in w.chunks_mut(width).zip(dense.chunks(part.cols)) {
+                to[part.start..part.start + part.cols].copy_from_slice(from);
             }
         }
         Ok(Stack { w, shape: [rows, width], parts, period })
@@ -47,7 +65,7 @@ impl Stack {
         if h.size() == width {
             return Ok(h.clone());
         }
-        let to: Vec<usize> = self.parts.iter().flat_map(|(_, start, cols)| *start..start + cols).collect();
+        let to: Vec<usize> = self.parts.iter().flat_map(|p| p.start..p.start + p.cols).collect();
         let n = h.size();
         let mean = h.diagonal_values().iter().sum::<f64>() / n.max(1) as f64;
         let mut out = vec![0.0; width * width];
@@ -65,28 +83,35 @@ impl Stack {
         (columns / self.period).max(1) * self.period
     }
 
-    /// A mask over the stack and its weights, as one sparse map per part.
+    /// A mask over the stack and its weights, as one sparse map per part. `h`: the second moment of the stack's inputs.
     pub(super) fn maps(
         &self,
         pattern: Pattern,
         mask: &[bool],
         values: &[f32],
+        h: Option<&Hessian>,
     ) -> Result<Vec<LinearMap>, PassError> {
         let [rows, width] = self.shape;
         let [grid_rows, grid_cols] = pattern.grid(self.shape);
         let [_, block_cols] = pattern.block();
-        let part = |(_, start, cols): &(String, usize, usize)| -> Result<LinearMap, MapError> {
+        let sparse = |&Part { start, cols, .. }: &Part| -> Result<LinearMap, MapError> {
             let first = start / block_cols;
-            let [_, own_cols] = pattern.grid([rows, *cols]);
+            let [_, own_cols] = pattern.grid([rows, cols]);
             let flags =
                 (0..grid_rows).flat_map(|i| &mask[i * grid_cols + first..i * grid_cols + first + own_cols]);
             let flags = Tensor::from_bool([grid_rows, own_cols], flags.copied().collect())?;
             let values = (0..rows).flat_map(|i| &values[i * width + start..i * width + start + cols]);
-            let values = Tensor::from_f32([rows, *cols], values.copied().collect());
-            let values = values.map_err(|e: TensorError| MapError::from(e))?;
+            let values = Tensor::from_f32([rows, cols], values.copied().collect())?;
             Ok(LinearMap::Sparse(Sparse::new(pattern, flags, Arc::new(LinearMap::Dense(values)))?))
         };
-        let map = |p| part(p).map_err(|source| PassError::Map { weight: p.0.clone(), source });
+        let map = |part: &Part| {
+            let map = sparse(part).map_err(|source| PassError::Map { weight: part.name.clone(), source })?;
+            let h = h.map(|h| h.slice(part.start..part.start + part.cols));
+            match &part.codes {
+                Some(codes) => requantized(map, codes, h.as_ref(), &part.name),
+                None => Ok(map),
+            }
+        };
         self.parts.iter().map(map).collect()
     }
 }
@@ -104,7 +129,7 @@ mod tests {
             let pattern = Pattern::Block { rows: r, cols: c };
             let stack = Stack::new(&[("a", &maps[0]), ("b", &maps[1])], pattern).unwrap();
             let [grid_rows, grid_cols] = pattern.grid(stack.shape);
-            let all = stack.maps(pattern, &vec![true; grid_rows * grid_cols], &stack.w).unwrap();
+            let all = stack.maps(pattern, &vec![true; grid_rows * grid_cols], &stack.w, None).unwrap();
             for (map, old) in all.iter().zip(&maps) {
                 let (new, old) = (map.to_dense().unwrap(), old.to_dense().unwrap());
                 prop_assert_eq!(new.f32s().unwrap(), old.f32s().unwrap());

@@ -28,7 +28,7 @@
 //! | `sequential` | collect statistics anew after each layer, on the model as it then is; needs the text | `false` |
 //! | `bias-correction` | move biases so that mean outputs stay | `true` with `gptq` |
 //! | `refit-rounds` | rounds of refitting the output layer's bias, with `gptq` and the text | `2` |
-//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
+//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.05` |
 //! | `sweeps` | rounds of descent | `8` |
 //! | `biases` | `f16` or `f32`: what biases of the target are stored as | `f16` |
 
@@ -44,7 +44,7 @@ use crate::solve::quantize::{QuantizeOptions, Rounding, ScaleSearch};
 use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
 use half::f16;
-use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use lstmc_frontend::ir::{Granularity, Graph, LinearMap, Quantized, WeightId};
 use lstmc_frontend::tensor::{DType, Tensor};
 use std::sync::Arc;
 use sum::Quantizer;
@@ -117,7 +117,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         OptionInfo {
             name: "damping",
             kind: Kind::Number { min: 0.0, max: 10.0 },
-            presence: Presence::Default("0.01"),
+            presence: Presence::Default("0.05"),
             doc: "added to the diagonal of the inputs' second moment, relative to its mean",
         },
         OptionInfo {
@@ -148,6 +148,12 @@ fn is_gptq(options: &Options) -> bool {
 
 /// What to do without calibration text.
 const INSTEAD: &str = "method=nearest";
+
+/// The smallest scale tried, relative to the one that clips nothing.
+const MIN_SHRINK: f64 = 0.4;
+
+/// The same for 8 bits, where clipping even a little costs more than a finer step gives.
+const MIN_SHRINK_INT8: f64 = 0.9;
 
 struct Quantize {
     target: Target,
@@ -189,8 +195,7 @@ impl Quantize {
             f16_scales: options.word("scales") != Some("f32"),
             // The one code more on the negative side is worth a sign only where codes are few.
             signed_scales: bits < 8,
-            // With 8 bits, clipping even a little costs more than a finer step gives.
-            min_shrink: if bits == 8 { 0.9 } else { 0.4 },
+            min_shrink: if bits == 8 { MIN_SHRINK_INT8 } else { MIN_SHRINK },
             asymmetric,
             sweeps: options.size("sweeps").unwrap_or(8),
             ..QuantizeOptions::default()
@@ -200,7 +205,7 @@ impl Quantize {
             gptq,
             sequential: options.flag("sequential"),
             bias_correction: options.get("bias-correction").map_or(gptq, |_| options.flag("bias-correction")),
-            damping: options.number("damping").unwrap_or(Hessian::DAMPING),
+            damping: options.number("damping").unwrap_or(0.05),
             refit_rounds: options.size("refit-rounds").unwrap_or(0),
             f16_biases: options.word("biases") != Some("f32"),
             solver,
@@ -287,6 +292,32 @@ impl Pass for Quantize {
         let note = format!("squared error relative to the outputs: {}", errors.join(", "));
         Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
     }
+}
+
+/// `map`, dense or sparse, in codes of the width and grouping of `like`. `h`: the second moment of its inputs, for error feedback.
+pub(crate) fn requantized(
+    map: LinearMap,
+    like: &Quantized,
+    h: Option<&Hessian>,
+    name: &str,
+) -> Result<LinearMap, PassError> {
+    let h = h.filter(|_| like.bits() < 8);
+    let options = QuantizeOptions {
+        bits: like.bits(),
+        group: match like.granularity() {
+            Granularity::Row => None,
+            Granularity::Group(n) => Some(n),
+        },
+        rounding: if h.is_some() { Rounding::FeedbackByActivation } else { Rounding::Nearest },
+        search: if h.is_some() { ScaleSearch::Feedback } else { ScaleSearch::Plain },
+        f16_scales: like.scales().dtype() == DType::F16,
+        signed_scales: like.bits() < 8,
+        min_shrink: if like.bits() == 8 { MIN_SHRINK_INT8 } else { MIN_SHRINK },
+        asymmetric: like.zero_points().is_some(),
+        ..QuantizeOptions::default()
+    };
+    let new = Quantizer::new(options).sum(&[Arc::new(map)], h).map_err(|e| e.of(name))?;
+    Ok(LinearMap::clone(&new[0]))
 }
 
 /// Whether the output layer has a bias to refit and something was changed at all.

@@ -102,7 +102,7 @@ proptest! {
         let pruned = compressed(language_model(hidden, 1, WORDS, 8), "prune(sparsity=0.6)");
         let both = compressed(pruned.clone(), &format!("quantize(bits={bits}, method=gptq)"));
         for (old, new) in matrices(&pruned).into_iter().zip(matrices(&both)) {
-            // A map whose share of the sparsity is nothing is not sparse.
+            // A layer that the trials leave whole has no mask.
             let LinearMap::Sparse(a) = old else { continue };
             let LinearMap::Sparse(b) = new else { panic!("not sparse") };
             prop_assert_eq!(a.mask().bools().unwrap(), b.mask().bools().unwrap());
