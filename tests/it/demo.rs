@@ -7,8 +7,8 @@ fn demo() {
     let sandbox = Sandbox::new();
     let run = sandbox.run(&["demo"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
-    // What PyTorch trained and ONNX Runtime recorded for this text, from both engines.
-    assert_eq!(run.stdout.matches(" 104.80").count(), 2, "{}", run.stdout);
+    // What PyTorch trained and ONNX Runtime recorded for this text: from both engines, and before compressing.
+    assert_eq!(run.stdout.matches(" 104.80").count(), 3, "{}", run.stdout);
     for part in
         ["== Import", "lstm %x0", "GB/s", "ptb-small.lstmc: ", "\"the company said it expects to\" ->"]
     {
