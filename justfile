@@ -56,3 +56,7 @@ verify:
 # Speed on this machine, of the bundled model or another one
 bench model="testdata/ptb-small/model.onnx":
     cargo run --release -- bench {{ model }}
+
+# Perplexity on all of the Penn Treebank, from LSTMC_PTB (default ../shared/ptb)
+ptb:
+    cargo test --release --test it ptb -- --ignored --nocapture
