@@ -17,7 +17,7 @@ mod build;
 use super::arithmetic::{function, real};
 use super::error::InterpretError;
 use super::layers::{add_rows, update};
-use super::matrix::Matrix;
+use super::matrix::{Matrix, Transposed};
 use super::real::Real;
 use crate::ir::{Binary, GateOrder, NodeId, Unary, WeightId};
 use rayon::prelude::*;
@@ -63,8 +63,7 @@ struct Cell<T> {
     weights: [WeightId; 2],
     gates: GateOrder,
     input: Arc<Matrix<T>>,
-    /// The recurrent map's transpose, so that a step adds up contiguous rows.
-    recurrent: Matrix<T>, // [hidden, 4 hidden]
+    recurrent: Transposed<T>,
     bias: Vec<T>, // [4 hidden]
 }
 
@@ -88,7 +87,7 @@ struct Workspace<T> {
     rows: Vec<T>,         // [chunk, features + hidden], for observers
 }
 
-/// What a layer was given for the steps of one chunk.
+/// What a layer was given for the steps of one chunk: vectors as they are, before a map that takes int8 rounds them.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Observation<'a, T> {
@@ -328,14 +327,14 @@ impl<T: Real> Rows<'_, T> {
 impl<T: Real> Cell<T> {
     /// All steps of a chunk; `y: [n, hidden]` is overwritten.
     fn run(&self, n: usize, x: &[T], state: &mut State<T>, gates: &mut Vec<T>, y: &mut Vec<T>) {
-        let hidden = self.recurrent.rows();
+        let hidden = self.recurrent.inputs();
         self.input.apply(n, x, gates);
         add_rows(gates, &self.bias);
         let mut h = std::mem::take(&mut state.values[self.h]);
         let c = &mut state.values[self.c];
         y.clear();
         for gates in gates.chunks_exact_mut(4 * hidden) {
-            self.recurrent.combine(&h, gates);
+            self.recurrent.add_product(&h, gates);
             update(self.gates, gates, &mut h, c);
             y.extend_from_slice(&h);
         }
@@ -344,7 +343,7 @@ impl<T: Real> Cell<T> {
 
     /// `[x_t; h_(t-1)]` for each step, from the state before the chunk and the outputs of it.
     fn stack(&self, n: usize, x: &[T], before: &[T], y: &[T], rows: &mut Vec<T>) {
-        let (features, hidden) = (self.input.cols(), self.recurrent.rows());
+        let (features, hidden) = (self.input.cols(), self.recurrent.inputs());
         rows.clear();
         for t in 0..n {
             rows.extend_from_slice(&x[t * features..(t + 1) * features]);
@@ -355,7 +354,7 @@ impl<T: Real> Cell<T> {
     fn observation<'a>(&self, rows: &'a [T]) -> Observation<'a, T> {
         let [input, recurrent] = self.weights;
         let features = self.input.cols();
-        Observation::Lstm { input, recurrent, features, width: features + self.recurrent.rows(), rows }
+        Observation::Lstm { input, recurrent, features, width: features + self.recurrent.inputs(), rows }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Linear maps decoded to numbers.
 //!
 //! Quantized, sparse and tensor-train maps become the dense matrix they stand for; a low-rank map stays two factors, so
-//! that a vector meets the same two products here as in compiled code.
+//! that a vector meets the same two products here as in compiled code. Where a map takes its vectors as int8
+//! ([`Activations`]), they are rounded to `scale * code` before the product with the dense matrix: that is exact in f64, and in f32 off by no
+//! more than the product is.
 
 use super::real::Real;
-use crate::ir::{LinearMap, MapError};
+use crate::ir::{Activations, LinearMap, MapError, quantize_activations};
 use crate::product;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) enum Matrix<T> {
     /// Row-major.
-    Dense { rows: usize, cols: usize, data: Vec<T> },
+    Dense { rows: usize, cols: usize, data: Vec<T>, activations: Activations },
     /// `left . right`.
     Product { left: Arc<Matrix<T>>, right: Arc<Matrix<T>> },
 }
@@ -34,7 +37,7 @@ impl<T: Real> Decoder<T> {
             return Ok(Matrix::Product { left: self.child(l.left())?, right: self.child(l.right())? });
         }
         let [rows, cols] = map.matrix_shape()?;
-        Ok(Matrix::Dense { rows, cols, data: T::elements(&map.to_dense()?)? })
+        Ok(Matrix::Dense { rows, cols, data: T::elements(&map.to_dense()?)?, activations: map.activations() })
     }
 
     fn child(&mut self, map: &Arc<LinearMap>) -> Result<Arc<Matrix<T>>, MapError> {
@@ -65,7 +68,8 @@ impl<T: Real> Matrix<T> {
     /// The map of each of `n` vectors: `x: [n, cols]` to `out: [n, rows]`, plainly.
     pub(super) fn apply_plain(&self, n: usize, x: &[T]) -> Vec<T> {
         match self {
-            Matrix::Dense { rows, cols, data } => {
+            Matrix::Dense { rows, cols, data, activations } => {
+                let x = taken(*activations, *cols, x);
                 let mut out = Vec::with_capacity(n * rows);
                 for i in 0..n {
                     let x = &x[i * cols..(i + 1) * cols];
@@ -83,9 +87,9 @@ impl<T: Real> Matrix<T> {
     /// Like [`Matrix::apply_plain`], batched; `out` is overwritten.
     pub(super) fn apply(&self, n: usize, x: &[T], out: &mut Vec<T>) {
         match self {
-            Matrix::Dense { rows, cols, data } => {
+            Matrix::Dense { rows, cols, data, activations } => {
                 out.resize(n * rows, T::default());
-                product::apply(n, *cols, *rows, x, data, out);
+                product::apply(n, *cols, *rows, &taken(*activations, *cols, x), data, out);
             }
             Matrix::Product { left, right } => {
                 let mut inner = vec![];
@@ -109,8 +113,8 @@ impl<T: Real> Matrix<T> {
         }
     }
 
-    /// `out += x^T M`: the rows, each weighted by an element of `x`.
-    pub(super) fn combine(&self, x: &[T], out: &mut [T]) {
+    /// `out += x^T M`: the rows, each weighted by an element of `x`. No product of a layer, so `x` is as it is.
+    fn combine(&self, x: &[T], out: &mut [T]) {
         match self {
             Matrix::Dense { cols, data, .. } => combine_rows(data, *cols, x, out),
             Matrix::Product { left, right } => {
@@ -121,21 +125,77 @@ impl<T: Real> Matrix<T> {
         }
     }
 
-    /// The transpose: `combine` of it is `apply` of this.
-    pub(super) fn transposed(&self) -> Matrix<T> {
+    /// The map in the form for one vector at a time.
+    pub(super) fn transposed(&self) -> Transposed<T> {
         match self {
-            Matrix::Dense { rows, cols, data } => {
+            Matrix::Dense { rows, cols, data, activations } => {
                 let mut out = Vec::with_capacity(data.len());
                 for c in 0..*cols {
                     out.extend((0..*rows).map(|r| data[r * cols + c]));
                 }
-                Matrix::Dense { rows: *cols, cols: *rows, data: out }
+                let factor = Factor { inputs: *cols, outputs: *rows, data: out, activations: *activations };
+                Transposed { factors: vec![factor] }
             }
             Matrix::Product { left, right } => {
-                Matrix::Product { left: right.transposed().into(), right: left.transposed().into() }
+                let mut chain = right.transposed();
+                chain.factors.extend(left.transposed().factors);
+                chain
             }
         }
     }
+}
+
+/// A map whose factors are transposed, so that a product adds up contiguous rows.
+pub(super) struct Transposed<T> {
+    /// At least one, in the order in which a vector meets them.
+    factors: Vec<Factor<T>>,
+}
+
+struct Factor<T> {
+    inputs: usize,
+    outputs: usize,
+    data: Vec<T>, // [inputs, outputs]
+    activations: Activations,
+}
+
+impl<T: Real> Transposed<T> {
+    /// The length of a vector.
+    pub(super) fn inputs(&self) -> usize {
+        self.factors[0].inputs
+    }
+
+    /// `out += W x`.
+    pub(super) fn add_product(&self, x: &[T], out: &mut [T]) {
+        let [before @ .., last] = &self.factors[..] else { return };
+        let mut x = Cow::Borrowed(x);
+        for factor in before {
+            let mut inner = vec![T::default(); factor.outputs];
+            factor.add_product(&x, &mut inner);
+            x = Cow::Owned(inner);
+        }
+        last.add_product(&x, out);
+    }
+}
+
+impl<T: Real> Factor<T> {
+    fn add_product(&self, x: &[T], out: &mut [T]) {
+        combine_rows(&self.data, self.outputs, &taken(self.activations, self.inputs, x), out);
+    }
+}
+
+/// The vectors `x: [n, cols]` as a product takes them.
+fn taken<T: Real>(activations: Activations, cols: usize, x: &[T]) -> Cow<'_, [T]> {
+    if activations == Activations::F32 {
+        return Cow::Borrowed(x);
+    }
+    let mut codes = vec![0; cols];
+    let mut out = Vec::with_capacity(x.len());
+    for x in x.chunks(cols.max(1)) {
+        let x: Vec<f32> = x.iter().map(|x| x.to_f64() as f32).collect();
+        let scale = f64::from(quantize_activations(&x, &mut codes));
+        out.extend(codes.iter().map(|&q| T::of(scale * f64::from(q))));
+    }
+    Cow::Owned(out)
 }
 
 /// `out[j] += sum over k of x[k] data[k][j]`.

@@ -44,7 +44,7 @@ pub use language_model::{LanguageModel, Observation, Observer, State};
 pub use real::Real;
 
 use crate::ir::{
-    Graph, InferError, MapError, Node, Op, Operand, OutputRole, Scalar, Type, ValueId, WeightId,
+    Activations, Graph, InferError, MapError, Node, Op, Operand, OutputRole, Scalar, Type, ValueId, WeightId,
 };
 use crate::tensor::{DType, Tensor};
 use bind::Bindings;
@@ -341,7 +341,7 @@ fn layer<T: Real>(
             let &[rows, cols] = t.shape() else {
                 return Err(InferError::new("a matrix", describe(t)));
             };
-            Ok(Arc::new(Matrix::Dense { rows, cols, data: T::elements(t)? }))
+            Ok(Arc::new(Matrix::Dense { rows, cols, data: T::elements(t)?, activations: Activations::F32 }))
         }
     };
     match &node.op {

@@ -1,3 +1,4 @@
+mod activations;
 mod cases;
 mod language_model;
 mod lstm;

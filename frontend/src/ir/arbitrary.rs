@@ -11,7 +11,10 @@
 //! ```
 
 use super::graph::{GateOrder, Graph, Operand, OutputRole, Type};
-use super::map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Sparse, TensorTrain};
+use super::map::{
+    Activations, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations, Sparse,
+    TensorTrain,
+};
 use super::op::Op;
 use crate::tensor::{DType, Data, Tensor, TensorError};
 use half::{bf16, f16};
@@ -129,7 +132,7 @@ impl Kind {
     pub const ALL: [Kind; 5] = [Kind::Dense, Kind::Quantized, Kind::Sparse, Kind::LowRank, Kind::TensorTrain];
 }
 
-/// A matrix in a representation. Widths, groups, patterns, ranks, modes and the representations of parts follow from the seed, so that
+/// A matrix in a representation. Widths, groups, activations, patterns, ranks, modes and the representations of parts follow from the seed, so that
 /// a run over seeds meets them all; elements are of the size of trained weights.
 pub fn random_map(kind: Kind, shape: [usize; 2], seed: u64) -> LinearMap {
     nested(kind, shape, seed, 2)
@@ -148,7 +151,8 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
             let bits = rng.pick(&Quantized::BITS);
             let grain = [Granularity::Row, Granularity::Group(32), Granularity::Group(1 + rng.below(9))];
             let (scales, asymmetric) = (rng.pick(&[DType::F32, DType::F16]), rng.below(2) == 1);
-            quantized(shape, bits, rng.pick(&grain), scales, asymmetric, seed)
+            let map = quantized(shape, bits, rng.pick(&grain), scales, asymmetric, seed);
+            map.map(|m| SetActivations::new(rng.pick(&Activations::ALL)).set(&m))
         }
         Kind::Sparse => {
             let block = Pattern::Block { rows: 1 + rng.below(8), cols: 1 + rng.below(8) };
@@ -171,7 +175,10 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
             let (out_modes, in_modes) = (modes(rows, d), modes(cols, d));
             let ranks: Vec<usize> =
                 (0..=d).map(|k| if k == 0 || k == d { 1 } else { 1 + rng.below(4) }).collect();
-            let cores = (0..d).map(|k| part(&mut rng, [ranks[k] * out_modes[k], in_modes[k] * ranks[k + 1]]));
+            let cores = (0..d).map(|k| {
+                let core = part(&mut rng, [ranks[k] * out_modes[k], in_modes[k] * ranks[k + 1]]);
+                Arc::new(SetActivations::new(Activations::F32).set(&core))
+            });
             let cores = cores.collect();
             TensorTrain::new(shape, out_modes, in_modes, cores).map(LinearMap::TensorTrain)
         }
@@ -197,7 +204,7 @@ pub fn dense(shape: [usize; 2], seed: u64) -> LinearMap {
     LinearMap::Dense(random_tensor(DType::F32, &shape, seed).expect("a shape that fits in memory"))
 }
 
-/// A quantized matrix. `scales`: f32 or f16; `asymmetric`: with zero points.
+/// A quantized matrix for products with f32 vectors. `scales`: f32 or f16; `asymmetric`: with zero points.
 pub fn quantized(
     shape: [usize; 2],
     bits: u8,

@@ -1,9 +1,10 @@
 //! Representations in a few words, for tables and reports.
 
-use super::map::LinearMap;
+use super::map::{Activations, LinearMap};
 
 impl LinearMap {
-    /// The representation in a few words: `int4 group 40`, `low rank 64 (f32, int8 row)`.
+    /// The representation in a few words: `int4 group 40`, `low rank 64 (f32, int8 row)`; `int8 row on int8` where a
+    /// product takes its vector as int8.
     ///
     /// ```
     /// use lstmc_frontend::ir::arbitrary::dense;
@@ -14,7 +15,11 @@ impl LinearMap {
             LinearMap::Dense(t) => t.dtype().to_string(),
             LinearMap::Quantized(q) => {
                 let asymmetric = if q.zero_points().is_some() { " asymmetric" } else { "" };
-                format!("int{} {}{asymmetric}", q.bits(), q.granularity())
+                let activations = match q.activations() {
+                    Activations::F32 => "",
+                    Activations::Int8 => " on int8",
+                };
+                format!("int{} {}{asymmetric}{activations}", q.bits(), q.granularity())
             }
             LinearMap::Sparse(s) => {
                 let total: usize = self.shape().iter().product();

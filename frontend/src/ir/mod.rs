@@ -26,7 +26,10 @@ pub use infer::{Fact, InferError};
 pub use language_model::{
     EmbeddingLayer, LanguageModel, Layer, LinearLayer, LstmLayer, NotCanonical, parameters,
 };
-pub use map::{Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, Sparse, TensorTrain};
+pub use map::{
+    Activations, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations, Sparse,
+    TensorTrain, quantize_activations,
+};
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
 pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};
 pub use print::{PrintOptions, print, print_with};

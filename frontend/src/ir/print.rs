@@ -19,7 +19,7 @@
 
 use super::graph::{Graph, Node, NodeId, Operand, OutputRole, ValueId, WeightId};
 use super::infer::MAX_CONTENT;
-use super::map::LinearMap;
+use super::map::{Activations, LinearMap};
 use super::parse::{attributes, is_plain};
 use crate::tensor::{DType, Data, Tensor};
 use half::{bf16, f16};
@@ -234,12 +234,11 @@ impl Printer<'_> {
                     other => format!("{other} {scales}"),
                 };
                 let codes = self.data(q.codes());
-                let _ = write!(
-                    out,
-                    "int{} {} {shape_text} {{ codes: {codes}, scales: {scales}",
-                    q.bits(),
-                    q.granularity()
-                );
+                let _ = write!(out, "int{} {} ", q.bits(), q.granularity());
+                if q.activations() != Activations::F32 {
+                    let _ = write!(out, "activations {} ", q.activations());
+                }
+                let _ = write!(out, "{shape_text} {{ codes: {codes}, scales: {scales}");
                 if let Some(z) = q.zero_points() {
                     let _ = write!(out, ", zero_points: {}", self.data(z));
                 }

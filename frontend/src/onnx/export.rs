@@ -20,7 +20,8 @@
 //!
 //! Codes of less than 8 bits are `INT4` tensors, and groups the `block_size` of `DequantizeLinear`; both need opset 21. With an older
 //! opset those weights are written as f32 and a note says so. Of the rows of a 4-bit embedding two codes share a byte, since `Gather` takes no `INT4`.
-//! [`ExportOptions::dense`] writes everything as f32. What is computed is the same in each case, but for the order of sums.
+//! [`ExportOptions::dense`] writes everything as f32. What is computed is the same in each case, but for the order of sums, and for products
+//! that take their vectors as int8 ([`Activations`](crate::ir::Activations)): in ONNX they take f32, and a note says so.
 
 mod build;
 mod weights;
@@ -134,6 +135,7 @@ pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Exported, Export
         notes: vec![],
     };
     exporter.model(&model)?;
+    exporter.note_activations();
     let model = exporter.builder.finish(&graph.name);
     let bytes = prost::Message::encoded_len(&model);
     if bytes > MAX_BYTES {
@@ -196,6 +198,16 @@ impl Exporter<'_> {
         self.final_states("hn", &last_h, &layers, is_stacked);
         self.final_states("cn", &last_c, &layers, is_stacked);
         Ok(())
+    }
+
+    /// ONNX's own `DynamicQuantizeLinear` rounds to u8 with a zero point, which is another rounding than ours, so vectors stay f32.
+    fn note_activations(&mut self) {
+        let count = self.graph.weights().filter(|(_, w)| w.map.has_int8_activations()).count();
+        if count > 0 {
+            self.notes.push(format!(
+                "products take f32 vectors here, where lstmc rounds those of {count} weights to int8 (`activations int8`): results differ by that rounding"
+            ));
+        }
     }
 
     /// A value `[1, B, H]` for each layer.

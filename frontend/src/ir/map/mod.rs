@@ -8,6 +8,8 @@
 //!           | TensorTrain { cores, modes }        W[(i1..id), (j1..jd)] = G1[i1, j1] . G2[i2, j2] ... Gd[id, jd]
 //! ```
 //!
+//! A product with a quantized map may take its vector as int8 rather than f32: see [`Activations`].
+//!
 //! Children sit behind [`Arc`]s. Two maps that hold the *same* `Arc` share it: it is stored, printed and counted
 //! once (an LSTM cell whose input and recurrent maps have one left factor). A bias or any other constant is a
 //! `Dense` tensor of whatever rank: there is no second kind of weight.
@@ -15,15 +17,17 @@
 //! In memory codes take a byte each and a sparse map's values keep their full shape, which keeps every pass simple;
 //! what the container stores is packed, see [`super::store`], and all sizes reported are of that.
 
+mod activations;
 mod error;
 mod low_rank;
 mod quantized;
 mod sparse;
 mod tensor_train;
 
+pub use activations::SetActivations;
 pub use error::MapError;
 pub use low_rank::LowRank;
-pub use quantized::{Granularity, Quantized};
+pub use quantized::{Activations, Granularity, Quantized, quantize_activations};
 pub use sparse::{Pattern, Sparse};
 pub use tensor_train::TensorTrain;
 
@@ -76,6 +80,22 @@ impl LinearMap {
             expected: "a matrix".into(),
             found: format!("rank {}", shape.len()),
         })
+    }
+
+    /// How a product with this map takes its vector: as its codes say, where it or what a mask keeps of it is quantized. Each factor of a
+    /// low-rank map takes its own, as it says itself; all else takes f32.
+    pub fn activations(&self) -> Activations {
+        match self {
+            LinearMap::Quantized(q) => q.activations,
+            LinearMap::Sparse(s) => s.values.activations(),
+            LinearMap::Dense(_) | LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => Activations::F32,
+        }
+    }
+
+    /// Whether some product inside this map takes its vector as int8.
+    pub fn has_int8_activations(&self) -> bool {
+        self.activations() == Activations::Int8
+            || self.children().iter().any(|(_, part)| part.has_int8_activations())
     }
 
     /// What an element is to a reader: the tensor's dtype where dense, f32 otherwise.

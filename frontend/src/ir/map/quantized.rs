@@ -37,6 +37,83 @@ impl fmt::Display for Granularity {
     }
 }
 
+/// How the vector that a map multiplies enters the product.
+///
+/// With [`Int8`](Activations::Int8) the vector `x` is quantized at each step: symmetric, with one scale for all of it.
+///
+/// ```text
+///   m   = max(max over j of |x_j|, 1e-30)
+///   q_j = round(x_j * (127 / m))                  to the nearest integer, ties to even: in [-127, 127]
+///   y_i = (m / 127) * sum over j of w_ij q_j      w as dequantized, with scales and zero points
+/// ```
+///
+/// `m`, `127 / m`, `m / 127` and the products that are rounded are f32, whatever the rest is computed in, so that every implementation
+/// rounds alike; [`quantize_activations`] is the definition. If some `x_j` is NaN or infinite, `y` is NaN.
+///
+/// It is about products alone: those of `linear`, and both of an `lstm`, each with its own input and scale. For `y = L (R x)`
+/// each factor quantizes what it multiplies, `R` its `x` and `L` the vector `R x`, as its own attribute says; so a left factor
+/// that both maps of an `lstm` share meets two vectors with a scale each. A row that an `embedding` reads is dequantized, whatever the attribute.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Activations {
+    /// As it is.
+    #[default]
+    F32,
+    /// As codes of 8 bits.
+    Int8,
+}
+
+impl Activations {
+    /// Every representation.
+    pub const ALL: [Activations; 2] = [Activations::F32, Activations::Int8];
+
+    /// `f32` or `int8`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activations::F32 => "f32",
+            Activations::Int8 => "int8",
+        }
+    }
+
+    /// What [`Activations::name`] names.
+    pub fn from_name(name: &str) -> Option<Activations> {
+        Activations::ALL.into_iter().find(|a| a.name() == name)
+    }
+}
+
+impl fmt::Display for Activations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The least `m` of [`Activations`], so that a vector of zeros has a scale.
+const MIN_ACTIVATION: f32 = 1e-30;
+
+/// Quantizes a vector as [`Activations::Int8`] says: writes the codes `q` and returns the scale `m / 127`, NaN where `x` is not finite.
+///
+/// ```
+/// use lstmc_frontend::ir::quantize_activations;
+/// let mut codes = [0; 3];
+/// let scale = quantize_activations(&[0.5, -2.54, 1.0], &mut codes);
+/// assert_eq!((codes, scale), ([25, -127, 50], 2.54 / 127.0));
+/// ```
+///
+/// # Panics
+/// Where `x` and `out` differ in length.
+pub fn quantize_activations(x: &[f32], out: &mut [i8]) -> f32 {
+    assert_eq!(x.len(), out.len(), "a code for each element");
+    if x.iter().any(|x| !x.is_finite()) {
+        out.fill(0);
+        return f32::NAN;
+    }
+    let max = x.iter().fold(MIN_ACTIVATION, |m, x| m.max(x.abs()));
+    let inverse = 127.0 / max;
+    for (q, &x) in out.iter_mut().zip(x) {
+        *q = (x * inverse).round_ties_even() as i8;
+    }
+    max / 127.0
+}
+
 /// `w[i][j] = scales[i][g] * (codes[i][j] - zero_points[i][g])`, where `g = j / group size`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Quantized {
@@ -45,13 +122,14 @@ pub struct Quantized {
     pub(super) codes: Tensor,
     pub(super) scales: Tensor,
     pub(super) zero_points: Option<Tensor>,
+    pub(super) activations: Activations,
 }
 
 impl Quantized {
     /// The widths that can be stored, in bits.
     pub const BITS: [u8; 4] = [2, 3, 4, 8];
 
-    /// A quantized matrix.
+    /// A quantized matrix, for products with f32 vectors.
     ///
     /// `codes`: i8 `[out, in]` in `[-2^(bits-1), 2^(bits-1) - 1]`; `scales`: f32 or f16 `[out, groups]`, finite;
     /// `zero_points`: i8 `[out, groups]` in the range of the codes, or none for symmetric codes.
@@ -88,7 +166,12 @@ impl Quantized {
         if !scales.is_elided() && scales.to_f32()?.iter().any(|s| !s.is_finite()) {
             return Err(MapError::NotFinite { what: "scales" });
         }
-        Ok(Quantized { bits, granularity, codes, scales, zero_points })
+        Ok(Quantized { bits, granularity, codes, scales, zero_points, activations: Activations::F32 })
+    }
+
+    /// The same matrix, for products with vectors that are represented so.
+    pub fn with_activations(self, activations: Activations) -> Quantized {
+        Quantized { activations, ..self }
     }
 
     /// The codes of `bits` bits.
@@ -105,6 +188,11 @@ impl Quantized {
     /// What one scale covers.
     pub fn granularity(&self) -> Granularity {
         self.granularity
+    }
+
+    /// How the vector of a product enters it.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// i8 `[out, in]`.

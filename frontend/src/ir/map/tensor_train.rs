@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// Row `i` and column `j` are written in mixed radix, first mode most significant: `i = (i1, .., id)` over `out_modes`,
 /// `j = (j1, .., jd)` over `in_modes`. Core `k` is a map of shape `[r(k-1) * out_modes[k], in_modes[k] * r(k)]` whose element
 /// `(a * m + i, j * r + b)` is `Gk[a, i, j, b]`; `r(0) = r(d) = 1`. The modes' products may exceed the
-/// matrix, at most twofold: the rest is cut.
+/// matrix, at most twofold: the rest is cut. Cores may be quantized, but products with them take f32 vectors.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TensorTrain {
     pub(super) shape: [usize; 2],
@@ -42,6 +42,13 @@ impl TensorTrain {
                     format!("{modes:?}"),
                 ));
             }
+        }
+        if cores.iter().any(|core| core.has_int8_activations()) {
+            return Err(MapError::Nesting {
+                outer: "tensor_train",
+                inner: "quantized",
+                why: "products with cores take f32 vectors, and this one says `activations int8`; leave that out",
+            });
         }
         let mut rank = 1usize;
         for (k, core) in cores.iter().enumerate() {

@@ -5,7 +5,7 @@ use super::lexer::Kind;
 use super::parser::{Parser, plural};
 use super::source::{Kept, Wanted};
 use crate::ir::arbitrary;
-use crate::ir::map::{Granularity, LinearMap, LowRank, Pattern, Quantized, Sparse, TensorTrain};
+use crate::ir::map::{Activations, Granularity, LinearMap, LowRank, Pattern, Quantized, Sparse, TensorTrain};
 use crate::ir::print;
 use crate::tensor::{ContentHash, DType, Data, Tensor, element_count};
 use half::{bf16, f16};
@@ -77,6 +77,14 @@ impl Parser<'_, '_> {
             "group" => Granularity::Group(self.positive("the size of a group")?),
             _ => return Err(self.error(word_at, unknown("granularity", word, &["row", "group"]))),
         };
+        let mut activations = Activations::F32;
+        if self.at_word("activations") {
+            self.bump()?;
+            let (word, word_at) = self.word("`f32` or `int8`")?;
+            activations = Activations::from_name(word).ok_or_else(|| {
+                self.error(word_at, unknown("activations", word, &Activations::ALL.map(Activations::name)))
+            })?;
+        }
         let shape = self.matrix()?;
         let groups = [shape[0], granularity.groups(shape[1])];
         self.expect_punct('{')?;
@@ -98,7 +106,8 @@ impl Parser<'_, '_> {
         };
         self.expect_punct('}')?;
         let map = Quantized::new(bits, granularity, codes, scales, zero_points);
-        map.map(LinearMap::Quantized).map_err(|e| self.error(at, e.to_string()))
+        let map = map.map(|q| LinearMap::Quantized(q.with_activations(activations)));
+        map.map_err(|e| self.error(at, e.to_string()))
     }
 
     fn sparse(&mut self, path: &str, depth: usize, at: Located) -> Result<LinearMap, ParseError> {

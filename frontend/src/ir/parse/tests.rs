@@ -290,6 +290,8 @@ fn errors_point_at_their_place() {
         weight("@b: int4 row [1] {"),
         weight("@b: int4 row [1, 1] { codes: [8], scales: [1] }"),
         weight("@b: int4 row [1, 1] { codes: [7], scales: [inf] }"),
+        weight("@b: int4 row activations int4 [1, 1]"),
+        weight("@b: int4 row activations [1, 1]"),
         weight("@b: sparse blok 1x1 [1, 1]"),
         weight("@b: sparse block 0x1 [1, 1]"),
         weight("@b: sparse block 3 [1, 1]"),
@@ -304,6 +306,9 @@ fn errors_point_at_their_place() {
         weight("@b: tensor_train [2, 2] modes 2 by 2 ranks 1x2 { core0: f32[2, 2] #00000000 }"),
         weight(
             "@b: tensor_train [2, 2] modes 2x1 by 2 { core0: f32[2, 2] #00000000, core1: f32[1, 1] #00000000 }",
+        ),
+        weight(
+            "@b: tensor_train [1, 1] modes 1 by 1 { core0: int8 row activations int8 [1, 1] { codes: [1], scales: [1] } }",
         ),
         weight(&format!("@b: {}", "low_rank [1, 1] { left: ".repeat(1000))),
         format!("model \"{}\" 7", "x".repeat(300)),

@@ -1,7 +1,7 @@
 //! What is written for each representation.
 
 use crate::ir::arbitrary::{self, Kind, language_model, language_model_of, random_map, sparse};
-use crate::ir::{Granularity, Graph, LinearMap, LowRank, Pattern};
+use crate::ir::{Activations, Granularity, Graph, LinearMap, LowRank, Pattern, SetActivations};
 use crate::onnx::proto::{DataType, ModelProto};
 use crate::onnx::{ExportOptions, export};
 use crate::tensor::DType;
@@ -75,6 +75,18 @@ fn dense() {
 #[test]
 fn mixed_representations() {
     insta::assert_snapshot!(listed(&mixed(), 21));
+}
+
+#[test]
+fn int8_activations_have_a_note() {
+    let mut graph = mixed();
+    for name in ["lstm0.input", "lstm1.input"] {
+        let id = graph.weight_named(name).unwrap();
+        let map = SetActivations::new(Activations::Int8).set(&graph.weight(id).map);
+        graph.set_weight(id, map).unwrap();
+    }
+    let notes = export(&graph, &ExportOptions::default()).unwrap().notes;
+    insta::assert_snapshot!(notes.join("\n"));
 }
 
 #[test]
