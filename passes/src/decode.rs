@@ -1,7 +1,8 @@
 //! `decode`: weights to their dense form.
 //!
-//! *Lossless* with respect to what the model computes now: every representation stands for a matrix, and this stores that matrix. It
-//! undoes no loss of earlier passes, and makes the model larger. Of use to give a compressed model to another pass
+//! *Lossless* with respect to the weights: every representation stands for a matrix, and this stores that matrix. Products that took their
+//! vectors as int8 take them as they are from then on, so what the model computes may change: *lossy* to the gate, which measures it. It
+//! undoes no other loss of earlier passes, and makes the model larger. Of use to give a compressed model to another pass
 //! that needs dense weights, and to export it.
 //!
 //! | option | what | default |
@@ -25,7 +26,8 @@ pub(crate) const INFO: PassInfo = PassInfo {
         presence: Presence::Default("*"),
         doc: "the weights, by name",
     }],
-    lossy: false,
+    // Where products took int8.
+    lossy: true,
     needs_calibration: |_| false,
     make: |options| Ok(Box::new(Decode::new(options))),
 };

@@ -31,6 +31,11 @@
 //! | `damping` | added to the diagonal of `H`, relative to its mean | `0.05` |
 //! | `sweeps` | rounds of descent | `8` |
 //! | `biases` | `f16` or `f32`: what biases of the target are stored as | `f16` |
+//! | `activations` | `int8` or `f32`: how products take their vectors | `int8` |
+//!
+//! With `activations=int8` the vector of a product is rounded too, to int8 with one scale, at each step anew (dynamic quantization; symmetric
+//! integer arithmetic as in Jacob et al. 2018, section 2): [`Activations`] has the formula. It costs no byte and lets kernels multiply integers. The solvers take
+//! no notice of it. An embedding's rows meet no product, so a table has it only where it is an output layer too; cores of tensor trains take f32.
 
 mod sum;
 
@@ -44,7 +49,7 @@ use crate::solve::quantize::{QuantizeOptions, Rounding, ScaleSearch};
 use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
 use half::f16;
-use lstmc_frontend::ir::{Granularity, Graph, LinearMap, Quantized, WeightId};
+use lstmc_frontend::ir::{Activations, Granularity, Graph, LinearMap, Quantized, SetActivations, WeightId};
 use lstmc_frontend::tensor::{DType, Tensor};
 use std::sync::Arc;
 use sum::Quantizer;
@@ -132,6 +137,12 @@ pub(crate) const INFO: PassInfo = PassInfo {
             presence: Presence::Default("f16"),
             doc: "what biases of the target are stored as",
         },
+        OptionInfo {
+            name: "activations",
+            kind: Kind::Word(&["f32", "int8"]),
+            presence: Presence::Default("int8"),
+            doc: "how products take their vectors: as they are, or rounded with one scale for each",
+        },
     ],
     lossy: true,
     needs_calibration: |options| is_gptq(options),
@@ -163,6 +174,7 @@ struct Quantize {
     damping: f64,
     refit_rounds: usize,
     f16_biases: bool,
+    activations: Activations,
     solver: QuantizeOptions,
 }
 
@@ -208,6 +220,7 @@ impl Quantize {
             damping: options.number("damping").unwrap_or(0.05),
             refit_rounds: options.size("refit-rounds").unwrap_or(0),
             f16_biases: options.word("biases") != Some("f32"),
+            activations: options.word("activations").and_then(Activations::from_name).unwrap_or_default(),
             solver,
         })
     }
@@ -288,13 +301,14 @@ impl Pass for Quantize {
         }
         changed.sort_unstable();
         changed.dedup();
+        set_activations(self.activations, &mut now, &changed)?;
         let weights = changed.into_iter().map(|id| (id, now.weight(id).map.clone())).collect();
         let note = format!("squared error relative to the outputs: {}", errors.join(", "));
         Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
     }
 }
 
-/// `map`, dense or sparse, in codes of the width and grouping of `like`. `h`: the second moment of its inputs, for error feedback.
+/// `map`, dense or sparse, in codes of the width and grouping of `like`, for products like its own. `h`: the second moment of its inputs, for error feedback.
 pub(crate) fn requantized(
     map: LinearMap,
     like: &Quantized,
@@ -317,7 +331,29 @@ pub(crate) fn requantized(
         ..QuantizeOptions::default()
     };
     let new = Quantizer::new(options).sum(&[Arc::new(map)], h).map_err(|e| e.of(name))?;
-    Ok(LinearMap::clone(&new[0]))
+    Ok(SetActivations::new(like.activations()).set(&new[0]))
+}
+
+/// Sets how the products of the changed maps take their vectors. A table that is only read keeps its parts, but for those that a product has too.
+fn set_activations(
+    activations: Activations,
+    graph: &mut Graph,
+    changed: &[WeightId],
+) -> Result<(), PassError> {
+    let is_product = |s: &Site| !matches!(s.kind, SiteKind::Embedding { .. });
+    let products: Vec<WeightId> =
+        sites(graph)?.iter().filter(|s| is_product(s)).flat_map(|s| s.maps.iter().map(|m| m.0)).collect();
+    let mut setter = SetActivations::new(activations);
+    let (products, others): (Vec<WeightId>, _) = changed.iter().partition(|&id| products.contains(id));
+    for (id, is_product) in products.iter().map(|id| (*id, true)).chain(others.iter().map(|id| (*id, false)))
+    {
+        let map = &graph.weight(id).map;
+        if is_product || setter.has_met_part_of(map) {
+            let map = setter.set(map);
+            graph.set_weight(id, map).expect("of the same shape");
+        }
+    }
+    Ok(())
 }
 
 /// Whether the output layer has a bias to refit and something was changed at all.

@@ -1,5 +1,6 @@
 //! Tests of the passes: by files of text, and on real models.
 
+mod activations;
 mod compress;
 mod export;
 mod factorise;
