@@ -64,3 +64,9 @@ pub const X86_SERVER: &[&str] = &[
     "has_avx512dq",
     "has_avx512vnni",
 ];
+
+/// What a plan must know of a target.
+pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
+    let arm = matches!(isa.triple().architecture, target_lexicon::Architecture::Aarch64(_));
+    crate::plan::Target { signed_bytes: arm }
+}

@@ -11,7 +11,7 @@ use crate::codegen::{Entry, Program, build};
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
 use crate::pack::{PackedData, pack};
-use crate::plan::{Plan, Step};
+use crate::plan::{PANEL, Plan};
 use crate::sequence::Sequence;
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
@@ -26,7 +26,7 @@ type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
 type Score = unsafe extern "C" fn(*const usize, *mut f32, usize) -> f32;
 type TopK = unsafe extern "C" fn(*const usize, *mut f32, *mut u32, *mut f32, usize);
 type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
-type LogSumExp = unsafe extern "C" fn(*const f32, *mut f32) -> f32;
+type Gather = unsafe extern "C" fn(*const usize, *mut f32, usize);
 
 /// How to compile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,6 +44,8 @@ pub struct Jit {
     weights: Vec<PackedData>,
     /// Addresses of `weights`, as generated code reads them.
     table: Vec<usize>,
+    /// Lanes of each cell's panels.
+    lanes: Vec<usize>,
     sequence: Sequence,
     entries: Entries,
     /// Owns the code; never touched again before it is dropped.
@@ -56,7 +58,7 @@ struct Entries {
     score: Score,
     top_k: TopK,
     recurrent: Vec<Recurrent>,
-    log_sum_exp: LogSumExp,
+    gather: Gather,
 }
 
 impl std::fmt::Debug for Jit {
@@ -71,12 +73,12 @@ impl std::fmt::Debug for Jit {
 impl Jit {
     /// Plans, packs and compiles a graph in language-model form for this machine.
     pub fn new(graph: &Graph, options: Options) -> Result<Jit, CompileError> {
-        let plan = Plan::new(graph)?;
         let isa = isa::native(options.opt_level)?;
+        let plan = Plan::new(graph, isa::plan_target(&*isa))?;
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
         let program = build(&plan, &mut module, false)?;
         let weights = pack(&plan, graph)?;
-        let sequence = Sequence::new(&plan, graph, options.threads)?;
+        let sequence = Sequence::new(&plan, options.threads);
         Jit::link(plan, weights, sequence, module, &program)
     }
 
@@ -95,7 +97,7 @@ impl Jit {
             let id = program.functions.iter().find(|(e, _)| *e == entry).expect("every entry is built").1;
             module.get_finalized_function(id)
         };
-        let cells = plan.steps.iter().filter(|s| matches!(s, Step::Lstm { .. })).count();
+        let cells = plan.cells().count();
         // SAFETY: each address is that of a function which `codegen::program` built with exactly this signature in the
         // target's default calling convention, which is the C one; the code lives as long as `module`, which this `Jit` owns.
         let entries = unsafe {
@@ -107,17 +109,18 @@ impl Jit {
                 recurrent: (0..cells)
                     .map(|n| std::mem::transmute::<*const u8, Recurrent>(address(Entry::Recurrent(n))))
                     .collect(),
-                log_sum_exp: std::mem::transmute::<*const u8, LogSumExp>(address(Entry::LogSumExp)),
+                gather: std::mem::transmute::<*const u8, Gather>(address(Entry::Gather)),
             }
         };
-        let table = weights.iter().map(|w| w.as_slice().as_ptr() as usize).collect();
+        let table = weights.iter().map(|w| w.bytes().as_ptr() as usize).collect();
         let layout = Layout {
             vocabulary: plan.vocabulary,
             state: plan.state_len,
             scratch: plan.scratch_len * 4,
             weight_bytes_per_token: plan.weight_bytes_per_token(),
         };
-        Ok(Jit { plan, layout, weights, table, sequence, entries, module: Mutex::new(Some(module)) })
+        let lanes = plan.cells().map(|c| (4 * c.h.len).next_multiple_of(PANEL)).collect();
+        Ok(Jit { plan, layout, weights, table, lanes, sequence, entries, module: Mutex::new(Some(module)) })
     }
 
     /// The plan that was compiled.
@@ -136,13 +139,16 @@ impl Jit {
     /// Where a buffer's length or alignment is not what [`Layout`] says.
     fn check(&self, state: &mut [f32], scratch: &mut [u8]) -> (*mut f32, *mut f32) {
         assert_eq!(state.len(), self.layout.state, "length of the state");
+        let state = state.as_mut_ptr();
+        assert!(state.addr().is_multiple_of(64), "the state is aligned to 64 bytes");
+        (state, self.check_scratch(scratch))
+    }
+
+    fn check_scratch(&self, scratch: &mut [u8]) -> *mut f32 {
         assert_eq!(scratch.len(), self.layout.scratch, "length of scratch");
-        let (state, scratch) = (state.as_mut_ptr(), scratch.as_mut_ptr());
-        assert!(
-            state.addr() % 64 == 0 && scratch.addr() % 64 == 0,
-            "state and scratch are aligned to 64 bytes"
-        );
-        (state, scratch.cast())
+        let scratch = scratch.as_mut_ptr();
+        assert!(scratch.addr().is_multiple_of(64), "scratch is aligned to 64 bytes");
+        scratch.cast()
     }
 
     fn word(&self, token: u32) -> usize {
@@ -150,24 +156,21 @@ impl Jit {
         token as usize
     }
 
-    /// One LSTM step whose input product `gates: [4][hidden]`, with eight more f32s behind it, is given. The new hidden state is
-    /// left in the plan's `out` buffer of that step.
+    /// Reads a token's row of the embedding into its buffer in scratch.
+    pub(crate) fn gather(&self, token: u32, scratch: &mut [u8]) {
+        let token = self.word(token);
+        let scratch = self.check_scratch(scratch);
+        // SAFETY: length, alignment and the token were checked just above.
+        unsafe { (self.entries.gather)(self.table.as_ptr(), scratch, token) }
+    }
+
+    /// One LSTM step whose input terms `gates`, in the order of the panels' lanes, are given. The new hidden state is left in the
+    /// plan's `out` buffer of that cell.
     pub(crate) fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
-        let hidden = self.sequence.hidden(cell);
-        assert!(gates.len() >= 4 * hidden + crate::sequence::GATES_SLACK, "length of the gates");
+        assert!(gates.len() >= self.lanes[cell], "length of the gates");
         let (state, scratch) = self.check(state, scratch);
         // SAFETY: lengths and alignment were checked just above against the plan that the code was made from.
         unsafe { (self.entries.recurrent[cell])(self.table.as_ptr(), gates.as_ptr(), state, scratch) }
-    }
-
-    /// The log-sum-exp of one row of logits; `tile` is as long as a panel and aligned.
-    pub(crate) fn log_sum_exp(&self, logits: &[f32], scratch: &mut [u8]) -> f32 {
-        assert_eq!(logits.len(), self.layout.vocabulary, "length of a row of logits");
-        assert_eq!(scratch.len(), self.layout.scratch, "length of scratch");
-        assert!(scratch.as_ptr().addr().is_multiple_of(64), "scratch is aligned to 64 bytes");
-        let tile = scratch[self.plan.tile.offset * 4..].as_mut_ptr();
-        // SAFETY: the row is as long as the code reads; the tile lies within scratch, whose length was checked.
-        unsafe { (self.entries.log_sum_exp)(logits.as_ptr(), tile.cast()) }
     }
 }
 

@@ -21,7 +21,7 @@ pub enum Stage {
 
 /// One stage of a graph's compilation for `isa`, as text.
 pub fn listing(graph: &Graph, isa: OwnedTargetIsa, stage: Stage) -> Result<String, CompileError> {
-    let plan = Plan::new(graph)?;
+    let plan = Plan::new(graph, crate::isa::plan_target(&*isa))?;
     if stage == Stage::Plan {
         return Ok(plan.to_string());
     }

@@ -2,54 +2,36 @@
 //!
 //! ```text
 //!   tokens[t..t+T] ─▶ rows ─▶ X W^T ─▶ recurrent steps ─▶ X W^T ─▶ ... ─▶ logits [T, V] ─▶ log-sum-exp of each row
-//!                            faer       generated code    faer            faer            generated code
+//!                            batch     generated code     batch           batch            batch
 //! ```
 //!
-//! Only the recurrence must go step by step; input products and the output layer are matrix products, which use a weight for all
-//! steps of a chunk once it is loaded.
+//! Only the recurrence must go step by step; input products and the output layer are batched ([`crate::batch`]), which uses a weight for
+//! all steps of a chunk once it is loaded. The plan's steps are followed in order, with rows for the buffers of scratch.
 
-use crate::error::CompileError;
+use crate::batch::{self, Activations};
 use crate::jit::Jit;
-use crate::pack::{PACKED_GATES, gate_order};
-use crate::plan::{Buffer, Other, PackedId, Plan, Step, dense};
-use lstmc_frontend::ir::{Binary, Graph, Unary, WeightId};
-use lstmc_frontend::product::apply_on;
-use std::sync::Arc;
+use crate::pack::{PackedData, unpack_strips};
+use crate::plan::{
+    Buffer, Cell, Codes, Format, Input, Integer, Other, PANEL, PackedId, Panels, Plan, Product, Scale,
+    Segment, Start, Step, Vector,
+};
+use lstmc_frontend::ir::{Binary, Unary};
+use std::sync::OnceLock;
 
 /// Steps per chunk: enough to use each weight many times, few enough that a chunk's logits stay in cache.
 const CHUNK: usize = 256;
 
-/// f32s that may be read behind the last gate of a row.
-pub(crate) const GATES_SLACK: usize = 8;
-
-/// The row-major maps that the batched products use, in order of the plan's steps; shared with the graph where they are dense.
+/// What the batched path needs besides a [`Jit`].
 pub(crate) struct Sequence {
     threads: usize,
-    /// One per LSTM or linear step, in order: `[4 hidden][input]` in packed gate order, or `[out][input]`.
-    maps: Vec<Arc<Vec<f32>>>,
-    hidden: Vec<usize>,
-    output: Arc<Vec<f32>>,
+    /// Sparse maps as panels, made when first a sequence is scored: a batch reads a weight once for many steps, and is faster on
+    /// zeros in order than on entries with indices. By packed weight.
+    twins: Vec<OnceLock<(Panels, PackedData)>>,
 }
 
 impl Sequence {
-    pub(crate) fn new(plan: &Plan, graph: &Graph, threads: usize) -> Result<Sequence, CompileError> {
-        let mut maps = vec![];
-        let mut hidden = vec![];
-        for step in &plan.steps {
-            match step {
-                Step::Lstm { input_map, h, .. } => {
-                    hidden.push(h.len);
-                    maps.push(in_packed_order(graph, *input_map, h.len)?);
-                }
-                Step::Linear { weights, .. } => maps.push(dense(graph, plan.packed(*weights).sources[0])?),
-                _ => {}
-            }
-        }
-        Ok(Sequence { threads, maps, hidden, output: dense(graph, plan.output.map)? })
-    }
-
-    pub(crate) fn hidden(&self, cell: usize) -> usize {
-        self.hidden[cell]
+    pub(crate) fn new(plan: &Plan, threads: usize) -> Sequence {
+        Sequence { threads, twins: plan.weights.iter().map(|_| OnceLock::new()).collect() }
     }
 
     /// Sum of the log-probabilities of `tokens[1..]`, consuming all but the last. Lengths are checked by the caller.
@@ -62,15 +44,25 @@ impl Sequence {
         progress: &mut dyn FnMut(usize),
     ) -> f64 {
         let mut total = 0.0;
-        let mut work = Work::new(jit.plan());
+        let mut work = Work::default();
+        let vocabulary = jit.plan().vocabulary;
+        let stride = vocabulary.next_multiple_of(PANEL);
         let inputs = tokens.len().saturating_sub(1);
         for start in (0..inputs).step_by(CHUNK) {
             let end = (start + CHUNK).min(inputs);
             self.run(jit, &mut work, state, scratch, &tokens[start..end]);
-            for (row, &target) in
-                work.logits.chunks_exact(jit.plan().vocabulary).zip(&tokens[start + 1..=end])
-            {
-                total += f64::from(row[target as usize] - jit.log_sum_exp(row, scratch));
+            work.sums.resize(end - start, 0.0);
+            batch::log_sum_exp_rows(
+                self.threads,
+                end - start,
+                &work.logits,
+                stride,
+                vocabulary,
+                &mut work.sums,
+            );
+            let rows = work.logits.chunks_exact(stride);
+            for ((row, &target), sum) in rows.zip(&tokens[start + 1..=end]).zip(&work.sums) {
+                total += f64::from(row[target as usize] - sum);
             }
             progress(end);
         }
@@ -80,119 +72,283 @@ impl Sequence {
     /// Consumes a chunk of tokens; leaves their logits in `work.logits`.
     fn run(&self, jit: &Jit, work: &mut Work, state: &mut [f32], scratch: &mut [u8], tokens: &[u32]) {
         let plan = jit.plan();
-        let steps = tokens.len();
-        let mut maps = self.maps.iter();
         let mut cell = 0;
-        for (n, step) in plan.steps.iter().enumerate() {
-            let mut out = std::mem::take(&mut work.values[n]);
+        for step in &plan.steps {
             match step {
-                Step::Gather { table, out: to } => {
-                    let table = jit.weights()[table.0].as_slice();
-                    out.clear();
-                    for &token in tokens {
-                        out.extend_from_slice(&table[token as usize * to.len..][..to.len]);
-                    }
+                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
+                    work.floats(*out, tokens.len(), |_, rows| {
+                        for (row, &token) in rows.chunks_exact_mut(stride(*out)).zip(tokens) {
+                            jit.gather(token, scratch);
+                            row[..out.len].copy_from_slice(floats(scratch, *out));
+                        }
+                    });
                 }
-                Step::Lstm { x, out: to, .. } => {
-                    let mut gates = std::mem::take(&mut work.gates);
-                    let (width, rows) = (x.len, 4 * to.len);
-                    gates.resize(steps * rows + GATES_SLACK, 0.0);
-                    let map = maps.next().expect("a map per layer");
-                    apply_on(self.threads, steps, width, rows, work.of(*x), map, &mut gates[..steps * rows]);
-                    out.clear();
-                    for t in 0..steps {
-                        jit.recurrent(cell, &gates[t * rows..], state, scratch);
-                        let h = &scratch[to.offset * 4..(to.offset + to.len) * 4];
-                        let (h, _) = h.as_chunks::<4>();
-                        out.extend(h.iter().map(|b| f32::from_ne_bytes(*b)));
-                    }
-                    work.gates = gates;
+                Step::Lstm(of) => {
+                    self.cell(jit, work, state, scratch, cell, of, tokens.len());
                     cell += 1;
                 }
-                Step::Linear { x, bias, out: to, .. } => {
-                    let map = maps.next().expect("a map per layer");
-                    let x = work.of(*x);
-                    out.resize(steps * to.len, 0.0);
-                    apply_on(self.threads, steps, x.len() / steps, to.len, x, map, &mut out);
-                    add_bias(&mut out, vector(jit, *bias, to.len));
-                }
-                Step::Unary { op, x, .. } => {
-                    out.clear();
-                    out.extend(work.of(*x).iter().map(|&x| unary(*op, x)));
-                }
-                Step::Binary { op, a, b, swapped, out: to } => {
-                    let a = work.of(*a);
-                    let one: &[f32];
-                    let b = match b {
-                        Other::Buffer(b) => work.of(*b),
-                        Other::Weight(id) => vector(jit, *id, to.len),
-                        Other::Scalar(id) => {
-                            one = vector(jit, *id, 1);
-                            one
-                        }
-                    };
-                    out.clear();
-                    out.extend(a.iter().zip(b.iter().cycle()).map(|(&a, &b)| {
-                        let (a, b) = if *swapped { (b, a) } else { (a, b) };
-                        binary(*op, a, b)
-                    }));
-                }
+                other => self.step(jit, work, other, tokens.len()),
             }
-            work.values[n] = out;
+        }
+        for step in &plan.output.prologue {
+            self.step(jit, work, step, tokens.len());
         }
         let mut logits = std::mem::take(&mut work.logits);
-        let x = work.of(plan.output.x);
-        logits.resize(steps * plan.vocabulary, 0.0);
-        apply_on(self.threads, steps, x.len() / steps, plan.vocabulary, x, &self.output, &mut logits);
-        add_bias(&mut logits, vector(jit, plan.output.bias, plan.vocabulary));
+        logits.resize(tokens.len() * plan.vocabulary.next_multiple_of(PANEL), 0.0);
+        self.product(jit, work, &plan.output.product, tokens.len(), &mut logits);
         work.logits = logits;
+    }
+
+    /// A step that has nothing to do with the state.
+    fn step(&self, jit: &Jit, work: &mut Work, step: &Step, steps: usize) {
+        match step {
+            Step::Quantize { x: Vector::Scratch(x), out } => work.quantize(*x, *out, steps),
+            Step::Round { x: Vector::Scratch(x), out } => {
+                let groups = crate::plan::Groups { len: x.len, size: x.len.max(1) };
+                let codes = Codes { offset: usize::MAX, groups };
+                work.quantize(*x, codes, steps);
+                work.floats(*out, steps, |work, rows| {
+                    let q = work.codes_of(codes);
+                    for (t, row) in rows.chunks_exact_mut(stride(*out)).enumerate() {
+                        for (y, &c) in row.iter_mut().zip(&q.codes[t * q.stride..][..x.len]) {
+                            *y = f32::from(c) * q.scales[t];
+                        }
+                    }
+                });
+            }
+            Step::Product { product, out } => work.floats(*out, steps, |work, rows| {
+                self.product(jit, work, product, steps, rows);
+            }),
+            Step::Unary { op, x, out } => work.floats(*out, steps, |work, rows| {
+                for (y, &x) in rows.iter_mut().zip(work.rows(*x)) {
+                    *y = unary(*op, x);
+                }
+            }),
+            Step::Binary { op, a, b, swapped, out } => work.floats(*out, steps, |work, rows| {
+                let width = stride(*out);
+                for (t, row) in rows.chunks_exact_mut(width).enumerate() {
+                    let a = &work.rows(*a)[t * width..];
+                    let b = match b {
+                        Other::Buffer(b) => &work.rows(*b)[t * width..],
+                        Other::Weight(id) | Other::Scalar(id) => jit.weights()[id.0].f32s(),
+                    };
+                    let one = matches!(step, Step::Binary { b: Other::Scalar(_), .. });
+                    for (i, y) in row[..out.len].iter_mut().enumerate() {
+                        let (a, b) = (a[i], if one { b[0] } else { b[i] });
+                        let (a, b) = if *swapped { (b, a) } else { (a, b) };
+                        *y = binary(*op, a, b);
+                    }
+                }
+            }),
+            other => unreachable!("the plan puts {other:?} where the state is at hand"),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one stream's buffers and one layer's place in the plan")]
+    fn cell(
+        &self,
+        jit: &Jit,
+        work: &mut Work,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        n: usize,
+        cell: &Cell,
+        steps: usize,
+    ) {
+        let lanes = (4 * cell.h.len).next_multiple_of(PANEL);
+        let mut gates = std::mem::take(&mut work.gates);
+        gates.clear();
+        gates.resize(steps * lanes, 0.0);
+        if !cell.inputs.is_empty() {
+            let product = Product { out: lanes, segments: cell.inputs.clone(), start: Start::Zero };
+            self.product(jit, work, &product, steps, &mut gates);
+        }
+        work.floats(cell.out, steps, |work, rows| {
+            for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
+                for step in &cell.prologue {
+                    if let Step::Product { product: Product { start: Start::Buffer(b), .. }, .. } = step {
+                        let from = &work.rows(*b)[t * stride(*b)..][..b.len];
+                        floats_mut(scratch, *b).copy_from_slice(from);
+                    }
+                }
+                jit.recurrent(n, &gates[t * lanes..][..lanes], state, scratch);
+                row[..cell.out.len].copy_from_slice(floats(scratch, cell.out));
+            }
+        });
+        work.gates = gates;
+    }
+
+    /// A product of `steps` vectors, in rows padded to whole panels.
+    fn product(&self, jit: &Jit, work: &Work, p: &Product, steps: usize, to: &mut [f32]) {
+        let lanes = p.out.next_multiple_of(PANEL);
+        let mut start = match p.start {
+            Start::Zero => batch::Start::Zero,
+            Start::Bias(id) => batch::Start::Bias(jit.weights()[id.0].f32s()),
+            Start::Buffer(b) => {
+                to[..steps * lanes].copy_from_slice(&work.rows(b)[..steps * lanes]);
+                batch::Start::Accumulate
+            }
+        };
+        for segment in &p.segments {
+            self.term(jit, work, segment, steps, to, lanes, start);
+            start = batch::Start::Accumulate;
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a term, its rows and what they are added to")]
+    fn term(
+        &self,
+        jit: &Jit,
+        work: &Work,
+        s: &Segment,
+        steps: usize,
+        to: &mut [f32],
+        lanes: usize,
+        start: batch::Start<'_>,
+    ) {
+        let (panels, data) = self.batched(jit, s.weights);
+        match (panels.format, s.input) {
+            (Format::F32, Input::Floats(Vector::Scratch(x))) => {
+                let rows = work.rows(x);
+                let weights = data.f32s();
+                batch::f32_panels(
+                    self.threads,
+                    steps,
+                    rows,
+                    stride(x),
+                    panels.input,
+                    weights,
+                    lanes,
+                    to,
+                    lanes,
+                    start,
+                );
+            }
+            (Format::Integer(i), Input::Codes(c)) => {
+                let q = work.codes_of(c);
+                let x = Activations { codes: &q.codes, stride: q.stride, scales: &q.scales };
+                batch::int_panels(self.threads, steps, &x, &codes(i, data.bytes(), lanes), to, lanes, start);
+            }
+            (format, input) => unreachable!("the plan does not multiply {format:?} by {input:?} here"),
+        }
+    }
+
+    /// A packed weight as the batched products read it.
+    fn batched<'a>(&'a self, jit: &'a Jit, id: PackedId) -> (Panels, &'a PackedData) {
+        let (panels, data) = (jit.plan().panels(id), &jit.weights()[id.0]);
+        match panels.format {
+            Format::Strips(s) => {
+                let (panels, data) = self.twins[id.0].get_or_init(|| unpack_strips(&panels, s, data.bytes()));
+                (*panels, data)
+            }
+            _ => (panels, data),
+        }
     }
 }
 
-/// Buffers of one run over a sequence.
+/// Integer panels as the batched product takes them.
+fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
+    batch::Codes {
+        bytes,
+        out: lanes,
+        input: i.groups.len,
+        bits: i.bits.into(),
+        group: i.groups.size,
+        scale: match i.scale {
+            Scale::F32 => batch::Scale::F32,
+            Scale::F16 => batch::Scale::F16,
+        },
+        signed: i.signed,
+    }
+}
+
+/// Rows of integer activations.
+#[derive(Default)]
+struct CodeRows {
+    codes: Vec<i8>,
+    stride: usize,
+    scales: Vec<f32>,
+}
+
+/// Buffers of one run over a sequence. Rows of f32s are padded to whole panels.
+#[derive(Default)]
 struct Work {
-    /// Result of each step: `[T, width]`.
-    values: Vec<Vec<f32>>,
-    /// Offsets of the plan's buffers, to find a result by.
-    offsets: Vec<usize>,
-    /// `[T, 4 hidden]` of the layer at hand, and slack.
+    /// `[T, width]` by offset in scratch.
+    floats: Vec<(usize, Vec<f32>)>,
+    /// Integer activations by offset in scratch.
+    codes: Vec<(usize, CodeRows)>,
+    /// `[T, lanes]` of the layer at hand.
     gates: Vec<f32>,
-    /// `[T, vocabulary]`.
+    /// `[T, vocabulary, padded]`.
     logits: Vec<f32>,
+    /// Log-sum-exp of each row.
+    sums: Vec<f32>,
+}
+
+/// f32s from a row to the next.
+fn stride(buffer: Buffer) -> usize {
+    buffer.len.next_multiple_of(PANEL)
 }
 
 impl Work {
-    fn new(plan: &Plan) -> Work {
-        let offsets = plan
-            .steps
-            .iter()
-            .map(|s| match s {
-                Step::Gather { out, .. }
-                | Step::Lstm { out, .. }
-                | Step::Linear { out, .. }
-                | Step::Binary { out, .. }
-                | Step::Unary { out, .. } => out.offset,
-            })
-            .collect();
-        Work { values: vec![vec![]; plan.steps.len()], offsets, gates: vec![], logits: vec![] }
+    fn rows(&self, buffer: Buffer) -> &[f32] {
+        let found = self.floats.iter().find(|(offset, _)| *offset == buffer.offset);
+        &found.expect("a step fills a buffer before another reads it").1
     }
 
-    fn of(&self, buffer: Buffer) -> &[f32] {
-        let n = self.offsets.iter().position(|&o| o == buffer.offset).expect("a buffer of the plan");
-        &self.values[n]
+    fn codes_of(&self, codes: Codes) -> &CodeRows {
+        let found = self.codes.iter().find(|(offset, _)| *offset == codes.offset);
+        &found.expect("codes are made before they are read").1
+    }
+
+    /// Fills the rows of a buffer.
+    fn floats(&mut self, to: Buffer, steps: usize, fill: impl FnOnce(&Work, &mut [f32])) {
+        let at = match self.floats.iter().position(|(offset, _)| *offset == to.offset) {
+            Some(at) => at,
+            None => {
+                self.floats.push((to.offset, vec![]));
+                self.floats.len() - 1
+            }
+        };
+        let mut rows = std::mem::take(&mut self.floats[at].1);
+        rows.resize(steps * stride(to), 0.0);
+        fill(self, &mut rows);
+        self.floats[at].1 = rows;
+    }
+
+    fn quantize(&mut self, x: Buffer, to: Codes, steps: usize) {
+        let at = match self.codes.iter().position(|(offset, _)| *offset == to.offset) {
+            Some(at) => at,
+            None => {
+                self.codes.push((to.offset, CodeRows::default()));
+                self.codes.len() - 1
+            }
+        };
+        let mut q = std::mem::take(&mut self.codes[at].1);
+        q.stride = to.groups.padded();
+        q.codes.resize(steps * q.stride, 0);
+        q.scales.resize(steps, 0.0);
+        batch::quantize_rows(
+            steps,
+            self.rows(x),
+            stride(x),
+            x.len,
+            to.groups.size,
+            &mut q.codes,
+            q.stride,
+            &mut q.scales,
+        );
+        self.codes[at].1 = q;
     }
 }
 
-fn vector(jit: &Jit, id: PackedId, len: usize) -> &[f32] {
-    &jit.weights()[id.0].as_slice()[..len]
+/// A buffer of scratch.
+fn floats(scratch: &[u8], buffer: Buffer) -> &[f32] {
+    bytemuck::cast_slice(&scratch[buffer.offset * 4..(buffer.offset + buffer.len) * 4])
 }
 
-fn add_bias(rows: &mut [f32], bias: &[f32]) {
-    for row in rows.chunks_exact_mut(bias.len()) {
-        for (x, b) in row.iter_mut().zip(bias) {
-            *x += b;
-        }
-    }
+fn floats_mut(scratch: &mut [u8], buffer: Buffer) -> &mut [f32] {
+    bytemuck::cast_slice_mut(&mut scratch[buffer.offset * 4..(buffer.offset + buffer.len) * 4])
 }
 
 fn unary(op: Unary, x: f32) -> f32 {
@@ -210,21 +366,4 @@ fn binary(op: Binary, a: f32, b: f32) -> f32 {
         Binary::Mul => a * b,
         Binary::Div => a / b,
     }
-}
-
-/// An input map with its gates in the order of packed panels.
-fn in_packed_order(graph: &Graph, map: WeightId, hidden: usize) -> Result<Arc<Vec<f32>>, CompileError> {
-    let data = dense(graph, map)?;
-    let order = gate_order(graph, map);
-    if order.gates() == PACKED_GATES {
-        return Ok(data);
-    }
-    let block = data.len() / 4;
-    debug_assert_eq!(block % hidden.max(1), 0);
-    Ok(Arc::new(
-        PACKED_GATES
-            .iter()
-            .flat_map(|&g| data[order.position(g) * block..][..block].iter().copied())
-            .collect(),
-    ))
 }

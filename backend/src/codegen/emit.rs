@@ -11,6 +11,8 @@ pub(crate) struct Features {
     pub fma: bool,
     /// The type of an address.
     pub pointer: Type,
+    /// Bytes are multiplied signed by signed, not unsigned by signed.
+    pub signed_bytes: bool,
 }
 
 /// A function under construction.
@@ -184,6 +186,12 @@ impl<'f> Emit<'_, 'f> {
     pub(crate) fn select(&mut self, mask: Value, x: Value, y: Value) -> Value {
         let mask = self.b.ins().bitcast(F32X4, MemFlagsData::new().with_endianness(LITTLE), mask);
         self.b.ins().bitselect(mask, x, y)
+    }
+
+    /// Sixteen bytes.
+    pub(crate) fn vector_constant(&mut self, bytes: &[u8]) -> Value {
+        let constant = self.b.func.dfg.constants.insert(bytes.into());
+        self.b.ins().vconst(types::I8X16, constant)
     }
 
     /// The same bits as another vector type.

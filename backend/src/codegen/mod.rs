@@ -6,17 +6,22 @@
 //!   score(weights, scratch, target) -> f32           output layer, log-probability of one word
 //!   top_k(weights, scratch, ids, values, k)          output layer, the k best words
 //!   recurrent_N(weights, gates, state, scratch)      one LSTM step whose input product is given (batched path)
-//!   log_sum_exp(values, count, tile) -> f32          of a row of logits (batched path)
+//!   gather(weights, scratch, token)                  a row of the embedding (batched path)
 //! ```
 //!
 //! `weights` is the address of a table with the address of every packed weight; all vectors are of four f32 lanes.
 
 mod emit;
+mod gather;
+mod integer;
 mod lstm;
 pub mod math;
 mod output;
 mod panel;
+mod product;
 mod program;
+mod quantize;
+mod strips;
 
 pub use program::{Entry, Program, build};
 

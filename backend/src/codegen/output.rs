@@ -3,62 +3,15 @@
 //! The log-sum-exp is kept online (Milakov and Gimelshein 2018): each lane has a running maximum `m` and a sum `s` of
 //! `e^(x - m)`; a panel's eight vectors are folded in with nine exponentials. The lanes meet once, at the end.
 
-use super::emit::{Emit, F32X4, buffer_flags, caller_flags};
+use super::emit::{Emit, buffer_flags, caller_flags};
 use super::math::{exp, ln};
-use super::panel::{Segment, accumulate, start};
-use crate::plan::{LANES, PANEL, tail_vectors};
+use super::product::{Map, for_each_panel};
+use crate::plan::{LANES, PANEL};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{FuncRef, InstBuilder, Value, types};
 
-/// The panels of a linear map and where it finds its operands.
-pub(crate) struct Panels {
-    pub(crate) weights: Value,
-    pub(crate) bias: Value,
-    pub(crate) x: Segment,
-    pub(crate) out: usize,
-}
-
-/// Runs `epilogue(e, first output of the panel, its accumulators, real outputs, carried)` on every panel.
-pub(crate) fn for_each_panel<'f>(
-    e: &mut Emit<'_, 'f>,
-    map: &Panels,
-    carried: &[Value],
-    mut epilogue: impl FnMut(&mut Emit<'_, 'f>, Value, &[Value], usize, &[Value]) -> Vec<Value>,
-) -> Vec<Value> {
-    let full = map.out / PANEL;
-    let mut all = vec![map.weights, map.bias];
-    all.extend_from_slice(carried);
-    all = e.repeat(full, &all, |e, i, p| {
-        let first = e.b.ins().ishl_imm_s(i, PANEL.trailing_zeros() as i64);
-        panel(e, map, first, PANEL, p, &mut epilogue)
-    });
-    let rest = map.out % PANEL;
-    if rest > 0 {
-        let first = e.size(full * PANEL);
-        all = panel(e, map, first, rest, &all, &mut epilogue);
-    }
-    all[2..].to_vec()
-}
-
-fn panel<'f>(
-    e: &mut Emit<'_, 'f>,
-    map: &Panels,
-    first: Value,
-    outputs: usize,
-    p: &[Value],
-    epilogue: &mut impl FnMut(&mut Emit<'_, 'f>, Value, &[Value], usize, &[Value]) -> Vec<Value>,
-) -> Vec<Value> {
-    let vectors = tail_vectors(outputs);
-    let acc = start(e, p[1], vectors);
-    let (acc, w) = accumulate(e, &acc, p[0], map.x);
-    let bias = e.offset(p[1], vectors * LANES * 4);
-    let mut next = vec![w, bias];
-    next.extend(epilogue(e, first, &acc, outputs, &p[2..]));
-    next
-}
-
 /// Stores every output at `to`, which belongs to the caller and has room for exactly as many.
-pub(crate) fn store_exact(e: &mut Emit<'_, '_>, map: &Panels, to: Value) {
+pub(crate) fn store_exact(e: &mut Emit<'_, '_>, map: &Map, to: Value) {
     for_each_panel(e, map, &[to], |e, _, acc, outputs, p| {
         store_lanes(e, acc, p[0], outputs);
         vec![e.offset(p[0], outputs * 4)]
@@ -66,7 +19,7 @@ pub(crate) fn store_exact(e: &mut Emit<'_, '_>, map: &Panels, to: Value) {
 }
 
 /// Stores every output in a buffer of ours, padding included.
-pub(crate) fn store_padded(e: &mut Emit<'_, '_>, map: &Panels, to: Value) {
+pub(crate) fn store_padded(e: &mut Emit<'_, '_>, map: &Map, to: Value) {
     for_each_panel(e, map, &[to], |e, _, acc, _, p| {
         for (v, &a) in acc.iter().enumerate() {
             e.store(buffer_flags(), a, p[0], v * LANES * 4);
@@ -77,7 +30,7 @@ pub(crate) fn store_padded(e: &mut Emit<'_, '_>, map: &Panels, to: Value) {
 
 fn store_lanes(e: &mut Emit<'_, '_>, acc: &[Value], to: Value, outputs: usize) {
     for (v, &a) in acc.iter().enumerate() {
-        let left = outputs - v * LANES;
+        let left = outputs.saturating_sub(v * LANES);
         if left >= LANES {
             e.store(caller_flags(), a, to, v * LANES * 4);
         } else {
@@ -134,7 +87,7 @@ fn finish(e: &mut Emit<'_, '_>, m: Value, s: Value) -> Value {
 }
 
 /// The log-probability of output `target` (a pointer-sized integer), no logits stored but those of its panel, in `tile`.
-pub(crate) fn score(e: &mut Emit<'_, '_>, map: &Panels, target: Value, tile: Value) -> Value {
+pub(crate) fn score(e: &mut Emit<'_, '_>, map: &Map, target: Value, tile: Value) -> Value {
     let start = nothing(e);
     let lane = e.b.ins().band_imm_s(target, PANEL as i64 - 1);
     let wanted = e.b.ins().isub(target, lane);
@@ -155,33 +108,6 @@ pub(crate) fn score(e: &mut Emit<'_, '_>, map: &Panels, target: Value, tile: Val
     e.b.ins().fsub(logit, total)
 }
 
-/// The log-sum-exp of `count` f32s of the caller at `values`, by way of `tile` for what does not fill a panel.
-pub(crate) fn log_sum_exp(e: &mut Emit<'_, '_>, values: Value, count: usize, tile: Value) -> Value {
-    let start = nothing(e);
-    let carried = [values, start[0], start[1]];
-    let mut p = e.repeat(count / PANEL, &carried, |e, _, p| {
-        let x: Vec<Value> =
-            (0..PANEL / LANES).map(|v| e.load(F32X4, caller_flags(), p[0], v * LANES * 4)).collect();
-        let ([m, s], _) = fold(e, &x, p[1], p[2]);
-        vec![e.offset(p[0], PANEL * 4), m, s]
-    });
-    let rest = count % PANEL;
-    if rest > 0 {
-        let low = e.constant(crate::plan::Fill::Low.value());
-        let vectors = tail_vectors(rest);
-        e.store(buffer_flags(), low, tile, (vectors - 1) * LANES * 4);
-        for i in 0..rest {
-            let x = e.load(types::F32, caller_flags(), p[0], 4 * i);
-            e.store(buffer_flags(), x, tile, 4 * i);
-        }
-        let x: Vec<Value> =
-            (0..vectors).map(|v| e.load(F32X4, buffer_flags(), tile, v * LANES * 4)).collect();
-        let ([m, s], _) = fold(e, &x, p[1], p[2]);
-        p = vec![p[0], m, s];
-    }
-    finish(e, p[1], p[2])
-}
-
 /// The addresses and the count that `top_k` fills.
 pub(crate) struct Best {
     /// u32 ids.
@@ -195,7 +121,7 @@ pub(crate) struct Best {
 /// The `k` largest logits, in descending order, as log-probabilities; equal ones by rising id.
 ///
 /// A panel is looked at more closely only if one of its lanes beats the smallest logit kept so far.
-pub(crate) fn top_k(e: &mut Emit<'_, '_>, map: &Panels, best: &Best, tile: Value, insert: FuncRef) {
+pub(crate) fn top_k(e: &mut Emit<'_, '_>, map: &Map, best: &Best, tile: Value, insert: FuncRef) {
     let lowest = e.f32(f32::NEG_INFINITY);
     let zero = e.size(0);
     let none = e.b.ins().iconst(types::I32, 0);

@@ -1,15 +1,17 @@
 //! All functions of one program, in any `cranelift_module::Module`.
 
 use super::emit::{Emit, F32X4, Features, buffer_flags, weight_flags};
-use super::lstm::{self, Cell, Input};
-use super::math;
-use super::output::{self, Best, Panels};
-use super::panel::Segment;
+use super::integer::CodesAt;
+use super::lstm::{self, CellAt};
+use super::output::{self, Best};
+use super::product::{Map, Operand, Term};
+use super::{gather, math, quantize};
 use crate::error::CompileError;
-use crate::plan::{Buffer, Other, OutputLayer, PackedId, Plan, Step};
-use cranelift_codegen::ir::{
-    AbiParam, Function, InstBuilder, MemFlagsData, Signature, UserFuncName, Value, types,
+use crate::isa;
+use crate::plan::{
+    Buffer, Cell, Codes, Input, Other, PackedId, Packing, Plan, Product, Rows, Segment, Start, Step, Vector,
 };
+use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::{Context, ir};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -31,8 +33,8 @@ pub enum Entry {
     Insert,
     /// One LSTM step whose input product is given.
     Recurrent(usize),
-    /// The log-sum-exp of one row of logits.
-    LogSumExp,
+    /// A token's row of the embedding.
+    Gather,
 }
 
 impl Entry {
@@ -45,7 +47,7 @@ impl Entry {
             Entry::TopK => "top_k".into(),
             Entry::Insert => "insert".into(),
             Entry::Recurrent(n) => format!("recurrent_{n}"),
-            Entry::LogSumExp => "log_sum_exp".into(),
+            Entry::Gather => "gather".into(),
         }
     }
 
@@ -59,7 +61,7 @@ impl Entry {
             Entry::TopK => (5, false),
             Entry::Insert => (6, true),
             Entry::Recurrent(_) => (4, false),
-            Entry::LogSumExp => (2, true),
+            Entry::Gather => (3, false),
         };
         let mut signature = module.make_signature();
         signature.params.extend((0..pointers).map(|_| AbiParam::new(pointer)));
@@ -83,8 +85,8 @@ pub struct Program {
 
 /// Defines every function of `plan` in `module`. With `keep_text`, CLIF and disassembly are kept.
 pub fn build(plan: &Plan, module: &mut dyn Module, keep_text: bool) -> Result<Program, CompileError> {
-    let cells = plan.steps.iter().filter(|s| matches!(s, Step::Lstm { .. })).count();
-    let entries = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK, Entry::LogSumExp]
+    let cells = plan.cells().count();
+    let entries = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK, Entry::Gather]
         .into_iter()
         .chain((0..cells).map(Entry::Recurrent));
     let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
@@ -130,13 +132,18 @@ pub fn build(plan: &Plan, module: &mut dyn Module, keep_text: bool) -> Result<Pr
 pub(crate) fn features(isa: &dyn TargetIsa) -> Features {
     let flag = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
     let x86 = matches!(isa.triple().architecture, target_lexicon::Architecture::X86_64);
-    Features { fma: !x86 || flag("has_fma"), pointer: isa.pointer_type() }
+    Features {
+        fma: !x86 || flag("has_fma"),
+        pointer: isa.pointer_type(),
+        signed_bytes: isa::plan_target(isa).signed_bytes,
+    }
 }
 
 /// The addresses a function finds its data at.
 struct Frame<'p> {
     plan: &'p Plan,
     weights: Value,
+    state: Option<Value>,
     scratch: Value,
 }
 
@@ -150,23 +157,50 @@ impl Frame<'_> {
         e.offset(self.scratch, b.offset * 4)
     }
 
-    fn segment(&self, e: &mut Emit<'_, '_>, b: Buffer) -> Segment {
-        Segment { address: self.buffer(e, b), count: b.len }
+    fn state(&self, e: &mut Emit<'_, '_>, offset: usize) -> Value {
+        let state = self.state.expect("only steps that consume a token read the state");
+        e.offset(state, offset * 4)
     }
 
-    fn panels(
-        &self,
-        e: &mut Emit<'_, '_>,
-        weights: PackedId,
-        bias: PackedId,
-        x: Buffer,
-        out: usize,
-    ) -> Panels {
-        Panels { weights: self.weight(e, weights), bias: self.weight(e, bias), x: self.segment(e, x), out }
+    fn vector(&self, e: &mut Emit<'_, '_>, v: Vector) -> Value {
+        match v {
+            Vector::Scratch(b) => self.buffer(e, b),
+            Vector::State(b) => self.state(e, b.offset),
+        }
     }
 
-    fn output(&self, e: &mut Emit<'_, '_>, layer: &OutputLayer) -> Panels {
-        self.panels(e, layer.weights, layer.bias, layer.x, self.plan.vocabulary)
+    fn codes(&self, e: &mut Emit<'_, '_>, c: Codes) -> CodesAt {
+        let at = |e: &mut Emit<'_, '_>, f32s: usize| e.offset(self.scratch, (c.offset + f32s) * 4);
+        CodesAt { codes: at(e, 0), sums: at(e, c.sums()), scale: at(e, c.scale()) }
+    }
+
+    fn terms(&self, e: &mut Emit<'_, '_>, segments: &[Segment]) -> Vec<Term> {
+        let term = |s: &Segment| Term {
+            weights: self.weight(e, s.weights),
+            panels: self.plan.panels(s.weights),
+            x: match s.input {
+                Input::Floats(v) => Operand::Floats(self.vector(e, v)),
+                Input::Codes(c) => Operand::Codes(self.codes(e, c)),
+            },
+        };
+        segments.iter().map(term).collect()
+    }
+
+    fn map(&self, e: &mut Emit<'_, '_>, p: &Product) -> Map {
+        let start = match p.start {
+            Start::Zero => None,
+            Start::Bias(id) => Some(self.weight(e, id)),
+            Start::Buffer(b) => Some(self.buffer(e, b)),
+        };
+        Map { terms: self.terms(e, &p.segments), start, out: p.out, tile: self.buffer(e, self.plan.sums) }
+    }
+
+    /// The output layer, after what must be done to its input.
+    fn output(&self, e: &mut Emit<'_, '_>) -> Map {
+        for step in &self.plan.output.prologue {
+            emit_step(e, self, None, step);
+        }
+        self.map(e, &self.plan.output.product)
     }
 }
 
@@ -179,27 +213,27 @@ fn body(
 ) -> Vec<Value> {
     match entry {
         Entry::Advance => {
-            let frame = Frame { plan, weights: p[0], scratch: p[2] };
+            let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
             for step in &plan.steps {
-                emit_step(e, &frame, p[1], p[3], step);
+                emit_step(e, &frame, Some(p[3]), step);
             }
             vec![]
         }
         Entry::Logits => {
-            let frame = Frame { plan, weights: p[0], scratch: p[1] };
-            let map = frame.output(e, &plan.output);
+            let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
+            let map = frame.output(e);
             output::store_exact(e, &map, p[2]);
             vec![]
         }
         Entry::Score => {
-            let frame = Frame { plan, weights: p[0], scratch: p[1] };
-            let map = frame.output(e, &plan.output);
+            let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
+            let map = frame.output(e);
             let tile = frame.buffer(e, plan.tile);
             vec![output::score(e, &map, p[2], tile)]
         }
         Entry::TopK => {
-            let frame = Frame { plan, weights: p[0], scratch: p[1] };
-            let map = frame.output(e, &plan.output);
+            let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
+            let map = frame.output(e);
             let tile = frame.buffer(e, plan.tile);
             let best = Best { ids: p[2], values: p[3], k: p[4] };
             // `insert` is declared for this function by `build`.
@@ -208,53 +242,78 @@ fn body(
         }
         Entry::Insert => vec![output::insert(e, p)],
         Entry::Recurrent(n) => {
-            let frame = Frame { plan, weights: p[0], scratch: p[3] };
-            let cell = plan.steps.iter().filter(|s| matches!(s, Step::Lstm { .. })).nth(n);
-            if let Some(Step::Lstm { weights, bias, h, c, out, x, .. }) = cell {
-                let cell = Cell {
-                    weights: frame.weight(e, *weights),
-                    bias: frame.weight(e, *bias),
-                    h: e.offset(p[2], h.offset * 4),
-                    c: e.offset(p[2], c.offset * 4),
-                    out: frame.buffer(e, *out),
-                    hidden: h.len,
-                    input: Input::Product { gates: p[1], rows: x.len },
-                };
-                lstm::step(e, &cell);
-                e.copy(cell.out, cell.h, h.len);
+            let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
+            if let Some(cell) = plan.cells().nth(n) {
+                emit_cell(e, &frame, cell, Some(p[1]));
             }
             vec![]
         }
-        Entry::LogSumExp => vec![output::log_sum_exp(e, p[0], plan.vocabulary, p[1])],
+        Entry::Gather => {
+            let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
+            let gather = |s: &&Step| matches!(s, Step::Gather { .. } | Step::GatherTrain { .. });
+            if let Some(step) = plan.steps.iter().find(gather) {
+                emit_step(e, &frame, Some(p[2]), step);
+            }
+            vec![]
+        }
     }
 }
 
-fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, state: Value, token: Value, step: &Step) {
+/// A cell's step; `gates` are the terms of its input where they were computed before.
+fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<Value>) {
+    for step in &cell.prologue {
+        emit_step(e, frame, None, step);
+    }
+    let mut terms = vec![];
+    if gates.is_none() {
+        terms = frame.terms(e, &cell.inputs);
+    }
+    terms.extend(frame.terms(e, &cell.recurrent));
+    let start = Some(frame.weight(e, cell.bias));
+    let map = Map { terms, start, out: 4 * cell.h.len, tile: frame.buffer(e, frame.plan.sums) };
+    let at = CellAt {
+        map,
+        gates,
+        c: frame.state(e, cell.c.offset),
+        out: frame.buffer(e, cell.out),
+        hidden: cell.h.len,
+    };
+    lstm::step(e, &at);
+    let h = frame.state(e, cell.h.offset);
+    e.copy(at.out, h, cell.h.len);
+}
+
+fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, token: Option<Value>, step: &Step) {
+    let token = || token.expect("tables are read by the step that consumes the token");
     match step {
         Step::Gather { table, out } => {
             let (from, to) = (frame.weight(e, *table), frame.buffer(e, *out));
-            let row = e.b.ins().imul_imm_s(token, (out.len * 4) as i64);
-            let from = e.b.ins().iadd(from, row);
-            gather(e, from, to, out.len);
+            match frame.plan.packed(*table).packing {
+                Packing::Rows { rows, format: Rows::Codes { groups }, .. } => {
+                    gather::codes(e, from, rows, token(), to, groups);
+                }
+                _ => gather::floats(e, from, token(), to, out.len),
+            }
         }
-        Step::Lstm { x, weights, bias, h, c, out, .. } => {
-            let cell = Cell {
-                weights: frame.weight(e, *weights),
-                bias: frame.weight(e, *bias),
-                h: e.offset(state, h.offset * 4),
-                c: e.offset(state, c.offset * 4),
-                out: frame.buffer(e, *out),
-                hidden: h.len,
-                input: Input::Vector(frame.segment(e, *x)),
-            };
-            lstm::step(e, &cell);
-            e.copy(cell.out, cell.h, h.len);
+        Step::GatherTrain { cores, out, work } => {
+            let cores: Vec<_> =
+                cores.iter().map(|&c| (frame.weight(e, c), &frame.plan.packed(c).packing)).collect();
+            let (to, work) = (frame.buffer(e, *out), work.map(|b| frame.buffer(e, b)));
+            gather::train(e, &cores, token(), to, work);
         }
-        Step::Linear { x, weights, bias, out } => {
-            let map = frame.panels(e, *weights, *bias, *x, out.len);
-            let to = frame.buffer(e, *out);
+        Step::Quantize { x, out } => {
+            let (x, to) = (frame.vector(e, *x), frame.codes(e, *out));
+            quantize::quantize(e, x, out.groups, to);
+        }
+        Step::Round { x, out } => {
+            let (from, to) = (frame.vector(e, *x), frame.buffer(e, *out));
+            quantize::round(e, from, x.len(), to);
+        }
+        Step::Product { product, out } => {
+            let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
             output::store_padded(e, &map, to);
         }
+        Step::Lstm(cell) => emit_cell(e, frame, cell, None),
         Step::Unary { op, x, out } => {
             let (from, to) = (frame.buffer(e, *x), frame.buffer(e, *out));
             e.repeat(out.len.div_ceil(4), &[from, to], |e, _, p| {
@@ -285,20 +344,6 @@ fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, state: Value, token: Value
                 vec![e.offset(p[0], 16), e.offset(p[1], stride), e.offset(p[2], 16)]
             });
         }
-    }
-}
-
-/// Copies a table row, which starts at any multiple of four bytes and must not be read past its end.
-fn gather(e: &mut Emit<'_, '_>, from: Value, to: Value, len: usize) {
-    let flags = MemFlagsData::new().with_notrap().with_readonly();
-    let p = e.repeat(len / 4, &[from, to], |e, _, p| {
-        let v = e.load(F32X4, flags, p[0], 0);
-        e.store(buffer_flags(), v, p[1], 0);
-        vec![e.offset(p[0], 16), e.offset(p[1], 16)]
-    });
-    for i in 0..len % 4 {
-        let v = e.load(types::F32, flags, p[0], 4 * i);
-        e.store(buffer_flags(), v, p[1], 4 * i);
     }
 }
 

@@ -7,9 +7,12 @@
 
 use lstmc_backend::codegen::math::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
 use lstmc_frontend::ir::{
-    Binary, Gate, Graph, LanguageModel, Layer, LinearMap, Op, Operand, Unary, WeightId,
+    Activations, Binary, Gate, Graph, LanguageModel, Layer, LinearMap, Op, Operand, TensorTrain, Unary,
+    WeightId, quantize_activations,
 };
+use lstmc_frontend::tensor::Tensor;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -52,21 +55,142 @@ impl Approx {
     }
 }
 
-/// `W x + b`, and its error.
-fn product(w: &[f32], b: f64, x: &[Approx]) -> (f64, f64) {
-    let (mut sum, mut size, mut carried) = (b, b.abs(), 0.0);
-    for (&w, x) in w.iter().zip(x) {
-        let w = f64::from(w);
-        sum += w * x.value;
-        size += (w * x.value).abs();
-        carried += w.abs() * x.error;
+/// Roundings of an integer product besides its sums, which are exact: code to float, two scales, the sum over groups, the bias.
+const INTEGER_ROUNDINGS: f64 = 5.0;
+
+/// A map, decoded as far as kernels decode it.
+enum Map {
+    /// Row-major.
+    Dense { data: Vec<f32>, cols: usize, int8: bool },
+    /// Two products; a row of the first factor meets the second decoded.
+    Product { left: Box<Map>, right: Box<Map>, decoded: Vec<f32> },
+    /// The dense matrix and its rows' errors where they are multiplied out of cores.
+    Train { dense: Box<Map>, errors: Vec<f64> },
+}
+
+impl Map {
+    fn of(map: &LinearMap) -> Map {
+        match map {
+            LinearMap::LowRank(l) => Map::Product {
+                left: Box::new(Map::of(l.left())),
+                right: Box::new(Map::of(l.right())),
+                decoded: l.right().to_dense().unwrap().to_f32().unwrap().to_vec(),
+            },
+            LinearMap::TensorTrain(t) => {
+                // Each element is a chain of small products: as many roundings as ranks, of the sum of magnitudes.
+                let magnitudes = |c: &LinearMap| {
+                    let dense = c.to_dense().unwrap();
+                    let data = dense.to_f32().unwrap().iter().map(|x| x.abs()).collect();
+                    Arc::new(LinearMap::Dense(Tensor::from_f32(dense.shape().to_vec(), data).unwrap()))
+                };
+                let cores = t.cores().iter().map(|c| magnitudes(c)).collect();
+                let sizes = TensorTrain::new(t.shape(), t.out_modes().to_vec(), t.in_modes().to_vec(), cores)
+                    .unwrap();
+                let sizes = LinearMap::TensorTrain(sizes).to_dense().unwrap();
+                let roundings = t.ranks().iter().map(|r| *r as f64 + 1.0).sum::<f64>();
+                let dense = map.to_dense().unwrap();
+                let data = dense.to_f32().unwrap().to_vec();
+                Map::Train {
+                    dense: Box::new(Map::Dense { data, cols: t.shape()[1], int8: false }),
+                    errors: sizes.to_f32().unwrap().iter().map(|&s| roundings * U * f64::from(s)).collect(),
+                }
+            }
+            _ => Map::Dense {
+                data: map.to_dense().unwrap().to_f32().unwrap().to_vec(),
+                cols: map.shape().last().copied().unwrap_or(1),
+                int8: map.activations() == Activations::Int8,
+            },
+        }
     }
-    (sum, carried + (x.len() as f64 + 1.0) * U * size)
+
+    /// `W x`. What has error in `x` goes through; a row's own is that of a dot product.
+    fn apply(&self, x: &[Approx]) -> Vec<Approx> {
+        match self {
+            Map::Product { left, right, .. } => left.apply(&right.apply(x)),
+            Map::Train { dense, .. } => dense.apply(x),
+            Map::Dense { data, cols, int8 } => {
+                let x = if *int8 { quantized(x) } else { x.to_vec() };
+                data.chunks_exact((*cols).max(1))
+                    .map(|w| {
+                        let (mut sum, mut size, mut carried) = (0.0, 0.0, 0.0);
+                        for (&w, x) in w.iter().zip(&x) {
+                            let w = f64::from(w);
+                            sum += w * x.value;
+                            size += (w * x.value).abs();
+                            carried += w.abs() * x.error;
+                        }
+                        let roundings = x.len() as f64 + 1.0 + if *int8 { INTEGER_ROUNDINGS } else { 0.0 };
+                        Approx { value: sum, error: carried + roundings * U * size }
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// One row of a table. A factor's row times the other factor is a product.
+    fn row(&self, n: usize) -> Vec<Approx> {
+        match self {
+            Map::Dense { data, cols, .. } => {
+                data[n * cols..][..*cols].iter().map(|&x| Approx::exact(x.into())).collect()
+            }
+            Map::Train { dense, errors } => {
+                let row = dense.row(n);
+                let errors = &errors[n * row.len()..][..row.len()];
+                row.iter().zip(errors).map(|(x, &error)| Approx { error, ..*x }).collect()
+            }
+            Map::Product { left, decoded: data, .. } => {
+                let left = left.row(n);
+                let cols = data.len() / left.len().max(1);
+                (0..cols)
+                    .map(|j| {
+                        let (mut sum, mut size, mut carried) = (0.0, 0.0, 0.0);
+                        for (a, x) in left.iter().enumerate() {
+                            let w = f64::from(data[a * cols + j]);
+                            sum += w * x.value;
+                            size += (w * x.value).abs();
+                            carried += w.abs() * x.error;
+                        }
+                        Approx { value: sum, error: carried + (left.len() as f64 + 1.0) * U * size }
+                    })
+                    .collect()
+            }
+        }
+    }
+}
+
+/// Activations as codes times a scale. Where the error of an element could change its code, its own error becomes the steps between
+/// the codes that are possible.
+fn quantized(x: &[Approx]) -> Vec<Approx> {
+    let values: Vec<f32> = x.iter().map(|x| x.value as f32).collect();
+    let mut codes = vec![0i8; x.len()];
+    let scale = f64::from(quantize_activations(&values, &mut codes));
+    let m = scale * 127.0;
+    // The largest magnitude is off by no more than the largest error.
+    let off = x.iter().fold(0.0f64, |e, x| e.max(x.error)) + 4.0 * U * m;
+    let step = |v: f64, m: f64| (v * 127.0 / m).clamp(-127.0, 127.0);
+    x.iter()
+        .zip(codes)
+        .map(|(x, code)| {
+            let e = x.error + 4.0 * U * x.value.abs();
+            let ends = [
+                step(x.value - e, m + off),
+                step(x.value - e, (m - off).max(1e-30)),
+                step(x.value + e, m + off),
+                step(x.value + e, (m - off).max(1e-30)),
+            ];
+            let low = ends.iter().fold(f64::MAX, |a, &b| a.min(b)).round_ties_even();
+            let high = ends.iter().fold(f64::MIN, |a, &b| a.max(b)).round_ties_even();
+            let code = f64::from(code);
+            let steps = (high - code).max(code - low).max(0.0);
+            Approx { value: code * scale, error: steps * scale + code.abs() / 127.0 * off }
+        })
+        .collect()
 }
 
 /// One stream of a language model with errors carried.
 pub(crate) struct Reference<'g> {
     graph: &'g Graph,
+    maps: HashMap<WeightId, Map>,
     dense: HashMap<WeightId, Vec<f32>>,
     state: HashMap<String, Vec<Approx>>,
 }
@@ -76,6 +200,7 @@ impl<'g> Reference<'g> {
         let dense = |map: &LinearMap| map.to_dense().unwrap().to_f32().unwrap().to_vec();
         Reference {
             graph,
+            maps: graph.weights().map(|(id, w)| (id, Map::of(&w.map))).collect(),
             dense: graph.weights().map(|(id, w)| (id, dense(&w.map))).collect(),
             state: HashMap::new(),
         }
@@ -89,25 +214,18 @@ impl<'g> Reference<'g> {
         for layer in model.layers() {
             match layer {
                 Layer::Embedding(e) => {
-                    let row = &self.dense[&e.table][token as usize * e.features..][..e.features];
-                    values.insert(e.result, row.iter().map(|&x| Approx::exact(x.into())).collect());
+                    values.insert(e.result, self.maps[&e.table].row(token as usize));
                 }
                 Layer::Lstm(l) => {
                     let zero = vec![Approx::default(); l.hidden];
                     let get = |v| self.state.get(self.graph.name_of(v)).cloned().unwrap_or(zero.clone());
                     let (h, c) = (get(l.h), get(l.c));
-                    let x: Vec<Approx> = values[&l.x].iter().chain(&h).copied().collect();
-                    let (wi, wr, b) =
-                        (&self.dense[&l.input], &self.dense[&l.recurrent], &self.dense[&l.bias]);
+                    let (of_x, of_h) =
+                        (self.maps[&l.input].apply(&values[&l.x]), self.maps[&l.recurrent].apply(&h));
+                    let bias = &self.dense[&l.bias];
                     let gate = |gate: Gate, unit: usize| {
                         let row = l.gates.position(gate) * l.hidden + unit;
-                        let w: Vec<f32> = wi[row * l.features..][..l.features]
-                            .iter()
-                            .chain(&wr[row * l.hidden..][..l.hidden])
-                            .copied()
-                            .collect();
-                        let (value, error) = product(&w, b[row].into(), &x);
-                        Approx { value, error }
+                        of_x[row].plus(of_h[row]).plus(Approx::exact(bias[row].into()))
                     };
                     let (mut new_h, mut new_c) = (vec![], vec![]);
                     for (unit, &old) in c.iter().enumerate() {
@@ -124,14 +242,12 @@ impl<'g> Reference<'g> {
                     values.insert(l.result, new_h);
                 }
                 Layer::Linear(l) => {
-                    let w = &self.dense[&l.weight];
-                    let out: Vec<Approx> = (0..l.outputs)
-                        .map(|row| {
-                            let b = l.bias.map_or(0.0, |b| f64::from(self.dense[&b][row]));
-                            let (value, error) = product(&w[row * l.inputs..][..l.inputs], b, &values[&l.x]);
-                            Approx { value, error }
-                        })
-                        .collect();
+                    let mut out = self.maps[&l.weight].apply(&values[&l.x]);
+                    if let Some(b) = l.bias {
+                        for (y, &b) in out.iter_mut().zip(&self.dense[&b]) {
+                            *y = y.plus(Approx::exact(b.into()));
+                        }
+                    }
                     values.insert(l.result, out.clone());
                     logits = out;
                 }

@@ -4,7 +4,7 @@ use crate::bound::{Reference, assert_close};
 use lstmc_backend::isa::OptLevel;
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
-use lstmc_frontend::ir::{Activations, Graph, LinearMap, SetActivations, parse};
+use lstmc_frontend::ir::{Graph, parse};
 use lstmc_runtime::{Description, Model, Session};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -12,11 +12,6 @@ use std::sync::Arc;
 fn compile(graph: &Graph, opt_level: OptLevel) -> Model {
     let jit = Jit::new(graph, Options { opt_level, threads: 1 }).unwrap();
     Model::new(Arc::new(jit), None, Description::default()).unwrap()
-}
-
-/// Maps whose products take f32: generated code has no others yet.
-fn f32_activations(map: &LinearMap) -> LinearMap {
-    SetActivations::new(Activations::F32).set(map)
 }
 
 fn tokens(n: usize, vocabulary: usize, seed: u64) -> Vec<u32> {
@@ -153,7 +148,7 @@ proptest! {
 
     #[test]
     fn every_representation(hidden in 1usize..40, vocabulary in 1usize..70, kind in 0..Kind::ALL.len(), seed in 0u64..1000) {
-        let graph = language_model_of(hidden, 1, vocabulary, |_, shape| f32_activations(&random_map(Kind::ALL[kind], shape, seed)));
+        let graph = language_model_of(hidden, 1, vocabulary, |_, shape| random_map(Kind::ALL[kind], shape, seed));
         check(&graph, seed, OptLevel::None);
     }
 }

@@ -29,13 +29,6 @@ fn the_clif_of_a_tiny_models_output_layer() {
 }
 
 #[test]
-fn the_clif_of_a_tiny_models_layers() {
-    let isa = target("x86_64-unknown-linux-gnu", X86_SERVER, OptLevel::None).unwrap();
-    let text = listing(&language_model(1, 1, 4, 1), isa, Stage::Clif).unwrap();
-    insta::assert_snapshot!(function(&text, "advance"));
-}
-
-#[test]
 fn x86_fuses_multiply_and_add_and_moves_nothing_between_registers() {
     let isa = target("x86_64-unknown-linux-gnu", X86_SERVER, OptLevel::None).unwrap();
     let text = listing(&language_model(64, 1, 320, 1), isa, Stage::Assembly).unwrap();

@@ -1,0 +1,116 @@
+//! Products: `start + sum of W x` by panels of 32 outputs, whatever the terms' representations.
+
+use super::emit::{Emit, F32X4, weight_flags};
+use super::integer::{self, CodesAt};
+use super::{panel, strips};
+use crate::plan::{Format, LANES, PANEL, Panels, StripValues};
+use cranelift_codegen::ir::{InstBuilder, Value};
+
+/// What a term's panels are multiplied by.
+#[derive(Clone, Copy)]
+pub(crate) enum Operand {
+    /// f32s at this address.
+    Floats(Value),
+    /// Integers.
+    Codes(CodesAt),
+}
+
+/// One term.
+#[derive(Clone, Copy)]
+pub(crate) struct Term {
+    /// The first panel.
+    pub(crate) weights: Value,
+    /// The panels' layout.
+    pub(crate) panels: Panels,
+    /// The input.
+    pub(crate) x: Operand,
+}
+
+/// A product and where it finds its operands.
+pub(crate) struct Map {
+    /// The terms.
+    pub(crate) terms: Vec<Term>,
+    /// The address of what they are added to, padded to whole panels; none for zero.
+    pub(crate) start: Option<Value>,
+    /// Outputs that count.
+    pub(crate) out: usize,
+    /// A panel of f32s for sums over groups.
+    pub(crate) tile: Value,
+}
+
+impl Map {
+    /// The pointers that one panel moves: those of the terms, then the start.
+    pub(crate) fn pointers(&self) -> Vec<Value> {
+        self.terms.iter().map(|t| t.weights).chain(self.start).collect()
+    }
+
+    /// One panel of the product. Returns its eight vectors and the pointers to the next panel.
+    pub(crate) fn panel(&self, e: &mut Emit<'_, '_>, pointers: &[Value]) -> (Vec<Value>, Vec<Value>) {
+        let at = self.start.map(|_| pointers[self.terms.len()]);
+        let mut acc: Option<Vec<Value>> = None;
+        let mut next = vec![];
+        for (term, &w) in self.terms.iter().zip(pointers) {
+            let tile = self.tile;
+            let begin = |e: &mut Emit<'_, '_>| acc.clone().unwrap_or_else(|| load_start(e, at));
+            let (sums, w) = match (term.panels.format, term.x) {
+                (Format::F32, Operand::Floats(x)) => {
+                    let acc = begin(e);
+                    panel::accumulate(e, &acc, w, x, term.panels.input)
+                }
+                (Format::Strips(s), Operand::Floats(x)) => {
+                    let acc = begin(e);
+                    strips::accumulate_floats(e, s, &acc, w, x)
+                }
+                (Format::Integer(i), Operand::Codes(x)) => integer::accumulate(e, i, w, x, tile, begin),
+                (Format::Strips(s), Operand::Codes(x)) => strips::accumulate_integers(e, s, w, x, begin),
+                (format, _) => unreachable!("the plan gives {format:?} the input it takes"),
+            };
+            debug_assert!(
+                !matches!(term.panels.format, Format::Strips(s) if s.values == StripValues::F32)
+                    || matches!(term.x, Operand::Floats(_))
+            );
+            acc = Some(sums);
+            next.push(w);
+        }
+        next.extend(at.map(|at| e.offset(at, PANEL * 4)));
+        let acc = acc.unwrap_or_else(|| load_start(e, at));
+        (acc, next)
+    }
+}
+
+/// A panel of f32s at `at`, or zeros.
+pub(crate) fn load_start(e: &mut Emit<'_, '_>, at: Option<Value>) -> Vec<Value> {
+    let vectors = PANEL / LANES;
+    match at {
+        Some(at) => (0..vectors).map(|v| e.load(F32X4, weight_flags(), at, v * LANES * 4)).collect(),
+        None => vec![e.constant(0.0); vectors],
+    }
+}
+
+/// Runs `epilogue(e, first output of the panel, its vectors, outputs that count, carried)` on every panel.
+pub(crate) fn for_each_panel<'f>(
+    e: &mut Emit<'_, 'f>,
+    map: &Map,
+    carried: &[Value],
+    mut epilogue: impl FnMut(&mut Emit<'_, 'f>, Value, &[Value], usize, &[Value]) -> Vec<Value>,
+) -> Vec<Value> {
+    let full = map.out / PANEL;
+    let mut all = map.pointers();
+    let pointers = all.len();
+    all.extend_from_slice(carried);
+    let mut one = |e: &mut Emit<'_, 'f>, first: Value, outputs: usize, p: &[Value]| {
+        let (acc, mut next) = map.panel(e, &p[..pointers]);
+        next.extend(epilogue(e, first, &acc, outputs, &p[pointers..]));
+        next
+    };
+    all = e.repeat(full, &all, |e, i, p| {
+        let first = e.b.ins().ishl_imm_s(i, PANEL.trailing_zeros() as i64);
+        one(e, first, PANEL, p)
+    });
+    let rest = map.out % PANEL;
+    if rest > 0 {
+        let first = e.size(full * PANEL);
+        all = one(e, first, rest, &all);
+    }
+    all[pointers..].to_vec()
+}

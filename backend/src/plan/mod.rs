@@ -1,0 +1,397 @@
+//! The plan: how a language model's weights are packed and where its buffers lie, before any code is made.
+//!
+//! ```text
+//!   graph in language-model form ──▶ Plan { weights, state, scratch, steps, output } ──▶ codegen
+//! ```
+//!
+//! A plan is read by the code generator, by the packer and by the batched sequence path, and prints itself as text
+//! (`lstmc compile --print plan`). Every length and offset that generated code relies on is decided here and only here.
+
+mod display;
+mod packing;
+mod planner;
+mod strips;
+
+pub use packing::{
+    Fill, Format, Groups, Integer, LANES, PACKED_GATES, PANEL, PANEL_UNITS, Packing, Panels, QUAD, RowOrder,
+    Rows, Scale, StripValues, Strips,
+};
+
+pub(crate) use strips::strip_inputs;
+
+use crate::error::CompileError;
+use lstmc_frontend::ir::{Binary, Graph, LinearMap, Unary, WeightId, verify_language_model};
+use std::sync::Arc;
+
+/// Buffers and state slots start at, and are padded to, this many f32s, so that whole panels can be written.
+const SLOT: usize = PANEL;
+
+/// What the plan must know of the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Integer products multiply signed by signed bytes (arm64); elsewhere unsigned weights by signed activations.
+    pub signed_bytes: bool,
+}
+
+/// A packed weight of the plan, by position.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PackedId(pub usize);
+
+/// A map within a weight of the graph: the weight, and which child of which child.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MapRef {
+    /// The weight.
+    pub weight: WeightId,
+    /// Positions among [`LinearMap::children`], from the outermost in.
+    pub path: Vec<usize>,
+}
+
+impl MapRef {
+    /// The map of a whole weight.
+    pub fn of(weight: WeightId) -> MapRef {
+        MapRef { weight, path: vec![] }
+    }
+
+    /// The `n`th child.
+    pub fn child(&self, n: usize) -> MapRef {
+        let mut path = self.path.clone();
+        path.push(n);
+        MapRef { weight: self.weight, path }
+    }
+
+    /// The map itself.
+    ///
+    /// # Panics
+    /// Where the graph is another than that the plan was made from.
+    pub fn resolve<'g>(&self, graph: &'g Graph) -> &'g LinearMap {
+        let mut map = &graph.weight(self.weight).map;
+        for &n in &self.path {
+            map = map.children()[n].1.as_ref();
+        }
+        map
+    }
+
+    /// `weight/child/child`.
+    pub fn name(&self, graph: &Graph) -> String {
+        let weight = graph.weight(self.weight);
+        let (mut name, mut map) = (weight.name.clone(), &weight.map);
+        for &n in &self.path {
+            let (child, inner) = map.children().swap_remove(n);
+            name = format!("{name}/{child}");
+            map = inner.as_ref();
+        }
+        name
+    }
+}
+
+/// A packed weight: its layout and the map of the graph it is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Packed {
+    /// The name shown to people and used for symbols.
+    pub name: String,
+    /// The layout.
+    pub packing: Packing,
+    /// What it is made of; none for zeros.
+    pub source: Option<MapRef>,
+    /// How the source is represented in the graph, for display.
+    pub represented: String,
+}
+
+/// A vector of f32s in scratch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Buffer {
+    /// First f32 of scratch.
+    pub offset: usize,
+    /// Elements.
+    pub len: usize,
+}
+
+/// A vector of integer activations in scratch: codes, then the sum of each group's, then one scale.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Codes {
+    /// First f32 of scratch; the codes' bytes start there.
+    pub offset: usize,
+    /// Layout of the codes.
+    pub groups: Groups,
+}
+
+impl Codes {
+    /// Bytes that are written beyond the padded codes by whole vectors.
+    const SLACK: usize = 64;
+
+    /// f32s from the start to the sums, which are i32.
+    pub fn sums(&self) -> usize {
+        (self.groups.padded() + Codes::SLACK).div_ceil(64) * 16
+    }
+
+    /// f32s from the start to the scale.
+    pub fn scale(&self) -> usize {
+        self.sums() + self.groups.count()
+    }
+
+    /// f32s in all.
+    pub fn len(&self) -> usize {
+        self.scale() + 1
+    }
+
+    /// Whether there are no codes; there is a scale even then.
+    pub fn is_empty(&self) -> bool {
+        self.groups.len == 0
+    }
+}
+
+/// A vector of f32s in the state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateSlot {
+    /// The state's name in the graph.
+    pub name: String,
+    /// First f32 of the state.
+    pub offset: usize,
+    /// Elements.
+    pub len: usize,
+}
+
+/// A vector that is read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Vector {
+    /// In scratch.
+    Scratch(Buffer),
+    /// In the state.
+    State(Buffer),
+}
+
+impl Vector {
+    /// Elements.
+    pub fn len(self) -> usize {
+        match self {
+            Vector::Scratch(b) | Vector::State(b) => b.len,
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What panels are multiplied by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// f32s.
+    Floats(Vector),
+    /// Integers that a [`Step::Quantize`] made.
+    Codes(Codes),
+}
+
+/// One term of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// Panels.
+    pub weights: PackedId,
+    /// Their input.
+    pub input: Input,
+}
+
+/// What a product starts from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// Nothing.
+    Zero,
+    /// A packed bias.
+    Bias(PackedId),
+    /// A buffer.
+    Buffer(Buffer),
+}
+
+/// `start + sum of W x` over the panels of all segments, which have the same rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Product {
+    /// Rows.
+    pub out: usize,
+    /// The terms.
+    pub segments: Vec<Segment>,
+    /// What they are added to.
+    pub start: Start,
+}
+
+/// The other side of an elementwise step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Other {
+    /// Another buffer.
+    Buffer(Buffer),
+    /// A weight of as many elements.
+    Weight(PackedId),
+    /// A weight of one element.
+    Scalar(PackedId),
+}
+
+/// One step of a cell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cell {
+    /// The gates' terms that do not depend on `h`: those of the input.
+    pub inputs: Vec<Segment>,
+    /// What is to be done to `h` before its terms: quantization, right factors.
+    pub prologue: Vec<Step>,
+    /// The gates' terms that depend on `h`.
+    pub recurrent: Vec<Segment>,
+    /// Gate bias.
+    pub bias: PackedId,
+    /// Hidden state, replaced.
+    pub h: StateSlot,
+    /// Cell state, replaced.
+    pub c: StateSlot,
+    /// The new hidden state.
+    pub out: Buffer,
+}
+
+/// One step of the program that consumes a token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// `out = table[token]`.
+    Gather {
+        /// The table, in rows.
+        table: PackedId,
+        /// Where the row goes.
+        out: Buffer,
+    },
+    /// `out = table[token]` of a table in tensor-train form: the token's slices of the cores are multiplied.
+    GatherTrain {
+        /// The cores.
+        cores: Vec<PackedId>,
+        /// Where the row goes.
+        out: Buffer,
+        /// Partial products, two buffers that take turns.
+        work: [Buffer; 2],
+    },
+    /// `out = x` in integers.
+    Quantize {
+        /// The vector.
+        x: Vector,
+        /// Where the codes go.
+        out: Codes,
+    },
+    /// `out = x`, rounded as `Quantize` would but kept in f32.
+    Round {
+        /// The vector.
+        x: Vector,
+        /// The result.
+        out: Buffer,
+    },
+    /// `out = W x + ..`.
+    Product {
+        /// The product.
+        product: Product,
+        /// The output.
+        out: Buffer,
+    },
+    /// One step of an LSTM cell.
+    Lstm(Cell),
+    /// Elementwise operation of two operands.
+    Binary {
+        /// The operator.
+        op: Binary,
+        /// One operand.
+        a: Buffer,
+        /// The other.
+        b: Other,
+        /// Operands exchanged: `b op a`.
+        swapped: bool,
+        /// The result.
+        out: Buffer,
+    },
+    /// Elementwise function.
+    Unary {
+        /// The function.
+        op: Unary,
+        /// The operand.
+        x: Buffer,
+        /// The result.
+        out: Buffer,
+    },
+}
+
+/// The layer that makes logits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutputLayer {
+    /// What is to be done to its input first: quantization, right factors.
+    pub prologue: Vec<Step>,
+    /// The product, whose bias is padded low.
+    pub product: Product,
+}
+
+/// A compiled layout of one language model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// The model's name.
+    pub name: String,
+    /// Words.
+    pub vocabulary: usize,
+    /// Packed weights.
+    pub weights: Vec<Packed>,
+    /// State slots: `h` and `c` of each layer.
+    pub state: Vec<StateSlot>,
+    /// f32s of state.
+    pub state_len: usize,
+    /// f32s of scratch.
+    pub scratch_len: usize,
+    /// A tile of one panel in scratch, for epilogues that pick single logits.
+    pub tile: Buffer,
+    /// Another, for sums over groups.
+    pub sums: Buffer,
+    /// What consumes a token.
+    pub steps: Vec<Step>,
+    /// What makes logits.
+    pub output: OutputLayer,
+}
+
+impl Plan {
+    /// Plans a graph in language-model form. Errors name what cannot be compiled.
+    pub fn new(graph: &Graph, target: Target) -> Result<Plan, CompileError> {
+        verify_language_model(graph).map_err(|e| CompileError::NotCanonical(e.to_string()))?;
+        planner::Planner::new(graph, target).plan()
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.iter().map(|w| w.packing.bytes()).sum()
+    }
+
+    /// Bytes of weights that one step reads: one row of each table and all of the rest.
+    pub fn weight_bytes_per_token(&self) -> usize {
+        self.weights.iter().map(|w| w.packing.bytes_per_token()).sum()
+    }
+
+    /// A packed weight.
+    pub fn packed(&self, id: PackedId) -> &Packed {
+        &self.weights[id.0]
+    }
+
+    /// The panels of a packed map of products.
+    ///
+    /// # Panics
+    /// Where it is not one.
+    pub fn panels(&self, id: PackedId) -> Panels {
+        match self.packed(id).packing {
+            Packing::Panels(p) | Packing::Transposed(p) => p,
+            ref other => panic!("{} is {other}, not panels", self.packed(id).name),
+        }
+    }
+
+    /// The cells, in order.
+    pub fn cells(&self) -> impl Iterator<Item = &Cell> {
+        self.steps.iter().filter_map(|s| match s {
+            Step::Lstm(cell) => Some(cell),
+            _ => None,
+        })
+    }
+}
+
+/// The dense f32 matrix or vector of a map, as a shared row-major slice.
+pub(crate) fn dense(graph: &Graph, source: &MapRef) -> Result<Arc<Vec<f32>>, CompileError> {
+    let named = |error| CompileError::Map { name: source.name(graph), error };
+    let tensor = match source.resolve(graph) {
+        LinearMap::Dense(t) => t.clone(),
+        other => other.to_dense().map_err(named)?,
+    };
+    tensor.to_f32().map_err(|e| named(e.into()))
+}

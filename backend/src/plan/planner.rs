@@ -1,0 +1,451 @@
+//! From a graph to a plan.
+
+use super::packing::{Fill, Format, Groups, Integer, PANEL, Packing, Panels, RowOrder, Rows, Scale};
+use super::strips::strips;
+use super::{
+    Buffer, Cell, Codes, Input, MapRef, Other, OutputLayer, Packed, PackedId, Plan, Product, SLOT, Segment,
+    Start, StateSlot, Step, Target, Vector,
+};
+use crate::error::CompileError;
+use lstmc_frontend::ir::{
+    Activations, Binary, Graph, LinearMap, MapError, Node, Op, Operand, OutputRole, Quantized, TensorTrain,
+    ValueId, WeightId,
+};
+use lstmc_frontend::tensor::DType;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Inputs beyond which sums of products of codes might not fit in 32 bits: |code raised| < 256, |activation| < 128, and half of
+/// the range is left for the correction.
+const MOST_INPUTS: usize = 1 << 15;
+
+pub(super) struct Planner<'g> {
+    graph: &'g Graph,
+    target: Target,
+    weights: Vec<Packed>,
+    known: HashMap<(Packing, Option<MapRef>), PackedId>,
+    state: Vec<StateSlot>,
+    state_len: usize,
+    scratch_len: usize,
+    buffers: HashMap<ValueId, Buffer>,
+    slots: HashMap<ValueId, StateSlot>,
+    steps: Vec<Step>,
+}
+
+impl<'g> Planner<'g> {
+    pub(super) fn new(graph: &'g Graph, target: Target) -> Planner<'g> {
+        Planner {
+            graph,
+            target,
+            weights: vec![],
+            known: HashMap::new(),
+            state: vec![],
+            state_len: 0,
+            scratch_len: 0,
+            buffers: HashMap::new(),
+            slots: HashMap::new(),
+            steps: vec![],
+        }
+    }
+
+    pub(super) fn plan(mut self) -> Result<Plan, CompileError> {
+        let (tile, sums) = (self.buffer(PANEL), self.buffer(PANEL));
+        let logits = self
+            .graph
+            .outputs()
+            .iter()
+            .find(|o| o.role == OutputRole::Named("logits".into()))
+            .map(|o| o.value)
+            .ok_or_else(|| CompileError::NotCanonical("no output named logits".into()))?;
+        let mut output = None;
+        for (_, node) in self.graph.nodes() {
+            match &node.op {
+                Op::Input => {}
+                Op::State => {
+                    let value = node.results()[0];
+                    let slot = StateSlot {
+                        name: self.graph.name_of(value).to_string(),
+                        offset: self.state_len,
+                        len: self.width(value)?,
+                    };
+                    self.state_len += slot.len.next_multiple_of(SLOT);
+                    self.state.push(slot.clone());
+                    self.slots.insert(value, slot);
+                }
+                Op::Linear if node.results()[0] == logits => {
+                    let mut prologue = vec![];
+                    let product = self.linear(node, Fill::Low, &mut prologue)?;
+                    output = Some(OutputLayer { prologue, product });
+                }
+                _ => self.step(node)?,
+            }
+        }
+        let output = output.ok_or_else(|| {
+            let node = self.graph.node(self.graph.producer(logits));
+            CompileError::unsupported(node, "logits must come straight from a linear layer")
+        })?;
+        Ok(Plan {
+            name: self.graph.name.clone(),
+            vocabulary: self.width(logits)?,
+            weights: self.weights,
+            state: self.state,
+            state_len: self.state_len,
+            scratch_len: self.scratch_len,
+            tile,
+            sums,
+            steps: self.steps,
+            output,
+        })
+    }
+
+    /// A buffer of `len` f32s and, behind it, room for what whole vectors write too much.
+    fn buffer(&mut self, len: usize) -> Buffer {
+        let buffer = Buffer { offset: self.scratch_len, len };
+        self.scratch_len += len.next_multiple_of(SLOT) + SLOT;
+        buffer
+    }
+
+    /// Elements of the last dimension, which language-model form makes a constant.
+    fn width(&self, value: ValueId) -> Result<usize, CompileError> {
+        let ty = self.graph.type_of(value);
+        ty.shape.last().and_then(|d| d.as_constant()).ok_or_else(|| {
+            CompileError::NotCanonical(format!(
+                "%{} has type {ty}, of unknown width",
+                self.graph.name_of(value)
+            ))
+        })
+    }
+
+    fn pack(&mut self, name: String, packing: Packing, source: Option<MapRef>) -> PackedId {
+        let key = (packing.clone(), source.clone());
+        if let Some(&id) = self.known.get(&key) {
+            return id;
+        }
+        let represented = source.as_ref().map_or("", |s| s.resolve(self.graph).kind()).to_string();
+        let id = PackedId(self.weights.len());
+        self.weights.push(Packed { name, packing, source, represented });
+        self.known.insert(key, id);
+        id
+    }
+
+    fn pack_map(&mut self, source: &MapRef, packing: Packing) -> PackedId {
+        self.pack(source.name(self.graph), packing, Some(source.clone()))
+    }
+
+    fn weight(&self, node: &Node, index: usize) -> Result<WeightId, CompileError> {
+        match node.operands().get(index) {
+            Some(Operand::Weight(w)) => Ok(*w),
+            _ => Err(CompileError::unsupported(node, "its weights must be constants of the model")),
+        }
+    }
+
+    fn input(&self, node: &Node, index: usize) -> Result<Buffer, CompileError> {
+        let value = match node.operands().get(index) {
+            Some(Operand::Value(v)) => *v,
+            _ => return Err(CompileError::unsupported(node, "its input must be a sequence, not a constant")),
+        };
+        self.buffers.get(&value).copied().ok_or_else(|| {
+            CompileError::unsupported(node, "it reads a value that is not a sequence of features")
+        })
+    }
+
+    fn error(&self, source: &MapRef, error: MapError) -> CompileError {
+        CompileError::Map { name: source.name(self.graph), error }
+    }
+
+    fn matrix(&self, source: &MapRef) -> Result<[usize; 2], CompileError> {
+        source.resolve(self.graph).matrix_shape().map_err(|e| self.error(source, e))
+    }
+
+    /// The product of a whole linear layer.
+    fn linear(&mut self, node: &Node, fill: Fill, prologue: &mut Vec<Step>) -> Result<Product, CompileError> {
+        let x = self.input(node, 0)?;
+        let map = MapRef::of(self.weight(node, 1)?);
+        let [out, _] = self.matrix(&map)?;
+        let source = match node.operands().get(2) {
+            Some(Operand::Weight(b)) => Some(MapRef::of(*b)),
+            _ => None,
+        };
+        let segment = self.segment(&map, Vector::Scratch(x), RowOrder::Plain, prologue)?;
+        let name =
+            source.as_ref().map_or_else(|| format!("{}.bias", map.name(self.graph)), |b| b.name(self.graph));
+        let bias = self.pack(name, Packing::Vector { len: out, fill }, source);
+        Ok(Product { out, segments: vec![segment], start: Start::Bias(bias) })
+    }
+
+    /// The term `W x` of a product, with whatever must be done to `x` first.
+    fn segment(
+        &mut self,
+        source: &MapRef,
+        x: Vector,
+        order: RowOrder,
+        prologue: &mut Vec<Step>,
+    ) -> Result<Segment, CompileError> {
+        let [out, input] = self.matrix(source)?;
+        let panels = |format| Packing::Panels(Panels { out, input, order, format });
+        let graph = self.graph;
+        match source.resolve(graph) {
+            LinearMap::LowRank(_) => {
+                let (left, right) = (source.child(0), source.child(1));
+                let [rank, _] = self.matrix(&right)?;
+                let inner = self.segment(&right, x, RowOrder::Plain, prologue)?;
+                let out = self.buffer(rank);
+                let product = Product { out: rank, segments: vec![inner], start: Start::Zero };
+                prologue.push(Step::Product { product, out });
+                self.segment(&left, Vector::Scratch(out), order, prologue)
+            }
+            LinearMap::Quantized(q) if multiplies_integers(q, input) => {
+                let integer = self.integer(q, input);
+                let weights = self.pack_map(source, panels(Format::Integer(integer)));
+                let codes = self.quantize(x, integer.groups, prologue);
+                Ok(Segment { weights, input: Input::Codes(codes) })
+            }
+            LinearMap::Sparse(s) => {
+                let kept = s.element_mask().map_err(|e| self.error(source, e))?;
+                let integer = match &**s.values() {
+                    LinearMap::Quantized(q)
+                        if multiplies_integers(q, input) && q.granularity().groups(input) == 1 =>
+                    {
+                        Some(self.target.signed_bytes)
+                    }
+                    _ => None,
+                };
+                let format = strips(s, &kept, [out, input], order, integer);
+                let quantized = match &**s.values() {
+                    LinearMap::Quantized(q) => multiplies_integers(q, input),
+                    _ => false,
+                };
+                match (format, integer) {
+                    (Some(format), Some(_)) => {
+                        let weights = self.pack_map(source, panels(format));
+                        let codes = self.quantize(x, Groups { len: input, size: input }, prologue);
+                        Ok(Segment { weights, input: Input::Codes(codes) })
+                    }
+                    // Values in groups, or too dense for strips: as integer panels with zeros, which have the same meaning.
+                    (_, _) if quantized => {
+                        let LinearMap::Quantized(q) = &**s.values() else { unreachable!("matched above") };
+                        let integer = self.integer(q, input);
+                        let weights = self.pack_map(&source.child(0), panels(Format::Integer(integer)));
+                        let codes = self.quantize(x, integer.groups, prologue);
+                        Ok(Segment { weights, input: Input::Codes(codes) })
+                    }
+                    (format, _) => {
+                        let weights = self.pack_map(source, panels(format.unwrap_or(Format::F32)));
+                        let x = self.rounded(s.values(), x, prologue);
+                        Ok(Segment { weights, input: Input::Floats(x) })
+                    }
+                }
+            }
+            map => {
+                let weights = self.pack_map(source, panels(Format::F32));
+                let x = self.rounded(map, x, prologue);
+                Ok(Segment { weights, input: Input::Floats(x) })
+            }
+        }
+    }
+
+    /// `x` as a map takes it whose product is of f32s: rounded to integers, if it asks for that and has no integer kernel.
+    fn rounded(&mut self, map: &LinearMap, x: Vector, prologue: &mut Vec<Step>) -> Vector {
+        match map {
+            LinearMap::Quantized(q) if q.activations() == Activations::Int8 => {
+                let out = self.buffer(x.len());
+                prologue.push(Step::Round { x, out });
+                Vector::Scratch(out)
+            }
+            _ => x,
+        }
+    }
+
+    fn integer(&self, q: &Quantized, input: usize) -> Integer {
+        let groups = Groups { len: input, size: q.granularity().group_size(input).min(input.max(1)) };
+        let scale = match q.scales().dtype() {
+            DType::F16 if groups.count() > 1 => Scale::F16,
+            _ => Scale::F32,
+        };
+        let bits = if q.bits() == 3 { 4 } else { q.bits() };
+        Integer { bits, groups, scale, signed: self.target.signed_bytes }
+    }
+
+    /// The codes of `x`, made once for all that read them in the same groups.
+    fn quantize(&mut self, x: Vector, groups: Groups, prologue: &mut Vec<Step>) -> Codes {
+        for step in self.steps.iter().chain(prologue.iter()) {
+            match step {
+                Step::Quantize { x: of, out } if *of == x && out.groups == groups => return *out,
+                _ => {}
+            }
+        }
+        let mut codes = Codes { offset: 0, groups };
+        codes.offset = self.buffer(codes.len()).offset;
+        prologue.push(Step::Quantize { x, out: codes });
+        codes
+    }
+
+    fn step(&mut self, node: &Node) -> Result<(), CompileError> {
+        let result = node.results()[0];
+        let out = match &node.op {
+            Op::Embedding => self.embedding(node)?,
+            Op::Lstm { .. } => self.lstm(node)?,
+            Op::Linear => {
+                let mut prologue = vec![];
+                let product = self.linear(node, Fill::Zero, &mut prologue)?;
+                self.steps.append(&mut prologue);
+                let out = self.buffer(product.out);
+                self.steps.push(Step::Product { product, out });
+                out
+            }
+            Op::Binary(op) => self.binary(node, *op)?,
+            Op::Unary(op) => {
+                let x = self.input(node, 0)?;
+                let out = self.buffer(x.len);
+                self.steps.push(Step::Unary { op: *op, x, out });
+                out
+            }
+            other => {
+                return Err(CompileError::unsupported(
+                    node,
+                    &format!("operator {} cannot be compiled; the interpreter runs it", other.name()),
+                ));
+            }
+        };
+        self.buffers.insert(result, out);
+        Ok(())
+    }
+
+    fn embedding(&mut self, node: &Node) -> Result<Buffer, CompileError> {
+        let table = MapRef::of(self.weight(node, 1)?);
+        self.gather(&table)
+    }
+
+    /// Reads a row of a table, in whatever representation.
+    fn gather(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
+        let [rows, cols] = self.matrix(source)?;
+        let graph = self.graph;
+        let format = match source.resolve(graph) {
+            LinearMap::LowRank(_) => {
+                // A row of left . right is right^T times the row of left.
+                let row = self.gather(&source.child(0))?;
+                let right = source.child(1);
+                let panels =
+                    Panels { out: cols, input: row.len, order: RowOrder::Plain, format: Format::F32 };
+                let weights = self.pack_map(&right, Packing::Transposed(panels));
+                let segment = Segment { weights, input: Input::Floats(Vector::Scratch(row)) };
+                let product = Product { out: cols, segments: vec![segment], start: Start::Zero };
+                let out = self.buffer(cols);
+                self.steps.push(Step::Product { product, out });
+                return Ok(out);
+            }
+            LinearMap::TensorTrain(t) => return self.gather_train(source, t),
+            LinearMap::Quantized(q) if q.zero_points().is_none() && cols > 0 => {
+                Rows::Codes { groups: Groups { len: cols, size: q.granularity().group_size(cols).min(cols) } }
+            }
+            _ => Rows::F32,
+        };
+        let table = self.pack_map(source, Packing::Rows { rows, cols, format });
+        let out = self.buffer(cols);
+        self.steps.push(Step::Gather { table, out });
+        Ok(out)
+    }
+
+    fn gather_train(&mut self, source: &MapRef, t: &TensorTrain) -> Result<Buffer, CompileError> {
+        let ranks = t.ranks();
+        let mut cores = vec![];
+        let (mut widest, mut cols) = (1, 1);
+        for (k, (&m, &n)) in t.out_modes().iter().zip(t.in_modes()).enumerate() {
+            let packing = Packing::Core { modes: m, rank: ranks[k], width: n * ranks[k + 1] };
+            cores.push(self.pack_map(&source.child(k), packing));
+            cols *= n;
+            widest = widest.max(cols * ranks[k + 1]);
+        }
+        let work = [self.buffer(widest + SLOT), self.buffer(widest + SLOT)];
+        // Partial products have the modes' full width, of which the row may be a part.
+        let mut out = self.buffer(cols + SLOT);
+        out.len = t.shape()[1];
+        self.steps.push(Step::GatherTrain { cores, out, work });
+        Ok(out)
+    }
+
+    fn lstm(&mut self, node: &Node) -> Result<Buffer, CompileError> {
+        let Op::Lstm { gates } = node.op else { unreachable!("called for cells only") };
+        let x = Vector::Scratch(self.input(node, 0)?);
+        let state = |index: usize| match node.operands()[index] {
+            Operand::Value(v) => self.slots.get(&v).cloned(),
+            _ => None,
+        };
+        let (Some(h), Some(c)) = (state(1), state(2)) else {
+            return Err(CompileError::unsupported(node, "its initial states must be states of the model"));
+        };
+        let [input, recurrent, bias] = [3, 4, 5].map(|i| self.weight(node, i).map(MapRef::of));
+        let (input, recurrent, bias) = (input?, recurrent?, bias?);
+        let order = RowOrder::Gates(gates);
+        let old = Vector::State(Buffer { offset: h.offset, len: h.len });
+        let (mut before, mut prologue) = (vec![], vec![]);
+        let (inputs, recurrent) = if let Some((left, r, u)) = self.shared_left(&input, &recurrent) {
+            // L (R x + U h): the sum is in the small space between, and the left factor is applied once.
+            let [rank, _] = self.matrix(&r)?;
+            let of_x = self.segment(&r, x, RowOrder::Plain, &mut before)?;
+            let rx = self.buffer(rank);
+            let product = Product { out: rank, segments: vec![of_x], start: Start::Zero };
+            before.push(Step::Product { product, out: rx });
+            let of_h = self.segment(&u, old, RowOrder::Plain, &mut prologue)?;
+            let sum = self.buffer(rank);
+            let product = Product { out: rank, segments: vec![of_h], start: Start::Buffer(rx) };
+            prologue.push(Step::Product { product, out: sum });
+            let all = self.segment(&left, Vector::Scratch(sum), order, &mut prologue)?;
+            (vec![], vec![all])
+        } else {
+            let of_x = self.segment(&input, x, order, &mut before)?;
+            let of_h = self.segment(&recurrent, old, order, &mut prologue)?;
+            (vec![of_x], vec![of_h])
+        };
+        self.steps.append(&mut before);
+        let packing = Packing::GateBias { hidden: h.len, order: gates };
+        let bias = self.pack_map(&bias, packing);
+        let out = self.buffer(h.len);
+        self.steps.push(Step::Lstm(Cell { inputs, prologue, recurrent, bias, h, c, out }));
+        Ok(out)
+    }
+
+    /// The left factor that two low-rank maps share, and their right ones. A left factor that multiplies integers is not one:
+    /// each map then quantizes its own vector.
+    fn shared_left(&self, a: &MapRef, b: &MapRef) -> Option<(MapRef, MapRef, MapRef)> {
+        let (LinearMap::LowRank(x), LinearMap::LowRank(y)) = (a.resolve(self.graph), b.resolve(self.graph))
+        else {
+            return None;
+        };
+        let linear = !x.left().has_int8_activations();
+        (Arc::ptr_eq(x.left(), y.left()) && linear).then(|| (a.child(0), a.child(1), b.child(1)))
+    }
+
+    fn binary(&mut self, node: &Node, op: Binary) -> Result<Buffer, CompileError> {
+        let swapped = matches!(node.operands()[0], Operand::Weight(_));
+        let (a_at, b_at) = if swapped { (1, 0) } else { (0, 1) };
+        let a = self.input(node, a_at)?;
+        let b = match node.operands()[b_at] {
+            Operand::Value(_) => Other::Buffer(self.input(node, b_at)?),
+            Operand::Weight(w) => {
+                let len = self.graph.weight(w).map.shape().iter().product::<usize>();
+                let id = self.pack_map(&MapRef::of(w), Packing::Vector { len, fill: Fill::Zero });
+                if len == 1 { Other::Scalar(id) } else { Other::Weight(id) }
+            }
+            Operand::None => return Err(CompileError::unsupported(node, "an operand is missing")),
+        };
+        let fits = match b {
+            Other::Buffer(b) => b.len == a.len,
+            Other::Weight(id) => {
+                matches!(self.weights[id.0].packing, Packing::Vector { len, .. } if len == a.len)
+            }
+            Other::Scalar(_) => true,
+        };
+        if !fits {
+            return Err(CompileError::unsupported(node, "its operands must have the same features"));
+        }
+        let out = self.buffer(a.len);
+        self.steps.push(Step::Binary { op, a, b, swapped, out });
+        Ok(out)
+    }
+}
+
+/// Whether a quantized map is multiplied in integers. With zero points it is decoded: they would cost a product of their own.
+fn multiplies_integers(q: &Quantized, input: usize) -> bool {
+    q.activations() == Activations::Int8 && q.zero_points().is_none() && (1..=MOST_INPUTS).contains(&input)
+}
