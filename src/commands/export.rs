@@ -10,6 +10,7 @@ use std::path::PathBuf;
 ///
 /// Inputs are tokens [seq, batch], h0 and c0 [layers, batch, hidden]; outputs logits, hn, cn. Weights stay as small as ONNX can say:
 /// quantized ones are codes and scales before DequantizeLinear, low-rank ones two factors. Pruned weights are written dense, with zeros.
+/// Vectors that products take as int8 stay f32.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  lstmc export model.lstmc -o model.onnx")]
 pub(crate) struct Args {

@@ -59,7 +59,7 @@ fn a_target_is_all_that_changes() {
     );
 }
 
-/// Rounding each vector to steps of 1/127 of its largest element moves perplexity by about as much as 8-bit weights do.
+/// Five times what was measured: from 103.404 to 103.507, as much as the 8-bit weights cost, which is from 103.307.
 const MAX_INCREASE: f64 = 0.005;
 
 #[test]
@@ -80,7 +80,6 @@ fn int8_activations_cost_a_real_model_little() {
     };
     let int8 = compressed(&graph, "quantize(bits=8)");
     let (before, after) = (perplexity(&on_f32(int8.clone())), perplexity(&int8));
-    println!("perplexity of {} words: {:.4}, {before:.4}, {after:.4}", tokens.len(), perplexity(&graph));
     assert_ne!(before, after);
     assert!((after / before - 1.0).abs() < MAX_INCREASE, "{before} -> {after}");
 }
