@@ -1,6 +1,6 @@
 //! Small building blocks over Cranelift's function builder: loops, loads and stores with the right flags.
 
-use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_frontend::FunctionBuilder;
 
@@ -54,9 +54,11 @@ impl<'f> Emit<'_, 'f> {
         self.b.ins().splat(F32X4, x)
     }
 
+    /// The same number in every lane. As a vector in memory, which instructions take as an operand, not as a scalar to be spread.
     pub(crate) fn constant(&mut self, x: f32) -> Value {
-        let x = self.f32(x);
-        self.splat(x)
+        let bytes: Vec<u8> = [x; 4].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let constant = self.b.func.dfg.constants.insert(bytes.into());
+        self.b.ins().vconst(F32X4, constant)
     }
 
     /// `address + bytes`.
@@ -167,12 +169,19 @@ impl<'f> Emit<'_, 'f> {
     }
 
     pub(crate) fn greater(&mut self, x: Value, y: Value) -> Value {
-        self.b.ins().fcmp(cranelift_codegen::ir::condcodes::FloatCC::GreaterThan, x, y)
+        self.b.ins().fcmp(FloatCC::GreaterThan, x, y)
     }
 
-    /// Lanewise maximum; where `x` is NaN the result is `y`. Compare and select is one instruction on x86, `fmax` is seven.
+    /// Lanewise maximum; where either is NaN the result is `y`. Compare and select in just this form is one instruction on x86, `fmax` is
+    /// seven.
     pub(crate) fn max(&mut self, x: Value, y: Value) -> Value {
-        let mask = self.greater(x, y);
+        let mask = self.b.ins().fcmp(FloatCC::LessThan, y, x);
+        self.select(mask, x, y)
+    }
+
+    /// Lanewise minimum; where either is NaN the result is `y`.
+    pub(crate) fn min(&mut self, x: Value, y: Value) -> Value {
+        let mask = self.b.ins().fcmp(FloatCC::LessThan, x, y);
         self.select(mask, x, y)
     }
 

@@ -61,16 +61,15 @@ pub(crate) fn dot(e: &mut Emit<'_, '_>, weights: Value, activations: Value, acc:
 
 /// Four bytes at `address`, in every lane.
 pub(crate) fn broadcast_quad(e: &mut Emit<'_, '_>, address: Value, bytes: usize) -> Value {
-    let quad = e.load(types::I32, buffer_flags(), address, bytes);
-    let all = e.b.ins().splat(I32X4, quad);
+    // As an f32, whose load and spread are one instruction; nothing is computed with it.
+    let quad = e.load(types::F32, buffer_flags(), address, bytes);
+    let all = e.splat(quad);
     e.cast(I8X16, all)
 }
 
 /// A vector with the same byte in every lane.
 pub(crate) fn bytes(e: &mut Emit<'_, '_>, byte: u8) -> Value {
-    let word = e.b.ins().iconst(types::I32, i64::from(u32::from_ne_bytes([byte; 4])));
-    let all = e.b.ins().splat(I32X4, word);
-    e.cast(I8X16, all)
+    e.vector_constant(&[byte; 16])
 }
 
 /// Multiplies one panel. `start` gives what the product is added to, after the sums are done: its registers are wanted before.

@@ -59,11 +59,16 @@ fn horner(e: &mut Emit<'_, '_>, coefficients: &[f32], x: Value) -> Value {
 
 /// Lanewise `e^x`, arguments clamped to `[EXP_LOW, EXP_HIGH]`; NaN stays NaN.
 pub(crate) fn exp(e: &mut Emit<'_, '_>, x: Value) -> Value {
-    // The constant first: where x is NaN the comparison is false and x is kept.
-    let (low, high) = (e.constant(EXP_LOW), e.constant(EXP_HIGH));
+    // The constant first: where x is NaN it is kept.
+    let high = e.constant(EXP_HIGH);
+    let x = e.min(high, x);
+    exp_not_above(e, x)
+}
+
+/// [`exp`] of arguments that are known to be below [`EXP_HIGH`], or NaN.
+pub(crate) fn exp_not_above(e: &mut Emit<'_, '_>, x: Value) -> Value {
+    let low = e.constant(EXP_LOW);
     let x = e.max(low, x);
-    let over = e.greater(x, high);
-    let x = e.select(over, high, x);
     let (log2e, round) = (e.constant(std::f32::consts::LOG2_E), e.constant(ROUND));
     let shifted = e.mul_add(x, log2e, round);
     let n = e.b.ins().fsub(shifted, round);

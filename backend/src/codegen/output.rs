@@ -4,7 +4,7 @@
 //! `e^(x - m)`; a panel's eight vectors are folded in with nine exponentials. The lanes meet once, at the end.
 
 use super::emit::{Emit, buffer_flags, caller_flags};
-use super::math::{exp, ln};
+use super::math::{exp_not_above as exp, ln};
 use super::product::{Map, for_each_panel};
 use crate::plan::{LANES, PANEL};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};

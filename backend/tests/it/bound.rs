@@ -58,6 +58,37 @@ impl Approx {
 /// Roundings of an integer product besides its sums, which are exact: code to float, two scales, the sum over groups, the bias.
 const INTEGER_ROUNDINGS: f64 = 5.0;
 
+/// A sum of products whose terms may be added in any order, one by one to whatever else it has been added to.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    value: f64,
+    /// Sum of magnitudes.
+    size: f64,
+    /// Error that the factors bring.
+    carried: f64,
+    terms: f64,
+}
+
+impl Sum {
+    fn of(x: f64) -> Sum {
+        Sum { value: x, size: x.abs(), carried: 0.0, terms: 1.0 }
+    }
+
+    fn plus(self, o: Sum) -> Sum {
+        Sum {
+            value: self.value + o.value,
+            size: self.size + o.size,
+            carried: self.carried + o.carried,
+            terms: self.terms + o.terms,
+        }
+    }
+
+    /// What has error in the factors goes through; the sum's own is that of a dot product.
+    fn done(self) -> Approx {
+        Approx { value: self.value, error: self.carried + (self.terms + 1.0) * U * self.size }
+    }
+}
+
 /// A map, decoded as far as kernels decode it.
 enum Map {
     /// Row-major.
@@ -77,7 +108,8 @@ impl Map {
                 decoded: l.right().to_dense().unwrap().to_f32().unwrap().to_vec(),
             },
             LinearMap::TensorTrain(t) => {
-                // Each element is a chain of small products: as many roundings as ranks, of the sum of magnitudes.
+                // Each element is a chain of small products: as many roundings as ranks, of the sum of magnitudes; the dense
+                // row that stands for the exact one has had as many.
                 let magnitudes = |c: &LinearMap| {
                     let dense = c.to_dense().unwrap();
                     let data = dense.to_f32().unwrap().iter().map(|x| x.abs()).collect();
@@ -87,7 +119,7 @@ impl Map {
                 let sizes = TensorTrain::new(t.shape(), t.out_modes().to_vec(), t.in_modes().to_vec(), cores)
                     .unwrap();
                 let sizes = LinearMap::TensorTrain(sizes).to_dense().unwrap();
-                let roundings = t.ranks().iter().map(|r| *r as f64 + 1.0).sum::<f64>();
+                let roundings = 2.0 * t.ranks().iter().map(|r| *r as f64 + 1.0).sum::<f64>();
                 let dense = map.to_dense().unwrap();
                 let data = dense.to_f32().unwrap().to_vec();
                 Map::Train {
@@ -103,28 +135,33 @@ impl Map {
         }
     }
 
-    /// `W x`. What has error in `x` goes through; a row's own is that of a dot product.
-    fn apply(&self, x: &[Approx]) -> Vec<Approx> {
+    /// `W x`, one sum per row.
+    fn sums(&self, x: &[Approx]) -> Vec<Sum> {
         match self {
-            Map::Product { left, right, .. } => left.apply(&right.apply(x)),
-            Map::Train { dense, .. } => dense.apply(x),
+            Map::Product { left, right, .. } => left.sums(&right.apply(x)),
+            Map::Train { dense, .. } => dense.sums(x),
             Map::Dense { data, cols, int8 } => {
                 let x = if *int8 { quantized(x) } else { x.to_vec() };
+                let terms = x.len() as f64 + if *int8 { INTEGER_ROUNDINGS } else { 0.0 };
                 data.chunks_exact((*cols).max(1))
                     .map(|w| {
-                        let (mut sum, mut size, mut carried) = (0.0, 0.0, 0.0);
+                        let mut sum = Sum { terms, ..Sum::default() };
                         for (&w, x) in w.iter().zip(&x) {
                             let w = f64::from(w);
-                            sum += w * x.value;
-                            size += (w * x.value).abs();
-                            carried += w.abs() * x.error;
+                            sum.value += w * x.value;
+                            sum.size += (w * x.value).abs();
+                            sum.carried += w.abs() * x.error;
                         }
-                        let roundings = x.len() as f64 + 1.0 + if *int8 { INTEGER_ROUNDINGS } else { 0.0 };
-                        Approx { value: sum, error: carried + roundings * U * size }
+                        sum
                     })
                     .collect()
             }
         }
+    }
+
+    /// `W x`.
+    fn apply(&self, x: &[Approx]) -> Vec<Approx> {
+        self.sums(x).into_iter().map(Sum::done).collect()
     }
 
     /// One row of a table. A factor's row times the other factor is a product.
@@ -221,11 +258,11 @@ impl<'g> Reference<'g> {
                     let get = |v| self.state.get(self.graph.name_of(v)).cloned().unwrap_or(zero.clone());
                     let (h, c) = (get(l.h), get(l.c));
                     let (of_x, of_h) =
-                        (self.maps[&l.input].apply(&values[&l.x]), self.maps[&l.recurrent].apply(&h));
+                        (self.maps[&l.input].sums(&values[&l.x]), self.maps[&l.recurrent].sums(&h));
                     let bias = &self.dense[&l.bias];
                     let gate = |gate: Gate, unit: usize| {
                         let row = l.gates.position(gate) * l.hidden + unit;
-                        of_x[row].plus(of_h[row]).plus(Approx::exact(bias[row].into()))
+                        of_x[row].plus(of_h[row]).plus(Sum::of(bias[row].into())).done()
                     };
                     let (mut new_h, mut new_c) = (vec![], vec![]);
                     for (unit, &old) in c.iter().enumerate() {
@@ -242,12 +279,13 @@ impl<'g> Reference<'g> {
                     values.insert(l.result, new_h);
                 }
                 Layer::Linear(l) => {
-                    let mut out = self.maps[&l.weight].apply(&values[&l.x]);
+                    let mut sums = self.maps[&l.weight].sums(&values[&l.x]);
                     if let Some(b) = l.bias {
-                        for (y, &b) in out.iter_mut().zip(&self.dense[&b]) {
-                            *y = y.plus(Approx::exact(b.into()));
+                        for (y, &b) in sums.iter_mut().zip(&self.dense[&b]) {
+                            *y = y.plus(Sum::of(b.into()));
                         }
                     }
+                    let out: Vec<Approx> = sums.into_iter().map(Sum::done).collect();
                     values.insert(l.result, out.clone());
                     logits = out;
                 }
