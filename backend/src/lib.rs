@@ -6,6 +6,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod batch;
 pub mod codegen;
 mod error;
 pub mod isa;
