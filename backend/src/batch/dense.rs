@@ -33,7 +33,7 @@ pub fn f32_panels(
     start: Start<'_>,
 ) {
     let job = Job::new(steps, (x, x_stride), input, weights, (to, to_stride), out, start);
-    job.run(Level::best(), threads);
+    job.run(Level::best(), deserved(threads, out.div_ceil(PANEL), steps * out * input));
 }
 
 /// A product whose shapes have been checked.
@@ -75,13 +75,13 @@ impl<'a> Job<'a> {
         }
     }
 
+    /// On just so many threads, or one per panel.
     pub(super) fn run(&self, level: Level, threads: usize) {
         let panels = self.out.div_ceil(PANEL);
-        let threads = deserved(threads, panels, self.steps * self.out * self.input);
         split(threads, panels, |panels| match level.set() {
             Set::Portable => self.portable(panels),
-            // SAFETY (here and below): a level is proof that the processor has its instructions.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is proof that the processor has its instructions.
             Set::Avx2 => unsafe { avx2(self, panels) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
@@ -125,7 +125,7 @@ impl<'a> Job<'a> {
         panels: Range<usize>,
         tile: impl Fn(usize, &Strip, Tile),
     ) {
-        let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T);
+        let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
         for first in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - first);
             let tiles = tokens.div_ceil(T);

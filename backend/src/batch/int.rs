@@ -118,6 +118,8 @@ pub fn int_panels(
     to_stride: usize,
     start: Start<'_>,
 ) {
+    let threads =
+        deserved(threads, weights.out.div_ceil(PANEL), steps * weights.out * weights.input / SPEEDUP);
     Job::new(steps, *x, *weights, (to, to_stride), start).run(Level::best(), threads);
 }
 
@@ -181,9 +183,9 @@ impl<'a> Job<'a> {
         Job { steps, x, w, to: Destination::new(steps, to, to_stride, w.out, start) }
     }
 
+    /// On just so many threads, or one per panel.
     pub(super) fn run(&self, level: Level, threads: usize) {
         let panels = self.w.out.div_ceil(PANEL);
-        let threads = deserved(threads, panels, self.steps * self.w.out * self.w.input / SPEEDUP);
         match level.set() {
             Set::Portable => split(threads, panels, |panels| self.portable(panels)),
             #[cfg(target_arch = "x86_64")]

@@ -18,8 +18,9 @@ pub(super) fn deserved(asked: usize, parts: usize, work: usize) -> usize {
     most.min(have)
 }
 
-/// Runs `f` on `0..parts` cut into `threads` ranges, the first on this thread.
+/// Runs `f` on `0..parts` cut into `threads` ranges (at most one per part), the first on this thread.
 pub(super) fn split(threads: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
+    let threads = threads.min(parts).max(1);
     let cut = |i: usize| parts * i / threads;
     if threads == 1 {
         return f(0..parts);

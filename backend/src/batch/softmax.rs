@@ -212,3 +212,144 @@ unsafe fn neon(row: &[f32]) -> f32 {
     // SAFETY: the caller's.
     unsafe { vectors::<std::arch::aarch64::float32x4_t>(row) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Exp = Box<dyn Fn(f32) -> f32>;
+
+    /// The plain twin, and the vectors' `exp` on every level, one number at a time.
+    fn exps() -> Vec<(&'static str, Exp)> {
+        let mut all: Vec<(&str, Exp)> = vec![("plain", Box::new(exp))];
+        for level in Level::all() {
+            match level.set() {
+                Set::Portable => {}
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a level is proof that the processor has its instructions.
+                Set::Avx2 => all.push(("AVX2", Box::new(|x| unsafe { exp_avx2(x) }))),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Set::Avx512 => all.push(("AVX-512", Box::new(|x| unsafe { exp_avx512(x) }))),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512Vnni => {}
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Set::Neon => all.push(("NEON", Box::new(|x| unsafe { exp_neon(x) }))),
+            }
+        }
+        all
+    }
+
+    /// # Safety
+    /// As [`exp_of`].
+    #[inline(always)]
+    unsafe fn one<V: Vector>(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { lanes(exp_of(V::splat(x)))[0] }
+    }
+
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn exp_avx2(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { one::<std::arch::x86_64::__m256>(x) }
+    }
+
+    /// # Safety
+    /// The processor has AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn exp_avx512(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { one::<std::arch::x86_64::__m512>(x) }
+    }
+
+    /// # Safety
+    /// The processor has NEON.
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    unsafe fn exp_neon(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { one::<std::arch::aarch64::float32x4_t>(x) }
+    }
+
+    fn check_errors(stride: usize) {
+        for (name, exp) in exps() {
+            for bits in (0..=(-EXP_LOW).to_bits()).step_by(stride) {
+                let x = -f32::from_bits(bits);
+                let want = f64::from(x).exp();
+                let rounded = want as f32;
+                let ulp = f64::from(f32::from_bits(rounded.to_bits() + 1)) - f64::from(rounded);
+                let error = (f64::from(exp(x)) - want).abs() / ulp;
+                assert!(error <= MAX_EXP_ERROR_ULPS, "{name} exp({x:e}): {error:.3} ULP");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_a_dense_sample_are_within_their_bound() {
+        check_errors(4099);
+    }
+
+    #[test]
+    #[ignore = "every f32 of the range: minutes; run by `just exhaustive`"]
+    fn errors_of_every_argument_are_within_their_bound() {
+        check_errors(1);
+    }
+
+    #[test]
+    fn rows_of_odd_lengths_on_every_level() {
+        for count in [1usize, 3, 31, 33, 257, 1000] {
+            let (steps, stride) = (5, count + 3);
+            let rows: Vec<f32> =
+                (0..steps * stride).map(|i| ((i * 7919) % 1013) as f32 / 40.0 - 12.0).collect();
+            let want: Vec<f64> = rows
+                .chunks(stride)
+                .map(|row| {
+                    let row = &row[..count];
+                    let top = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                    top + row.iter().map(|&x| (f64::from(x) - top).exp()).sum::<f64>().ln()
+                })
+                .collect();
+            // In units of 2^-24: an exponential of at most 2 ULP, a difference from the top of up to 26 that was rounded, a lane's sum, and
+            // the result.
+            let bound = |want: f64| (4.0 + 26.0 + count as f64 / 8.0 + want.abs()) * 2f64.powi(-24);
+            for level in Level::all() {
+                let mut have = [0.0; 5];
+                run(level, &rows, stride, count, &mut have);
+                for (have, &want) in have.into_iter().zip(&want) {
+                    let error = (f64::from(have) - want).abs();
+                    assert!(error <= bound(want), "{level:?}, {count}: {have}, expected {want}");
+                }
+            }
+            let (mut one, mut two) = ([0.0; 5], [0.0; 5]);
+            log_sum_exp_rows(1, steps, &rows, stride, count, &mut one);
+            log_sum_exp_rows(2, steps, &rows, stride, count, &mut two);
+            assert_eq!(one, two);
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_finite() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        for level in Level::all() {
+            let of = |row: &[f32]| {
+                let mut to = [0.0];
+                run(level, row, row.len(), row.len(), &mut to);
+                to[0]
+            };
+            assert_eq!(of(&[]), -inf);
+            for at in [0, 20, 71] {
+                let mut row = [1.0f32; 72];
+                row[at] = nan;
+                assert!(of(&row).is_nan(), "{level:?}: NaN at {at}");
+                row[at] = -inf;
+                assert!((of(&row) - (1.0 + 71f32.ln())).abs() < 1e-6);
+            }
+            assert!(of(&[inf, 0.0]).is_nan() && of(&[-inf; 3]).is_nan());
+        }
+    }
+}
