@@ -129,22 +129,30 @@ impl<'a> Job<'a> {
         for first in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - first);
             let tiles = tokens.div_ceil(T);
+            // Tiles of nearly the same size: a small one would wait for its own sums.
+            let (least, larger) = (tokens / tiles, tokens % tiles);
             for panel in panels.clone() {
                 let (weights, width) = self.panel(panel);
+                let next_step = width / tiles;
                 for skip in (0..width).step_by(N * V::LANES) {
-                    // Tiles of nearly the same size: a small one would wait for its own sums.
+                    let mut strip = Strip {
+                        x: self.x[first * self.x_stride..].as_ptr(),
+                        x_stride: self.x_stride,
+                        input: self.input,
+                        weights: weights.as_ptr().wrapping_add(skip),
+                        width,
+                        lanes: (width - skip).min(N * V::LANES),
+                        next: weights.as_ptr_range().end,
+                        next_step,
+                    };
+                    let mut t = first;
                     for i in 0..tiles {
-                        let (from, to) = (first + tokens * i / tiles, first + tokens * (i + 1) / tiles);
-                        let strip = Strip {
-                            x: self.x[from * self.x_stride..].as_ptr(),
-                            x_stride: self.x_stride,
-                            input: self.input,
-                            weights: weights[skip..].as_ptr(),
-                            width,
-                            lanes: (width - skip).min(N * V::LANES),
-                        };
+                        let n = least + usize::from(i < larger);
                         // SAFETY: the token and the column exist (a panel's width exceeds the real columns by less than a vector of four).
-                        tile(to - from, &strip, unsafe { self.to.tile(from, panel, skip) });
+                        tile(n, &strip, unsafe { self.to.tile(t, panel, skip) });
+                        t += n;
+                        strip.x = strip.x.wrapping_add(n * self.x_stride);
+                        strip.next = strip.next.wrapping_add(self.input * next_step);
                     }
                 }
             }
@@ -163,6 +171,9 @@ struct Strip {
     width: usize,
     /// f32s of the strip per input; it is partial where they are fewer than its vectors hold.
     lanes: usize,
+    /// Weights to ask for meanwhile: this tile's share of the next panel, so many f32s per input.
+    next: *const f32,
+    next_step: usize,
 }
 
 /// `T` tokens times a strip of `N` vectors; input `k` is added to the sums number `k % U`.
@@ -171,8 +182,8 @@ struct Strip {
 /// The processor has the instructions of `V`; the strip has `T` tokens and the tile too.
 #[inline(always)]
 unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(strip: &Strip, tile: Tile) {
-    if strip.lanes == N * V::LANES {
-        // SAFETY: the strip is full; else as the caller promises.
+    if strip.width == PANEL {
+        // SAFETY: vectors divide a whole panel, so the strip is full; else as the caller promises.
         unsafe { product_of::<V, T, N, U, false>(strip, tile) }
     } else {
         // SAFETY: as the caller promises.
@@ -180,7 +191,7 @@ unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(str
     }
 }
 
-/// See [`product`]; a strip that is not `PARTIAL` is full.
+/// See [`product`]; a strip that is not `PARTIAL` is one of a whole panel.
 #[inline(always)]
 unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, const PARTIAL: bool>(
     strip: &Strip,
@@ -223,8 +234,12 @@ unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bo
     // SAFETY: loads stay within the strip's tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do.
     unsafe {
         let mut w = [V::splat(0.0); N];
+        let width = if PARTIAL { strip.width } else { PANEL };
+        if T > 1 {
+            V::prefetch(strip.next.wrapping_add(k * strip.next_step));
+        }
         for (n, w) in w.iter_mut().enumerate() {
-            let from = strip.weights.wrapping_add(k * strip.width + n * V::LANES);
+            let from = strip.weights.wrapping_add(k * width + n * V::LANES);
             *w = if PARTIAL {
                 V::load_first(from, strip.lanes.saturating_sub(n * V::LANES))
             } else {

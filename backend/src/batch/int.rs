@@ -4,6 +4,11 @@
 //! them), then every token passes. Tiles are 12 tokens x 32 outputs with VNNI, or 6 where there are several groups, whose sums must
 //! stay in registers too.
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use super::level::{Level, Set};
 use super::quantize::{group_size, padded_len};
 use super::share::{Destination, Tile, deserved, split};
@@ -147,10 +152,6 @@ struct Panel<'a> {
 }
 
 /// What a tile is computed from.
-#[cfg_attr(
-    not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    expect(dead_code, reason = "for vector kernels")
-)]
 struct Strip {
     weights: *const u8,
     group_stride: usize,
@@ -163,7 +164,8 @@ struct Strip {
     x_stride: usize,
     /// The first token's scale.
     sx: *const f32,
-    /// What the first token's sums start with, per group.
+    /// What the first token's sums start with, per group; read where weights stay unsigned.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
     first: *const i32,
 }
 
@@ -291,23 +293,27 @@ impl<'a> Job<'a> {
         for begin in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - begin);
             let tiles = tokens.div_ceil(T);
+            // Tiles of nearly the same size: a small one would wait for its own sums.
+            let (least, larger) = (tokens / tiles, tokens % tiles);
             for panel in panels.clone() {
                 let data = unpacked.panel::<W>(&self.w, panel, offset);
+                let mut t = begin;
                 for i in 0..tiles {
-                    let (from, to) = (begin + tokens * i / tiles, begin + tokens * (i + 1) / tiles);
                     let strip = Strip {
                         weights: data.weights.as_ptr(),
                         group_stride: data.group_stride,
                         scales: data.scales.as_ptr(),
                         groups,
                         quads,
-                        x: self.x.codes[from * self.x.stride..].as_ptr(),
+                        x: self.x.codes[t * self.x.stride..].as_ptr(),
                         x_stride: self.x.stride,
-                        sx: self.x.scales[from..].as_ptr(),
-                        first: first.get(from * groups..).unwrap_or(&[]).as_ptr(),
+                        sx: self.x.scales[t..].as_ptr(),
+                        first: first.get(t * groups..).unwrap_or(&[]).as_ptr(),
                     };
+                    let n = least + usize::from(i < larger);
                     // SAFETY: the token and the panel exist.
-                    tile(to - from, &strip, unsafe { self.to.tile(from, panel, 0) });
+                    tile(n, &strip, unsafe { self.to.tile(t, panel, 0) });
+                    t += n;
                 }
             }
         }
@@ -375,6 +381,11 @@ fn bytes_of(lines: &mut [Line]) -> &mut [u8] {
 /// Whole quads of packed codes to `W`-byte numbers, less `offset`.
 fn unpack<const W: usize>(packed: &[u8], w: &Codes<'_>, offset: u8, to: &mut [u8]) {
     let flip = if w.signed { 0x80 } else { 0 };
+    #[cfg(target_arch = "x86_64")]
+    if W == 1 && offset == 0 && Level::best().set() >= Set::Avx512 {
+        // SAFETY: a level is proof that the processor has its instructions.
+        return unsafe { x86::unpack(packed, w.bits, flip, to) };
+    }
     match w.bits {
         8 => unpack_levels::<W, 1>(packed, flip, offset, to),
         4 => unpack_levels::<W, 2>(packed, flip, offset, to),
@@ -411,206 +422,4 @@ pub(super) fn f16_to_f32(bits: u16) -> f32 {
         f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)
     };
     f32::from_bits(value.to_bits() | sign)
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::super::share::Tile;
-    use super::super::vector::Vector;
-    use super::{QUAD, QUAD_BYTES, Strip};
-    use std::arch::x86_64::*;
-
-    /// Tokens of a tile: 24 sums, two vectors of weights, one of activations.
-    pub(super) const ONE_GROUP: usize = 12;
-    /// Tokens of a tile where the groups' scaled sums stay in registers beside those of integers.
-    pub(super) const GROUPS: usize = 6;
-
-    /// 16 outputs of a quad.
-    const HALF: usize = QUAD_BYTES / 2;
-
-    /// Calls `$f::<n>` for the `n` at hand.
-    macro_rules! dispatch {
-        ($n:expr, $f:ident $args:tt: $($t:literal)*, $last:expr) => {
-            match $n {
-                $($t => $f::<$t> $args,)*
-                _ => $f::<{ $last }> $args,
-            }
-        };
-    }
-
-    /// # Safety
-    /// The processor has AVX-512 F, BW and VNNI; the tile has `n <= ONE_GROUP` tokens, the weights one group.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub(super) unsafe fn one_group(n: usize, strip: &Strip, tile: Tile) {
-        // SAFETY: the caller's.
-        unsafe { dispatch!(n, one_group_of(strip, tile): 1 2 3 4 5 6 7 8 9 10 11, ONE_GROUP) }
-    }
-
-    /// # Safety
-    /// The processor has AVX-512 F, BW and VNNI; the tile has `n <= GROUPS` tokens.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub(super) unsafe fn groups(n: usize, strip: &Strip, tile: Tile) {
-        // SAFETY: the caller's.
-        unsafe { dispatch!(n, groups_of(strip, tile): 1 2 3 4 5, GROUPS) }
-    }
-
-    /// # Safety
-    /// As [`one_group`], with `T` tokens.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    #[inline(never)]
-    unsafe fn one_group_of<const T: usize>(strip: &Strip, tile: Tile) {
-        // SAFETY: the caller's.
-        unsafe {
-            let sums = group_sums::<T>(strip, 0);
-            let scales = [_mm512_loadu_ps(strip.scales), _mm512_loadu_ps(strip.scales.add(16))];
-            for (t, sums) in sums.iter().enumerate() {
-                let sx = _mm512_set1_ps(*strip.sx.add(t));
-                for (n, sum) in sums.iter().enumerate() {
-                    let value = _mm512_mul_ps(_mm512_cvtepi32_ps(*sum), scales[n]);
-                    tile.store(t, n * __m512::LANES, _mm512_mul_ps(value, sx));
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`groups`], with `T` tokens.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    #[inline(never)]
-    unsafe fn groups_of<const T: usize>(strip: &Strip, tile: Tile) {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut values = [[_mm512_setzero_ps(); 2]; T];
-            for g in 0..strip.groups {
-                let sums = group_sums::<T>(strip, g);
-                let scales = strip.scales.add(g * 32);
-                let scales = [_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16))];
-                for t in 0..T {
-                    for n in 0..2 {
-                        values[t][n] =
-                            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t][n]), scales[n], values[t][n]);
-                    }
-                }
-            }
-            for (t, values) in values.iter().enumerate() {
-                let sx = _mm512_set1_ps(*strip.sx.add(t));
-                for (n, value) in values.iter().enumerate() {
-                    tile.store(t, n * __m512::LANES, _mm512_mul_ps(*value, sx));
-                }
-            }
-        }
-    }
-
-    /// The exact sums of group `g`.
-    ///
-    /// # Safety
-    /// As [`groups`], with `T` tokens; the group exists.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    #[inline]
-    unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; T] {
-        // SAFETY: the caller's; quads below the group's number lie within the weights and within each token's codes.
-        unsafe {
-            let quads = strip.quads[usize::from(g + 1 == strip.groups)];
-            let weights = strip.weights.add(g * strip.group_stride);
-            let x = strip.x.add(g * strip.quads[0] * QUAD);
-            let mut sums = [[_mm512_setzero_si512(); 2]; T];
-            for (t, sums) in sums.iter_mut().enumerate() {
-                *sums = [_mm512_set1_epi32(*strip.first.add(t * strip.groups + g)); 2];
-            }
-            for q in 0..quads {
-                let w = weights.add(q * QUAD_BYTES);
-                let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(HALF).cast())];
-                for (t, sums) in sums.iter_mut().enumerate() {
-                    let x = x.add(t * strip.x_stride + q * QUAD).cast::<i32>().read_unaligned();
-                    let x = _mm512_set1_epi32(x);
-                    for n in 0..2 {
-                        sums[n] = _mm512_dpbusd_epi32(sums[n], w[n], x);
-                    }
-                }
-            }
-            sums
-        }
-    }
-
-    /// One token. Weights are i16: products of bytes would be saturated when added in pairs.
-    ///
-    /// # Safety
-    /// The processor has AVX2 and FMA; the tile has a token.
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2(strip: &Strip, tile: Tile) {
-        // SAFETY: the caller's; quads below a group's number lie within the weights and within the token's codes.
-        unsafe {
-            let mut values = [_mm256_setzero_ps(); 4];
-            for g in 0..strip.groups {
-                let quads = strip.quads[usize::from(g + 1 == strip.groups)];
-                let weights = strip.weights.add(g * strip.group_stride);
-                let x = strip.x.add(g * strip.quads[0] * QUAD);
-                // Four outputs each, two sums per output.
-                let mut sums = [_mm256_setzero_si256(); 8];
-                for q in 0..quads {
-                    let x = _mm_set1_epi32(x.add(q * QUAD).cast::<i32>().read_unaligned());
-                    let x = _mm256_cvtepi8_epi16(x);
-                    let w = weights.add(q * 2 * QUAD_BYTES).cast::<__m256i>();
-                    for (n, sum) in sums.iter_mut().enumerate() {
-                        let products = _mm256_madd_epi16(_mm256_loadu_si256(w.add(n)), x);
-                        *sum = _mm256_add_epi32(*sum, products);
-                    }
-                }
-                let scales = strip.scales.add(g * 32);
-                for (n, value) in values.iter_mut().enumerate() {
-                    let sum = _mm256_hadd_epi32(sums[2 * n], sums[2 * n + 1]);
-                    let sum = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(sum));
-                    *value = _mm256_fmadd_ps(sum, _mm256_loadu_ps(scales.add(8 * n)), *value);
-                }
-            }
-            let sx = _mm256_set1_ps(*strip.sx);
-            for (n, value) in values.iter().enumerate() {
-                tile.store(0, n * __m256::LANES, _mm256_mul_ps(*value, sx));
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-mod arm {
-    use super::super::share::Tile;
-    use super::super::vector::Vector;
-    use super::{QUAD, QUAD_BYTES, Strip};
-    use std::arch::aarch64::*;
-
-    /// One token.
-    ///
-    /// # Safety
-    /// The processor has NEON; the tile has a token.
-    #[target_feature(enable = "neon")]
-    pub(super) unsafe fn neon(strip: &Strip, tile: Tile) {
-        // SAFETY: the caller's; quads below a group's number lie within the weights and within the token's codes.
-        unsafe {
-            let mut values = [vdupq_n_f32(0.0); 8];
-            for g in 0..strip.groups {
-                let quads = strip.quads[usize::from(g + 1 == strip.groups)];
-                let weights = strip.weights.add(g * strip.group_stride);
-                let x = strip.x.add(g * strip.quads[0] * QUAD);
-                // Two outputs each, two sums per output.
-                let mut sums = [vdupq_n_s32(0); 16];
-                for q in 0..quads {
-                    let x = vdup_n_s32(x.add(q * QUAD).cast::<i32>().read_unaligned());
-                    let x = vreinterpret_s8_s32(x);
-                    let w = weights.add(q * QUAD_BYTES).cast::<i8>();
-                    for (n, sum) in sums.iter_mut().enumerate() {
-                        // A product of two i8 fits an i16; pairs are added as i32.
-                        *sum = vpadalq_s16(*sum, vmull_s8(vld1_s8(w.add(8 * n)), x));
-                    }
-                }
-                for (n, value) in values.iter_mut().enumerate() {
-                    let sum = vcvtq_f32_s32(vpaddq_s32(sums[2 * n], sums[2 * n + 1]));
-                    *value = vfmaq_f32(*value, sum, vld1q_f32(strip.scales.add(g * 32 + 4 * n)));
-                }
-            }
-            let sx = vdupq_n_f32(*strip.sx);
-            for (n, value) in values.iter().enumerate() {
-                tile.store(0, n * float32x4_t::LANES, vmulq_f32(*value, sx));
-            }
-        }
-    }
 }

@@ -48,6 +48,10 @@
     unsafe_code,
     reason = "vector instructions behind a feature check, and columns of one buffer written by several threads"
 )]
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, reason = "elsewhere only the plain twins run")
+)]
 
 mod dense;
 mod int;
@@ -89,7 +93,7 @@ pub fn f32_panels_len(out: usize, input: usize) -> usize {
 
 /// Panics unless `steps` rows of `len` at `stride` lie within `have` elements.
 fn check_rows(what: &str, steps: usize, stride: usize, len: usize, have: usize) {
-    let need = if steps == 0 { 0 } else { (steps - 1) * stride + len };
+    let need = if steps == 0 { 0 } else { (steps - 1).saturating_mul(stride).saturating_add(len) };
     assert!(
         stride >= len && have >= need,
         "{what}: {steps} rows of {len} at a stride of {stride} do not fit {have} elements"

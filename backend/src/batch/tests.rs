@@ -263,6 +263,11 @@ fn nothing_is_written_where_there_is_nothing() {
     f32_panels(0, 0, &[], 3, 3, &[0.0; 12], 4, &mut to, 4, Start::Zero);
     assert_eq!(to, [GAP; 4]);
     // No inputs: a sum of nothing.
+    for level in Level::all() {
+        let mut to = [GAP; 20];
+        dense::Job::new(1, (&[], 0), 0, &[], (&mut to, 20), 20, Start::Zero).run(level, 1);
+        assert_eq!(to, [0.0; 20]);
+    }
     f32_panels(1, 1, &[], 0, 0, &[], 2, &mut to, 4, Start::Bias(&[1.0, 2.0]));
     assert_eq!(to, [1.0, 2.0, GAP, GAP]);
     let none = Codes { bytes: &[], out: 3, input: 0, bits: 8, group: 0, scale: Scale::F32, signed: false };

@@ -24,6 +24,8 @@ pub(super) trait Vector: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// Adds the low bits of `n`'s lanes to the exponents.
     unsafe fn add_exponent(self, n: Self) -> Self;
+    /// Asks for a cache line, in the second-level cache at least. Any address will do.
+    unsafe fn prefetch(at: *const f32);
 }
 
 /// Calls an instruction whose conditions are those of the method around it.
@@ -86,6 +88,10 @@ mod x86 {
             let n = i!(_mm512_slli_epi32::<23>(_mm512_castps_si512(n)));
             i!(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), n)))
         }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+        }
     }
 
     /// The first `n` of 16 lanes.
@@ -140,6 +146,10 @@ mod x86 {
         unsafe fn add_exponent(self, n: Self) -> Self {
             let n = i!(_mm256_slli_epi32::<23>(_mm256_castps_si256(n)));
             i!(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
         }
     }
 
@@ -212,5 +222,8 @@ mod arm {
             let n = i!(vshlq_n_s32::<23>(vreinterpretq_s32_f32(n)));
             i!(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(self), n)))
         }
+        /// Left to the processor: the instruction is not stable in Rust.
+        #[inline(always)]
+        unsafe fn prefetch(_: *const f32) {}
     }
 }
