@@ -1,0 +1,293 @@
+//! f32 panels.
+//!
+//! A tile of `T` tokens and a *strip* of a panel stays in registers while the inputs pass: two 512-bit vectors for 12 tokens with AVX-512, two
+//! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency;
+//! inputs are then dealt out to up to four sets of sums.
+
+use super::level::{Level, Set};
+use super::share::{Destination, Tile, deserved, split};
+use super::vector::Vector;
+use super::{PANEL, Start, check_rows, f32_panels_len};
+use std::ops::Range;
+
+/// Bytes of activations that a block of tokens may take: half of a small second-level cache.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// `to[t][o] = start[t][o] + sum_k x[t][k] w[o][k]` for `steps` tokens and `o < out`, where `x` has rows of `input` f32s, `x_stride` apart, `weights` is
+/// `w: [out][input]` in f32 panels (see the [module](super)), and `to` has rows of `out` f32s, `to_stride` apart. What lies between the
+/// rows of `to` is left alone.
+///
+/// # Panics
+/// Where a slice is too short for its shape, or a stride for its row.
+#[expect(clippy::too_many_arguments, reason = "a matrix product's operands and shapes")]
+pub fn f32_panels(
+    threads: usize,
+    steps: usize,
+    x: &[f32],
+    x_stride: usize,
+    input: usize,
+    weights: &[f32],
+    out: usize,
+    to: &mut [f32],
+    to_stride: usize,
+    start: Start<'_>,
+) {
+    let job = Job::new(steps, (x, x_stride), input, weights, (to, to_stride), out, start);
+    job.run(Level::best(), deserved(threads, out.div_ceil(PANEL), steps * out * input));
+}
+
+/// A product whose shapes have been checked.
+pub(super) struct Job<'a> {
+    steps: usize,
+    x: &'a [f32],
+    x_stride: usize,
+    input: usize,
+    weights: &'a [f32],
+    out: usize,
+    to: Destination,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        steps: usize,
+        (x, x_stride): (&'a [f32], usize),
+        input: usize,
+        weights: &'a [f32],
+        (to, to_stride): (&'a mut [f32], usize),
+        out: usize,
+        start: Start<'a>,
+    ) -> Job<'a> {
+        check_rows("activations", steps, x_stride, input, x.len());
+        let need = f32_panels_len(out, input);
+        assert!(
+            weights.len() >= need,
+            "f32 panels of [{out}, {input}] have {need} f32s, not {}",
+            weights.len()
+        );
+        Job {
+            steps,
+            x,
+            x_stride,
+            input,
+            weights,
+            out,
+            to: Destination::new(steps, to, to_stride, out, start),
+        }
+    }
+
+    /// On just so many threads, or one per panel.
+    pub(super) fn run(&self, level: Level, threads: usize) {
+        let panels = self.out.div_ceil(PANEL);
+        split(threads, panels, |panels| match level.set() {
+            Set::Portable => self.portable(panels),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is proof that the processor has its instructions.
+            Set::Avx2 => unsafe { avx2(self, panels) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Set::Neon => unsafe { neon(self, panels) },
+        });
+    }
+
+    /// The panel's weights and its width in f32s.
+    fn panel(&self, panel: usize) -> (&[f32], usize) {
+        let width = PANEL.min((self.out - panel * PANEL).next_multiple_of(4));
+        (&self.weights[panel * PANEL * self.input..][..width * self.input], width)
+    }
+
+    /// The plain twin of the kernels below.
+    fn portable(&self, panels: Range<usize>) {
+        for panel in panels {
+            let (weights, width) = self.panel(panel);
+            for t in 0..self.steps {
+                let mut sums = [0.0f32; PANEL];
+                for (k, x) in self.x[t * self.x_stride..][..self.input].iter().enumerate() {
+                    for (sum, w) in sums.iter_mut().zip(&weights[k * width..][..width]) {
+                        *sum += x * w;
+                    }
+                }
+                // SAFETY: the token and the panel exist, and the panel is this thread's.
+                unsafe { self.to.tile(t, panel, 0).store_plain(&sums) };
+            }
+        }
+    }
+
+    /// All tokens through `panels`, by tiles of at most `T` tokens and `N` vectors: `tile(n, ...)` does `n` tokens.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `V`.
+    #[inline(always)]
+    unsafe fn tiled<V: Vector, const T: usize, const N: usize>(
+        &self,
+        panels: Range<usize>,
+        tile: impl Fn(usize, &Strip, Tile),
+    ) {
+        let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
+        for first in (0..self.steps).step_by(block) {
+            let tokens = block.min(self.steps - first);
+            let tiles = tokens.div_ceil(T);
+            // Tiles of nearly the same size: a small one would wait for its own sums.
+            let (least, larger) = (tokens / tiles, tokens % tiles);
+            for panel in panels.clone() {
+                let (weights, width) = self.panel(panel);
+                let next_step = width / tiles;
+                for skip in (0..width).step_by(N * V::LANES) {
+                    let mut strip = Strip {
+                        x: self.x[first * self.x_stride..].as_ptr(),
+                        x_stride: self.x_stride,
+                        input: self.input,
+                        weights: weights.as_ptr().wrapping_add(skip),
+                        width,
+                        lanes: (width - skip).min(N * V::LANES),
+                        next: weights.as_ptr_range().end,
+                        next_step,
+                    };
+                    let mut t = first;
+                    for i in 0..tiles {
+                        let n = least + usize::from(i < larger);
+                        // SAFETY: the token and the column exist (a panel's width exceeds the real columns by less than a vector of four).
+                        tile(n, &strip, unsafe { self.to.tile(t, panel, skip) });
+                        t += n;
+                        strip.x = strip.x.wrapping_add(n * self.x_stride);
+                        strip.next = strip.next.wrapping_add(self.input * next_step);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a tile is computed from.
+struct Strip {
+    /// The first token's activations.
+    x: *const f32,
+    x_stride: usize,
+    input: usize,
+    /// The strip's first weight; those of the next input are `width` further on.
+    weights: *const f32,
+    width: usize,
+    /// f32s of the strip per input; it is partial where they are fewer than its vectors hold.
+    lanes: usize,
+    /// Weights to ask for meanwhile: this tile's share of the next panel, so many f32s per input.
+    next: *const f32,
+    next_step: usize,
+}
+
+/// `T` tokens times a strip of `N` vectors; input `k` is added to the sums number `k % U`.
+///
+/// # Safety
+/// The processor has the instructions of `V`; the strip has `T` tokens and the tile too.
+#[inline(always)]
+unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(strip: &Strip, tile: Tile) {
+    if strip.width == PANEL {
+        // SAFETY: vectors divide a whole panel, so the strip is full; else as the caller promises.
+        unsafe { product_of::<V, T, N, U, false>(strip, tile) }
+    } else {
+        // SAFETY: as the caller promises.
+        unsafe { product_of::<V, T, N, U, true>(strip, tile) }
+    }
+}
+
+/// See [`product`]; a strip that is not `PARTIAL` is one of a whole panel.
+#[inline(always)]
+unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, const PARTIAL: bool>(
+    strip: &Strip,
+    tile: Tile,
+) {
+    // SAFETY: inputs below `strip.input`. Stores go to columns that exist. The instructions are the caller's to have.
+    unsafe {
+        let mut sums = [[[V::splat(0.0); N]; T]; U];
+        let whole = strip.input / U * U;
+        for k in (0..whole).step_by(U) {
+            for (u, sums) in sums.iter_mut().enumerate() {
+                add_input::<V, T, N, PARTIAL>(strip, k + u, sums);
+            }
+        }
+        for k in whole..strip.input {
+            add_input::<V, T, N, PARTIAL>(strip, k, &mut sums[0]);
+        }
+        for t in 0..T {
+            for n in 0..N {
+                let mut sum = sums[0][t][n];
+                for other in &sums[1..] {
+                    sum = sum.add(other[t][n]);
+                }
+                tile.store(t, n * V::LANES, sum);
+            }
+        }
+    }
+}
+
+/// Adds the products of input `k`.
+///
+/// # Safety
+/// As [`product`]; the input exists.
+#[inline(always)]
+unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bool>(
+    strip: &Strip,
+    k: usize,
+    sums: &mut [[V; N]; T],
+) {
+    // SAFETY: loads stay within the strip's tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do.
+    unsafe {
+        let mut w = [V::splat(0.0); N];
+        let width = if PARTIAL { strip.width } else { PANEL };
+        if T > 1 {
+            V::prefetch(strip.next.wrapping_add(k * strip.next_step));
+        }
+        for (n, w) in w.iter_mut().enumerate() {
+            let from = strip.weights.wrapping_add(k * width + n * V::LANES);
+            *w = if PARTIAL {
+                V::load_first(from, strip.lanes.saturating_sub(n * V::LANES))
+            } else {
+                V::load(from)
+            };
+        }
+        for (t, sums) in sums.iter_mut().enumerate() {
+            let x = V::splat(*strip.x.add(t * strip.x_stride + k));
+            for n in 0..N {
+                sums[n] = x.mul_add(w[n], sums[n]);
+            }
+        }
+    }
+}
+
+/// A function per instruction set that takes all tokens through a range of panels, and one per number of tokens in a tile.
+macro_rules! kernels {
+    ($name:ident, $tile:ident, $v:ty, $features:literal, $n:literal, $last:literal: [$(($t:literal, $u:literal))*]) => {
+        /// # Safety
+        /// The processor has the features.
+        #[target_feature(enable = $features)]
+        unsafe fn $name(job: &Job<'_>, panels: Range<usize>) {
+            // SAFETY: the caller's; the tile has as many tokens as the number says.
+            unsafe {
+                job.tiled::<$v, $last, $n>(panels, |tokens, strip, tile| match tokens {
+                    $($t => $tile::<$t, $u>(strip, tile),)*
+                    _ => $tile::<$last, 1>(strip, tile),
+                });
+            }
+        }
+
+        /// # Safety
+        /// As [`product`].
+        #[target_feature(enable = $features)]
+        #[inline(never)]
+        unsafe fn $tile<const T: usize, const U: usize>(strip: &Strip, tile: Tile) {
+            // SAFETY: the caller's.
+            unsafe { product::<$v, T, $n, U>(strip, tile) }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, avx512_tile, std::arch::x86_64::__m512, "avx512f", 2,
+    12: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1) (9, 1) (10, 1) (11, 1)]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, avx2_tile, std::arch::x86_64::__m256, "avx2,fma", 2,
+    6: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1)]);
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, neon_tile, std::arch::aarch64::float32x4_t, "neon", 4,
+    6: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1)]);

@@ -1,0 +1,425 @@
+//! Integer panels.
+//!
+//! A panel's groups are unpacked to bytes once per block of tokens (8-bit panels are read in place where their bytes are as the kernel wants
+//! them), then every token passes. Tiles are 12 tokens x 32 outputs with VNNI, or 6 where there are several groups, whose sums must
+//! stay in registers too.
+
+#[cfg(target_arch = "aarch64")]
+mod arm;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use super::level::{Level, Set};
+use super::quantize::{group_size, padded_len};
+use super::share::{Destination, Tile, deserved, split};
+use super::{PANEL, QUAD, Start, check_rows};
+use std::ops::Range;
+
+/// Bytes of activations that a block of tokens may take.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Bytes of an unpacked quad.
+const QUAD_BYTES: usize = PANEL * QUAD;
+
+/// Multiply-adds of integers in the time of one of f32s.
+const SPEEDUP: usize = 4;
+
+/// How a group's scales are stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scale {
+    /// As f32.
+    F32,
+    /// As f16.
+    F16,
+}
+
+impl Scale {
+    fn size(self) -> usize {
+        match self {
+            Scale::F32 => 4,
+            Scale::F16 => 2,
+        }
+    }
+}
+
+/// A map `[out][input]` in integer panels; see the [module](super).
+#[derive(Clone, Copy, Debug)]
+pub struct Codes<'a> {
+    /// The panels.
+    pub bytes: &'a [u8],
+    /// Outputs.
+    pub out: usize,
+    /// Inputs.
+    pub input: usize,
+    /// Bits per code: 8, 4 or 2.
+    pub bits: u32,
+    /// Inputs per group; 0 means all.
+    pub group: usize,
+    /// The type of scales.
+    pub scale: Scale,
+    /// Whether the bytes are flipped by 0x80.
+    pub signed: bool,
+}
+
+impl Codes<'_> {
+    /// Bytes that the panels take.
+    pub fn len(&self) -> usize {
+        self.out.div_ceil(PANEL) * self.panel_len()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn panel_len(&self) -> usize {
+        let quads = padded_len(self.input, self.group) / QUAD;
+        quads * self.packed_quad() + self.groups() * PANEL * self.scale.size()
+    }
+
+    fn packed_quad(&self) -> usize {
+        QUAD_BYTES * self.bits as usize / 8
+    }
+
+    fn groups(&self) -> usize {
+        self.input.div_ceil(group_size(self.input, self.group))
+    }
+
+    /// Quads of a group.
+    fn quads(&self, group: usize) -> usize {
+        let size = group_size(self.input, self.group);
+        size.min(self.input - group * size).div_ceil(QUAD)
+    }
+
+    /// What is added to a code to store it.
+    fn offset(&self) -> u8 {
+        1 << (self.bits - 1)
+    }
+}
+
+/// Tokens' activations as [`quantize_rows`](super::quantize_rows) leaves them, in groups of the map's size.
+#[derive(Clone, Copy, Debug)]
+pub struct Activations<'a> {
+    /// Rows of [`padded_len`] codes. Padding may hold anything.
+    pub codes: &'a [i8],
+    /// Codes from row to row.
+    pub stride: usize,
+    /// One scale per token.
+    pub scales: &'a [f32],
+}
+
+/// `to[t][o] = start[t][o] + scales[t] * sum_g scale[o][g] * (sum_k code[o][k] * x[t][k])`, `k` in group `g`, for `steps` tokens and `o < out`; `to` has
+/// rows of `out` f32s, `to_stride` apart, and what lies between them is left alone. The inner sums are exact: they are i32, which a group
+/// of 130,000 inputs cannot overflow.
+///
+/// # Panics
+/// Where a slice is too short for its shape, a stride for its row, or `bits` is not 8, 4 or 2.
+pub fn int_panels(
+    threads: usize,
+    steps: usize,
+    x: &Activations<'_>,
+    weights: &Codes<'_>,
+    to: &mut [f32],
+    to_stride: usize,
+    start: Start<'_>,
+) {
+    let threads =
+        deserved(threads, weights.out.div_ceil(PANEL), steps * weights.out * weights.input / SPEEDUP);
+    Job::new(steps, *x, *weights, (to, to_stride), start).run(Level::best(), threads);
+}
+
+/// A product whose shapes have been checked.
+pub(super) struct Job<'a> {
+    steps: usize,
+    x: Activations<'a>,
+    w: Codes<'a>,
+    to: Destination,
+}
+
+/// A cache line of bytes.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A panel ready for a kernel: `[groups][quads][32][4]` of one byte or two each.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    weights: &'a [u8],
+    /// Bytes from group to group.
+    group_stride: usize,
+    /// `[groups][32]`
+    scales: &'a [f32],
+}
+
+/// What a tile is computed from.
+struct Strip {
+    weights: *const u8,
+    group_stride: usize,
+    scales: *const f32,
+    groups: usize,
+    /// Quads per group, and in the last one.
+    quads: [usize; 2],
+    /// The first token's codes.
+    x: *const i8,
+    x_stride: usize,
+    /// The first token's scale.
+    sx: *const f32,
+    /// What the first token's sums start with, per group; read where weights stay unsigned.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
+    first: *const i32,
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        steps: usize,
+        x: Activations<'a>,
+        w: Codes<'a>,
+        (to, to_stride): (&'a mut [f32], usize),
+        start: Start<'a>,
+    ) -> Job<'a> {
+        assert!(matches!(w.bits, 8 | 4 | 2), "codes of {} bits, expected 8, 4 or 2", w.bits);
+        check_rows("activations", steps, x.stride, padded_len(w.input, w.group), x.codes.len());
+        assert!(x.scales.len() >= steps, "{} activation scales for {steps} tokens", x.scales.len());
+        let need = w.len();
+        assert!(w.bytes.len() >= need, "integer panels take {need} bytes, not {}", w.bytes.len());
+        Job { steps, x, w, to: Destination::new(steps, to, to_stride, w.out, start) }
+    }
+
+    /// On just so many threads, or one per panel.
+    pub(super) fn run(&self, level: Level, threads: usize) {
+        let panels = self.w.out.div_ceil(PANEL);
+        match level.set() {
+            Set::Portable => split(threads, panels, |panels| self.portable(panels)),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 | Set::Avx512 => split(threads, panels, |panels| {
+                self.tiled::<1, 2>(panels, self.w.offset(), &[], |_, strip, tile| {
+                    // SAFETY: a level is proof that the processor has its instructions.
+                    unsafe { x86::avx2(strip, tile) }
+                });
+            }),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => {
+                // Weights stay unsigned; the sums start with what that adds too much.
+                let first = self.corrections();
+                split(threads, panels, |panels| {
+                    if self.w.groups() == 1 {
+                        self.tiled::<{ x86::ONE_GROUP }, 1>(panels, 0, &first, |n, strip, tile| {
+                            // SAFETY: as above.
+                            unsafe { x86::one_group(n, strip, tile) }
+                        });
+                    } else {
+                        self.tiled::<{ x86::GROUPS }, 1>(panels, 0, &first, |n, strip, tile| {
+                            // SAFETY: as above.
+                            unsafe { x86::groups(n, strip, tile) }
+                        });
+                    }
+                });
+            }
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => split(threads, panels, |panels| {
+                self.tiled::<1, 1>(panels, self.w.offset(), &[], |_, strip, tile| {
+                    // SAFETY: as above.
+                    unsafe { arm::neon(strip, tile) }
+                });
+            }),
+        }
+    }
+
+    /// Per token and group, minus the sum of activations times the codes' offset: `[steps][groups]`.
+    #[cfg(target_arch = "x86_64")]
+    fn corrections(&self) -> Vec<i32> {
+        let mut all = Vec::with_capacity(self.steps * self.w.groups());
+        for t in 0..self.steps {
+            let mut codes = &self.x.codes[t * self.x.stride..];
+            for g in 0..self.w.groups() {
+                let (group, rest) = codes.split_at(self.w.quads(g) * QUAD);
+                let sum: i32 = group.iter().map(|&c| i32::from(c)).sum();
+                all.push(-sum * i32::from(self.w.offset()));
+                codes = rest;
+            }
+        }
+        all
+    }
+
+    /// The plain twin of the kernels below.
+    fn portable(&self, panels: Range<usize>) {
+        let mut unpacked = Unpacked::new(&self.w, 1);
+        for panel in panels {
+            let panel_data = unpacked.panel::<1>(&self.w, panel, self.w.offset());
+            for t in 0..self.steps {
+                let mut codes = &self.x.codes[t * self.x.stride..];
+                let mut values = [0.0f32; PANEL];
+                for g in 0..self.w.groups() {
+                    let quads = self.w.quads(g);
+                    let (group, rest) = codes.split_at(quads * QUAD);
+                    codes = rest;
+                    let mut sums = [0i32; PANEL];
+                    let weights = &panel_data.weights[g * panel_data.group_stride..][..quads * QUAD_BYTES];
+                    for (w, x) in weights.as_chunks::<QUAD_BYTES>().0.iter().zip(group.as_chunks::<QUAD>().0)
+                    {
+                        for (sum, w) in sums.iter_mut().zip(w.as_chunks::<QUAD>().0) {
+                            *sum += (0..QUAD).map(|i| i32::from(w[i] as i8) * i32::from(x[i])).sum::<i32>();
+                        }
+                    }
+                    let scales = &panel_data.scales[g * PANEL..][..PANEL];
+                    for ((value, sum), scale) in values.iter_mut().zip(sums).zip(scales) {
+                        *value += sum as f32 * scale;
+                    }
+                }
+                let values = values.map(|v| v * self.x.scales[t]);
+                // SAFETY: the token and the panel exist, and the panel is this thread's.
+                unsafe { self.to.tile(t, panel, 0).store_plain(&values) };
+            }
+        }
+    }
+
+    /// All tokens through `panels` of `W`-byte weights less `offset`, by tiles of at most `T` tokens: `tile(n, ...)` does `n` of them.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    fn tiled<const T: usize, const W: usize>(
+        &self,
+        panels: Range<usize>,
+        offset: u8,
+        first: &[i32],
+        tile: impl Fn(usize, &Strip, Tile),
+    ) {
+        let groups = self.w.groups();
+        if groups == 0 {
+            return self.portable(panels);
+        }
+        let quads = [self.w.quads(0), self.w.quads(groups - 1)];
+        let mut unpacked = Unpacked::new(&self.w, W);
+        let block = (BLOCK_BYTES / self.x.stride.max(1)).next_multiple_of(T).max(T);
+        for begin in (0..self.steps).step_by(block) {
+            let tokens = block.min(self.steps - begin);
+            let tiles = tokens.div_ceil(T);
+            // Tiles of nearly the same size: a small one would wait for its own sums.
+            let (least, larger) = (tokens / tiles, tokens % tiles);
+            for panel in panels.clone() {
+                let data = unpacked.panel::<W>(&self.w, panel, offset);
+                let mut t = begin;
+                for i in 0..tiles {
+                    let strip = Strip {
+                        weights: data.weights.as_ptr(),
+                        group_stride: data.group_stride,
+                        scales: data.scales.as_ptr(),
+                        groups,
+                        quads,
+                        x: self.x.codes[t * self.x.stride..].as_ptr(),
+                        x_stride: self.x.stride,
+                        sx: self.x.scales[t..].as_ptr(),
+                        first: first.get(t * groups..).unwrap_or(&[]).as_ptr(),
+                    };
+                    let n = least + usize::from(i < larger);
+                    // SAFETY: the token and the panel exist.
+                    tile(n, &strip, unsafe { self.to.tile(t, panel, 0) });
+                    t += n;
+                }
+            }
+        }
+    }
+}
+
+/// Buffers for a panel that is not read in place.
+struct Unpacked {
+    lines: Vec<Line>,
+    scales: Vec<f32>,
+}
+
+impl Unpacked {
+    /// For weights of `width` bytes.
+    fn new(w: &Codes<'_>, width: usize) -> Unpacked {
+        let bytes = padded_len(w.input, w.group) * PANEL * width;
+        Unpacked { lines: vec![Line([0; 64]); bytes / 64], scales: vec![0.0; w.groups() * PANEL] }
+    }
+
+    /// A panel's weights as `W`-byte numbers, less `offset`, and its scales.
+    fn panel<'a, const W: usize>(&'a mut self, w: &Codes<'a>, panel: usize, offset: u8) -> Panel<'a> {
+        let bytes = &w.bytes[panel * w.panel_len()..][..w.panel_len()];
+        let in_place = W == 1 && w.bits == 8 && offset == if w.signed { 0x80 } else { 0 };
+        let scale_bytes = PANEL * w.scale.size();
+        let lines = bytes_of(&mut self.lines);
+        let mut at = 0;
+        let mut to = 0;
+        for g in 0..w.groups() {
+            let packed = w.quads(g) * w.packed_quad();
+            if !in_place {
+                let len = w.quads(g) * QUAD_BYTES * W;
+                unpack::<W>(&bytes[at..at + packed], w, offset, &mut lines[to..to + len]);
+                to += len;
+            }
+            at += packed;
+            let (from, to) = (&bytes[at..at + scale_bytes], &mut self.scales[g * PANEL..][..PANEL]);
+            match w.scale {
+                Scale::F32 => {
+                    for (to, b) in to.iter_mut().zip(from.as_chunks::<4>().0) {
+                        *to = f32::from_le_bytes(*b);
+                    }
+                }
+                Scale::F16 => {
+                    for (to, b) in to.iter_mut().zip(from.as_chunks::<2>().0) {
+                        *to = f16_to_f32(u16::from_le_bytes(*b));
+                    }
+                }
+            }
+            at += scale_bytes;
+        }
+        let unpacked = if w.groups() == 0 { 0 } else { w.quads(0) * QUAD_BYTES * W };
+        if in_place {
+            Panel { weights: bytes, group_stride: unpacked + scale_bytes, scales: &self.scales }
+        } else {
+            Panel { weights: lines, group_stride: unpacked, scales: &self.scales }
+        }
+    }
+}
+
+fn bytes_of(lines: &mut [Line]) -> &mut [u8] {
+    // SAFETY: a line is 64 bytes, without padding.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), std::mem::size_of_val(lines)) }
+}
+
+/// Whole quads of packed codes to `W`-byte numbers, less `offset`.
+fn unpack<const W: usize>(packed: &[u8], w: &Codes<'_>, offset: u8, to: &mut [u8]) {
+    let flip = if w.signed { 0x80 } else { 0 };
+    #[cfg(target_arch = "x86_64")]
+    if W == 1 && offset == 0 && Level::best().set() >= Set::Avx512 {
+        // SAFETY: a level is proof that the processor has its instructions.
+        return unsafe { x86::unpack(packed, w.bits, flip, to) };
+    }
+    match w.bits {
+        8 => unpack_levels::<W, 1>(packed, flip, offset, to),
+        4 => unpack_levels::<W, 2>(packed, flip, offset, to),
+        _ => unpack_levels::<W, 4>(packed, flip, offset, to),
+    }
+}
+
+/// A vector of 16 bytes holds `L` vectors of codes.
+fn unpack_levels<const W: usize, const L: usize>(packed: &[u8], flip: u8, offset: u8, to: &mut [u8]) {
+    let bits = 8 / L;
+    let mask = u8::MAX >> (8 - bits);
+    for (v, to) in packed.as_chunks::<16>().0.iter().zip(to.chunks_exact_mut(16 * L * W)) {
+        for (level, to) in to.chunks_exact_mut(16 * W).enumerate() {
+            let code = v.map(|v| (((v ^ flip) >> (level * bits)) & mask).wrapping_sub(offset));
+            if W == 1 {
+                to.copy_from_slice(&code);
+            } else {
+                for (to, code) in to.as_chunks_mut::<2>().0.iter_mut().zip(code) {
+                    *to = i16::from(code as i8).to_ne_bytes();
+                }
+            }
+        }
+    }
+}
+
+/// Exactly.
+pub(super) fn f16_to_f32(bits: u16) -> f32 {
+    let magnitude = u32::from(bits & 0x7fff) << 13;
+    let sign = u32::from(bits & 0x8000) << 16;
+    let value = if bits & 0x7c00 == 0x7c00 {
+        f32::from_bits(magnitude | 0x7f80_0000)
+    } else {
+        // The exponent's bias goes from 15 to 127; subnormal numbers become normal ones.
+        f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)
+    };
+    f32::from_bits(value.to_bits() | sign)
+}

@@ -1,0 +1,185 @@
+//! Integer kernels for x86-64.
+
+use super::super::share::Tile;
+use super::super::vector::Vector;
+use super::{QUAD, QUAD_BYTES, Strip};
+use std::arch::x86_64::*;
+
+/// Tokens of a tile: 24 sums, two vectors of weights, one of activations.
+pub(super) const ONE_GROUP: usize = 12;
+/// Tokens of a tile where the groups' scaled sums stay in registers beside those of integers.
+pub(super) const GROUPS: usize = 6;
+
+/// 16 outputs of a quad.
+const HALF: usize = QUAD_BYTES / 2;
+
+/// Calls `$f::<n>` for the `n` at hand.
+macro_rules! dispatch {
+    ($n:expr, $f:ident $args:tt: $($t:literal)*, $last:expr) => {
+        match $n {
+            $($t => $f::<$t> $args,)*
+            _ => $f::<{ $last }> $args,
+        }
+    };
+}
+
+/// See [`unpack_levels`](super::unpack_levels); nothing is subtracted.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn unpack(packed: &[u8], bits: u32, flip: u8, to: &mut [u8]) {
+    // The 16 packed bytes of each of the four vectors written at once, and how far their codes are to be shifted. Bits that come in from
+    // the next byte are masked out.
+    let (from, shift) = match bits {
+        8 => ([0, 1, 2, 3], [0; 4]),
+        4 => ([0, 0, 1, 1], [0, 4, 0, 4]),
+        _ => ([0; 4], [0, 2, 4, 6]),
+    };
+    let pairs: [[i64; 2]; 4] = from.map(|v| [2 * v, 2 * v + 1]);
+    let shift: [[i32; 4]; 4] = shift.map(|s| [s; 4]);
+    let flip = _mm512_set1_epi8(flip as i8);
+    let mask = _mm512_set1_epi8((u8::MAX >> (8 - bits)) as i8);
+    let step = 8 * bits as usize;
+    for (packed, to) in packed.chunks_exact(step).zip(to.as_chunks_mut::<64>().0) {
+        // SAFETY: as many bytes are loaded as `packed` has, into lanes of 8, and 64 are stored; `pairs` and `shift` are 64 bytes.
+        unsafe {
+            let v = _mm512_maskz_loadu_epi64(((1u32 << bits) - 1) as u8, packed.as_ptr().cast());
+            let v = _mm512_permutexvar_epi64(_mm512_loadu_si512(pairs.as_ptr().cast()), v);
+            let shift = _mm512_loadu_si512(shift.as_ptr().cast());
+            let v = _mm512_srlv_epi32(_mm512_xor_si512(v, flip), shift);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_and_si512(v, mask));
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW and VNNI; the tile has `n <= ONE_GROUP` tokens, the weights one group.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn one_group(n: usize, strip: &Strip, tile: Tile) {
+    // SAFETY: the caller's.
+    unsafe { dispatch!(n, one_group_of(strip, tile): 1 2 3 4 5 6 7 8 9 10 11, ONE_GROUP) }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW and VNNI; the tile has `n <= GROUPS` tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn groups(n: usize, strip: &Strip, tile: Tile) {
+    // SAFETY: the caller's.
+    unsafe { dispatch!(n, groups_of(strip, tile): 1 2 3 4 5, GROUPS) }
+}
+
+/// # Safety
+/// As [`one_group`], with `T` tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline(never)]
+unsafe fn one_group_of<const T: usize>(strip: &Strip, tile: Tile) {
+    // SAFETY: the caller's.
+    unsafe {
+        let sums = group_sums::<T>(strip, 0);
+        let scales = [_mm512_loadu_ps(strip.scales), _mm512_loadu_ps(strip.scales.add(16))];
+        for (t, sums) in sums.iter().enumerate() {
+            let sx = _mm512_set1_ps(*strip.sx.add(t));
+            for (n, sum) in sums.iter().enumerate() {
+                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(*sum), scales[n]);
+                tile.store(t, n * __m512::LANES, _mm512_mul_ps(value, sx));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`groups`], with `T` tokens.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline(never)]
+unsafe fn groups_of<const T: usize>(strip: &Strip, tile: Tile) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut values = [[_mm512_setzero_ps(); 2]; T];
+        for g in 0..strip.groups {
+            let sums = group_sums::<T>(strip, g);
+            let scales = strip.scales.add(g * 32);
+            let scales = [_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16))];
+            for t in 0..T {
+                for n in 0..2 {
+                    values[t][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t][n]), scales[n], values[t][n]);
+                }
+            }
+        }
+        for (t, values) in values.iter().enumerate() {
+            let sx = _mm512_set1_ps(*strip.sx.add(t));
+            for (n, value) in values.iter().enumerate() {
+                tile.store(t, n * __m512::LANES, _mm512_mul_ps(*value, sx));
+            }
+        }
+    }
+}
+
+/// The exact sums of group `g`.
+///
+/// # Safety
+/// As [`groups`], with `T` tokens; the group exists.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; T] {
+    // SAFETY: the caller's; quads below the group's number lie within the weights and within each token's codes.
+    unsafe {
+        let quads = strip.quads[usize::from(g + 1 == strip.groups)];
+        let weights = strip.weights.add(g * strip.group_stride);
+        let x = strip.x.add(g * strip.quads[0] * QUAD);
+        let mut sums = [[_mm512_setzero_si512(); 2]; T];
+        for (t, sums) in sums.iter_mut().enumerate() {
+            *sums = [_mm512_set1_epi32(*strip.first.add(t * strip.groups + g)); 2];
+        }
+        for q in 0..quads {
+            let w = weights.add(q * QUAD_BYTES);
+            let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(HALF).cast())];
+            for (t, sums) in sums.iter_mut().enumerate() {
+                let x = x.add(t * strip.x_stride + q * QUAD).cast::<i32>().read_unaligned();
+                let x = _mm512_set1_epi32(x);
+                for n in 0..2 {
+                    sums[n] = _mm512_dpbusd_epi32(sums[n], w[n], x);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// One token. Weights are i16: products of bytes would be saturated when added in pairs.
+///
+/// # Safety
+/// The processor has AVX2 and FMA; the tile has a token.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn avx2(strip: &Strip, tile: Tile) {
+    // SAFETY: the caller's; quads below a group's number lie within the weights and within the token's codes.
+    unsafe {
+        let mut values = [_mm256_setzero_ps(); 4];
+        for g in 0..strip.groups {
+            let quads = strip.quads[usize::from(g + 1 == strip.groups)];
+            let weights = strip.weights.add(g * strip.group_stride);
+            let x = strip.x.add(g * strip.quads[0] * QUAD);
+            // Four outputs each, two sums per output.
+            let mut sums = [_mm256_setzero_si256(); 8];
+            for q in 0..quads {
+                let x = _mm_set1_epi32(x.add(q * QUAD).cast::<i32>().read_unaligned());
+                let x = _mm256_cvtepi8_epi16(x);
+                let w = weights.add(q * 2 * QUAD_BYTES).cast::<__m256i>();
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    let products = _mm256_madd_epi16(_mm256_loadu_si256(w.add(n)), x);
+                    *sum = _mm256_add_epi32(*sum, products);
+                }
+            }
+            let scales = strip.scales.add(g * 32);
+            for (n, value) in values.iter_mut().enumerate() {
+                let sum = _mm256_hadd_epi32(sums[2 * n], sums[2 * n + 1]);
+                let sum = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(sum));
+                *value = _mm256_fmadd_ps(sum, _mm256_loadu_ps(scales.add(8 * n)), *value);
+            }
+        }
+        let sx = _mm256_set1_ps(*strip.sx);
+        for (n, value) in values.iter().enumerate() {
+            tile.store(0, n * __m256::LANES, _mm256_mul_ps(*value, sx));
+        }
+    }
+}

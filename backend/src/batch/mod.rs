@@ -1,0 +1,110 @@
+//! Batched products: many time steps (tokens) times a packed map, each weight loaded once for many tokens.
+//!
+//! ```text
+//!            weights, in panels of 32 outputs
+//!              ┌────┐┌────┐┌────┐┌──┐
+//!              └────┘└────┘└────┘└──┘      a panel stays in the caches while every token of a block passes
+//!   x [T, in] ═══▶ │     │     │    │
+//!                  ▼     ▼     ▼    ▼
+//!             to [T, out]                  a tile of 12 tokens x 32 outputs stays in registers
+//! ```
+//!
+//! The functions, all on slices whose shapes they check:
+//!
+//! ```text
+//! f32_panels(threads, steps, x, x_stride, input, weights, out, to, to_stride, start)
+//! int_panels(threads, steps, &Activations { codes, stride, scales }, &Codes { bytes, input, out, bits, group, scale, signed },
+//!            to, to_stride, start)
+//! quantize_rows(steps, x, x_stride, len, group, codes, codes_stride, scales)
+//! padded_len(len, group)                      bytes of a token's codes
+//! log_sum_exp_rows(threads, steps, rows, stride, count, to)
+//! ```
+//!
+//! `threads` is the number of threads, 0 for all cores. Panels (rows in `log_sum_exp_rows`) are shared out among them; where the work would not
+//! last long enough to pay for starting a thread, fewer are used. Results do not depend on it.
+//!
+//! # Layouts
+//!
+//! Generated code reads the same bytes one token at a time.
+//!
+//! **f32**: `[out / 32][input][32]`, then, if 32 does not divide `out`, one last panel `[input][4 ceil((out % 32) / 4)]`.
+//!
+//! **Integers** of 8, 4 or 2 bits, `L = 8 / bits` to a byte: for every panel of 32 outputs (the last one padded) and every group of inputs (the
+//! last one may be shorter), `[quads][8 / L][16]` bytes and the group's scales, `[32]` f32 or f16. A quad is four inputs; a group is padded to
+//! whole quads. Vector `b` of a quad holds the outputs `4a..4a + 4` for `a = b L + level`, as bytes `[output in 4][input in 4]`; the code
+//! of level `l` occupies the bits `l bits..(l + 1) bits` of its byte and is stored as `code + 2^(bits - 1)`. Where `signed`, every byte is
+//! then flipped by 0x80. Padding holds the code 0.
+//!
+//! A token's activations are i8 codes with one scale, group by group, each padded to quads like the weights.
+//!
+//! # Kernels
+//!
+//! Each product exists in plain Rust, which is the twin that tests compare with, and in instructions of AVX2, AVX-512 (with and without VNNI) and
+//! NEON; [`Level::best`] asks the processor once. Integer sums are exact in all of them; f32 sums differ in rounding only.
+//!
+//! This module has `unsafe` for two reasons: instructions that the processor must have, which [`Level`] stands for, and pointers into slices,
+//! whose shapes are checked on entry.
+#![allow(
+    unsafe_code,
+    reason = "vector instructions behind a feature check, and columns of one buffer written by several threads"
+)]
+#![cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, reason = "elsewhere only the plain twins run")
+)]
+
+mod dense;
+mod int;
+mod level;
+mod quantize;
+mod share;
+mod softmax;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+pub use dense::f32_panels;
+pub use int::{Activations, Codes, Scale, int_panels};
+pub use level::Level;
+pub use quantize::{padded_len, quantize_rows};
+pub use softmax::{MAX_EXP_ERROR_ULPS, log_sum_exp_rows};
+
+/// Outputs per panel.
+pub const PANEL: usize = 32;
+
+/// Inputs per quad of an integer panel.
+pub const QUAD: usize = 4;
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// Nothing: the destination is overwritten.
+    Zero,
+    /// This vector, one f32 per output: the destination is overwritten.
+    Bias(&'a [f32]),
+    /// What the destination holds.
+    Accumulate,
+}
+
+/// f32s of a map packed in f32 panels.
+pub fn f32_panels_len(out: usize, input: usize) -> usize {
+    (out / PANEL * PANEL + (out % PANEL).next_multiple_of(4)) * input
+}
+
+/// Panics unless `steps` rows of `len` at `stride` lie within `have` elements.
+fn check_rows(what: &str, steps: usize, stride: usize, len: usize, have: usize) {
+    let need = if steps == 0 { 0 } else { (steps - 1).saturating_mul(stride).saturating_add(len) };
+    assert!(
+        stride >= len && have >= need,
+        "{what}: {steps} rows of {len} at a stride of {stride} do not fit {have} elements"
+    );
+}
+
+impl Start<'_> {
+    /// Panics unless a bias has an element per output.
+    fn check(&self, out: usize) {
+        if let Start::Bias(bias) = self {
+            assert!(bias.len() >= out, "a bias of {} elements for {out} outputs", bias.len());
+        }
+    }
+}

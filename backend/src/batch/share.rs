@@ -1,0 +1,137 @@
+//! Sharing panels out among threads, and the destination they write.
+
+use super::vector::Vector;
+use super::{PANEL, Start};
+use std::ops::Range;
+
+/// Least work of a thread, in multiply-adds of f32s: about 70 us with AVX-512, a few times what a thread takes to start.
+pub(super) const THREAD_WORK: usize = 4 << 20;
+
+/// How many threads `work` units in `parts` parts deserve, of those asked for (0: all cores).
+pub(super) fn deserved(asked: usize, parts: usize, work: usize) -> usize {
+    // Small work first: asking for the number of cores is a system call.
+    let most = parts.min(work / THREAD_WORK).max(1);
+    if most == 1 || asked == 1 {
+        return 1;
+    }
+    let have = if asked == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { asked };
+    most.min(have)
+}
+
+/// Runs `f` on `0..parts` cut into `threads` ranges (at most one per part), the first on this thread.
+pub(super) fn split(threads: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
+    let threads = threads.min(parts).max(1);
+    let cut = |i: usize| parts * i / threads;
+    if threads == 1 {
+        return f(0..parts);
+    }
+    std::thread::scope(|scope| {
+        for i in 1..threads {
+            let f = &f;
+            scope.spawn(move || f(cut(i)..cut(i + 1)));
+        }
+        f(0..cut(1));
+    });
+}
+
+/// Where a product goes: rows of `out` f32s, `stride` apart, whose columns several threads write, each its own panels.
+#[derive(Clone, Copy)]
+pub(super) struct Destination {
+    to: *mut f32,
+    stride: usize,
+    out: usize,
+    /// The first column's starting value, `start_stride` apart from token to token; null for zero.
+    start: *const f32,
+    start_stride: usize,
+}
+
+// SAFETY: the pointers come from slices that outlive the product, and threads write the columns of distinct panels.
+unsafe impl Sync for Destination {}
+
+/// A tile of a destination: the outputs of a panel or of a part of it, from one token on.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) to: *mut f32,
+    pub(super) stride: usize,
+    /// Null for zero.
+    pub(super) start: *const f32,
+    pub(super) start_stride: usize,
+    /// Columns that exist.
+    pub(super) columns: usize,
+}
+
+impl Destination {
+    /// Panics where the shapes do not fit.
+    pub(super) fn new(
+        steps: usize,
+        to: &mut [f32],
+        stride: usize,
+        out: usize,
+        start: Start<'_>,
+    ) -> Destination {
+        super::check_rows("destination", steps, stride, out, to.len());
+        start.check(out);
+        let to = to.as_mut_ptr();
+        let (start, start_stride) = match start {
+            Start::Zero => (std::ptr::null(), 0),
+            Start::Bias(bias) => (bias.as_ptr(), 0),
+            Start::Accumulate => (to.cast_const(), stride),
+        };
+        Destination { to, stride, out, start, start_stride }
+    }
+
+    /// The tile of `panel` from `token` on, without its first `skip` columns.
+    ///
+    /// # Safety
+    /// The token and the column must exist.
+    pub(super) unsafe fn tile(&self, token: usize, panel: usize, skip: usize) -> Tile {
+        let column = panel * PANEL + skip;
+        let start = if self.start.is_null() {
+            self.start
+        } else {
+            // SAFETY: as the caller promises, and the starting values were checked to have an element per column.
+            unsafe { self.start.add(token * self.start_stride + column) }
+        };
+        // SAFETY: as the caller promises, and the rows were checked.
+        let to = unsafe { self.to.add(token * self.stride + column) };
+        Tile { to, stride: self.stride, start, start_stride: self.start_stride, columns: self.out - column }
+    }
+}
+
+impl Tile {
+    /// `to = start + values` in as many columns from `column` on as there are, of token `t` of the tile.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `V`, the token exists, and the tile is this thread's.
+    #[inline(always)]
+    pub(super) unsafe fn store<V: Vector>(&self, t: usize, column: usize, values: V) {
+        let columns = self.columns.saturating_sub(column);
+        let to = self.to.wrapping_add(t * self.stride + column);
+        let start = self.start.wrapping_add(t * self.start_stride + column);
+        // SAFETY: whole vectors are touched only where their columns exist; else as the caller promises.
+        unsafe {
+            if columns >= V::LANES {
+                let values = if self.start.is_null() { values } else { values.add(V::load(start)) };
+                values.store(to);
+            } else {
+                let values =
+                    if self.start.is_null() { values } else { values.add(V::load_first(start, columns)) };
+                values.store_first(to, columns);
+            }
+        }
+    }
+
+    /// The plain twin of [`Tile::store`], of the first token.
+    ///
+    /// # Safety
+    /// The tile is this thread's.
+    pub(super) unsafe fn store_plain(&self, values: &[f32]) {
+        for (i, &v) in values.iter().enumerate().take(self.columns) {
+            // SAFETY: i is a column that exists, and no other thread writes it.
+            unsafe {
+                let start = if self.start.is_null() { 0.0 } else { *self.start.add(i) };
+                *self.to.add(i) = start + v;
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Every kernel that the machine has against products in f64, which the plain twins must meet as well.
+
+use super::int::f16_to_f32;
+use super::{
+    Activations, Codes, Level, PANEL, QUAD, Scale, Start, dense, f32_panels, f32_panels_len, int, padded_len,
+    quantize, quantize_rows,
+};
+
+const DIMS: [usize; 5] = [1, 3, 31, 33, 257];
+const STEPS: [usize; 6] = [1, 2, 11, 12, 13, 25];
+/// 0 is the whole row.
+const GROUPS: [usize; 5] = [0, 4, 32, 40, 50];
+/// What lies between rows, and must stay.
+const GAP: f32 = 1234.5;
+
+/// A stream of numbers that repeats from run to run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+
+    fn f32(&mut self) -> f32 {
+        self.next(1 << 24) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn f32s(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.f32()).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum From {
+    Zero,
+    Bias,
+    Accumulate,
+}
+
+const FROM: [From; 3] = [From::Zero, From::Bias, From::Accumulate];
+
+/// Runs a product and checks all that it wrote: `want[t][o]` of sum and size, whose error may be `size * tolerance`.
+fn check(
+    what: &str,
+    (steps, out): (usize, usize),
+    from: From,
+    want: &[(f64, f64)],
+    tolerance: f64,
+    run: impl FnOnce(&mut [f32], usize, Start<'_>),
+) {
+    let mut random = Random(7);
+    let stride = out + 3;
+    let bias = random.f32s(out);
+    let before: Vec<f32> =
+        (0..steps * stride).map(|i| if i % stride < out { random.f32() } else { GAP }).collect();
+    let mut to = before.clone();
+    let start = match from {
+        From::Zero => Start::Zero,
+        From::Bias => Start::Bias(&bias),
+        From::Accumulate => Start::Accumulate,
+    };
+    run(&mut to, stride, start);
+    for (i, (&have, &before)) in to.iter().zip(&before).enumerate() {
+        let (t, o) = (i / stride, i % stride);
+        if o >= out {
+            assert_eq!(have, GAP, "{what}: wrote between rows");
+            continue;
+        }
+        let start = match from {
+            From::Zero => 0.0,
+            From::Bias => f64::from(bias[o]),
+            From::Accumulate => f64::from(before),
+        };
+        let (sum, size) = want[t * out + o];
+        let error = (f64::from(have) - start - sum).abs();
+        // One more rounding where the start is added.
+        let bound = size * tolerance + (start.abs() + size) * 2f64.powi(-24) * f64::from(start != 0.0);
+        assert!(error <= bound, "{what}, {from:?}: [{t}][{o}] is {have}, expected {}", start + sum);
+    }
+}
+
+fn dense_panels(w: &[f32], out: usize, input: usize) -> Vec<f32> {
+    let mut packed = vec![];
+    for first in (0..out).step_by(PANEL) {
+        let width = PANEL.min((out - first).next_multiple_of(4));
+        for k in 0..input {
+            packed.extend((first..first + width).map(|o| if o < out { w[o * input + k] } else { 0.0 }));
+        }
+    }
+    packed
+}
+
+#[test]
+fn f32_kernels_over_odd_shapes() {
+    let mut random = Random(1);
+    for (case, (out, input)) in DIMS.into_iter().flat_map(|o| DIMS.map(|i| (o, i))).enumerate() {
+        let w = random.f32s(out * input);
+        let packed = dense_panels(&w, out, input);
+        assert_eq!(packed.len(), f32_panels_len(out, input));
+        for steps in STEPS {
+            let x_stride = input + 5;
+            let x = random.f32s(steps * x_stride - 5);
+            let want: Vec<(f64, f64)> = (0..steps * out)
+                .map(|i| {
+                    let x = &x[i / out * x_stride..][..input];
+                    x.iter().zip(&w[i % out * input..]).fold((0.0, 0.0), |(sum, size), (x, w)| {
+                        let product = f64::from(*x) * f64::from(*w);
+                        (sum + product, size + product.abs())
+                    })
+                })
+                .collect();
+            // Each product and each sum is rounded once.
+            let tolerance = (input + 1) as f64 * 2f64.powi(-24);
+            for (level, from) in Level::all().into_iter().flat_map(|l| FROM.map(|f| (l, f))) {
+                let what = format!("{level:?}, {steps} x [{out}, {input}]");
+                check(&what, (steps, out), from, &want, tolerance, |to, stride, start| {
+                    dense::Job::new(steps, (&x, x_stride), input, &packed, (to, stride), out, start)
+                        .run(level, 1 + case % 3);
+                });
+            }
+        }
+    }
+}
+
+/// A map of codes, its panels, and what they mean.
+struct Map {
+    codes: Vec<i32>,
+    /// `[groups][out]`
+    scales: Vec<f32>,
+    bytes: Vec<u8>,
+}
+
+fn pack(random: &mut Random, like: &Codes<'_>, powers: bool) -> Map {
+    let &Codes { out, input, bits, scale, signed, .. } = like;
+    let half = 1i32 << (bits - 1);
+    let group = if like.group == 0 { input } else { like.group.min(input) };
+    let codes: Vec<i32> = (0..out * input).map(|_| random.next(1 << bits) as i32 - half).collect();
+    // As f16 bits: 1 or 2, or anything between 2^-6 and 1.
+    let f16s: Vec<u16> = (0..input.div_ceil(group) * out)
+        .map(|_| {
+            if powers {
+                [0x3c00, 0x4000][random.next(2) as usize]
+            } else {
+                0x2400 + random.next(0x1800) as u16
+            }
+        })
+        .collect();
+    let scales: Vec<f32> = f16s.iter().map(|&b| f16_to_f32(b)).collect();
+    let levels = 8 / bits as usize;
+    let mut bytes = vec![];
+    for panel in (0..out).step_by(PANEL) {
+        for first in (0..input).step_by(group) {
+            let last = input.min(first + group);
+            for quad in (first..last).step_by(QUAD) {
+                for vector in 0..8 / levels {
+                    for at in 0..16 {
+                        let byte = (0..levels).fold(0u8, |byte, level| {
+                            let o = panel + 4 * (vector * levels + level) + at / 4;
+                            let k = quad + at % 4;
+                            let code = if o < out && k < last { codes[o * input + k] } else { 0 };
+                            byte | ((code + half) as u8) << (level * bits as usize)
+                        });
+                        bytes.push(if signed { byte ^ 0x80 } else { byte });
+                    }
+                }
+            }
+            for o in panel..panel + PANEL {
+                let at = first / group * out + o;
+                match scale {
+                    Scale::F32 => bytes.extend(if o < out { scales[at] } else { 0.0 }.to_le_bytes()),
+                    Scale::F16 => bytes.extend(if o < out { f16s[at] } else { 0 }.to_le_bytes()),
+                }
+            }
+        }
+    }
+    Map { codes, scales, bytes }
+}
+
+/// One shape on every level; exact where scales are powers of two.
+fn check_int(random: &mut Random, steps: usize, like: Codes<'_>, from: From, threads: usize, powers: bool) {
+    let Codes { out, input, .. } = like;
+    let map = pack(random, &like, powers);
+    let w = Codes { bytes: &map.bytes, ..like };
+    assert_eq!(map.bytes.len(), w.len(), "{w:?}");
+    let group = if like.group == 0 { input } else { like.group.min(input) };
+    let stride = padded_len(input, like.group) + 9;
+    // Padding holds anything.
+    let codes: Vec<i8> = (0..steps * stride - 9).map(|_| random.next(256) as u8 as i8).collect();
+    let sx: Vec<f32> = (0..steps).map(|_| if powers { 0.5 } else { random.f32() }).collect();
+    let want: Vec<(f64, f64)> = (0..steps * out)
+        .map(|i| {
+            let (t, o) = (i / out, i % out);
+            let mut sum = (0.0, 0.0);
+            for first in (0..input).step_by(group) {
+                let at = t * stride + first / group * group.next_multiple_of(QUAD);
+                let x = &codes[at..];
+                let exact: i64 = (first..input.min(first + group))
+                    .map(|k| i64::from(map.codes[o * input + k]) * i64::from(x[k - first]))
+                    .sum();
+                let part = exact as f64 * f64::from(map.scales[first / group * out + o]) * f64::from(sx[t]);
+                sum = (sum.0 + part, sum.1 + part.abs());
+            }
+            sum
+        })
+        .collect();
+    // A conversion, a product and a sum per group, and the product with the token's scale.
+    let tolerance = if powers { 0.0 } else { (input.div_ceil(group) + 3) as f64 * 2f64.powi(-24) };
+    let x = Activations { codes: &codes, stride, scales: &sx };
+    for level in Level::all() {
+        let what = format!("{level:?}, {steps} x {:?}", Codes { bytes: &[], ..like });
+        check(&what, (steps, out), from, &want, tolerance, |to, stride, start| {
+            int::Job::new(steps, x, w, (to, stride), start).run(level, threads);
+        });
+    }
+}
+
+#[test]
+fn integer_kernels_over_odd_shapes() {
+    let mut random = Random(2);
+    let mut case = 0;
+    for (out, input) in DIMS.into_iter().flat_map(|o| DIMS.map(|i| (o, i))) {
+        for (group, bits) in GROUPS.into_iter().flat_map(|g| [8, 4, 2].map(|b| (g, b))) {
+            let scale = [Scale::F32, Scale::F16][case / 2 % 2];
+            let like = Codes { bytes: &[], out, input, bits, group, scale, signed: case % 2 == 1 };
+            let steps = STEPS[case % STEPS.len()];
+            check_int(&mut random, steps, like, FROM[case / 4 % 3], 1 + case % 3, false);
+            check_int(&mut random, steps, like, From::Zero, 1, true);
+            case += 1;
+        }
+    }
+}
+
+#[test]
+fn integer_kernels_over_all_steps_and_forms() {
+    let mut random = Random(3);
+    for (steps, group) in STEPS.into_iter().flat_map(|s| [0, 40].map(|g| (s, g))) {
+        for (bits, scale) in [8, 4, 2].into_iter().flat_map(|b| [Scale::F32, Scale::F16].map(|s| (b, s))) {
+            for (signed, from) in [false, true].into_iter().flat_map(|s| FROM.map(|f| (s, f))) {
+                let like = Codes { bytes: &[], out: 33, input: 93, bits, group, scale, signed };
+                check_int(&mut random, steps, like, from, 1, false);
+                check_int(&mut random, steps, like, From::Zero, 2, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_go_through_in_blocks_that_fit_the_cache() {
+    let (steps, out, input) = (45, 5, 3000);
+    let (x, w) = (vec![1.0; steps * input], vec![0.5; out * input]);
+    let mut to = vec![0.0; steps * out];
+    f32_panels(1, steps, &x, input, input, &dense_panels(&w, out, input), out, &mut to, out, Start::Zero);
+    assert_eq!(to, vec![1500.0; steps * out]);
+    let like =
+        Codes { bytes: &[], out, input: 11_000, bits: 4, group: 100, scale: Scale::F32, signed: false };
+    check_int(&mut Random(4), steps, like, From::Bias, 1, false);
+}
+
+#[test]
+fn nothing_is_written_where_there_is_nothing() {
+    let mut to = [GAP; 4];
+    f32_panels(0, 0, &[], 3, 3, &[0.0; 12], 4, &mut to, 4, Start::Zero);
+    assert_eq!(to, [GAP; 4]);
+    // No inputs: a sum of nothing.
+    for level in Level::all() {
+        let mut to = [GAP; 20];
+        dense::Job::new(1, (&[], 0), 0, &[], (&mut to, 20), 20, Start::Zero).run(level, 1);
+        assert_eq!(to, [0.0; 20]);
+    }
+    f32_panels(1, 1, &[], 0, 0, &[], 2, &mut to, 4, Start::Bias(&[1.0, 2.0]));
+    assert_eq!(to, [1.0, 2.0, GAP, GAP]);
+    let none = Codes { bytes: &[], out: 3, input: 0, bits: 8, group: 0, scale: Scale::F32, signed: false };
+    let x = Activations { codes: &[], stride: 0, scales: &[1.0] };
+    super::int_panels(1, 1, &x, &none, &mut to, 4, Start::Zero);
+    assert_eq!(to, [0.0, 0.0, 0.0, GAP]);
+}
+
+#[test]
+#[should_panic(expected = "f32 panels of [33, 2] have 72 f32s, not 71")]
+fn short_panels_are_refused() {
+    f32_panels(1, 1, &[0.0; 2], 2, 2, &[0.0; 71], 33, &mut [0.0; 33], 33, Start::Zero);
+}
+
+#[test]
+#[should_panic(expected = "destination: 2 rows of 33 at a stride of 33 do not fit 65 elements")]
+fn a_short_destination_is_refused() {
+    f32_panels(1, 2, &[0.0; 4], 2, 2, &[0.0; 72], 33, &mut [0.0; 65], 33, Start::Zero);
+}
+
+#[test]
+fn rows_are_quantized_by_their_largest_magnitude() {
+    let mut random = Random(5);
+    for (len, group) in DIMS.into_iter().flat_map(|d| GROUPS.map(|g| (d, g))) {
+        let (steps, x_stride, stride) = (3, len + 2, padded_len(len, group) + 1);
+        let x = random.f32s(steps * x_stride);
+        let (mut codes, mut scales) = (vec![99i8; steps * stride], vec![0.0; steps]);
+        quantize_rows(steps, &x, x_stride, len, group, &mut codes, stride, &mut scales);
+        let size = if group == 0 { len } else { group.min(len) };
+        for t in 0..steps {
+            let x = &x[t * x_stride..][..len];
+            let top = x.iter().fold(1e-30f32, |m, x| m.max(x.abs()));
+            assert_eq!(scales[t], top / 127.0);
+            let want: Vec<i8> = x
+                .chunks(size)
+                .flat_map(|x| {
+                    let codes = x.iter().map(|x| (x * (127.0 / top)).round_ties_even() as i8);
+                    codes.chain([0; QUAD]).take(x.len().next_multiple_of(QUAD)).collect::<Vec<_>>()
+                })
+                .collect();
+            assert_eq!(codes[t * stride..(t + 1) * stride], [want, vec![99]].concat());
+        }
+    }
+}
+
+#[test]
+fn quantized_extremes() {
+    let mut codes = [1i8; 4];
+    let mut plain = |x: [f32; 4]| {
+        let scale = quantize::row(&x, 4, &mut codes);
+        (codes, scale)
+    };
+    assert_eq!(plain([0.0, -0.0, 0.0, 0.0]), ([0; 4], 1e-30 / 127.0));
+    assert_eq!(plain([-127.0, 127.0, 0.5, 1.5]), ([-127, 127, 0, 2], 1.0));
+    assert!(plain([0.0, f32::NAN, 1.0, 1.0]).1.is_nan());
+}
+
+#[test]
+fn every_f16_is_converted_exactly() {
+    for bits in 0..=u16::MAX {
+        let (sign, exponent, fraction) = (bits >> 15, i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+        let magnitude = match exponent {
+            0 => fraction * 2f64.powi(-24),
+            31 if fraction == 0.0 => f64::INFINITY,
+            31 => f64::NAN,
+            e => (1.0 + fraction / 1024.0) * 2f64.powi(e - 15),
+        };
+        let have = f64::from(f16_to_f32(bits));
+        assert!(
+            have.abs() == magnitude || have.is_nan() && magnitude.is_nan(),
+            "{bits:#06x} is {magnitude}, not {have}"
+        );
+        assert_eq!(have.is_sign_negative(), sign == 1);
+    }
+}

@@ -1,0 +1,229 @@
+//! f32 vectors, so that one body serves every instruction set.
+
+/// A vector of f32s. Its methods are instructions.
+///
+/// # Safety
+/// Every method is to be called only where the processor has the instructions, from a function that enables them (or else each becomes a
+/// call), and with pointers to as many f32s as it loads or stores.
+pub(super) trait Vector: Copy {
+    /// f32s in it.
+    const LANES: usize;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    /// The first `n` lanes, zero in the others.
+    unsafe fn load_first(from: *const f32, n: usize) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// The first `n` lanes.
+    unsafe fn store_first(self, to: *mut f32, n: usize);
+    /// `self * a + b`, rounded once.
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// The larger; `other` where either is NaN.
+    unsafe fn max(self, other: Self) -> Self;
+    /// Adds the low bits of `n`'s lanes to the exponents.
+    unsafe fn add_exponent(self, n: Self) -> Self;
+    /// Asks for a cache line, in the second-level cache at least. Any address will do.
+    unsafe fn prefetch(at: *const f32);
+}
+
+/// Calls an instruction whose conditions are those of the method around it.
+macro_rules! i {
+    ($e:expr) => {
+        // SAFETY: the trait's condition: the processor has the instruction, and pointers are good for what it touches.
+        unsafe { $e }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Vector;
+    use std::arch::x86_64::*;
+
+    impl Vector for __m512 {
+        const LANES: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            i!(_mm512_set1_ps(x))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            i!(_mm512_loadu_ps(from))
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            i!(_mm512_maskz_loadu_ps(mask(n), from))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            i!(_mm512_storeu_ps(to, self));
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            i!(_mm512_mask_storeu_ps(to, mask(n), self));
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            i!(_mm512_fmadd_ps(self, a, b))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            i!(_mm512_add_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            i!(_mm512_sub_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(_mm512_mul_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            i!(_mm512_max_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn add_exponent(self, n: Self) -> Self {
+            let n = i!(_mm512_slli_epi32::<23>(_mm512_castps_si512(n)));
+            i!(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+        }
+    }
+
+    /// The first `n` of 16 lanes.
+    #[inline(always)]
+    pub(super) fn mask(n: usize) -> __mmask16 {
+        ((1u32 << n.min(16)) - 1) as u16
+    }
+
+    impl Vector for __m256 {
+        const LANES: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            i!(_mm256_set1_ps(x))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            i!(_mm256_loadu_ps(from))
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            i!(_mm256_maskload_ps(from, lanes(n)))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            i!(_mm256_storeu_ps(to, self));
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            i!(_mm256_maskstore_ps(to, lanes(n), self));
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            i!(_mm256_fmadd_ps(self, a, b))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            i!(_mm256_add_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            i!(_mm256_sub_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(_mm256_mul_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            i!(_mm256_max_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn add_exponent(self, n: Self) -> Self {
+            let n = i!(_mm256_slli_epi32::<23>(_mm256_castps_si256(n)));
+            i!(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+        }
+    }
+
+    /// The first `n` of 8 lanes.
+    #[inline(always)]
+    fn lanes(n: usize) -> __m256i {
+        static LANES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: eight i32s follow each of the places 0 to 8; the instruction is the caller's to have.
+        unsafe { _mm256_loadu_si256(LANES.as_ptr().add(8 - n.min(8)).cast()) }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::Vector;
+    use std::arch::aarch64::*;
+
+    impl Vector for float32x4_t {
+        const LANES: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            i!(vdupq_n_f32(x))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            i!(vld1q_f32(from))
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            let mut lanes = [0.0; 4];
+            for (i, x) in lanes.iter_mut().enumerate().take(n) {
+                *x = i!(*from.add(i));
+            }
+            i!(vld1q_f32(lanes.as_ptr()))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            i!(vst1q_f32(to, self));
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            let mut lanes = [0.0; 4];
+            i!(vst1q_f32(lanes.as_mut_ptr(), self));
+            for (i, x) in lanes.into_iter().enumerate().take(n) {
+                i!(*to.add(i) = x);
+            }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            i!(vfmaq_f32(b, self, a))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            i!(vaddq_f32(self, other))
+        }
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            i!(vsubq_f32(self, other))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(vmulq_f32(self, other))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            i!(vbslq_f32(vcgtq_f32(self, other), self, other))
+        }
+        #[inline(always)]
+        unsafe fn add_exponent(self, n: Self) -> Self {
+            let n = i!(vshlq_n_s32::<23>(vreinterpretq_s32_f32(n)));
+            i!(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(self), n)))
+        }
+        /// Left to the processor: the instruction is not stable in Rust.
+        #[inline(always)]
+        unsafe fn prefetch(_: *const f32) {}
+    }
+}
