@@ -18,8 +18,8 @@ use crate::plan::{
 use lstmc_frontend::ir::{Binary, Unary};
 use std::sync::OnceLock;
 
-/// Steps per chunk: enough to use each weight many times, few enough that a chunk's logits stay in cache.
-const CHUNK: usize = 256;
+/// Steps per chunk, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
+const CHUNK: usize = 64;
 
 /// What the batched path needs besides a [`Jit`].
 pub(crate) struct Sequence {
@@ -48,8 +48,10 @@ impl Sequence {
         let vocabulary = jit.plan().vocabulary;
         let stride = vocabulary.next_multiple_of(PANEL);
         let inputs = tokens.len().saturating_sub(1);
-        for start in (0..inputs).step_by(CHUNK) {
-            let end = (start + CHUNK).min(inputs);
+        // Chunks of like length: a short last one would use its weights less.
+        let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
+        for start in (0..inputs).step_by(chunk) {
+            let end = (start + chunk).min(inputs);
             self.run(jit, &mut work, state, scratch, &tokens[start..end]);
             work.sums.resize(end - start, 0.0);
             batch::log_sum_exp_rows(
@@ -157,9 +159,10 @@ impl Sequence {
     ) {
         let lanes = (4 * cell.h.len).next_multiple_of(PANEL);
         let mut gates = std::mem::take(&mut work.gates);
-        gates.clear();
         gates.resize(steps * lanes, 0.0);
-        if !cell.inputs.is_empty() {
+        if cell.inputs.is_empty() {
+            gates.fill(0.0);
+        } else {
             let product = Product { out: lanes, segments: cell.inputs.clone(), start: Start::Zero };
             self.product(jit, work, &product, steps, &mut gates);
         }

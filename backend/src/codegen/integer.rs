@@ -211,7 +211,7 @@ fn scaled(e: &mut Emit<'_, '_>, i: Integer, sums: &[Value], scales: Value) -> Ve
 /// Four f16s times a power of two, exactly: their bits, shifted into an f32's place and less the difference of exponents.
 fn half(e: &mut Emit<'_, '_>, address: Value, bytes: usize, factor: f32) -> Value {
     /// The bias of an f32's exponent is 127, that of an f16's is 15.
-    const REBIAS: f32 = 5_192_296_858_534_828e18; // 2^112
+    const REBIAS: f32 = (1u128 << 112) as f32;
     let address = e.offset(address, bytes);
     let h = e.b.ins().sload16x4(weight_flags(), address, 0);
     let h = e.b.ins().ishl_imm_s(h, 13);

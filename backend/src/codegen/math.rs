@@ -32,6 +32,9 @@ const LN2_HIGH: f32 = 355.0 / 512.0;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Cephes expf.c, degree 5 on [-ln 2 / 2, ln 2 / 2].
 const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+/// Minimax on [-1/2, 1/2] by relative error, degree 5 (1.5e-7 with rounded coefficients), found by iterated weighted least squares.
+const EXP2: [f32; 6] =
+    [1.327_647_2e-3, 9.675_541e-3, 5.550_713e-2, 2.402_212e-1, 6.931_469_4e-1, 1.000_000_1];
 /// Cephes tanhf.c, odd polynomial for |x| < 0.625.
 const TANH: [f32; 5] = [-5.704_988_7e-3, 2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];
 const TANH_SMALL: f32 = 0.625;
@@ -83,6 +86,24 @@ pub(crate) fn exp_not_above(e: &mut Emit<'_, '_>, x: Value) -> Value {
     let (bits, y) = (e.cast(types::I32X4, shifted), e.cast(types::I32X4, y));
     let exponent = e.b.ins().ishl_imm_s(bits, 23);
     let y = e.b.ins().iadd(y, exponent);
+    e.cast(F32X4, y)
+}
+
+/// Lanewise `2^(x * y + z)` of a sum that is at most 127, to 1.5e-7 and the rounding of the sum; below -126 the smallest normal numbers.
+///
+/// For sums of many terms: with base 2 the exponent splits without a second step.
+pub(crate) fn exp2_of_sum(e: &mut Emit<'_, '_>, x: Value, y: Value, z: Value) -> Value {
+    let t = e.mul_add(x, y, z);
+    let low = e.constant(-126.0);
+    let t = e.max(low, t);
+    let round = e.constant(ROUND);
+    let shifted = e.b.ins().fadd(t, round);
+    let n = e.b.ins().fsub(shifted, round);
+    let f = e.b.ins().fsub(t, n);
+    let p = horner(e, &EXP2, f);
+    let (bits, p) = (e.cast(types::I32X4, shifted), e.cast(types::I32X4, p));
+    let exponent = e.b.ins().ishl_imm_s(bits, 23);
+    let y = e.b.ins().iadd(p, exponent);
     e.cast(F32X4, y)
 }
 

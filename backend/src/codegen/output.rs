@@ -1,10 +1,10 @@
 //! The output layer and its epilogues: store logits, score one word, keep the best.
 //!
-//! The log-sum-exp is kept online (Milakov and Gimelshein 2018): each lane has a running maximum `m` and a sum `s` of
-//! `e^(x - m)`; a panel's eight vectors are folded in with nine exponentials. The lanes meet once, at the end.
+//! The log-sum-exp is kept online (Milakov and Gimelshein 2018): each lane has a reference `m`, near its running maximum, and a sum `s` of
+//! `e^(x - m)`. The lanes meet once, at the end.
 
 use super::emit::{Emit, buffer_flags, caller_flags};
-use super::math::{exp_not_above as exp, ln};
+use super::math::{exp_not_above as exp, exp2_of_sum as exp2, ln};
 use super::product::{Map, for_each_panel};
 use crate::plan::{LANES, PANEL};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -42,32 +42,49 @@ fn store_lanes(e: &mut Emit<'_, '_>, acc: &[Value], to: Value, outputs: usize) {
     }
 }
 
-/// Lanes' running maxima and sums before the first panel: a maximum below every padded logit, a sum of nothing.
+/// How far a logit may exceed its lane's reference before the reference is moved: `e^64` times as many words as fit in memory is a finite f32.
+const MOST_ABOVE: f32 = 64.0;
+
+/// Lanes' references and sums before the first panel: a reference so low that any logit moves it, a sum of nothing.
 fn nothing(e: &mut Emit<'_, '_>) -> [Value; 2] {
     [e.constant(f32::MIN), e.constant(0.0)]
 }
 
-/// Folds vectors of logits into lanes' maxima and sums. Returns `[m, s]` and the vectors' own lanewise maximum.
-fn fold(e: &mut Emit<'_, '_>, x: &[Value], m: Value, s: Value) -> ([Value; 2], Value) {
+/// The lanewise maximum of some vectors.
+fn maximum(e: &mut Emit<'_, '_>, x: &[Value]) -> Value {
     let mut level = x.to_vec();
     while level.len() > 1 {
         level = level.chunks(2).map(|p| if p.len() == 2 { e.max(p[0], p[1]) } else { p[0] }).collect();
     }
-    let best = level[0];
-    let new = e.max(best, m);
-    let d = e.b.ins().fsub(m, new);
-    let scale = exp(e, d);
-    let mut terms: Vec<Value> = vec![e.b.ins().fmul(s, scale)];
-    for &v in x {
-        let d = e.b.ins().fsub(v, new);
-        terms.push(exp(e, d));
-    }
+    level[0]
+}
+
+/// Folds vectors of logits, whose lanewise maximum is `best`, into lanes' references and sums.
+///
+/// The reference is a logit that was the largest of its lane once, not always the largest: nothing waits for the maximum, and the sum
+/// is scaled anew only where it would grow too large.
+fn fold(e: &mut Emit<'_, '_>, x: &[Value], best: Value, m: Value, s: Value) -> [Value; 2] {
+    let most = e.constant(MOST_ABOVE);
+    let most = e.b.ins().fadd(m, most);
+    let above = e.b.ins().fcmp(FloatCC::LessThan, most, best);
+    let any = e.b.ins().vany_true(above);
+    let moved = e.choose(any, &[m, s], |e| {
+        let new = e.select(above, best, m);
+        let d = e.b.ins().fsub(m, new);
+        let scale = exp(e, d);
+        vec![new, e.b.ins().fmul(s, scale)]
+    });
+    let (m, s) = (moved[0], moved[1]);
+    let log2e = e.constant(std::f32::consts::LOG2_E);
+    let reference = e.b.ins().fmul(m, log2e);
+    let reference = e.b.ins().fneg(reference);
+    let mut terms: Vec<Value> = x.iter().map(|&v| exp2(e, v, log2e, reference)).collect();
     // A tree, so that the rounding error grows with the number of panels and not of words.
     while terms.len() > 1 {
         terms =
             terms.chunks(2).map(|p| if p.len() == 2 { e.b.ins().fadd(p[0], p[1]) } else { p[0] }).collect();
     }
-    ([new, terms[0]], best)
+    [m, e.b.ins().fadd(s, terms[0])]
 }
 
 /// The log-sum-exp of all lanes.
@@ -99,7 +116,8 @@ pub(crate) fn score(e: &mut Emit<'_, '_>, map: &Map, target: Value, tile: Value)
             }
             vec![]
         });
-        fold(e, acc, p[0], p[1]).0.to_vec()
+        let best = maximum(e, acc);
+        fold(e, acc, best, p[0], p[1]).to_vec()
     });
     let total = finish(e, out[0], out[1]);
     let at = e.b.ins().ishl_imm_s(lane, 2);
@@ -132,9 +150,10 @@ pub(crate) fn top_k(e: &mut Emit<'_, '_>, map: &Map, best: &Best, tile: Value, i
     });
     let [m, s] = nothing(e);
     let out = for_each_panel(e, map, &[m, s, lowest], |e, first, acc, outputs, p| {
-        let ([m, s], lanes) = fold(e, acc, p[0], p[1]);
+        let best_lanes = maximum(e, acc);
+        let [m, s] = fold(e, acc, best_lanes, p[0], p[1]);
         let bar = e.splat(p[2]);
-        let beats = e.greater(lanes, bar);
+        let beats = e.greater(best_lanes, bar);
         let any = e.b.ins().vany_true(beats);
         let bar = e.choose(any, &[p[2]], |e| {
             for (v, &a) in acc.iter().enumerate() {

@@ -21,10 +21,10 @@ const WIDTH: usize = 16;
 fn largest(e: &mut Emit<'_, '_>, x: Value, len: usize) -> Value {
     let least = e.constant(LEAST);
     let step = |e: &mut Emit<'_, '_>, m: &mut [Value], x: Value, vectors: usize| {
-        for v in 0..vectors {
+        for (v, m) in m.iter_mut().enumerate().take(vectors) {
             let a = e.load(F32X4, buffer_flags(), x, v * LANES * 4);
             let a = e.b.ins().fabs(a);
-            m[v] = e.max(a, m[v]);
+            *m = e.max(a, *m);
         }
     };
     let out = e.repeat(len / WIDTH, &[least, least, least, least, x], |e, _, p| {
