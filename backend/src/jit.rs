@@ -13,10 +13,12 @@ use crate::isa::{self, OptLevel};
 use crate::pack::{PackedData, pack};
 use crate::plan::{PANEL, Plan};
 use crate::sequence::Sequence;
+use crate::team::{Team, share};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_runtime::{Kernels, Layout};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
 const STEPWISE: usize = 3;
@@ -26,6 +28,7 @@ type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
 type Score = unsafe extern "C" fn(*const usize, *mut f32, usize) -> f32;
 type TopK = unsafe extern "C" fn(*const usize, *mut f32, *mut u32, *mut f32, usize);
 type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
+type Phase = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize, *mut f32, usize, usize);
 type Gather = unsafe extern "C" fn(*const usize, *mut f32, usize);
 
 /// How to compile.
@@ -33,8 +36,11 @@ type Gather = unsafe extern "C" fn(*const usize, *mut f32, usize);
 pub struct Options {
     /// Cranelift's optimisation level.
     pub opt_level: OptLevel,
-    /// Threads of the batched path; 0 means all cores.
+    /// Threads that score a sequence; 0 means all cores.
     pub threads: usize,
+    /// Threads that take a step together, writing all logits; 0 and 1 mean the caller alone. They wait spinning for a while after each
+    /// step, so they pay where steps follow each other and the weights do not fit one core's caches.
+    pub step_threads: usize,
 }
 
 /// A model compiled for this machine.
@@ -48,8 +54,19 @@ pub struct Jit {
     lanes: Vec<usize>,
     sequence: Sequence,
     entries: Entries,
+    /// Ends before the code it runs is freed.
+    team: Option<(Team, Arc<Arguments>)>,
     /// Owns the code; never touched again before it is dropped.
     module: Mutex<Option<JITModule>>,
+}
+
+/// What the members of a team pass to generated code: addresses, and the token.
+#[derive(Default)]
+struct Arguments {
+    state: AtomicUsize,
+    scratch: AtomicUsize,
+    token: AtomicUsize,
+    logits: AtomicUsize,
 }
 
 struct Entries {
@@ -76,10 +93,10 @@ impl Jit {
         let isa = isa::native(options.opt_level)?;
         let plan = Plan::new(graph, isa::plan_target(&*isa))?;
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
-        let program = build(&plan, &mut module, false)?;
+        let program = build(&plan, &mut module, options.step_threads > 1, false)?;
         let weights = pack(&plan, graph)?;
         let sequence = Sequence::new(&plan, options.threads);
-        Jit::link(plan, weights, sequence, module, &program)
+        Jit::link(plan, weights, sequence, module, &program, options.step_threads)
     }
 
     fn link(
@@ -88,6 +105,7 @@ impl Jit {
         sequence: Sequence,
         mut module: JITModule,
         program: &Program,
+        step_threads: usize,
     ) -> Result<Jit, CompileError> {
         module
             .finalize_definitions()
@@ -112,7 +130,22 @@ impl Jit {
                 gather: std::mem::transmute::<*const u8, Gather>(address(Entry::Gather)),
             }
         };
-        let table = weights.iter().map(|w| w.bytes().as_ptr() as usize).collect();
+        let table: Vec<usize> = weights.iter().map(|w| w.bytes().as_ptr().expose_provenance()).collect();
+        let team = if step_threads > 1 {
+            let phases = plan
+                .phases()
+                .into_iter()
+                .enumerate()
+                .map(|(n, phase)| {
+                    // SAFETY: as above; `Phase` is the signature of these entries.
+                    let f = unsafe { std::mem::transmute::<*const u8, Phase>(address(Entry::Phase(n))) };
+                    (f, phase.panels)
+                })
+                .collect();
+            Some(team(step_threads, phases, table.as_ptr().expose_provenance())?)
+        } else {
+            None
+        };
         let layout = Layout {
             vocabulary: plan.vocabulary,
             state: plan.state_len,
@@ -120,7 +153,8 @@ impl Jit {
             weight_bytes_per_token: plan.weight_bytes_per_token(),
         };
         let lanes = plan.cells().map(|c| (4 * c.h.len).next_multiple_of(PANEL)).collect();
-        Ok(Jit { plan, layout, weights, table, lanes, sequence, entries, module: Mutex::new(Some(module)) })
+        let module = Mutex::new(Some(module));
+        Ok(Jit { plan, layout, weights, table, lanes, sequence, entries, team, module })
     }
 
     /// The plan that was compiled.
@@ -183,6 +217,17 @@ impl Kernels for Jit {
         assert_eq!(logits.len(), self.layout.vocabulary, "length of the logits");
         let token = self.word(token);
         let (state, scratch) = self.check(state, scratch);
+        if let Some((team, arguments)) = &self.team {
+            let done = team.run(|| {
+                arguments.state.store(state.expose_provenance(), Ordering::SeqCst);
+                arguments.scratch.store(scratch.expose_provenance(), Ordering::SeqCst);
+                arguments.token.store(token, Ordering::SeqCst);
+                arguments.logits.store(logits.as_mut_ptr().expose_provenance(), Ordering::SeqCst);
+            });
+            if done {
+                return;
+            }
+        }
         // SAFETY: lengths, alignment and the token were checked just above; the code reads and writes within them.
         unsafe {
             (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
@@ -255,8 +300,43 @@ impl Kernels for Jit {
     }
 }
 
+/// A team of threads that run the phases of a step, with weights at the addresses in the table at `table`.
+fn team(
+    members: usize,
+    phases: Vec<(Phase, Option<usize>)>,
+    table: usize,
+) -> Result<(Team, Arc<Arguments>), CompileError> {
+    let arguments = Arc::new(Arguments::default());
+    let shared = arguments.clone();
+    let work = move |member: usize, meet: &dyn Fn()| {
+        let at = |a: &AtomicUsize| std::ptr::with_exposed_provenance_mut::<f32>(a.load(Ordering::SeqCst));
+        let (state, scratch, logits) = (at(&shared.state), at(&shared.scratch), at(&shared.logits));
+        let token = shared.token.load(Ordering::SeqCst);
+        let table = std::ptr::with_exposed_provenance::<usize>(table);
+        for (n, (phase, panels)) in phases.iter().enumerate() {
+            if n > 0 {
+                meet();
+            }
+            let range = match panels {
+                Some(panels) => share(*panels, member, members),
+                None => 0..usize::from(member == 0),
+            };
+            if !range.is_empty() {
+                // SAFETY: the leader, who waits until all are done, has checked what it passes; table and code are there until the
+                // team has ended; members write different panels, and meet before one reads what another wrote.
+                unsafe { phase(table, state, scratch, token, logits, range.start, range.end) }
+            }
+        }
+    };
+    let team = Team::new(members, Box::new(work))
+        .map_err(|e| CompileError::Target(format!("{members} threads cannot be started: {e}")))?;
+    Ok((team, arguments))
+}
+
 impl Drop for Jit {
     fn drop(&mut self) {
+        // Its threads run the code that is freed next.
+        self.team = None;
         let module = match self.module.get_mut() {
             Ok(m) => m.take(),
             Err(poisoned) => poisoned.into_inner().take(),

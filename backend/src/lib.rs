@@ -15,6 +15,7 @@ mod listing;
 pub mod pack;
 pub mod plan;
 mod sequence;
+mod team;
 
 pub use error::CompileError;
 pub use jit::{Jit, Options};

@@ -28,7 +28,7 @@ pub fn listing(graph: &Graph, isa: OwnedTargetIsa, stage: Stage) -> Result<Strin
     let failed = |reason: String| CompileError::Codegen { function: "all".into(), reason };
     let builder = ObjectBuilder::new(isa, "lstmc", cranelift_module::default_libcall_names())
         .map_err(|e| failed(e.to_string()))?;
-    let program = build(&plan, &mut ObjectModule::new(builder), true)?;
+    let program = build(&plan, &mut ObjectModule::new(builder), false, true)?;
     let texts = if stage == Stage::Clif { &program.clif } else { &program.assembly };
     let mut out = String::new();
     for (entry, text) in texts {

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Threads of the sequence's matrix products; 0 means all cores. Decoding runs on one
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    /// Threads that take a step together and that score a sequence. Suggesting runs on one
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    threads: u8,
     /// Rounds of each measurement
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -42,7 +42,9 @@ const YARDSTICK: (usize, usize) = (9984, 200);
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.read()?;
     let started = Instant::now();
-    let model = source.compile(Options { threads: args.threads, ..Options::default() })?;
+    let threads = usize::from(args.threads);
+    let options = Options { threads, step_threads: threads, ..Options::default() };
+    let model = source.compile(options)?;
     let compile = started.elapsed();
     let layout = model.layout().clone();
     let mut session = model.session();

@@ -1,7 +1,9 @@
 //! Small building blocks over Cranelift's function builder: loops, loads and stores with the right flags.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{
+    BlockArg, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind, Type, Value, types,
+};
 use cranelift_frontend::FunctionBuilder;
 
 /// What the code may assume of the target.
@@ -195,6 +197,13 @@ impl<'f> Emit<'_, 'f> {
     pub(crate) fn select(&mut self, mask: Value, x: Value, y: Value) -> Value {
         let mask = self.b.ins().bitcast(F32X4, MemFlagsData::new().with_endianness(LITTLE), mask);
         self.b.ins().bitselect(mask, x, y)
+    }
+
+    /// The address of `bytes` on the stack, aligned to a vector.
+    pub(crate) fn stack(&mut self, bytes: usize) -> Value {
+        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 4);
+        let slot = self.b.create_sized_stack_slot(data);
+        self.b.ins().stack_addr(self.features.pointer, slot, 0)
     }
 
     /// Sixteen bytes.

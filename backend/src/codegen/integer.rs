@@ -73,13 +73,12 @@ pub(crate) fn bytes(e: &mut Emit<'_, '_>, byte: u8) -> Value {
 }
 
 /// Multiplies one panel. `start` gives what the product is added to, after the sums are done: its registers are wanted before.
-/// `tile` is room for a panel of f32s. Returns the results and the pointer to the next panel.
+/// Returns the results and the pointer to the next panel.
 pub(crate) fn accumulate<'f>(
     e: &mut Emit<'_, 'f>,
     i: Integer,
     weights: Value,
     x: CodesAt,
-    tile: Value,
     start: impl FnOnce(&mut Emit<'_, 'f>) -> Vec<Value>,
 ) -> (Vec<Value>, Value) {
     let groups = i.groups.count();
@@ -93,7 +92,8 @@ pub(crate) fn accumulate<'f>(
         let y = y.iter().zip(start).map(|(&y, b)| e.mul_add(y, s, b)).collect();
         return (y, w);
     }
-    // The results of the groups so far are kept in memory: eight more accumulators do not fit the registers.
+    // The results of the groups so far are kept on the stack: eight more accumulators do not fit the registers.
+    let tile = e.stack(PANEL * 4);
     let zero = e.constant(0.0);
     for v in 0..VECTORS {
         e.store(buffer_flags(), zero, tile, v * LANES * 4);

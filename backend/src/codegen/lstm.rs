@@ -2,7 +2,7 @@
 
 use super::emit::{Emit, F32X4, buffer_flags, caller_flags};
 use super::math::{sigmoid, tanh};
-use super::product::Map;
+use super::product::{Map, advance};
 use crate::plan::{LANES, PANEL, PANEL_UNITS};
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -26,20 +26,32 @@ pub(crate) fn step(e: &mut Emit<'_, '_>, cell: &CellAt) {
     let pointers = carried.len();
     carried.extend([cell.c, cell.out]);
     carried.extend(cell.gates);
-    e.repeat(cell.hidden.div_ceil(PANEL_UNITS), &carried, |e, _, p| {
-        let (mut acc, mut next) = cell.map.panel(e, &p[..pointers]);
-        let (c, out) = (p[pointers], p[pointers + 1]);
-        if let Some(&gates) = p.get(pointers + 2) {
-            for (v, a) in acc.iter_mut().enumerate() {
-                let g = e.load(F32X4, caller_flags(), gates, v * LANES * 4);
-                *a = e.b.ins().fadd(*a, g);
-            }
+    e.repeat(cell.hidden.div_ceil(PANEL_UNITS), &carried, |e, _, p| panel(e, cell, pointers, p));
+}
+
+/// Emits the panels `from..to`, at least one.
+pub(crate) fn range(e: &mut Emit<'_, '_>, cell: &CellAt, [from, to]: [Value; 2]) {
+    let mut carried = cell.map.pointers_at(e, from);
+    let pointers = carried.len();
+    carried.extend([cell.c, cell.out].map(|p| advance(e, p, from, PANEL_UNITS * 4)));
+    e.repeat_dynamic(from, to, &carried, |e, _, p| panel(e, cell, pointers, p));
+}
+
+/// One panel: the product's `pointers` pointers, then those of `c`, `out` and perhaps `gates`, moved on.
+fn panel(e: &mut Emit<'_, '_>, cell: &CellAt, pointers: usize, p: &[Value]) -> Vec<Value> {
+    let (mut acc, mut next) = cell.map.panel(e, &p[..pointers]);
+    let (c, out) = (p[pointers], p[pointers + 1]);
+    let gates = p.get(pointers + 2).copied();
+    if let Some(gates) = gates {
+        for (v, a) in acc.iter_mut().enumerate() {
+            let g = e.load(F32X4, caller_flags(), gates, v * LANES * 4);
+            *a = e.b.ins().fadd(*a, g);
         }
-        update(e, &acc, c, out);
-        next.extend([c, out].map(|p| e.offset(p, PANEL_UNITS * 4)));
-        next.extend(p.get(pointers + 2).map(|&g| e.offset(g, PANEL * 4)));
-        next
-    });
+    }
+    update(e, &acc, c, out);
+    next.extend([c, out].map(|p| e.offset(p, PANEL_UNITS * 4)));
+    next.extend(gates.map(|g| e.offset(g, PANEL * 4)));
+    next
 }
 
 /// Eight units' new cell and hidden state from their gates before the activation functions.

@@ -28,7 +28,7 @@ pub(crate) fn store_padded(e: &mut Emit<'_, '_>, map: &Map, to: Value) {
     });
 }
 
-fn store_lanes(e: &mut Emit<'_, '_>, acc: &[Value], to: Value, outputs: usize) {
+pub(crate) fn store_lanes(e: &mut Emit<'_, '_>, acc: &[Value], to: Value, outputs: usize) {
     for (v, &a) in acc.iter().enumerate() {
         let left = outputs.saturating_sub(v * LANES);
         if left >= LANES {

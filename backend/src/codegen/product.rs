@@ -1,9 +1,10 @@
 //! Products: `start + sum of W x` by panels of 32 outputs, whatever the terms' representations.
 
-use super::emit::{Emit, F32X4, weight_flags};
+use super::emit::{Emit, F32X4, caller_flags, weight_flags};
 use super::integer::{self, CodesAt};
 use super::{panel, strips};
 use crate::plan::{Format, LANES, PANEL, Panels, StripValues};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// What a term's panels are multiplied by.
@@ -34,8 +35,6 @@ pub(crate) struct Map {
     pub(crate) start: Option<Value>,
     /// Outputs that count.
     pub(crate) out: usize,
-    /// A panel of f32s for sums over groups.
-    pub(crate) tile: Value,
 }
 
 impl Map {
@@ -44,13 +43,24 @@ impl Map {
         self.terms.iter().map(|t| t.weights).chain(self.start).collect()
     }
 
+    /// [`Map::pointers`] of the panel of this number. Panels must have one length: see [`Panels::panel_bytes`].
+    pub(crate) fn pointers_at(&self, e: &mut Emit<'_, '_>, panel: Value) -> Vec<Value> {
+        let strides: Vec<usize> = self
+            .terms
+            .iter()
+            .map(|t| t.panels.panel_bytes().expect("the plan shares only panels that can be found"))
+            .chain(self.start.map(|_| PANEL * 4))
+            .collect();
+        let pointers = self.pointers();
+        pointers.into_iter().zip(strides).map(|(p, stride)| advance(e, p, panel, stride)).collect()
+    }
+
     /// One panel of the product. Returns its eight vectors and the pointers to the next panel.
     pub(crate) fn panel(&self, e: &mut Emit<'_, '_>, pointers: &[Value]) -> (Vec<Value>, Vec<Value>) {
         let at = self.start.map(|_| pointers[self.terms.len()]);
         let mut acc: Option<Vec<Value>> = None;
         let mut next = vec![];
         for (term, &w) in self.terms.iter().zip(pointers) {
-            let tile = self.tile;
             let begin = |e: &mut Emit<'_, '_>| acc.clone().unwrap_or_else(|| load_start(e, at));
             let (sums, w) = match (term.panels.format, term.x) {
                 (Format::F32, Operand::Floats(x)) => {
@@ -61,7 +71,7 @@ impl Map {
                     let acc = begin(e);
                     strips::accumulate_floats(e, s, &acc, w, x)
                 }
-                (Format::Integer(i), Operand::Codes(x)) => integer::accumulate(e, i, w, x, tile, begin),
+                (Format::Integer(i), Operand::Codes(x)) => integer::accumulate(e, i, w, x, begin),
                 (Format::Strips(s), Operand::Codes(x)) => strips::accumulate_integers(e, s, w, x, begin),
                 (format, _) => unreachable!("the plan gives {format:?} the input it takes"),
             };
@@ -75,6 +85,45 @@ impl Map {
         next.extend(at.map(|at| e.offset(at, PANEL * 4)));
         let acc = acc.unwrap_or_else(|| load_start(e, at));
         (acc, next)
+    }
+}
+
+/// `address + n * bytes`.
+pub(crate) fn advance(e: &mut Emit<'_, '_>, address: Value, n: Value, bytes: usize) -> Value {
+    let offset = e.b.ins().imul_imm_s(n, bytes as i64);
+    e.b.ins().iadd(address, offset)
+}
+
+/// Stores the panels `from..to` (at least one) at `out`, which has room for exactly [`Map::out`] f32s, or with `padded` for whole panels.
+pub(crate) fn store_range(e: &mut Emit<'_, '_>, map: &Map, [from, to]: [Value; 2], out: Value, padded: bool) {
+    let whole = if padded { map.out.div_ceil(PANEL) } else { map.out / PANEL };
+    let end = e.size(whole);
+    let beyond = e.b.ins().icmp(IntCC::UnsignedGreaterThan, to, end);
+    let stop = e.b.ins().select(beyond, end, to);
+    let some = e.b.ins().icmp(IntCC::UnsignedLessThan, from, stop);
+    e.choose(some, &[], |e| {
+        let mut carried = map.pointers_at(e, from);
+        let pointers = carried.len();
+        carried.push(advance(e, out, from, PANEL * 4));
+        e.repeat_dynamic(from, stop, &carried, |e, _, p| {
+            let (acc, mut next) = map.panel(e, &p[..pointers]);
+            for (v, &a) in acc.iter().enumerate() {
+                e.store(caller_flags(), a, p[pointers], v * LANES * 4);
+            }
+            next.push(e.offset(p[pointers], PANEL * 4));
+            next
+        });
+        vec![]
+    });
+    if !padded && !map.out.is_multiple_of(PANEL) {
+        e.choose(beyond, &[], |e| {
+            let last = e.size(whole);
+            let pointers = map.pointers_at(e, last);
+            let (acc, _) = map.panel(e, &pointers);
+            let out = e.offset(out, whole * PANEL * 4);
+            super::output::store_lanes(e, &acc, out, map.out % PANEL);
+            vec![]
+        });
     }
 }
 

@@ -4,12 +4,13 @@ use super::emit::{Emit, F32X4, Features, buffer_flags, weight_flags};
 use super::integer::CodesAt;
 use super::lstm::{self, CellAt};
 use super::output::{self, Best};
-use super::product::{Map, Operand, Term};
+use super::product::{self, Map, Operand, Term};
 use super::{gather, math, quantize};
 use crate::error::CompileError;
 use crate::isa;
 use crate::plan::{
-    Buffer, Cell, Codes, Input, Other, PackedId, Packing, Plan, Product, Rows, Segment, Start, Step, Vector,
+    Buffer, Cell, Codes, Input, Other, PackedId, Packing, Part, Plan, Product, Rows, Segment, Start, Step,
+    Vector,
 };
 use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, Value, types};
 use cranelift_codegen::isa::TargetIsa;
@@ -35,6 +36,8 @@ pub enum Entry {
     Recurrent(usize),
     /// A token's row of the embedding.
     Gather,
+    /// A phase of the plan, for several threads.
+    Phase(usize),
 }
 
 impl Entry {
@@ -48,6 +51,7 @@ impl Entry {
             Entry::Insert => "insert".into(),
             Entry::Recurrent(n) => format!("recurrent_{n}"),
             Entry::Gather => "gather".into(),
+            Entry::Phase(n) => format!("phase_{n}"),
         }
     }
 
@@ -62,6 +66,7 @@ impl Entry {
             Entry::Insert => (6, true),
             Entry::Recurrent(_) => (4, false),
             Entry::Gather => (3, false),
+            Entry::Phase(_) => (7, false),
         };
         let mut signature = module.make_signature();
         signature.params.extend((0..pointers).map(|_| AbiParam::new(pointer)));
@@ -83,12 +88,18 @@ pub struct Program {
     pub assembly: Vec<(Entry, String)>,
 }
 
-/// Defines every function of `plan` in `module`. With `keep_text`, CLIF and disassembly are kept.
-pub fn build(plan: &Plan, module: &mut dyn Module, keep_text: bool) -> Result<Program, CompileError> {
+/// Defines every function of `plan` in `module`, with `phases` also those of several threads. With `keep_text`, CLIF and disassembly are kept.
+pub fn build(
+    plan: &Plan,
+    module: &mut dyn Module,
+    phases: bool,
+    keep_text: bool,
+) -> Result<Program, CompileError> {
     let cells = plan.cells().count();
     let entries = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK, Entry::Gather]
         .into_iter()
-        .chain((0..cells).map(Entry::Recurrent));
+        .chain((0..cells).map(Entry::Recurrent))
+        .chain((0..if phases { plan.phases().len() } else { 0 }).map(Entry::Phase));
     let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
     let mut context = Context::new();
     let mut builder_context = FunctionBuilderContext::new();
@@ -192,7 +203,7 @@ impl Frame<'_> {
             Start::Bias(id) => Some(self.weight(e, id)),
             Start::Buffer(b) => Some(self.buffer(e, b)),
         };
-        Map { terms: self.terms(e, &p.segments), start, out: p.out, tile: self.buffer(e, self.plan.sums) }
+        Map { terms: self.terms(e, &p.segments), start, out: p.out }
     }
 
     /// The output layer, after what must be done to its input.
@@ -241,6 +252,15 @@ fn body(
             vec![]
         }
         Entry::Insert => vec![output::insert(e, p)],
+        Entry::Phase(n) => {
+            let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
+            let phase = &plan.phases()[n];
+            let range = phase.panels.map(|_| [p[5], p[6]]);
+            for &part in &phase.parts {
+                emit_part(e, &frame, p[3], p[4], range, part);
+            }
+            vec![]
+        }
         Entry::Recurrent(n) => {
             let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
             if let Some(cell) = plan.cells().nth(n) {
@@ -259,28 +279,90 @@ fn body(
     }
 }
 
-/// A cell's step; `gates` are the terms of its input where they were computed before.
-fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<Value>) {
-    for step in &cell.prologue {
-        emit_step(e, frame, None, step);
-    }
+/// A cell's operands; `gates` are the terms of its input where they were computed before.
+fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<Value>) -> CellAt {
     let mut terms = vec![];
     if gates.is_none() {
         terms = frame.terms(e, &cell.inputs);
     }
     terms.extend(frame.terms(e, &cell.recurrent));
     let start = Some(frame.weight(e, cell.bias));
-    let map = Map { terms, start, out: 4 * cell.h.len, tile: frame.buffer(e, frame.plan.sums) };
-    let at = CellAt {
+    let map = Map { terms, start, out: 4 * cell.h.len };
+    CellAt {
         map,
         gates,
         c: frame.state(e, cell.c.offset),
         out: frame.buffer(e, cell.out),
         hidden: cell.h.len,
-    };
+    }
+}
+
+/// A cell's step.
+fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<Value>) {
+    for step in &cell.prologue {
+        emit_step(e, frame, None, step);
+    }
+    let at = cell_at(e, frame, cell, gates);
     lstm::step(e, &at);
-    let h = frame.state(e, cell.h.offset);
-    e.copy(at.out, h, cell.h.len);
+    keep(e, frame, cell);
+}
+
+/// The new hidden state replaces the old one.
+fn keep(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) {
+    let (from, to) = (frame.buffer(e, cell.out), frame.state(e, cell.h.offset));
+    e.copy(from, to, cell.h.len);
+}
+
+/// A part of a phase; `range` is the panels that this thread has, where they are shared.
+fn emit_part(
+    e: &mut Emit<'_, '_>,
+    frame: &Frame<'_>,
+    token: Value,
+    logits: Value,
+    range: Option<[Value; 2]>,
+    part: Part,
+) {
+    let cell = |n: usize| match &frame.plan.steps[n] {
+        Step::Lstm(cell) => cell,
+        other => unreachable!("{other:?} is no cell"),
+    };
+    match (part, range) {
+        (Part::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
+        (Part::Prologue(n), _) => {
+            for step in &cell(n).prologue {
+                emit_step(e, frame, None, step);
+            }
+        }
+        (Part::Panels(n), _) => match &frame.plan.steps[n] {
+            Step::Product { product, out } => {
+                let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
+                match range {
+                    Some(range) => product::store_range(e, &map, range, to, true),
+                    None => output::store_padded(e, &map, to),
+                }
+            }
+            _ => {
+                let at = cell_at(e, frame, cell(n), None);
+                match range {
+                    Some(range) => lstm::range(e, &at, range),
+                    None => lstm::step(e, &at),
+                }
+            }
+        },
+        (Part::Keep(n), _) => keep(e, frame, cell(n)),
+        (Part::OutputPrologue, _) => {
+            for step in &frame.plan.output.prologue {
+                emit_step(e, frame, None, step);
+            }
+        }
+        (Part::Output, range) => {
+            let map = frame.map(e, &frame.plan.output.product);
+            match range {
+                Some(range) => product::store_range(e, &map, range, logits, false),
+                None => output::store_exact(e, &map, logits),
+            }
+        }
+    }
 }
 
 fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, token: Option<Value>, step: &Step) {

@@ -9,6 +9,7 @@
 
 mod display;
 mod packing;
+mod phases;
 mod planner;
 mod strips;
 
@@ -17,6 +18,7 @@ pub use packing::{
     Rows, Scale, StripValues, Strips,
 };
 
+pub use phases::{Part, Phase};
 pub(crate) use strips::strip_inputs;
 
 use crate::error::CompileError;
@@ -336,8 +338,6 @@ pub struct Plan {
     pub scratch_len: usize,
     /// A tile of one panel in scratch, for epilogues that pick single logits.
     pub tile: Buffer,
-    /// Another, for sums over groups.
-    pub sums: Buffer,
     /// What consumes a token.
     pub steps: Vec<Step>,
     /// What makes logits.

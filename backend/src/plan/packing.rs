@@ -255,6 +255,15 @@ impl Panels {
         (0..PANEL).map(|lane| self.order.row(self.out, p, lane)).collect()
     }
 
+    /// Bytes from a panel to the next, where all have the same.
+    pub fn panel_bytes(&self) -> Option<usize> {
+        match self.format {
+            Format::F32 => Some(self.input * PANEL * 4),
+            Format::Integer(i) => Some(i.panel_bytes()),
+            Format::Strips(_) => None,
+        }
+    }
+
     /// Bytes.
     pub fn bytes(&self) -> usize {
         match self.format {

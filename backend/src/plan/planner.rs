@@ -49,7 +49,7 @@ impl<'g> Planner<'g> {
     }
 
     pub(super) fn plan(mut self) -> Result<Plan, CompileError> {
-        let (tile, sums) = (self.buffer(PANEL), self.buffer(PANEL));
+        let tile = self.buffer(PANEL);
         let logits = self
             .graph
             .outputs()
@@ -92,7 +92,6 @@ impl<'g> Planner<'g> {
             state_len: self.state_len,
             scratch_len: self.scratch_len,
             tile,
-            sums,
             steps: self.steps,
             output,
         })

@@ -9,8 +9,9 @@ use lstmc_runtime::{Description, Model, Session};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-fn compile(graph: &Graph, opt_level: OptLevel) -> Model {
-    let jit = Jit::new(graph, Options { opt_level, threads: 1 }).unwrap();
+fn compile(graph: &Graph, opt_level: OptLevel, step_threads: usize) -> Model {
+    let options = Options { opt_level, threads: 1, step_threads };
+    let jit = Jit::new(graph, options).unwrap();
     Model::new(Arc::new(jit), None, Description::default()).unwrap()
 }
 
@@ -34,7 +35,7 @@ fn score_bound(logits: &[f32]) -> f64 {
 
 /// Step, score, top-k, advance and the batched path on the same tokens.
 fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
-    let model = compile(graph, opt_level);
+    let model = compile(graph, opt_level, 1);
     let vocabulary = model.layout().vocabulary;
     let tokens = tokens(6, vocabulary, seed);
     let mut reference = Reference::new(graph);
@@ -134,6 +135,33 @@ fn every_odd_hidden_size_and_vocabulary() {
     check(&language_model(257, 1, 33, 7), 1, OptLevel::None);
 }
 
+/// Several threads write the very logits and states that one does, in every representation.
+#[test]
+fn a_team_takes_the_same_steps() {
+    let of = |kind: Kind| language_model_of(40, 2, 2100, move |_, shape| random_map(kind, shape, 5));
+    for kind in Kind::ALL {
+        let graph = of(kind);
+        let alone = compile(&graph, OptLevel::None, 1);
+        let team = compile(&graph, OptLevel::None, 3);
+        let (mut a, mut b) = (alone.session(), team.session());
+        for token in tokens(20, 2100, 3) {
+            assert_eq!(a.step(token).unwrap(), b.step(token).unwrap(), "{kind:?}");
+        }
+        assert_eq!(a.save_state().values(), b.save_state().values());
+        // Two sessions at once: the team takes the steps of one, the other goes alone.
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let (mut a, mut b) = (alone.session(), team.session());
+                    for token in tokens(20, 2100, 4) {
+                        assert_eq!(a.step(token).unwrap(), b.step(token).unwrap());
+                    }
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn both_optimisation_levels_give_models_within_the_bound() {
     check(&language_model(33, 2, 257, 3), 2, OptLevel::Speed);
@@ -202,7 +230,7 @@ model "flat" (vocabulary 70) {
 @decoder: f32[70, 2] ZEROS
 "#;
     let text = text.replace("ZEROS", &format!("[{}]", vec!["0"; 140].join(", ")));
-    let model = compile(&parse(&text).unwrap(), OptLevel::None);
+    let model = compile(&parse(&text).unwrap(), OptLevel::None, 1);
     let (mut ids, mut scores) = ([9u32; 40], [0f32; 40]);
     model.session().top_k_into(3, &mut ids, &mut scores).unwrap();
     assert_eq!(ids.to_vec(), (0..40).collect::<Vec<u32>>());
