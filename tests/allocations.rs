@@ -5,6 +5,7 @@
 
 use lstmc::Source;
 use lstmc::backend::Options;
+use lstmc::passes::{Pipeline, Settings, run};
 use lstmc::runtime::{Rng, Sampling, SavedState, Session};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -65,6 +66,27 @@ fn session(model: &str) -> Session {
     source.compile(Options { threads: 1, ..Options::default() }).unwrap().session()
 }
 
+/// The tiny model after a pass.
+fn compressed(passes: &str) -> Session {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tiny/dynamo/model.onnx");
+    let source = Source::read(path).unwrap().canonical().unwrap();
+    let pipeline = Pipeline::parse(passes).unwrap();
+    let graph = run(&pipeline, source.graph.clone(), Settings::default()).unwrap().graph;
+    let source = Source { graph, ..source };
+    source.compile(Options { threads: 1, ..Options::default() }).unwrap().session()
+}
+
+/// One of each representation, and nests of them.
+const PASSES: [&str; 7] = [
+    "quantize(bits=8)",
+    "quantize(bits=4, group=8, method=nearest)",
+    "quantize(bits=2, group=8, method=nearest)",
+    "prune(sparsity=0.8, block=16x1, method=magnitude, resolve=false)",
+    "low-rank(rank=4, method=svd), quantize(bits=4, method=nearest)",
+    "tensor-train(target=embedding, rank=2, method=svd)",
+    "prune(sparsity=0.8, method=magnitude, resolve=false), quantize(bits=8)",
+];
+
 const MODELS: [&str; 3] = ["tiny/dynamo", "tiny/one-layer", "ptb-small"];
 
 #[test]
@@ -74,8 +96,8 @@ fn the_counter_counts() {
 
 #[test]
 fn nothing_is_allocated_per_token() {
-    for model in MODELS {
-        let mut session = session(model);
+    let models = MODELS.iter().map(|m| (*m, session(m)));
+    for (model, mut session) in models.chain(PASSES.iter().map(|p| (*p, compressed(p)))) {
         let (mut ids, mut scores) = ([0; 7], [0.0; 7]);
         let mut rng = Rng::new(1);
         let nothing = |what: &str, count: usize| assert_eq!(count, 0, "{model}: {what}");

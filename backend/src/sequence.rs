@@ -163,8 +163,7 @@ impl Sequence {
         if cell.inputs.is_empty() {
             gates.fill(0.0);
         } else {
-            let product = Product { out: lanes, segments: cell.inputs.clone(), start: Start::Zero };
-            self.product(jit, work, &product, steps, &mut gates);
+            self.terms(jit, work, &cell.inputs, steps, &mut gates, lanes, batch::Start::Zero);
         }
         work.floats(cell.out, steps, |work, rows| {
             for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
@@ -184,7 +183,7 @@ impl Sequence {
     /// A product of `steps` vectors, in rows padded to whole panels.
     fn product(&self, jit: &Jit, work: &Work, p: &Product, steps: usize, to: &mut [f32]) {
         let lanes = p.out.next_multiple_of(PANEL);
-        let mut start = match p.start {
+        let start = match p.start {
             Start::Zero => batch::Start::Zero,
             Start::Bias(id) => batch::Start::Bias(jit.weights()[id.0].f32s()),
             Start::Buffer(b) => {
@@ -192,7 +191,21 @@ impl Sequence {
                 batch::Start::Accumulate
             }
         };
-        for segment in &p.segments {
+        self.terms(jit, work, &p.segments, steps, to, lanes, start);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "terms, their rows and what they are added to")]
+    fn terms(
+        &self,
+        jit: &Jit,
+        work: &Work,
+        segments: &[Segment],
+        steps: usize,
+        to: &mut [f32],
+        lanes: usize,
+        mut start: batch::Start<'_>,
+    ) {
+        for segment in segments {
             self.term(jit, work, segment, steps, to, lanes, start);
             start = batch::Start::Accumulate;
         }
