@@ -23,6 +23,8 @@ mod program;
 mod quantize;
 mod strips;
 
+pub(crate) use emit::{Emit, buffer_flags, caller_flags};
+pub(crate) use program::features;
 pub use program::{Entry, Program, build};
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ pub fn build(plan: &Plan, module: &mut dyn Module, keep_text: bool) -> Result<Pr
         let failed = |reason: String| CompileError::Codegen { function: entry.name(), reason };
         let signature = entry.signature(module);
         let id = module
-            .declare_function(&entry.name(), Linkage::Export, &signature)
+            .declare_function(&entry.name(), Linkage::Local, &signature)
             .map_err(|e| failed(e.to_string()))?;
         program.functions.push((entry, id));
         module.clear_context(&mut context);
