@@ -24,8 +24,8 @@ mod quantize;
 mod strips;
 
 pub(crate) use emit::{Emit, buffer_flags, caller_flags};
-pub(crate) use program::features;
 pub use program::{Entry, Program, build};
+pub(crate) use program::{build_stepwise, features};
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -83,12 +83,28 @@ pub struct Program {
     pub assembly: Vec<(Entry, String)>,
 }
 
+/// The functions that take a text word by word.
+const STEPWISE: [Entry; 5] = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
+
 /// Defines every function of `plan` in `module`. With `keep_text`, CLIF and disassembly are kept.
 pub fn build(plan: &Plan, module: &mut dyn Module, keep_text: bool) -> Result<Program, CompileError> {
     let cells = plan.cells().count();
-    let entries = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK, Entry::Gather]
-        .into_iter()
-        .chain((0..cells).map(Entry::Recurrent));
+    let batched = std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent));
+    build_entries(plan, module, keep_text, STEPWISE.into_iter().chain(batched))
+}
+
+/// Defines the functions of `plan` that the batched path has no part in.
+pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
+    build_entries(plan, module, false, STEPWISE)
+}
+
+/// Defines functions of `plan`; the first is [`Entry::Insert`], which [`Entry::TopK`] calls.
+fn build_entries(
+    plan: &Plan,
+    module: &mut dyn Module,
+    keep_text: bool,
+    entries: impl IntoIterator<Item = Entry>,
+) -> Result<Program, CompileError> {
     let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
     let mut context = Context::new();
     let mut builder_context = FunctionBuilderContext::new();
@@ -134,6 +150,7 @@ pub(crate) fn features(isa: &dyn TargetIsa) -> Features {
     let x86 = matches!(isa.triple().architecture, target_lexicon::Architecture::X86_64);
     Features {
         fma: !x86 || flag("has_fma"),
+        dot: flag("has_dotprod") || flag("has_avx_vnni") || flag("has_avx512vl") && flag("has_avx512vnni"),
         pointer: isa.pointer_type(),
         signed_bytes: isa::plan_target(isa).signed_bytes,
     }

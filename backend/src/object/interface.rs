@@ -8,13 +8,14 @@
 //! refused.
 
 use super::Status;
+use super::vocabulary::STRIDE_BITS;
 use crate::codegen::{Emit, Entry, Program, buffer_flags, caller_flags, features};
 use crate::error::CompileError;
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, FuncRef, Function, InstBuilder, Type, UserFuncName, Value, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{DataId, Linkage, Module};
+use cranelift_module::{DataId, FuncId, Linkage, Module};
 
 /// Version of the interface: it changes where a function's arguments or what they mean change.
 pub const ABI_VERSION: u32 = 1;
@@ -42,8 +43,9 @@ pub(super) struct Parts<'p> {
 #[derive(Clone, Copy)]
 pub(super) struct Words {
     pub(super) strings: DataId,
-    pub(super) offsets: DataId,
+    pub(super) places: DataId,
     pub(super) sorted: DataId,
+    pub(super) short: bool,
     pub(super) unknown: u32,
 }
 
@@ -135,6 +137,7 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
     let mut context = Context::new();
     let mut builder_context = FunctionBuilderContext::new();
     let pointer = module.target_config().pointer_type();
+    let text = parts.words.map(|words| define_text(module, words)).transpose()?;
     for public in ALL {
         let name = format!("{}_{}", parts.name, public.suffix());
         let failed = |reason: String| CompileError::Codegen { function: name.clone(), reason };
@@ -155,6 +158,10 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
                 module.declare_func_in_func(*id, &mut context.func)
             })
             .collect();
+        let text = match public {
+            Public::Word | Public::Token => text.map(|id| module.declare_func_in_func(id, &mut context.func)),
+            _ => None,
+        };
         let features = features(module.isa());
         let config = module.isa().frontend_config();
         let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
@@ -163,7 +170,8 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
         builder.switch_to_block(block);
         builder.seal_block(block);
         let p = builder.block_params(block).to_vec();
-        let mut body = Body { e: Emit { b: &mut builder, features }, module: &mut *module, parts, calls };
+        let mut body =
+            Body { e: Emit { b: &mut builder, features }, module: &mut *module, parts, calls, text };
         let result = body.emit(public, &p);
         builder.ins().return_(&[result]);
         builder.finalize(config);
@@ -172,12 +180,69 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
     Ok(())
 }
 
+/// Defines `text(id) -> address`, which finds a word that exists: it goes to the stride's first word and skips those before the one wanted.
+fn define_text(module: &mut dyn Module, words: Words) -> Result<FuncId, CompileError> {
+    let failed = |reason: String| CompileError::Codegen { function: "text".into(), reason };
+    let pointer = module.target_config().pointer_type();
+    let mut signature = module.make_signature();
+    signature.params.push(AbiParam::new(pointer));
+    signature.returns.push(AbiParam::new(pointer));
+    let id =
+        module.declare_function("text", Linkage::Local, &signature).map_err(|e| failed(e.to_string()))?;
+    let mut context = Context::new();
+    context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
+    let mut builder_context = FunctionBuilderContext::new();
+    let features = features(module.isa());
+    let config = module.isa().frontend_config();
+    let mut b = FunctionBuilder::new(&mut context.func, &mut builder_context);
+    let [entry, head, skip, done] = std::array::from_fn(|_| b.create_block());
+    b.append_block_params_for_function_params(entry);
+    b.append_block_param(head, pointer);
+    b.append_block_param(head, pointer);
+    b.append_block_param(skip, pointer);
+    b.switch_to_block(entry);
+    let word = b.block_params(entry)[0];
+    let address = |data: DataId, b: &mut FunctionBuilder<'_>| {
+        let global = module.declare_data_in_func(data, b.func);
+        b.ins().symbol_value(pointer, global)
+    };
+    let (strings, places) = (address(words.strings, &mut b), address(words.places, &mut b));
+    let mut e = Emit { b: &mut b, features };
+    let stride = e.b.ins().ushr_imm_u(word, i64::from(STRIDE_BITS));
+    let at = e.b.ins().ishl_imm_u(stride, 2);
+    let at = e.b.ins().iadd(places, at);
+    let place = e.load(types::I32, buffer_flags(), at, 0);
+    let place = e.b.ins().uextend(pointer, place);
+    let first = e.b.ins().iadd(strings, place);
+    let before = e.b.ins().band_imm_s(word, (1 << STRIDE_BITS) - 1);
+    e.b.ins().jump(head, &[first.into(), before.into()]);
+
+    e.b.switch_to_block(head);
+    let (text, left) = (e.b.block_params(head)[0], e.b.block_params(head)[1]);
+    e.b.ins().brif(left, skip, &[text.into()], done, &[]);
+
+    e.b.switch_to_block(skip);
+    let at = e.b.block_params(skip)[0];
+    let byte = e.load(types::I8, caller_flags(), at, 0);
+    let after = e.b.ins().iadd_imm_s(at, 1);
+    let fewer = e.b.ins().iadd_imm_s(left, -1);
+    e.b.ins().brif(byte, skip, &[after.into()], head, &[after.into(), fewer.into()]);
+
+    e.b.switch_to_block(done);
+    e.b.ins().return_(&[text]);
+    e.b.seal_all_blocks();
+    b.finalize(config);
+    module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
+    Ok(id)
+}
+
 /// A public function under construction.
 struct Body<'a, 'b, 'f> {
     e: Emit<'b, 'f>,
     module: &'a mut dyn Module,
     parts: &'a Parts<'a>,
     calls: Vec<FuncRef>,
+    text: Option<FuncRef>,
 }
 
 impl Body<'_, '_, '_> {
@@ -263,28 +328,34 @@ impl Body<'_, '_, '_> {
     /// `word(id)`: an address, or null.
     fn word(&mut self, id: Value) -> Value {
         let null = self.e.size(0);
-        let Some(words) = self.parts.words else { return null };
+        if self.parts.words.is_none() {
+            return null;
+        }
         let count = self.int(self.parts.vocabulary as u32);
         let bad = self.e.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, id, count);
         self.return_if(bad, null);
         let id = self.widen(id);
-        let (strings, offsets) = (self.address(words.strings), self.address(words.offsets));
-        let start = self.number(offsets, id, 0);
-        self.e.b.ins().iadd(strings, start)
+        self.text_of(id)
     }
 
-    /// `token(word, length, id)`: a search by halves in the words sorted by length and bytes.
+    /// The address of a word that exists.
+    fn text_of(&mut self, id: Value) -> Value {
+        let text = self.text.expect("what has words has the function that finds them");
+        let call = self.e.b.ins().call(text, &[id]);
+        self.e.b.inst_results(call)[0]
+    }
+
+    /// `token(word, length, id)`: a search by halves in the sorted words.
     fn token(&mut self, p: &[Value]) -> Value {
         let (word, length, out) = (p[0], p[1], p[2]);
         self.refuse_null(word);
         self.refuse_null(out);
         let Some(words) = self.parts.words else { return self.int(Status::Vocabulary as u32) };
         let pointer = self.e.features.pointer;
-        let (strings, offsets) = (self.address(words.strings), self.address(words.offsets));
         let sorted = self.address(words.sorted);
-        let [head, look, bytes, next, compare, step, found, missing] =
+        let [head, look, next, ended, compare, same, step, found, missing] =
             std::array::from_fn(|_| self.e.b.create_block());
-        for (block, ty) in [(head, pointer), (head, pointer), (bytes, pointer), (step, types::I8)] {
+        for (block, ty) in [(head, pointer), (head, pointer), (next, pointer), (step, types::I8)] {
             self.e.b.append_block_param(block, ty);
         }
         let (zero, count) = (self.e.size(0), self.e.size(self.parts.vocabulary));
@@ -298,31 +369,38 @@ impl Body<'_, '_, '_> {
         self.e.b.switch_to_block(look);
         let sum = self.e.b.ins().iadd(low, high);
         let middle = self.e.b.ins().ushr_imm_u(sum, 1);
-        let id = self.number(sorted, middle, 0);
-        let (start, end) = (self.number(offsets, id, 0), self.number(offsets, id, 4));
-        let bytes_and_nul = self.e.b.ins().isub(end, start);
-        let there = self.e.b.ins().iadd_imm_s(bytes_and_nul, -1);
-        let text = self.e.b.ins().iadd(strings, start);
-        let shorter = self.e.b.ins().icmp(IntCC::UnsignedLessThan, there, length);
-        let same = self.e.b.ins().icmp(IntCC::Equal, there, length);
-        self.e.b.ins().brif(same, bytes, &[zero.into()], step, &[shorter.into()]);
+        let (ty, shift) = if words.short { (types::I16, 1) } else { (types::I32, 2) };
+        let at = self.e.b.ins().ishl_imm_u(middle, shift);
+        let at = self.e.b.ins().iadd(sorted, at);
+        let id = self.e.load(ty, caller_flags(), at, 0);
+        let id = self.widen(id);
+        let text = self.text_of(id);
+        self.e.b.ins().jump(next, &[zero.into()]);
 
-        self.e.b.switch_to_block(bytes);
-        let i = self.e.b.block_params(bytes)[0];
+        // One byte: the word wanted may end here, or the word that is there.
+        self.e.b.switch_to_block(next);
+        let i = self.e.b.block_params(next)[0];
+        let there = self.e.b.ins().iadd(text, i);
+        let there = self.e.load(types::I8, caller_flags(), there, 0);
         let all = self.e.b.ins().icmp(IntCC::Equal, i, length);
-        self.e.b.ins().brif(all, found, &[], compare, &[]);
+        self.e.b.ins().brif(all, ended, &[], compare, &[]);
+
+        self.e.b.switch_to_block(ended);
+        let longer = self.e.b.ins().iconst(types::I8, 0);
+        self.e.b.ins().brif(there, step, &[longer.into()], found, &[]);
 
         self.e.b.switch_to_block(compare);
-        let (a, b) = (self.e.b.ins().iadd(text, i), self.e.b.ins().iadd(word, i));
-        let a = self.e.load(types::I8, caller_flags(), a, 0);
-        let b = self.e.load(types::I8, caller_flags(), b, 0);
-        let (less, same) =
-            (self.e.b.ins().icmp(IntCC::UnsignedLessThan, a, b), self.e.b.ins().icmp(IntCC::Equal, a, b));
-        self.e.b.ins().brif(same, next, &[], step, &[less.into()]);
+        let wanted = self.e.b.ins().iadd(word, i);
+        let wanted = self.e.load(types::I8, caller_flags(), wanted, 0);
+        let equal = self.e.b.ins().icmp(IntCC::Equal, there, wanted);
+        let below = self.e.b.ins().icmp(IntCC::UnsignedLessThan, there, wanted);
+        self.e.b.ins().brif(equal, same, &[], step, &[below.into()]);
 
-        self.e.b.switch_to_block(next);
+        // A NUL in the word wanted must not lead beyond the end of the one that is there.
+        self.e.b.switch_to_block(same);
         let after = self.e.b.ins().iadd_imm_s(i, 1);
-        self.e.b.ins().jump(bytes, &[after.into()]);
+        let shorter = self.e.b.ins().iconst(types::I8, 1);
+        self.e.b.ins().brif(there, next, &[after.into()], step, &[shorter.into()]);
 
         self.e.b.switch_to_block(step);
         let less = self.e.b.block_params(step)[0];
@@ -401,14 +479,6 @@ impl Body<'_, '_, '_> {
     fn widen(&mut self, id: Value) -> Value {
         let pointer = self.e.features.pointer;
         self.e.b.ins().uextend(pointer, id)
-    }
-
-    /// The `n`th u32 of a table, `bytes` further on, pointer-sized.
-    fn number(&mut self, table: Value, n: Value, bytes: usize) -> Value {
-        let at = self.e.b.ins().ishl_imm_u(n, 2);
-        let at = self.e.b.ins().iadd(table, at);
-        let number = self.e.load(types::I32, buffer_flags(), at, bytes);
-        self.widen(number)
     }
 
     fn address(&mut self, data: DataId) -> Value {

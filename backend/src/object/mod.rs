@@ -1,7 +1,7 @@
 //! Ahead of time: a model as an object file or a static library that any program can link, with a C header or a Rust crate.
 //!
 //! ```text
-//!   Plan ──▶ codegen::build ──▶ interface ──┐
+//!   Plan ──▶ codegen ─────────▶ interface ──┐
 //!     └────▶ pack ─────────────────────────▶├──▶ ObjectModule ──▶ object ──▶ archive
 //!   Vocabulary ──▶ vocabulary ──────────────┘
 //! ```
@@ -20,7 +20,7 @@ pub use binding::{crate_files, header, module};
 pub use interface::{ABI_VERSION, STATE_ALIGN, suffixes};
 pub use target::{Cpu, TRIPLES, Target, TargetError};
 
-use crate::codegen::build;
+use crate::codegen::build_stepwise;
 use crate::error::CompileError;
 use crate::isa::plan_target;
 use crate::pack::{PackedData, pack};
@@ -143,7 +143,7 @@ pub fn compile(
     let builder = ObjectBuilder::new(target.isa().clone(), name, cranelift_module::default_libcall_names())
         .map_err(|e| failed(e.to_string()))?;
     let mut module = ObjectModule::new(builder);
-    let program = build(&plan, &mut module, false)?;
+    let program = build_stepwise(&plan, &mut module)?;
     let scratch = STATE_ALIGN + (plan.state_len * 4).next_multiple_of(STATE_ALIGN);
     let size = scratch + (plan.scratch_len * 4).next_multiple_of(STATE_ALIGN);
     let mut data = Data { module: &mut module, failed: &failed };
@@ -156,8 +156,9 @@ pub fn compile(
         None => None,
         Some(t) => Some(Words {
             strings: data.bytes("words", t.strings, WEIGHT_ALIGN)?,
-            offsets: data.bytes("words.offsets", t.offsets, WEIGHT_ALIGN)?,
+            places: data.bytes("words.places", t.places, WEIGHT_ALIGN)?,
             sorted: data.bytes("words.sorted", t.sorted, WEIGHT_ALIGN)?,
+            short: t.short,
             unknown: t.unknown,
         }),
     };
