@@ -40,6 +40,19 @@ review:
 update-docs:
     UPDATE_DOCS=1 cargo test --test docs
 
+# Write the header of the C library anew (needs cbindgen)
+c-header:
+    cbindgen --config runtime/capi/cbindgen.toml --output runtime/capi/include/lstmc.h runtime/capi
+
+# Install the C library, its header and its pkg-config file below PREFIX
+install-c prefix:
+    cargo build --release -p lstmc-capi
+    install -d {{ prefix }}/lib/pkgconfig {{ prefix }}/include
+    install -m 755 target/release/liblstmc.so {{ prefix }}/lib/
+    install -m 644 target/release/liblstmc.a {{ prefix }}/lib/
+    install -m 644 runtime/capi/include/lstmc.h {{ prefix }}/include/
+    sed -e 's|@prefix@|{{ prefix }}|' -e 's|@version@|0.1.0|' runtime/capi/lstmc.pc.in > {{ prefix }}/lib/pkgconfig/lstmc.pc
+
 # Build the book into docs/book (needs mdbook)
 book:
     mdbook build docs

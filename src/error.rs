@@ -38,6 +38,17 @@ pub enum Error {
     /// The interpreter's complaint.
     #[error(transparent)]
     Interpret(#[from] lstmc_frontend::interpret::InterpretError),
+    /// A file that cannot be written.
+    #[error("{path}: cannot be written: {reason}", path = .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: std::io::Error,
+    },
+    /// What is for build scripts was called elsewhere.
+    #[error("OUT_DIR is not set: this is to be called by a build script (build.rs), which Cargo runs")]
+    NoBuildScript,
     /// A file that cannot be read.
     #[error("{path}: cannot be read: {reason}", path = .path.display())]
     Read {

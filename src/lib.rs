@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`frontend`] | ONNX, the graph IR, its interpreter |
 //! | [`passes`] | pipelines, canonicalisation, compression passes |
-//! | [`backend`] | plans, code generation, the JIT |
+//! | [`backend`] | plans, code generation, the JIT, object files |
 //! | [`runtime`] | the `.lstmc` container, models and sessions |
 #![deny(unsafe_code)]
 
@@ -24,6 +24,7 @@ pub use lstmc_frontend as frontend;
 pub use lstmc_passes as passes;
 pub use lstmc_runtime as runtime;
 
+pub mod build;
 mod engine;
 mod error;
 mod source;

@@ -30,6 +30,12 @@ pub enum CompileError {
     /// No code can be generated for this target.
     #[error("target: {0}")]
     Target(String),
+    /// A target that object files cannot be made for.
+    #[error(transparent)]
+    ObjectTarget(#[from] crate::object::TargetError),
+    /// A name, words or sizes that an object file cannot hold.
+    #[error(transparent)]
+    Object(#[from] crate::object::ObjectError),
     /// The code generator failed: a defect of this program.
     #[error("code generation failed ({function}): {reason}; this is a defect of lstmc, please report it")]
     Codegen {

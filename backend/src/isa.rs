@@ -15,7 +15,7 @@ pub enum OptLevel {
     Speed,
 }
 
-fn flags(level: OptLevel, pic: bool) -> Result<Flags, CompileError> {
+pub(crate) fn flags(level: OptLevel, pic: bool) -> Result<Flags, CompileError> {
     let target = |e: settings::SetError| CompileError::Target(e.to_string());
     let mut b = settings::builder();
     let level = match level {

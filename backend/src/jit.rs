@@ -25,8 +25,8 @@ const STEPWISE: usize = 3;
 
 type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
 type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
-type Score = unsafe extern "C" fn(*const usize, *mut f32, usize) -> f32;
-type TopK = unsafe extern "C" fn(*const usize, *mut f32, *mut u32, *mut f32, usize);
+type ScoreOf = unsafe extern "C" fn(*mut f32, usize) -> f32;
+type BestOf = unsafe extern "C" fn(*mut f32, *mut u32, *mut f32, usize);
 type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
 type Phase = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize, *mut f32, usize, usize);
 type Gather = unsafe extern "C" fn(*const usize, *mut f32, usize);
@@ -72,8 +72,8 @@ struct Arguments {
 struct Entries {
     advance: Advance,
     logits: Logits,
-    score: Score,
-    top_k: TopK,
+    score_of: ScoreOf,
+    best_of: BestOf,
     recurrent: Vec<Recurrent>,
     gather: Gather,
 }
@@ -122,8 +122,8 @@ impl Jit {
             Entries {
                 advance: std::mem::transmute::<*const u8, Advance>(address(Entry::Advance)),
                 logits: std::mem::transmute::<*const u8, Logits>(address(Entry::Logits)),
-                score: std::mem::transmute::<*const u8, Score>(address(Entry::Score)),
-                top_k: std::mem::transmute::<*const u8, TopK>(address(Entry::TopK)),
+                score_of: std::mem::transmute::<*const u8, ScoreOf>(address(Entry::ScoreOf)),
+                best_of: std::mem::transmute::<*const u8, BestOf>(address(Entry::BestOf)),
                 recurrent: (0..cells)
                     .map(|n| std::mem::transmute::<*const u8, Recurrent>(address(Entry::Recurrent(n))))
                     .collect(),
@@ -190,6 +190,33 @@ impl Jit {
         token as usize
     }
 
+    /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` with room for all.
+    fn logits(&self, state: *mut f32, scratch: *mut f32, token: usize, logits: *mut f32) {
+        if let Some((team, arguments)) = &self.team {
+            let done = team.run(|| {
+                arguments.state.store(state.expose_provenance(), Ordering::SeqCst);
+                arguments.scratch.store(scratch.expose_provenance(), Ordering::SeqCst);
+                arguments.token.store(token, Ordering::SeqCst);
+                arguments.logits.store(logits.expose_provenance(), Ordering::SeqCst);
+            });
+            if done {
+                return;
+            }
+        }
+        // SAFETY: lengths, alignment and the token were checked by the caller against the plan that the code was made from; the code
+        // reads and writes within them.
+        unsafe {
+            (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
+            (self.entries.logits)(self.table.as_ptr(), scratch, logits);
+        }
+    }
+
+    /// Takes a step and leaves its logits in scratch, for what reads them there.
+    fn logits_in_scratch(&self, state: *mut f32, scratch: *mut f32, token: usize) {
+        let logits = scratch.wrapping_add(self.plan.logits.offset);
+        self.logits(state, scratch, token, logits);
+    }
+
     /// Reads a token's row of the embedding into its buffer in scratch.
     pub(crate) fn gather(&self, token: u32, scratch: &mut [u8]) {
         let token = self.word(token);
@@ -217,39 +244,22 @@ impl Kernels for Jit {
         assert_eq!(logits.len(), self.layout.vocabulary, "length of the logits");
         let token = self.word(token);
         let (state, scratch) = self.check(state, scratch);
-        if let Some((team, arguments)) = &self.team {
-            let done = team.run(|| {
-                arguments.state.store(state.expose_provenance(), Ordering::SeqCst);
-                arguments.scratch.store(scratch.expose_provenance(), Ordering::SeqCst);
-                arguments.token.store(token, Ordering::SeqCst);
-                arguments.logits.store(logits.as_mut_ptr().expose_provenance(), Ordering::SeqCst);
-            });
-            if done {
-                return;
-            }
-        }
-        // SAFETY: lengths, alignment and the token were checked just above; the code reads and writes within them.
-        unsafe {
-            (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
-            (self.entries.logits)(self.table.as_ptr(), scratch, logits.as_mut_ptr());
-        }
+        self.logits(state, scratch, token, logits.as_mut_ptr());
     }
 
     fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32) {
         let token = self.word(token);
         let (state, scratch) = self.check(state, scratch);
-        // SAFETY: as in `step`.
+        // SAFETY: as in `logits`.
         unsafe { (self.entries.advance)(self.table.as_ptr(), state, scratch, token) }
     }
 
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
         let (token, target) = (self.word(token), self.word(target));
         let (state, scratch) = self.check(state, scratch);
-        // SAFETY: as in `step`; the target is in the vocabulary, so its logit lies in the tile.
-        unsafe {
-            (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
-            (self.entries.score)(self.table.as_ptr(), scratch, target)
-        }
+        self.logits_in_scratch(state, scratch, token);
+        // SAFETY: as in `logits`, which has filled the logits of scratch; the target is one of them.
+        unsafe { (self.entries.score_of)(scratch, target) }
     }
 
     fn top_k(
@@ -264,17 +274,9 @@ impl Kernels for Jit {
         assert!(k > 0, "at least one word is asked for");
         let token = self.word(token);
         let (state, scratch) = self.check(state, scratch);
-        // SAFETY: as in `step`; both lists have room for `k` entries.
-        unsafe {
-            (self.entries.advance)(self.table.as_ptr(), state, scratch, token);
-            (self.entries.top_k)(
-                self.table.as_ptr(),
-                scratch,
-                ids.as_mut_ptr(),
-                log_probabilities.as_mut_ptr(),
-                k,
-            );
-        }
+        self.logits_in_scratch(state, scratch, token);
+        // SAFETY: as in `logits`, which has filled the logits of scratch; both lists have room for `k` entries.
+        unsafe { (self.entries.best_of)(scratch, ids.as_mut_ptr(), log_probabilities.as_mut_ptr(), k) }
         k
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   ir::Graph ──▶ plan ──▶ codegen (CLIF) ──▶ jit (machine code) ──▶ runtime::Kernels
 //!                  └─────▶ pack (weights in panels) ──┘
+//!                           object: the same code and weights as a file to link
 //! ```
 #![deny(unsafe_code)]
 
@@ -12,6 +13,7 @@ mod error;
 pub mod isa;
 mod jit;
 mod listing;
+pub mod object;
 pub mod pack;
 pub mod plan;
 mod sequence;

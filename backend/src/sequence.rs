@@ -118,6 +118,8 @@ impl Sequence {
                     }
                 });
             }
+            // What it is made of is read instead.
+            Step::Spread { .. } => {}
             Step::Product { product, out } => work.floats(*out, steps, |work, rows| {
                 self.product(jit, work, product, steps, rows);
             }),
@@ -240,7 +242,7 @@ impl Sequence {
                     start,
                 );
             }
-            (Format::Integer(i), Input::Codes(c)) => {
+            (Format::Integer(i), Input::Codes(c) | Input::Spread(_, c)) => {
                 let q = work.codes_of(c);
                 let x = Activations { codes: &q.codes, stride: q.stride, scales: &q.scales };
                 batch::int_panels(self.threads, steps, &x, &codes(i, data.bytes(), lanes), to, lanes, start);

@@ -1,6 +1,7 @@
 //! One module per command, and what they share.
 
 pub(crate) mod bench;
+pub(crate) mod build;
 pub(crate) mod calibrate;
 pub(crate) mod compile;
 pub(crate) mod demo;

@@ -13,6 +13,8 @@ pub(crate) struct Features {
     pub fma: bool,
     /// The type of an address.
     pub pointer: Type,
+    /// A product of bytes is an instruction, not a dozen.
+    pub dot: bool,
     /// Bytes are multiplied signed by signed, not unsigned by signed.
     pub signed_bytes: bool,
 }

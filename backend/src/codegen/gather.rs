@@ -30,15 +30,15 @@ pub(crate) fn codes(
     to: Value,
     groups: Groups,
 ) {
-    let row = e.b.ins().imul_imm_s(token, Rows::row_bytes(groups) as i64);
+    let row = e.b.ins().imul_imm_s(token, groups.len as i64);
     let from = e.b.ins().iadd(table, row);
-    let scales = e.offset(table, rows * Rows::row_bytes(groups));
+    let scales = e.offset(table, Rows::code_bytes(rows, groups));
     let row = e.b.ins().imul_imm_s(token, (groups.count() * 4) as i64);
     let scales = e.b.ins().iadd(scales, row);
     let one = |e: &mut Emit<'_, '_>, p: &[Value], count: usize| {
         let scale = e.load(types::F32, weight_flags(), p[1], 0);
         expand(e, p[0], count, scale, p[2]);
-        let next = [Rows::group_bytes(groups), 4, groups.size * 4];
+        let next = [groups.size, 4, groups.size * 4];
         p.iter().zip(next).map(|(&p, n)| e.offset(p, n)).collect::<Vec<_>>()
     };
     let whole = groups.len / groups.size;

@@ -162,7 +162,12 @@ fn group(
             }
         }
     };
-    let unroll = if quads <= STRAIGHT { quads.max(1) } else { UNROLL };
+    let unroll = match quads {
+        // A turn is long enough then, and several are a lot of code.
+        _ if !e.features.dot => 1,
+        0..=STRAIGHT => quads.max(1),
+        _ => UNROLL,
+    };
     let carried: Vec<Value> = acc.iter().copied().chain([weights, codes]).collect();
     let out = e.repeat(quads / unroll, &carried, |e, _, p| {
         let mut acc = p[..VECTORS].to_vec();

@@ -23,7 +23,9 @@ mod program;
 mod quantize;
 mod strips;
 
+pub(crate) use emit::{Emit, buffer_flags, caller_flags};
 pub use program::{Entry, Program, build};
+pub(crate) use program::{build_stepwise, features};
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -1,12 +1,13 @@
-//! The output layer and its epilogues: store logits, score one word, keep the best.
+//! The output layer stores logits; what is wanted of them, one word's log-probability or the best words, is found in a pass over them: the
+//! exponentials' long chains do not then hold up the products, which wait for memory.
 //!
 //! The log-sum-exp is kept online (Milakov and Gimelshein 2018): each lane has a reference `m`, near its running maximum, and a sum `s` of
 //! `e^(x - m)`. The lanes meet once, at the end.
 
-use super::emit::{Emit, buffer_flags, caller_flags};
+use super::emit::{Emit, F32X4, buffer_flags, caller_flags};
 use super::math::{exp_not_above as exp, exp2_of_sum as exp2, ln};
 use super::product::{Map, for_each_panel};
-use crate::plan::{LANES, PANEL};
+use crate::plan::{Fill, LANES, PANEL};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{FuncRef, InstBuilder, Value, types};
 
@@ -103,25 +104,46 @@ fn finish(e: &mut Emit<'_, '_>, m: Value, s: Value) -> Value {
     e.b.ins().fadd(top, log)
 }
 
-/// The log-probability of output `target` (a pointer-sized integer), no logits stored but those of its panel, in `tile`.
-pub(crate) fn score(e: &mut Emit<'_, '_>, map: &Map, target: Value, tile: Value) -> Value {
+/// Stores a number that never counts behind the last of `count` logits, up to a whole panel.
+fn pad(e: &mut Emit<'_, '_>, logits: Value, count: usize) {
+    let low = e.f32(Fill::Low.value());
+    for i in count..count.next_multiple_of(PANEL) {
+        e.store(buffer_flags(), low, logits, i * 4);
+    }
+}
+
+/// Runs `body(e, panel's address, first output, its vectors, carried)` on each panel of `count` logits, the last padded.
+fn for_each_panel_of<'f>(
+    e: &mut Emit<'_, 'f>,
+    logits: Value,
+    count: usize,
+    carried: &[Value],
+    body: impl FnOnce(&mut Emit<'_, 'f>, Value, Value, &[Value], &[Value]) -> Vec<Value>,
+) -> Vec<Value> {
+    pad(e, logits, count);
+    let mut all = vec![logits];
+    all.extend_from_slice(carried);
+    let out = e.repeat(count.div_ceil(PANEL), &all, |e, i, p| {
+        let first = e.b.ins().ishl_imm_s(i, PANEL.trailing_zeros() as i64);
+        let x: Vec<Value> =
+            (0..PANEL / LANES).map(|v| e.load(F32X4, buffer_flags(), p[0], v * LANES * 4)).collect();
+        let mut next = vec![e.offset(p[0], PANEL * 4)];
+        next.extend(body(e, p[0], first, &x, &p[1..]));
+        next
+    });
+    out[1..].to_vec()
+}
+
+/// The log-probability of word `target` (a pointer-sized integer) of `count` logits in scratch, which has room for whole panels.
+pub(crate) fn score(e: &mut Emit<'_, '_>, logits: Value, count: usize, target: Value) -> Value {
     let start = nothing(e);
-    let lane = e.b.ins().band_imm_s(target, PANEL as i64 - 1);
-    let wanted = e.b.ins().isub(target, lane);
-    let out = for_each_panel(e, map, &start, |e, first, acc, _, p| {
-        let here = e.b.ins().icmp(IntCC::Equal, first, wanted);
-        e.choose(here, &[], |e| {
-            for (v, &a) in acc.iter().enumerate() {
-                e.store(buffer_flags(), a, tile, v * LANES * 4);
-            }
-            vec![]
-        });
-        let best = maximum(e, acc);
-        fold(e, acc, best, p[0], p[1]).to_vec()
+    let out = for_each_panel_of(e, logits, count, &start, |e, _, _, x, p| {
+        let best = maximum(e, x);
+        fold(e, x, best, p[0], p[1]).to_vec()
     });
     let total = finish(e, out[0], out[1]);
-    let at = e.b.ins().ishl_imm_s(lane, 2);
-    let at = e.b.ins().iadd(tile, at);
+    let at = e.b.ins().ishl_imm_s(target, 2);
+    let at = e.b.ins().iadd(logits, at);
     let logit = e.load(types::F32, buffer_flags(), at, 0);
     e.b.ins().fsub(logit, total)
 }
@@ -136,10 +158,10 @@ pub(crate) struct Best {
     pub(crate) k: Value,
 }
 
-/// The `k` largest logits, in descending order, as log-probabilities; equal ones by rising id.
+/// The `k` largest of `count` logits in scratch, in descending order, as log-probabilities; equal ones by rising id.
 ///
 /// A panel is looked at more closely only if one of its lanes beats the smallest logit kept so far.
-pub(crate) fn top_k(e: &mut Emit<'_, '_>, map: &Map, best: &Best, tile: Value, insert: FuncRef) {
+pub(crate) fn top_k(e: &mut Emit<'_, '_>, logits: Value, count: usize, best: &Best, insert: FuncRef) {
     let lowest = e.f32(f32::NEG_INFINITY);
     let zero = e.size(0);
     let none = e.b.ins().iconst(types::I32, 0);
@@ -149,18 +171,19 @@ pub(crate) fn top_k(e: &mut Emit<'_, '_>, map: &Map, best: &Best, tile: Value, i
         vec![e.offset(p[0], 4), e.offset(p[1], 4)]
     });
     let [m, s] = nothing(e);
-    let out = for_each_panel(e, map, &[m, s, lowest], |e, first, acc, outputs, p| {
-        let best_lanes = maximum(e, acc);
-        let [m, s] = fold(e, acc, best_lanes, p[0], p[1]);
+    let all = e.size(count);
+    let out = for_each_panel_of(e, logits, count, &[m, s, lowest], |e, at, first, x, p| {
+        let best_lanes = maximum(e, x);
+        let [m, s] = fold(e, x, best_lanes, p[0], p[1]);
         let bar = e.splat(p[2]);
         let beats = e.greater(best_lanes, bar);
         let any = e.b.ins().vany_true(beats);
         let bar = e.choose(any, &[p[2]], |e| {
-            for (v, &a) in acc.iter().enumerate() {
-                e.store(buffer_flags(), a, tile, v * LANES * 4);
-            }
-            let count = e.size(outputs);
-            let call = e.b.ins().call(insert, &[tile, first, count, best.ids, best.values, best.k]);
+            let left = e.b.ins().isub(all, first);
+            let panel = e.size(PANEL);
+            let whole = e.b.ins().icmp(IntCC::UnsignedLessThan, panel, left);
+            let here = e.b.ins().select(whole, panel, left);
+            let call = e.b.ins().call(insert, &[at, first, here, best.ids, best.values, best.k]);
             e.b.inst_results(call).to_vec()
         });
         vec![m, s, bar[0]]

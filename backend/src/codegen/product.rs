@@ -3,7 +3,7 @@
 use super::emit::{Emit, F32X4, caller_flags, weight_flags};
 use super::integer::{self, CodesAt};
 use super::{panel, strips};
-use crate::plan::{Format, LANES, PANEL, Panels, StripValues};
+use crate::plan::{Format, LANES, PANEL, Panels};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
@@ -14,6 +14,8 @@ pub(crate) enum Operand {
     Floats(Value),
     /// Integers.
     Codes(CodesAt),
+    /// The table of them that sparse maps read, and they themselves.
+    Spread(Value, CodesAt),
 }
 
 /// One term.
@@ -72,13 +74,11 @@ impl Map {
                     strips::accumulate_floats(e, s, &acc, w, x)
                 }
                 (Format::Integer(i), Operand::Codes(x)) => integer::accumulate(e, i, w, x, begin),
-                (Format::Strips(s), Operand::Codes(x)) => strips::accumulate_integers(e, s, w, x, begin),
+                (Format::Strips(s), Operand::Spread(table, x)) => {
+                    strips::accumulate_integers(e, s, w, (table, term.panels.input), x.scale, begin)
+                }
                 (format, _) => unreachable!("the plan gives {format:?} the input it takes"),
             };
-            debug_assert!(
-                !matches!(term.panels.format, Format::Strips(s) if s.values == StripValues::F32)
-                    || matches!(term.x, Operand::Floats(_))
-            );
             acc = Some(sums);
             next.push(w);
         }

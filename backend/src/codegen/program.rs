@@ -12,9 +12,11 @@ use crate::plan::{
     Buffer, Cell, Codes, Input, Other, PackedId, Packing, Part, Plan, Product, Rows, Segment, Start, Step,
     Vector,
 };
-use cranelift_codegen::ir::{AbiParam, Function, InstBuilder, Signature, UserFuncName, Value, types};
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{
+    AbiParam, FuncRef, Function, InstBuilder, Signature, UserFuncName, Value, types,
+};
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_codegen::{Context, ir};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module};
 use lstmc_frontend::ir::{Binary, Unary};
@@ -30,6 +32,10 @@ pub enum Entry {
     Score,
     /// The best words.
     TopK,
+    /// The log-probability of one word, of the logits in scratch.
+    ScoreOf,
+    /// The best words, by the logits in scratch.
+    BestOf,
     /// Insertion into the list of the best; local.
     Insert,
     /// One LSTM step whose input product is given.
@@ -48,10 +54,22 @@ impl Entry {
             Entry::Logits => "logits".into(),
             Entry::Score => "score".into(),
             Entry::TopK => "top_k".into(),
+            Entry::ScoreOf => "score_of".into(),
+            Entry::BestOf => "best_of".into(),
             Entry::Insert => "insert".into(),
             Entry::Recurrent(n) => format!("recurrent_{n}"),
             Entry::Gather => "gather".into(),
             Entry::Phase(n) => format!("phase_{n}"),
+        }
+    }
+
+    /// The functions that it calls.
+    fn callees(self) -> &'static [Entry] {
+        match self {
+            Entry::Score => &[Entry::Logits, Entry::ScoreOf],
+            Entry::TopK => &[Entry::Logits, Entry::BestOf],
+            Entry::BestOf => &[Entry::Insert],
+            _ => &[],
         }
     }
 
@@ -63,6 +81,8 @@ impl Entry {
             Entry::Logits => (3, false),
             Entry::Score => (3, true),
             Entry::TopK => (5, false),
+            Entry::ScoreOf => (2, true),
+            Entry::BestOf => (4, false),
             Entry::Insert => (6, true),
             Entry::Recurrent(_) => (4, false),
             Entry::Gather => (3, false),
@@ -88,6 +108,10 @@ pub struct Program {
     pub assembly: Vec<(Entry, String)>,
 }
 
+/// The functions that take a text word by word; each may call those before it.
+const STEPWISE: [Entry; 7] =
+    [Entry::Insert, Entry::Advance, Entry::Logits, Entry::ScoreOf, Entry::BestOf, Entry::Score, Entry::TopK];
+
 /// Defines every function of `plan` in `module`, with `phases` also those of several threads. With `keep_text`, CLIF and disassembly are kept.
 pub fn build(
     plan: &Plan,
@@ -96,10 +120,23 @@ pub fn build(
     keep_text: bool,
 ) -> Result<Program, CompileError> {
     let cells = plan.cells().count();
-    let entries = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK, Entry::Gather]
-        .into_iter()
-        .chain((0..cells).map(Entry::Recurrent))
-        .chain((0..if phases { plan.phases().len() } else { 0 }).map(Entry::Phase));
+    let batched = std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent));
+    let phases = (0..if phases { plan.phases().len() } else { 0 }).map(Entry::Phase);
+    build_entries(plan, module, keep_text, STEPWISE.into_iter().chain(batched).chain(phases))
+}
+
+/// Defines the functions of `plan` that the batched path has no part in, with those that make logits and read them at once.
+pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
+    build_entries(plan, module, false, STEPWISE.into_iter().chain([Entry::Score, Entry::TopK]))
+}
+
+/// Defines functions of `plan`, in order.
+fn build_entries(
+    plan: &Plan,
+    module: &mut dyn Module,
+    keep_text: bool,
+    entries: impl IntoIterator<Item = Entry>,
+) -> Result<Program, CompileError> {
     let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
     let mut context = Context::new();
     let mut builder_context = FunctionBuilderContext::new();
@@ -107,13 +144,17 @@ pub fn build(
         let failed = |reason: String| CompileError::Codegen { function: entry.name(), reason };
         let signature = entry.signature(module);
         let id = module
-            .declare_function(&entry.name(), Linkage::Export, &signature)
+            .declare_function(&entry.name(), Linkage::Local, &signature)
             .map_err(|e| failed(e.to_string()))?;
         program.functions.push((entry, id));
         module.clear_context(&mut context);
         context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
-        let insert = program.functions[0].1;
-        let insert = (entry == Entry::TopK).then(|| module.declare_func_in_func(insert, &mut context.func));
+        let callees: Vec<(Entry, FuncRef)> = program
+            .functions
+            .iter()
+            .filter(|(e, _)| entry.callees().contains(e))
+            .map(|&(e, id)| (e, module.declare_func_in_func(id, &mut context.func)))
+            .collect();
         {
             let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
             let block = builder.create_block();
@@ -122,7 +163,7 @@ pub fn build(
             builder.seal_block(block);
             let params = builder.block_params(block).to_vec();
             let mut e = Emit { b: &mut builder, features: features(module.isa()) };
-            let results = body(plan, entry, &mut e, &params, insert);
+            let results = body(plan, entry, &mut e, &params, &callees);
             builder.ins().return_(&results);
             builder.finalize(module.isa().frontend_config());
         }
@@ -145,6 +186,7 @@ pub(crate) fn features(isa: &dyn TargetIsa) -> Features {
     let x86 = matches!(isa.triple().architecture, target_lexicon::Architecture::X86_64);
     Features {
         fma: !x86 || flag("has_fma"),
+        dot: flag("has_dotprod") || flag("has_avx_vnni") || flag("has_avx512vl") && flag("has_avx512vnni"),
         pointer: isa.pointer_type(),
         signed_bytes: isa::plan_target(isa).signed_bytes,
     }
@@ -192,6 +234,7 @@ impl Frame<'_> {
             x: match s.input {
                 Input::Floats(v) => Operand::Floats(self.vector(e, v)),
                 Input::Codes(c) => Operand::Codes(self.codes(e, c)),
+                Input::Spread(b, c) => Operand::Spread(self.buffer(e, b), self.codes(e, c)),
             },
         };
         segments.iter().map(term).collect()
@@ -220,8 +263,12 @@ fn body(
     entry: Entry,
     e: &mut Emit<'_, '_>,
     p: &[Value],
-    insert: Option<ir::FuncRef>,
+    callees: &[(Entry, FuncRef)],
 ) -> Vec<Value> {
+    let call = |entry: Entry| {
+        // `Entry::callees` names what a body calls.
+        callees.iter().find(|(e, _)| *e == entry).expect("the callee is declared").1
+    };
     match entry {
         Entry::Advance => {
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
@@ -236,19 +283,26 @@ fn body(
             output::store_exact(e, &map, p[2]);
             vec![]
         }
+        Entry::ScoreOf => {
+            let logits = e.offset(p[0], plan.logits.offset * 4);
+            vec![output::score(e, logits, plan.vocabulary, p[1])]
+        }
+        Entry::BestOf => {
+            let logits = e.offset(p[0], plan.logits.offset * 4);
+            let best = Best { ids: p[1], values: p[2], k: p[3] };
+            output::top_k(e, logits, plan.vocabulary, &best, call(Entry::Insert));
+            vec![]
+        }
         Entry::Score => {
-            let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
-            let map = frame.output(e);
-            let tile = frame.buffer(e, plan.tile);
-            vec![output::score(e, &map, p[2], tile)]
+            let logits = e.offset(p[1], plan.logits.offset * 4);
+            e.b.ins().call(call(Entry::Logits), &[p[0], p[1], logits]);
+            let score = e.b.ins().call(call(Entry::ScoreOf), &[p[1], p[2]]);
+            e.b.inst_results(score).to_vec()
         }
         Entry::TopK => {
-            let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
-            let map = frame.output(e);
-            let tile = frame.buffer(e, plan.tile);
-            let best = Best { ids: p[2], values: p[3], k: p[4] };
-            // `insert` is declared for this function by `build`.
-            output::top_k(e, &map, &best, tile, insert.expect("declared for top_k"));
+            let logits = e.offset(p[1], plan.logits.offset * 4);
+            e.b.ins().call(call(Entry::Logits), &[p[0], p[1], logits]);
+            e.b.ins().call(call(Entry::BestOf), &[p[1], p[2], p[3], p[4]]);
             vec![]
         }
         Entry::Insert => vec![output::insert(e, p)],
@@ -279,10 +333,10 @@ fn body(
     }
 }
 
-/// A cell's operands; `gates` are the terms of its input where they were computed before.
-fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<Value>) -> CellAt {
+/// A cell's operands; `given` are the terms of its input where they were computed before.
+fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, given: Option<Value>) -> CellAt {
     let mut terms = vec![];
-    if gates.is_none() {
+    if given.is_none() {
         terms = frame.terms(e, &cell.inputs);
     }
     terms.extend(frame.terms(e, &cell.recurrent));
@@ -290,7 +344,8 @@ fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<V
     let map = Map { terms, start, out: 4 * cell.h.len };
     CellAt {
         map,
-        gates,
+        given,
+        gates: frame.buffer(e, cell.gates),
         c: frame.state(e, cell.c.offset),
         out: frame.buffer(e, cell.out),
         hidden: cell.h.len,
@@ -298,11 +353,11 @@ fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<V
 }
 
 /// A cell's step.
-fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, gates: Option<Value>) {
+fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, given: Option<Value>) {
     for step in &cell.prologue {
         emit_step(e, frame, None, step);
     }
-    let at = cell_at(e, frame, cell, gates);
+    let at = cell_at(e, frame, cell, given);
     lstm::step(e, &at);
     keep(e, frame, cell);
 }
@@ -386,6 +441,10 @@ fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, token: Option<Value>, step
         Step::Quantize { x, out } => {
             let (x, to) = (frame.vector(e, *x), frame.codes(e, *out));
             quantize::quantize(e, x, out.groups, to);
+        }
+        Step::Spread { codes, out } => {
+            let (from, to) = (frame.codes(e, *codes), frame.buffer(e, *out));
+            quantize::spread(e, from.codes, codes.groups.len, to);
         }
         Step::Round { x, out } => {
             let (from, to) = (frame.vector(e, *x), frame.buffer(e, *out));

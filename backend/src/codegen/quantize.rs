@@ -123,6 +123,24 @@ fn group(e: &mut Emit<'_, '_>, groups: Groups, g: usize, inverse: Value, p: &[Va
     vec![e.offset(p[0], groups.size * 4), e.offset(p[1], padded), e.offset(p[2], 4)]
 }
 
+/// `to[k][j]` = code `j` as byte `k` of a word.
+pub(crate) fn spread(e: &mut Emit<'_, '_>, codes: Value, count: usize, to: Value) {
+    // The code in every byte of a vector, and of that one byte in each word.
+    let pick: Vec<u8> = (0..WIDTH).map(|i| if i % 4 == i / 4 { 0xff } else { 0 }).collect();
+    let pick = e.vector_constant(&pick);
+    e.repeat(count, &[codes, to], |e, _, p| {
+        let code = e.load(types::I8, caller_flags(), p[0], 0);
+        let all = e.b.ins().splat(types::I8X16, code);
+        let words = e.b.ins().band(all, pick);
+        let words = e.cast(types::I32X4, words);
+        for k in 0..QUAD {
+            let word = e.b.ins().extractlane(words, k as u8);
+            e.store(buffer_flags(), word, p[1], k * count * 4);
+        }
+        vec![e.offset(p[0], 1), e.offset(p[1], 4)]
+    });
+}
+
 /// `to = x`, rounded to codes and back.
 pub(crate) fn round(e: &mut Emit<'_, '_>, x: Value, len: usize, to: Value) {
     let (scale, inverse) = scales(e, x, len);

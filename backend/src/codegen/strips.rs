@@ -7,8 +7,8 @@
 //! Four indices are loaded at once. Short strips have few accumulators; entries take turns over several sets of them so that their
 //! latencies overlap.
 
-use super::emit::{Emit, F32X4, buffer_flags, caller_flags, weight_flags};
-use super::integer::{CodesAt, I8X16, bytes, dot};
+use super::emit::{Emit, F32X4, buffer_flags, weight_flags};
+use super::integer::{I8X16, bytes, dot};
 use crate::plan::{LANES, PANEL, QUAD, Strips};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
@@ -103,12 +103,13 @@ pub(crate) fn accumulate_floats(
     (out, w)
 }
 
-/// Multiplies one panel of codes by integer activations; `start` gives what the product is added to.
+/// Multiplies one panel of codes by integer activations, looked up in a `table` of `inputs` (see `Step::Spread`); `start` gives what the product is added to.
 pub(crate) fn accumulate_integers<'f>(
     e: &mut Emit<'_, 'f>,
     s: Strips,
     weights: Value,
-    x: CodesAt,
+    (table, inputs): (Value, usize),
+    scale: Value,
     start: impl FnOnce(&mut Emit<'_, 'f>) -> Vec<Value>,
 ) -> (Vec<Value>, Value) {
     let vectors = s.height / LANES;
@@ -119,7 +120,7 @@ pub(crate) fn accumulate_integers<'f>(
     for _ in 0..PANEL / s.height {
         // The last carried value is the sum of the activations that this strip reads.
         let p = turns(e, w, &vec![zero; vectors + 1], |e, p| {
-            let quad = gather(e, p[0], x.codes);
+            let quad = gather(e, p[0], table, inputs);
             let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], s.entry_bytes())];
             for v in 0..vectors {
                 let w = e.load(I8X16, weight_flags(), p[1], v * LANES * QUAD);
@@ -141,7 +142,7 @@ pub(crate) fn accumulate_integers<'f>(
             sums.push(e.b.ins().fcvt_from_sint(F32X4, exact));
         }
     }
-    let scale = e.load(types::F32, buffer_flags(), x.scale, 0);
+    let scale = e.load(types::F32, buffer_flags(), scale, 0);
     let scale = e.splat(scale);
     let start = start(e);
     let y = sums
@@ -157,19 +158,17 @@ pub(crate) fn accumulate_integers<'f>(
     (y, e.offset(w, PANEL * 4))
 }
 
-/// The four activations that an entry's indices name, in every lane.
-fn gather(e: &mut Emit<'_, '_>, at: Value, codes: Value) -> Value {
-    let parts: Vec<Value> = indices(e, at)
-        .into_iter()
-        .enumerate()
-        .map(|(k, index)| {
-            let at = e.b.ins().iadd(codes, index);
-            let byte = e.b.ins().uload8(types::I32, caller_flags(), at, 0);
-            if k == 0 { byte } else { e.b.ins().ishl_imm_s(byte, 8 * k as i64) }
-        })
-        .collect();
-    let (a, b) = (e.b.ins().bor(parts[0], parts[1]), e.b.ins().bor(parts[2], parts[3]));
-    let quad = e.b.ins().bor(a, b);
-    let all = e.b.ins().splat(types::I32X4, quad);
+/// The four activations that an entry's indices name, in every lane: from a table with each code at each byte of a word.
+fn gather(e: &mut Emit<'_, '_>, at: Value, table: Value, inputs: usize) -> Value {
+    let pointer = e.features.pointer;
+    let mut quad: Option<Value> = None;
+    for k in 0..QUAD {
+        let index = e.b.ins().uload16(pointer, weight_flags(), at, 2 * k as i32);
+        let word = e.b.ins().ishl_imm_s(index, 2);
+        let word = e.b.ins().iadd(table, word);
+        let word = e.load(types::I32, buffer_flags(), word, k * inputs * 4);
+        quad = Some(quad.map_or(word, |q| e.b.ins().bor(q, word)));
+    }
+    let all = e.b.ins().splat(types::I32X4, quad.expect("a quad has codes"));
     e.cast(I8X16, all)
 }

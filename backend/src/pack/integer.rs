@@ -56,7 +56,7 @@ fn place(lane: usize, levels: usize) -> (usize, usize) {
     (vector / levels * 4 + within, vector % levels)
 }
 
-/// Rows of codes by group, then the scales of all rows.
+/// Rows of codes, then the scales of all rows.
 pub(super) fn rows(
     q: &Quantized,
     rows: usize,
@@ -65,14 +65,8 @@ pub(super) fn rows(
     to: &mut [u8],
 ) -> Result<(), MapError> {
     let (codes, scales) = (q.codes().i8s()?, q.scales().to_f32()?);
-    let (row_bytes, group_bytes) = (Rows::row_bytes(groups), Rows::group_bytes(groups));
-    for r in 0..rows {
-        for g in 0..groups.count() {
-            let from = &codes[r * cols + g * groups.size..][..groups.inputs(g)];
-            to[r * row_bytes + g * group_bytes..][..from.len()].copy_from_slice(bytemuck::cast_slice(from));
-        }
-    }
-    let at = rows * row_bytes;
+    to[..rows * cols].copy_from_slice(bytemuck::cast_slice(&codes[..rows * cols]));
+    let at = Rows::code_bytes(rows, groups);
     for (to, scale) in to[at..].chunks_exact_mut(4).zip(scales.iter()) {
         to.copy_from_slice(&scale.to_ne_bytes());
     }

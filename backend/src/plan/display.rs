@@ -33,6 +33,7 @@ impl Plan {
             let input = match &s.input {
                 Input::Floats(v) => vector(v),
                 Input::Codes(c) => codes(c),
+                Input::Spread(b, _) => buffer(b),
             };
             format!("{} * {input}", self.name(s.weights))
         };
@@ -57,6 +58,7 @@ impl Plan {
                 writeln!(f, "{} = gather {}", buffer(out), cores.join(" . "))
             }
             Step::Quantize { x, out } => writeln!(f, "{} = quantize {}", codes(out), vector(x)),
+            Step::Spread { codes: c, out } => writeln!(f, "{} = spread {}", buffer(out), codes(c)),
             Step::Round { x, out } => writeln!(f, "{} = round {}", buffer(out), vector(x)),
             Step::Product { product, out } => {
                 writeln!(f, "{} = {}", buffer(out), self.product(product))
@@ -107,7 +109,7 @@ impl fmt::Display for Plan {
         for s in &self.state {
             writeln!(f, "  {}  {}", s.name, slot(s))?;
         }
-        writeln!(f, "scratch: {} f32, tile {}", self.scratch_len, buffer(&self.tile))?;
+        writeln!(f, "scratch: {} f32, logits {}", self.scratch_len, buffer(&self.logits))?;
         writeln!(f, "steps:")?;
         for step in &self.steps {
             self.step(f, 2, step)?;

@@ -183,6 +183,8 @@ pub enum Input {
     Floats(Vector),
     /// Integers that a [`Step::Quantize`] made.
     Codes(Codes),
+    /// Such integers and the table that a [`Step::Spread`] made of them.
+    Spread(Buffer, Codes),
 }
 
 /// One term of a product.
@@ -238,6 +240,8 @@ pub struct Cell {
     pub recurrent: Vec<Segment>,
     /// Gate bias.
     pub bias: PackedId,
+    /// The gates of all panels, before their activation functions.
+    pub gates: Buffer,
     /// Hidden state, replaced.
     pub h: StateSlot,
     /// Cell state, replaced.
@@ -271,6 +275,13 @@ pub enum Step {
         x: Vector,
         /// Where the codes go.
         out: Codes,
+    },
+    /// `out[k][j]` = code `j` as byte `k` of a word: four codes from anywhere are put together by three ors.
+    Spread {
+        /// The codes.
+        codes: Codes,
+        /// `[4][len]` words.
+        out: Buffer,
     },
     /// `out = x`, rounded as `Quantize` would but kept in f32.
     Round {
@@ -336,8 +347,8 @@ pub struct Plan {
     pub state_len: usize,
     /// f32s of scratch.
     pub scratch_len: usize,
-    /// A tile of one panel in scratch, for epilogues that pick single logits.
-    pub tile: Buffer,
+    /// Room for all logits in scratch, from which single ones are picked.
+    pub logits: Buffer,
     /// What consumes a token.
     pub steps: Vec<Step>,
     /// What makes logits.

@@ -310,7 +310,8 @@ impl fmt::Display for Panels {
 pub enum Rows {
     /// Row-major f32.
     F32,
-    /// 8-bit codes `[rows][groups, each padded to 16]`, then f32 scales `[rows][groups]`.
+    /// 8-bit codes `[rows][columns]`, padded to 16, then f32 scales `[rows][groups]`, at least 16 bytes of them: whole vectors are read,
+    /// also at the end of the last row.
     Codes {
         /// Columns by scale.
         groups: Groups,
@@ -318,14 +319,9 @@ pub enum Rows {
 }
 
 impl Rows {
-    /// Bytes of a row's codes of group size `groups.size`.
-    pub fn group_bytes(groups: Groups) -> usize {
-        groups.size.next_multiple_of(16)
-    }
-
-    /// Bytes of a row's codes.
-    pub fn row_bytes(groups: Groups) -> usize {
-        groups.count() * Rows::group_bytes(groups)
+    /// Bytes of all codes of a table of `rows`, which the scales follow.
+    pub fn code_bytes(rows: usize, groups: Groups) -> usize {
+        (rows * groups.len).next_multiple_of(16)
     }
 }
 
@@ -395,7 +391,7 @@ impl Packing {
         match *self {
             Packing::Rows { rows, cols, format: Rows::F32 } => rows * cols * 4,
             Packing::Rows { rows, format: Rows::Codes { groups }, .. } => {
-                rows * (Rows::row_bytes(groups) + groups.count() * 4)
+                Rows::code_bytes(rows, groups) + (rows * groups.count() * 4).max(16)
             }
             Packing::Panels(p) | Packing::Transposed(p) => p.bytes(),
             Packing::Core { modes, rank, width } => modes * rank * width.next_multiple_of(LANES) * 4,
@@ -408,9 +404,7 @@ impl Packing {
     pub fn bytes_per_token(&self) -> usize {
         match *self {
             Packing::Rows { cols, format: Rows::F32, .. } => cols * 4,
-            Packing::Rows { format: Rows::Codes { groups }, .. } => {
-                Rows::row_bytes(groups) + groups.count() * 4
-            }
+            Packing::Rows { format: Rows::Codes { groups }, .. } => groups.len + groups.count() * 4,
             Packing::Core { modes, .. } => self.bytes() / modes.max(1),
             _ => self.bytes(),
         }

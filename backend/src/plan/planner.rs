@@ -1,6 +1,6 @@
 //! From a graph to a plan.
 
-use super::packing::{Fill, Format, Groups, Integer, PANEL, Packing, Panels, RowOrder, Rows, Scale};
+use super::packing::{Fill, Format, Groups, Integer, Packing, Panels, QUAD, RowOrder, Rows, Scale};
 use super::strips::strips;
 use super::{
     Buffer, Cell, Codes, Input, MapRef, Other, OutputLayer, Packed, PackedId, Plan, Product, SLOT, Segment,
@@ -49,7 +49,6 @@ impl<'g> Planner<'g> {
     }
 
     pub(super) fn plan(mut self) -> Result<Plan, CompileError> {
-        let tile = self.buffer(PANEL);
         let logits = self
             .graph
             .outputs()
@@ -84,14 +83,16 @@ impl<'g> Planner<'g> {
             let node = self.graph.node(self.graph.producer(logits));
             CompileError::unsupported(node, "logits must come straight from a linear layer")
         })?;
+        let vocabulary = self.width(logits)?;
+        let logits = self.buffer(vocabulary);
         Ok(Plan {
             name: self.graph.name.clone(),
-            vocabulary: self.width(logits)?,
+            vocabulary,
             weights: self.weights,
             state: self.state,
             state_len: self.state_len,
             scratch_len: self.scratch_len,
-            tile,
+            logits,
             steps: self.steps,
             output,
         })
@@ -218,7 +219,7 @@ impl<'g> Planner<'g> {
                     (Some(format), Some(_)) => {
                         let weights = self.pack_map(source, panels(format));
                         let codes = self.quantize(x, Groups { len: input, size: input }, prologue);
-                        Ok(Segment { weights, input: Input::Codes(codes) })
+                        Ok(Segment { weights, input: self.spread(codes, prologue) })
                     }
                     // Values in groups, or too dense for strips: as integer panels with zeros, which have the same meaning.
                     (_, _) if quantized => {
@@ -277,6 +278,19 @@ impl<'g> Planner<'g> {
         codes.offset = self.buffer(codes.len()).offset;
         prologue.push(Step::Quantize { x, out: codes });
         codes
+    }
+
+    /// The table that sparse maps look codes up in, made once.
+    fn spread(&mut self, codes: Codes, prologue: &mut Vec<Step>) -> Input {
+        for step in self.steps.iter().chain(prologue.iter()) {
+            match step {
+                Step::Spread { codes: of, out } if *of == codes => return Input::Spread(*out, codes),
+                _ => {}
+            }
+        }
+        let out = self.buffer(QUAD * codes.groups.len);
+        prologue.push(Step::Spread { codes, out });
+        Input::Spread(out, codes)
     }
 
     fn step(&mut self, node: &Node) -> Result<(), CompileError> {
@@ -399,8 +413,8 @@ impl<'g> Planner<'g> {
         self.steps.append(&mut before);
         let packing = Packing::GateBias { hidden: h.len, order: gates };
         let bias = self.pack_map(&bias, packing);
-        let out = self.buffer(h.len);
-        self.steps.push(Step::Lstm(Cell { inputs, prologue, recurrent, bias, h, c, out }));
+        let (gates, out) = (self.buffer(4 * h.len), self.buffer(h.len));
+        self.steps.push(Step::Lstm(Cell { inputs, prologue, recurrent, bias, gates, h, c, out }));
         Ok(out)
     }
 

@@ -1,0 +1,48 @@
+//! What other languages see of an object file: a C header, and a Rust module or crate.
+
+use super::{ABI_VERSION, Object, STATE_ALIGN, Target};
+
+/// A C and C++ header.
+pub fn header(object: &Object, target: &Target) -> String {
+    filled(include_str!("templates/header.h.in"), object, target)
+}
+
+/// The body of a Rust module, for `include!` where the library is linked by other means.
+pub fn module(object: &Object, target: &Target) -> String {
+    filled(include_str!("templates/module.rs.in"), object, target)
+}
+
+/// The files of a Rust crate by name, without the library, which belongs beside them.
+pub fn crate_files(object: &Object, target: &Target) -> [(&'static str, String); 3] {
+    let library = format!(
+        "//! A compiled LSTM language model, made by lstmc {} for {}.\n//!\n//! It allocates nothing and needs nothing but `core`.\n\
+         #![no_std]\n\n{}",
+        env!("CARGO_PKG_VERSION"),
+        target.triple(),
+        module(object, target)
+    );
+    [
+        ("Cargo.toml", filled(include_str!("templates/Cargo.toml.in"), object, target)),
+        ("build.rs", filled(include_str!("templates/build.rs.in"), object, target)),
+        ("src/lib.rs", library),
+    ]
+}
+
+/// A template with its `@words@` replaced.
+fn filled(template: &str, object: &Object, target: &Target) -> String {
+    let (arch, os) = target.rust_names();
+    let words = [
+        ("@name@", object.name.clone()),
+        ("@NAME@", object.name.to_ascii_uppercase()),
+        ("@version@", env!("CARGO_PKG_VERSION").into()),
+        ("@triple@", target.triple().into()),
+        ("@arch@", arch.into()),
+        ("@os@", os.into()),
+        ("@library@", target.library(&object.name)),
+        ("@abi@", ABI_VERSION.to_string()),
+        ("@state_size@", object.sizes.state.to_string()),
+        ("@state_align@", STATE_ALIGN.to_string()),
+        ("@vocabulary@", object.sizes.vocabulary.to_string()),
+    ];
+    words.iter().fold(template.to_string(), |text, (word, value)| text.replace(word, value))
+}

@@ -1,0 +1,238 @@
+//! Ahead of time: a model as an object file or a static library that any program can link, with a C header or a Rust crate.
+//!
+//! ```text
+//!   Plan ──▶ codegen ─────────▶ interface ──┐
+//!     └────▶ pack ─────────────────────────▶├──▶ ObjectModule ──▶ object ──▶ archive
+//!   Vocabulary ──▶ vocabulary ──────────────┘
+//! ```
+//!
+//! The code is what the JIT runs, made by the same emitters. What an object adds are the public functions of [`interface`], which are
+//! generated too: an object needs no library, not even C's. Everything in it is read-only.
+
+mod archive;
+mod binding;
+mod interface;
+mod target;
+mod vocabulary;
+
+pub use archive::archive;
+pub use binding::{crate_files, header, module};
+pub use interface::{ABI_VERSION, STATE_ALIGN, suffixes};
+pub use target::{Cpu, TRIPLES, Target, TargetError};
+
+use crate::codegen::build_stepwise;
+use crate::error::CompileError;
+use crate::isa::plan_target;
+use crate::pack::{PackedData, pack};
+use crate::plan::Plan;
+use cranelift_module::{DataDescription, DataId, Linkage, Module};
+use cranelift_object::object::read::{Object as _, ObjectSection};
+use cranelift_object::object::{self, SectionKind};
+use cranelift_object::{ObjectBuilder, ObjectModule};
+use interface::{Parts, Words};
+use lstmc_frontend::ir::Graph;
+use lstmc_runtime::Vocabulary;
+use vocabulary::Tables;
+
+/// What public functions return.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Status {
+    /// All went well.
+    Ok = 0,
+    /// A pointer is null.
+    Null = 1,
+    /// The state is not aligned to [`STATE_ALIGN`].
+    Misaligned = 2,
+    /// A buffer is too short, or nothing or too much is asked for.
+    Size = 3,
+    /// The memory is no state of this model: it was never reset, or by another model.
+    State = 4,
+    /// A token that is not in the vocabulary.
+    Token = 5,
+    /// The caller was compiled with the header of another version.
+    Version = 6,
+    /// A word that is not in the vocabulary.
+    Word = 7,
+    /// The model was compiled without a vocabulary.
+    Vocabulary = 8,
+}
+
+/// Why a model cannot become an object file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObjectError {
+    /// A name that C does not allow.
+    #[error(
+        "`{name}` cannot be the prefix of C functions: use letters, digits and `_`, first a letter, not a word of C's or \
+         Rust's own, at most {MAX_NAME} characters"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A word with a NUL.
+    #[error("word {id} of the vocabulary has a NUL character in it, which C's strings cannot have")]
+    Nul {
+        /// Its id.
+        id: usize,
+    },
+    /// Too many words.
+    #[error("the vocabulary takes more than 4 GiB, which is more than an object file's tables can index")]
+    Words,
+}
+
+/// Most characters of a name.
+pub const MAX_NAME: usize = 64;
+
+/// Words that the generated code has other uses for, or that C, C++ or Rust keep to themselves.
+const RESERVED: &str = "abstract alignas alignof and asm async auto await become bool box break case catch char class concept const \
+    continue core crate default delete do double dyn else enum explicit export extern false final float fn for friend goto if impl in inline int \
+    let long loop macro match mod move mut mutable namespace new not nullptr operator or override priv private protected pub public ref \
+    register requires restrict return self short signed sizeof static std struct super switch template test this throw trait true try type \
+    typedef typename typeof union unsafe unsigned unsized use using virtual void volatile where while xor yield";
+
+/// Checks that a name can be the prefix of C functions and the name of a Rust crate.
+pub fn check_name(name: &str) -> Result<(), ObjectError> {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let fits = starts && name.len() <= MAX_NAME;
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let reserved = RESERVED.split_whitespace().any(|word| word == name);
+    if fits && plain && !reserved { Ok(()) } else { Err(ObjectError::Name { name: name.into() }) }
+}
+
+/// A model compiled to an object file.
+#[derive(Debug)]
+pub struct Object {
+    /// The prefix of its symbols.
+    pub name: String,
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// What takes how much in it.
+    pub sizes: Sizes,
+}
+
+/// Sizes in bytes, but for the vocabulary's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Machine code with its constants.
+    pub code: usize,
+    /// Packed weights.
+    pub weights: usize,
+    /// The words and their index.
+    pub words: usize,
+    /// Memory that one stream of text needs.
+    pub state: usize,
+    /// Words that the model has.
+    pub vocabulary: usize,
+}
+
+/// Compiles a graph in language-model form. `info` is what `NAME_info` returns.
+pub fn compile(
+    graph: &Graph,
+    words: Option<&Vocabulary>,
+    target: &Target,
+    name: &str,
+    info: &str,
+) -> Result<Object, CompileError> {
+    check_name(name)?;
+    let tables = words.map(Tables::new).transpose()?;
+    let plan = Plan::new(graph, plan_target(&**target.isa()))?;
+    let weights = pack(&plan, graph)?;
+    let failed = |reason: String| CompileError::Codegen { function: name.into(), reason };
+    let builder = ObjectBuilder::new(target.isa().clone(), name, cranelift_module::default_libcall_names())
+        .map_err(|e| failed(e.to_string()))?;
+    let mut module = ObjectModule::new(builder);
+    let program = build_stepwise(&plan, &mut module)?;
+    let scratch = STATE_ALIGN + (plan.state_len * 4).next_multiple_of(STATE_ALIGN);
+    let size = scratch + (plan.scratch_len * 4).next_multiple_of(STATE_ALIGN);
+    let mut data = Data { module: &mut module, failed: &failed };
+    let sum = weights.iter().map(|w| w.bytes().len()).sum();
+    let identity = identity(&plan, &weights);
+    let table = data.table(&weights)?;
+    let info = data.bytes("info", [info.as_bytes(), &[0]].concat(), 1)?;
+    let size_of_words = tables.as_ref().map_or(0, Tables::bytes);
+    let words = match tables {
+        None => None,
+        Some(t) => Some(Words {
+            strings: data.bytes("words", t.strings, WEIGHT_ALIGN)?,
+            places: data.bytes("words.places", t.places, WEIGHT_ALIGN)?,
+            sorted: data.bytes("words.sorted", t.sorted, WEIGHT_ALIGN)?,
+            short: t.short,
+            unknown: t.unknown,
+        }),
+    };
+    let parts = Parts {
+        name,
+        program: &program,
+        weights: table,
+        info,
+        words,
+        vocabulary: plan.vocabulary,
+        scratch,
+        size,
+        identity,
+    };
+    interface::define(&mut module, &parts)?;
+    let bytes = module.finish().emit().map_err(|e| failed(e.to_string()))?;
+    let file = object::File::parse(&*bytes).map_err(|e| failed(e.to_string()))?;
+    let text = file.sections().filter(|s| s.kind() == SectionKind::Text);
+    let code = text.map(|s| s.size() as usize).sum();
+    let sizes = Sizes { code, weights: sum, words: size_of_words, state: size, vocabulary: plan.vocabulary };
+    Ok(Object { name: name.into(), bytes, sizes })
+}
+
+/// Alignment of weights and words.
+const WEIGHT_ALIGN: u64 = 64;
+
+/// Data objects of a module.
+struct Data<'m> {
+    module: &'m mut ObjectModule,
+    failed: &'m dyn Fn(String) -> CompileError,
+}
+
+impl Data<'_> {
+    fn define(&mut self, name: &str, description: &DataDescription) -> Result<DataId, CompileError> {
+        let id = self
+            .module
+            .declare_data(name, Linkage::Local, false, false)
+            .and_then(|id| self.module.define_data(id, description).map(|()| id));
+        id.map_err(|e| (self.failed)(e.to_string()))
+    }
+
+    fn bytes(&mut self, name: &str, contents: Vec<u8>, align: u64) -> Result<DataId, CompileError> {
+        let mut description = DataDescription::new();
+        description.define(contents.into_boxed_slice());
+        description.set_align(align);
+        self.define(name, &description)
+    }
+
+    /// The weights, and the table of their addresses, which the linker or the loader fills in.
+    fn table(&mut self, weights: &[PackedData]) -> Result<DataId, CompileError> {
+        let pointer = usize::from(self.module.target_config().pointer_bytes());
+        let mut description = DataDescription::new();
+        // At least one entry: an object of no bytes has no address.
+        description.define(vec![0; weights.len().max(1) * pointer].into_boxed_slice());
+        description.set_align(pointer as u64);
+        for (n, weight) in weights.iter().enumerate() {
+            let id = self.bytes(&format!("weights.{n}"), weight.bytes().to_vec(), WEIGHT_ALIGN)?;
+            let global = self.module.declare_data_in_data(id, &mut description);
+            // A model has some tens of weights.
+            description.write_data_addr((n * pointer) as u32, global, 0);
+        }
+        self.define("weights", &description)
+    }
+}
+
+/// A number that tells states of this model and this layout from other memory: FNV-1a of the plan's text and the weights.
+fn identity(plan: &Plan, weights: &[PackedData]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+    plan.to_string().bytes().for_each(|b| add(b.into()));
+    for weight in weights {
+        weight.f32s().iter().for_each(|x| add(x.to_bits().into()));
+    }
+    add(ABI_VERSION.into());
+    // Memory of zeros is no state.
+    hash.max(1)
+}

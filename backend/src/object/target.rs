@@ -1,0 +1,294 @@
+//! What an object file is made for: an operating system's conventions and a CPU's instructions.
+
+use crate::error::CompileError;
+use crate::isa::{self, OptLevel};
+use cranelift_codegen::isa::{Builder, OwnedTargetIsa};
+use cranelift_codegen::settings::{Configurable, SettingKind};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use target_lexicon::{Architecture, BinaryFormat, Triple};
+
+/// The triples that object files can be made for.
+pub const TRIPLES: [&str; 7] = [
+    "x86_64-unknown-linux-gnu",
+    "aarch64-unknown-linux-gnu",
+    "aarch64-linux-android",
+    "x86_64-apple-darwin",
+    "aarch64-apple-darwin",
+    "aarch64-apple-ios",
+    "x86_64-pc-windows-msvc",
+];
+
+/// The instructions that code may use.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Cpu {
+    /// What every CPU of the architecture has: SSE2, or NEON.
+    #[default]
+    Generic,
+    /// What the CPU of this machine has.
+    Native,
+    /// These features, and those that they are never without.
+    Features(Vec<String>),
+}
+
+impl FromStr for Cpu {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Cpu, Self::Err> {
+        Ok(match text {
+            "generic" => Cpu::Generic,
+            "native" => Cpu::Native,
+            list => Cpu::Features(list.split(',').map(|f| f.trim().to_string()).collect()),
+        })
+    }
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cpu::Generic => f.write_str("generic"),
+            Cpu::Native => f.write_str("native"),
+            Cpu::Features(list) => f.write_str(&list.join(",")),
+        }
+    }
+}
+
+/// Why a target cannot be compiled for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// A triple that is not among [`TRIPLES`].
+    #[error("no object files can be made for the target `{triple}`; the targets are {}", TRIPLES.join(", "))]
+    Triple {
+        /// What was asked for.
+        triple: String,
+    },
+    /// A feature that the architecture does not have.
+    #[error(
+        "{triple} has no CPU feature `{feature}`; it has {}, besides `generic` and `native`",
+        .known.join(", ")
+    )]
+    Feature {
+        /// The target.
+        triple: String,
+        /// What was asked for.
+        feature: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The native CPU of another architecture.
+    #[error(
+        "the features of this machine's CPU ({host}) are not those of {triple}; name them, or use `generic`"
+    )]
+    Native {
+        /// The target.
+        triple: String,
+        /// This machine's architecture.
+        host: String,
+    },
+}
+
+/// A target that code can be generated for.
+pub struct Target {
+    triple: &'static str,
+    features: BTreeSet<&'static str>,
+    isa: OwnedTargetIsa,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("triple", &self.triple)
+            .field("features", &self.features)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Features that a CPU with another one always has. The code generator would call library functions where, say, `fma` comes
+/// without `avx`.
+const IMPLIED: &[(&str, &[&str])] = &[
+    ("has_ssse3", &["has_sse3"]),
+    ("has_sse41", &["has_ssse3"]),
+    ("has_sse42", &["has_sse41"]),
+    ("has_avx", &["has_sse42"]),
+    ("has_avx2", &["has_avx"]),
+    ("has_fma", &["has_avx"]),
+    ("has_avx_vnni", &["has_avx2"]),
+    ("has_avx512f", &["has_avx2", "has_fma"]),
+    ("has_avx512bitalg", &["has_avx512f"]),
+    ("has_avx512dq", &["has_avx512f"]),
+    ("has_avx512vl", &["has_avx512f"]),
+    ("has_avx512vbmi", &["has_avx512f"]),
+    ("has_avx512vnni", &["has_avx512vl"]),
+];
+
+/// Names for several features: the levels of the x86-64 ABI.
+const LEVELS: &[(&str, &[&str])] = &[
+    ("x86-64-v2", &["has_sse42", "has_popcnt", "has_cmpxchg16b"]),
+    ("x86-64-v3", &["x86-64-v2", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt"]),
+    ("x86-64-v4", &["x86-64-v3", "has_avx512vl", "has_avx512dq"]),
+];
+
+impl Target {
+    /// A target among [`TRIPLES`] and what its CPU is to have.
+    pub fn new(triple: &str, cpu: &Cpu) -> Result<Target, CompileError> {
+        let unknown = || TargetError::Triple { triple: triple.into() };
+        let triple = *TRIPLES.iter().find(|t| **t == triple).ok_or_else(unknown)?;
+        let internal = |e: &dyn fmt::Display| CompileError::Target(format!("{triple}: {e}"));
+        let parsed: Triple = triple.parse().map_err(|e| internal(&e))?;
+        let mut builder = cranelift_codegen::isa::lookup(parsed).map_err(|e| internal(&e))?;
+        match cpu {
+            Cpu::Generic => {}
+            Cpu::Native => {
+                let host = Triple::host();
+                if host.architecture != builder.triple().architecture {
+                    let host = host.architecture.to_string();
+                    return Err(TargetError::Native { triple: triple.into(), host }.into());
+                }
+                cranelift_native::infer_native_flags(&mut builder).map_err(|e| internal(&e))?;
+            }
+            Cpu::Features(list) => {
+                for flag in closure(triple, &builder, list)? {
+                    builder.enable(flag).map_err(|e| internal(&e))?;
+                }
+            }
+        }
+        let isa = builder.finish(isa::flags(OptLevel::None, true)?).map_err(|e| internal(&e))?;
+        let on = isa.isa_flags().into_iter().filter(|f| f.as_bool() == Some(true));
+        let features = on.filter_map(|f| f.name.strip_prefix("has_")).collect();
+        Ok(Target { triple, features, isa })
+    }
+
+    /// The target that this program was made for; none where object files cannot be made for it.
+    pub fn host() -> Option<&'static str> {
+        let host = Triple::host();
+        TRIPLES.into_iter().find(|t| {
+            t.parse::<Triple>().is_ok_and(|t| {
+                (t.architecture, t.operating_system, t.environment)
+                    == (host.architecture, host.operating_system, host.environment)
+            })
+        })
+    }
+
+    /// Its triple.
+    pub fn triple(&self) -> &'static str {
+        self.triple
+    }
+
+    /// The features that code uses, as Cranelift calls them but for `has_`, in the order of the alphabet.
+    pub fn features(&self) -> impl Iterator<Item = &'static str> {
+        self.features.iter().copied()
+    }
+
+    /// The file name of a static library.
+    pub fn library(&self, name: &str) -> String {
+        match self.format() {
+            BinaryFormat::Coff => format!("{name}.lib"),
+            _ => format!("lib{name}.a"),
+        }
+    }
+
+    /// The file name of an object.
+    pub fn object(&self, name: &str) -> String {
+        match self.format() {
+            BinaryFormat::Coff => format!("{name}.obj"),
+            _ => format!("{name}.o"),
+        }
+    }
+
+    pub(super) fn format(&self) -> BinaryFormat {
+        self.isa.triple().binary_format
+    }
+
+    pub(super) fn isa(&self) -> &OwnedTargetIsa {
+        &self.isa
+    }
+
+    /// Rust's names of the architecture and the operating system.
+    pub(super) fn rust_names(&self) -> (&'static str, &'static str) {
+        let arch = match self.isa.triple().architecture {
+            Architecture::Aarch64(_) => "aarch64",
+            _ => "x86_64",
+        };
+        let os = match self.triple {
+            t if t.ends_with("linux-gnu") => "linux",
+            t if t.ends_with("android") => "android",
+            t if t.ends_with("darwin") => "macos",
+            t if t.ends_with("ios") => "ios",
+            _ => "windows",
+        };
+        (arch, os)
+    }
+}
+
+/// A name without what people write in different ways.
+fn plain(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_prefix("has_").unwrap_or(&name);
+    name.chars().filter(|c| c.is_ascii_alphanumeric()).collect()
+}
+
+/// Cranelift's flags for a list of features, with all that they imply.
+fn closure(triple: &str, builder: &Builder, list: &[String]) -> Result<BTreeSet<&'static str>, TargetError> {
+    let settings = builder.iter().filter(|s| s.kind == SettingKind::Bool);
+    let flags: Vec<&'static str> = settings.map(|s| s.name).filter(|n| n.starts_with("has_")).collect();
+    let x86 = matches!(builder.triple().architecture, Architecture::X86_64);
+    let levels = if x86 { LEVELS } else { &[] };
+    let mut open: Vec<&'static str> = vec![];
+    for feature in list {
+        let names = flags.iter().chain(levels.iter().map(|(name, _)| name));
+        let found = names.copied().find(|name| plain(name) == plain(feature));
+        open.push(found.ok_or_else(|| {
+            let names = flags.iter().map(|f| &f[4..]).chain(levels.iter().map(|(name, _)| *name));
+            TargetError::Feature {
+                triple: triple.into(),
+                feature: feature.clone(),
+                known: names.map(str::to_string).collect(),
+            }
+        })?);
+    }
+    let mut all = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        if let Some((_, parts)) = LEVELS.iter().find(|(level, _)| *level == name) {
+            open.extend(*parts);
+        } else if all.insert(name) {
+            open.extend(IMPLIED.iter().filter(|(flag, _)| *flag == name).flat_map(|(_, more)| *more));
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(triple: &str, cpu: &str) -> Vec<&'static str> {
+        Target::new(triple, &cpu.parse().unwrap()).unwrap().features().collect()
+    }
+
+    #[test]
+    fn features_bring_what_they_need() {
+        assert_eq!(features(TRIPLES[0], "generic"), [""; 0]);
+        assert_eq!(features(TRIPLES[0], "SSE4.1"), ["sse3", "sse41", "ssse3"]);
+        assert_eq!(features(TRIPLES[0], "fma"), ["avx", "fma", "sse3", "sse41", "sse42", "ssse3"]);
+        assert_eq!(features(TRIPLES[0], "has_fma"), features(TRIPLES[0], "fma"));
+        assert!(features(TRIPLES[0], "avx512-vnni").contains(&"avx512vl"));
+        assert!(features(TRIPLES[0], "x86-64-v3, avx-vnni").contains(&"avx_vnni"));
+        assert_eq!(features(TRIPLES[1], "dotprod,lse"), ["dotprod", "lse"]);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let refused = |triple: &str, cpu: &str| Target::new(triple, &cpu.parse().unwrap()).unwrap_err();
+        insta::assert_snapshot!(
+            [
+                refused("riscv64gc-unknown-linux-gnu", "generic").to_string(),
+                refused(TRIPLES[0], "dotprod").to_string(),
+                refused(TRIPLES[1], "x86-64-v3").to_string(),
+                refused(TRIPLES[1], "dotprod,").to_string(),
+            ]
+            .join("\n")
+        );
+    }
+}

@@ -1,0 +1,91 @@
+/* Uses liblstmc rightly and wrongly: check MODEL NOT_A_MODEL. Prints the sum of the log-probabilities of every word after every word. */
+#include "lstmc.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPECT(condition)                                                                                   \
+    do {                                                                                                    \
+        if (!(condition)) {                                                                                 \
+            fprintf(stderr, "line %d: %s (%s)\n", __LINE__, #condition, lstmc_last_error());                \
+            return 1;                                                                                       \
+        }                                                                                                   \
+    } while (0)
+
+int main(int argc, char **argv) {
+    lstmc_model *model = NULL;
+    lstmc_session *session = NULL, *other = NULL;
+    uint32_t token = 0, n, *ids;
+    float *logits, *best, score = 0;
+    double sum = 0, text = 0;
+
+    EXPECT(argc == 3);
+    EXPECT(lstmc_abi_version() == LSTMC_ABI_VERSION);
+    EXPECT(strlen(lstmc_last_error()) == 0);
+    EXPECT(lstmc_model_load(NULL, &model) == LSTMC_ERROR_NULL && !model);
+    EXPECT(strstr(lstmc_last_error(), "path"));
+    EXPECT(lstmc_model_load(argv[1], NULL) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_model_load(argv[2], &model) == LSTMC_ERROR_MODEL && !model);
+    EXPECT(strlen(lstmc_last_error()) > 20);
+    EXPECT(lstmc_model_load(argv[1], &model) == LSTMC_OK && model);
+    n = lstmc_model_vocabulary_size(model);
+    EXPECT(n > 1 && lstmc_model_vocabulary_size(NULL) == 0);
+    EXPECT(strstr(lstmc_model_info(model), "\"recipe\"") && !lstmc_model_info(NULL));
+
+    for (uint32_t i = 0; i < n; i++) {
+        const char *word = lstmc_model_word(model, i);
+        EXPECT(word && lstmc_model_token(model, word, strlen(word), &token) == LSTMC_OK && token == i);
+    }
+    EXPECT(!lstmc_model_word(model, n) && !lstmc_model_word(NULL, 0));
+    EXPECT(lstmc_model_token(model, "no such word", 12, &token) == LSTMC_ERROR_WORD);
+    EXPECT(lstmc_model_token(model, "\xff", 1, &token) == LSTMC_ERROR_WORD);
+    EXPECT(lstmc_model_token(model, NULL, 0, &token) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_model_token(model, "x", 1, NULL) == LSTMC_ERROR_NULL);
+
+    logits = malloc(n * sizeof *logits);
+    best = malloc(n * sizeof *best);
+    ids = malloc(n * sizeof *ids);
+    EXPECT(logits && best && ids);
+    EXPECT(lstmc_session_new(NULL, &session) == LSTMC_ERROR_NULL && !session);
+    EXPECT(lstmc_session_new(model, NULL) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_session_new(model, &session) == LSTMC_OK && session);
+    EXPECT(lstmc_session_new(model, &other) == LSTMC_OK && other);
+    /* Sessions outlive the handle of their model. */
+    lstmc_model_free(model);
+    lstmc_model_free(NULL);
+
+    EXPECT(lstmc_session_step(NULL, 0, logits, n) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_session_step(session, 0, NULL, n) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_session_step(session, 0, logits, n - 1) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_step(session, n, logits, n) == LSTMC_ERROR_TOKEN);
+    EXPECT(lstmc_session_advance(session, UINT32_MAX) == LSTMC_ERROR_TOKEN);
+    EXPECT(lstmc_session_score(session, 0, n, &score) == LSTMC_ERROR_TOKEN);
+    EXPECT(lstmc_session_score(session, 0, 0, NULL) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_session_top_k(session, 0, 0, ids, best) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_top_k(session, 0, n + 1, ids, best) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_top_k(session, 0, 1, NULL, best) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_session_score_text(session, NULL, 1, &text) == LSTMC_ERROR_NULL);
+
+    /* Nothing of that was consumed: word by word, all at once, and by logits come to the same. */
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = i;
+    EXPECT(lstmc_session_score_text(other, ids, n, &text) == LSTMC_OK);
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        EXPECT(lstmc_session_score(session, i, i + 1, &score) == LSTMC_OK);
+        sum += score;
+    }
+    EXPECT(fabs(sum / text - 1) < 1e-5);
+    EXPECT(lstmc_session_reset(session) == LSTMC_OK && lstmc_session_reset(other) == LSTMC_OK);
+    EXPECT(lstmc_session_advance(session, 1) == LSTMC_OK && lstmc_session_advance(other, 1) == LSTMC_OK);
+    EXPECT(lstmc_session_step(session, 0, logits, n) == LSTMC_OK);
+    EXPECT(lstmc_session_top_k(other, 0, n, ids, best) == LSTMC_OK);
+    for (uint32_t i = 0; i < n; i++)
+        EXPECT(fabs((logits[ids[i]] - logits[ids[0]]) - (best[i] - best[0])) < 1e-4);
+    lstmc_session_free(session);
+    lstmc_session_free(other);
+    lstmc_session_free(NULL);
+    free(logits), free(best), free(ids);
+    printf("%.6f\n", sum);
+    return 0;
+}

@@ -1,0 +1,206 @@
+//! Ahead-of-time building: a model as a static library with a C header, or as a Rust crate; and the helper for build scripts.
+//!
+//! An application that carries a model compiles it in its `build.rs`, for whatever target Cargo builds:
+//!
+//! ```no_run
+//! // build.rs, with lstmc among the [build-dependencies]
+//! fn main() -> Result<(), lstmc::Error> {
+//!     lstmc::build::Config::new("model.lstmc").compile()
+//! }
+//! ```
+//!
+//! and includes the safe functions that were written for it:
+//!
+//! ```ignore
+//! // src/main.rs
+//! mod model {
+//!     include!(concat!(env!("OUT_DIR"), "/model.rs"));
+//! }
+//! ```
+
+use crate::{Error, Source};
+use lstmc_backend::object::{self, Cpu, Object, Sizes, Target};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What can be written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Emit {
+    /// `libNAME.a`, or `NAME.lib` for Windows.
+    StaticLib,
+    /// `NAME.o`, or `NAME.obj` for Windows.
+    Object,
+    /// `NAME.h`, for C and C++.
+    Header,
+    /// `NAME/`: a Rust crate without dependencies and `std`, with the static library inside.
+    Rust,
+}
+
+/// A file that was made, below the folder that the caller chooses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct File {
+    /// Where, below that folder.
+    pub path: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// What a build made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Built {
+    /// The files, in the order asked for.
+    pub files: Vec<File>,
+    /// What takes how much.
+    pub sizes: Sizes,
+    /// The target's triple.
+    pub target: &'static str,
+    /// The CPU features that the code uses, as the code generator calls them.
+    pub features: Vec<&'static str>,
+}
+
+/// How to build.
+#[derive(Clone, Debug)]
+pub struct Config {
+    model: PathBuf,
+    vocabulary: Option<PathBuf>,
+    name: Option<String>,
+    target: Option<String>,
+    cpu: Cpu,
+}
+
+impl Config {
+    /// Builds this model (`.lstmc`, or `.onnx`).
+    pub fn new(model: impl AsRef<Path>) -> Config {
+        let model = model.as_ref().to_path_buf();
+        Config { model, vocabulary: None, name: None, target: None, cpu: Cpu::Generic }
+    }
+
+    /// The words, one a line, of a model that brings none.
+    pub fn vocabulary(mut self, path: impl AsRef<Path>) -> Config {
+        self.vocabulary = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// The prefix of the functions, a C identifier. Without it, the model's file name, with `_` for what C does not allow.
+    pub fn name(mut self, name: impl Into<String>) -> Config {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The target's triple. Without it, what Cargo builds for in a build script, elsewhere this machine.
+    pub fn target(mut self, triple: impl Into<String>) -> Config {
+        self.target = Some(triple.into());
+        self
+    }
+
+    /// The instructions that code may use. Without it, those that every CPU of the architecture has.
+    pub fn cpu(mut self, cpu: Cpu) -> Config {
+        self.cpu = cpu;
+        self
+    }
+
+    /// Builds in memory.
+    pub fn build(&self, emit: &[Emit]) -> Result<Built, Error> {
+        let (object, target) = self.compiled()?;
+        let mut files = vec![];
+        for &kind in emit {
+            files.extend(emitted(kind, &object, &target)?);
+        }
+        let features = target.features().collect();
+        Ok(Built { files, sizes: object.sizes, target: target.triple(), features })
+    }
+
+    /// Builds for a build script: writes the static library and `NAME.rs`, a module with safe functions, to Cargo's `OUT_DIR`, and tells
+    /// Cargo to link the library and when to build again.
+    pub fn compile(&self) -> Result<(), Error> {
+        let out = std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or(Error::NoBuildScript)?;
+        let (object, target) = self.compiled()?;
+        let mut files = emitted(Emit::StaticLib, &object, &target)?;
+        files.extend(emitted(Emit::Header, &object, &target)?);
+        let module = object::module(&object, &target).into_bytes();
+        files.push(File { path: format!("{}.rs", object.name).into(), bytes: module });
+        for file in files {
+            let path = out.join(file.path);
+            std::fs::write(&path, file.bytes).map_err(|reason| Error::Write { path, reason })?;
+        }
+        let mut lines = vec![
+            format!("cargo:rustc-link-search=native={}", out.display()),
+            format!("cargo:rustc-link-lib=static={}", object.name),
+        ];
+        let read = std::iter::once(&self.model).chain(&self.vocabulary);
+        lines.extend(read.map(|path| format!("cargo:rerun-if-changed={}", path.display())));
+        let printed = writeln!(std::io::stdout(), "{}", lines.join("\n"));
+        printed.map_err(|reason| Error::Write { path: "standard output".into(), reason })
+    }
+
+    fn compiled(&self) -> Result<(Object, Target), Error> {
+        // What is quick to refuse comes before a large model is read.
+        let name = self.symbol_prefix();
+        object::check_name(&name).map_err(lstmc_backend::CompileError::from)?;
+        let target = self.resolve_target()?;
+        let source = Source::read(&self.model)?.with_vocabulary(self.vocabulary.as_deref())?.canonical()?;
+        let info = info(&source, &target, &self.cpu)?;
+        let object = object::compile(&source.graph, source.vocabulary.as_deref(), &target, &name, &info)?;
+        Ok((object, target))
+    }
+
+    fn resolve_target(&self) -> Result<Target, Error> {
+        let cargo = || std::env::var("OUT_DIR").and_then(|_| std::env::var("TARGET")).ok();
+        let host = || Target::host().map_or_else(|| "this machine".into(), str::to_string);
+        let triple = self.target.clone().or_else(cargo).unwrap_or_else(host);
+        Ok(Target::new(&triple, &self.cpu)?)
+    }
+
+    fn symbol_prefix(&self) -> String {
+        let stem = || self.model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        self.name.clone().unwrap_or_else(|| stem().chars().map(fits).collect())
+    }
+}
+
+fn emitted(kind: Emit, object: &Object, target: &Target) -> Result<Vec<File>, Error> {
+    let name = &object.name;
+    let library = |folder: &str| -> Result<File, Error> {
+        let path = Path::new(folder).join(target.library(name));
+        match object::archive(&object.bytes, name, target) {
+            Ok(bytes) => Ok(File { path, bytes }),
+            Err(reason) => Err(Error::Write { path, reason }),
+        }
+    };
+    Ok(match kind {
+        Emit::StaticLib => vec![library("")?],
+        Emit::Object => vec![File { path: target.object(name).into(), bytes: object.bytes.clone() }],
+        Emit::Header => vec![File {
+            path: format!("{name}.h").into(),
+            bytes: object::header(object, target).into_bytes(),
+        }],
+        Emit::Rust => {
+            let mut files = vec![library(name)?];
+            files.extend(
+                object::crate_files(object, target)
+                    .map(|(path, text)| File { path: Path::new(name).join(path), bytes: text.into_bytes() }),
+            );
+            files
+        }
+    })
+}
+
+/// What `NAME_info` returns.
+fn info(source: &Source, target: &Target, cpu: &Cpu) -> Result<String, Error> {
+    let bytes: usize = source.weight_bytes()?.iter().map(|(_, bytes)| bytes).sum();
+    let report: serde_json::Value = serde_json::from_str(&source.report).unwrap_or_default();
+    let features: Vec<&str> = target.features().collect();
+    let info = serde_json::json!({
+        "name": source.graph.name,
+        "recipe": source.recipe,
+        "perplexity": report["after"]["perplexity"],
+        "bytes": bytes,
+        "vocabulary": source.graph.vocabulary,
+        "target": target.triple(),
+        "cpu": cpu.to_string(),
+        "features": features,
+        "producer": concat!("lstmc ", env!("CARGO_PKG_VERSION")),
+    });
+    // JSON escapes NUL, so that C sees all of it.
+    Ok(info.to_string())
+}

@@ -1,0 +1,147 @@
+//! `lstmc build`: object files and libraries.
+
+use super::ModelArgs;
+use crate::terminal::{self, Usage, bytes, thousands};
+use lstmc::backend::CompileError;
+use lstmc::backend::object::{Cpu, TRIPLES};
+use lstmc::build::{Config, Emit};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Make a library of a model, for a program in C, C++ or Rust
+///
+/// The library holds code, weights and words, all read-only. It needs no other library, allocates nothing, and any number of threads may
+/// use it. Every function is named NAME_...; the header says what they do. Link it with `cc app.c -L DIR -lNAME`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = format!("\
+Targets:
+  {}
+
+CPUs:
+  generic   every CPU of the target's architecture: SSE2 on x86-64, NEON on arm64
+  native    all that this machine's CPU has
+  FEATURES  names apart by commas, each with what it needs: x86-64-v3, avx-vnni, avx512-vnni; on arm64 dotprod.
+            On a CPU without them the program ends by an illegal instruction
+
+Examples:
+  lstmc build model.lstmc --name keyboard -o target
+  lstmc build model.lstmc --name keyboard --target aarch64-linux-android --cpu dotprod -o target
+  lstmc build model.lstmc --name keyboard --emit rust -o crates", TRIPLES.join("\n  ")))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Prefix of all functions and name of the files: a C identifier
+    #[arg(long)]
+    name: String,
+    /// The target's triple; this machine's by default
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
+    /// What the CPU has: generic, native, or features
+    #[arg(long, value_name = "CPU", default_value = "generic")]
+    cpu: String,
+    /// What to write, apart by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "staticlib,header")]
+    emit: Vec<EmitName>,
+    /// The folder to write to; it is made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Print JSON: target, features, files[] {path, bytes}, code_bytes, weight_bytes, word_bytes, state_bytes
+    #[arg(long)]
+    json: bool,
+}
+
+/// Names of what can be written.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum EmitName {
+    /// libNAME.a, or NAME.lib for Windows
+    Staticlib,
+    /// NAME.o, or NAME.obj for Windows
+    Object,
+    /// NAME.h, for C and C++
+    Header,
+    /// NAME/, a Rust crate without dependencies
+    Rust,
+}
+
+impl From<EmitName> for Emit {
+    fn from(name: EmitName) -> Emit {
+        match name {
+            EmitName::Staticlib => Emit::StaticLib,
+            EmitName::Object => Emit::Object,
+            EmitName::Header => Emit::Header,
+            EmitName::Rust => Emit::Rust,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let Ok(cpu) = args.cpu.parse::<Cpu>();
+    let mut config = Config::new(&args.model.model).name(&args.name).cpu(cpu);
+    if let Some(path) = &args.model.vocab {
+        config = config.vocabulary(path);
+    }
+    if let Some(triple) = &args.target {
+        config = config.target(triple);
+    }
+    let mut emit: Vec<Emit> = vec![];
+    for kind in args.emit.iter().map(|&name| Emit::from(name)) {
+        if !emit.contains(&kind) {
+            emit.push(kind);
+        }
+    }
+    let built = config.build(&emit).map_err(|e| match e {
+        lstmc::Error::Compile(e) => usage(e),
+        e => e.into(),
+    })?;
+    let mut paths = vec![];
+    for file in &built.files {
+        let path = args.output.join(&file.path);
+        let folder = path.parent().unwrap_or(&args.output);
+        std::fs::create_dir_all(folder)
+            .map_err(|e| anyhow::anyhow!("{}: the folder cannot be made: {e}", folder.display()))?;
+        super::write_whole(&path, &file.bytes)?;
+        paths.push((path, file.bytes.len()));
+    }
+    let sizes = built.sizes;
+    if args.json {
+        let files: Vec<_> =
+            paths.iter().map(|(path, bytes)| serde_json::json!({"path": path, "bytes": bytes})).collect();
+        return terminal::json(&serde_json::json!({
+            "name": args.name,
+            "target": built.target,
+            "features": built.features,
+            "files": files,
+            "code_bytes": sizes.code,
+            "weight_bytes": sizes.weights,
+            "word_bytes": sizes.words,
+            "state_bytes": sizes.state,
+        }));
+    }
+    let mut out = std::io::stdout().lock();
+    for (path, size) in &paths {
+        writeln!(out, "{}: {} bytes", path.display(), thousands(*size))?;
+    }
+    writeln!(
+        out,
+        "for {}{}{}: {} of code, {} of weights, {} of words; a state takes {}",
+        built.target,
+        if built.features.is_empty() { "" } else { " with " },
+        built.features.join(", "),
+        bytes(sizes.code),
+        bytes(sizes.weights),
+        bytes(sizes.words),
+        bytes(sizes.state)
+    )?;
+    Ok(())
+}
+
+/// What is wrong with the arguments, not with the model, is a mistake in usage.
+fn usage(error: CompileError) -> anyhow::Error {
+    use lstmc::backend::object::{ObjectError, TargetError};
+    match error {
+        CompileError::ObjectTarget(e @ TargetError::Triple { .. }) => Usage(format!("--target: {e}")).into(),
+        CompileError::ObjectTarget(e) => Usage(format!("--cpu: {e}")).into(),
+        CompileError::Object(e @ ObjectError::Name { .. }) => Usage(format!("--name: {e}")).into(),
+        e => e.into(),
+    }
+}
