@@ -68,17 +68,31 @@ fn product(e: &mut Emit<'_, '_>, cell: &CellAt, pointers: usize, p: &[Value]) ->
 /// Eight units' new cell and hidden state from their gates before the activation functions: pointers to gates, `c` and `out`, moved on.
 fn update(e: &mut Emit<'_, '_>, p: &[Value]) -> Vec<Value> {
     let width = PANEL_UNITS / LANES;
+    // Gate order of packed panels: input, output, forget, cell.
+    let gate = |e: &mut Emit<'_, '_>, gate: usize| -> Vec<Value> {
+        let at = |v: usize| (gate * width + v) * LANES * 4;
+        (0..width).map(|v| e.load(F32X4, buffer_flags(), p[0], at(v))).collect()
+    };
+    let mut both = gate(e, 0);
+    both.extend(gate(e, 2));
+    let both = sigmoid(e, &both);
+    let (i, f) = both.split_at(width);
+    let g = gate(e, 3);
+    let g = tanh(e, &g);
+    let new: Vec<Value> = (0..width)
+        .map(|v| {
+            let old = e.load(F32X4, buffer_flags(), p[1], v * LANES * 4);
+            let kept = e.b.ins().fmul(f[v], old);
+            let new = e.mul_add(i[v], g[v], kept);
+            e.store(buffer_flags(), new, p[1], v * LANES * 4);
+            new
+        })
+        .collect();
+    let t = tanh(e, &new);
+    let o = gate(e, 1);
+    let o = sigmoid(e, &o);
     for v in 0..width {
-        // Gate order of packed panels: input, output, forget, cell.
-        let [i, o, f, g] =
-            [0, 1, 2, 3].map(|gate| e.load(F32X4, buffer_flags(), p[0], (gate * width + v) * LANES * 4));
-        let (i, f, g) = (sigmoid(e, i), sigmoid(e, f), tanh(e, g));
-        let old = e.load(F32X4, buffer_flags(), p[1], v * LANES * 4);
-        let kept = e.b.ins().fmul(f, old);
-        let new = e.mul_add(i, g, kept);
-        e.store(buffer_flags(), new, p[1], v * LANES * 4);
-        let (o, t) = (sigmoid(e, o), tanh(e, new));
-        let h = e.b.ins().fmul(o, t);
+        let h = e.b.ins().fmul(o[v], t[v]);
         e.store(buffer_flags(), h, p[2], v * LANES * 4);
     }
     let moves = [PANEL, PANEL_UNITS, PANEL_UNITS];

@@ -4,6 +4,9 @@
 //! minimax on their ranges. Range reduction of `exp` rounds with the constant `1.5 * 2^23`: adding it leaves the nearest integer
 //! in the low bits of the sum, ready to be shifted into the exponent, and needs no conversion instruction.
 //!
+//! A function takes several vectors at once and does each operation on all of them before the next: a constant is loaded once for all, and
+//! their chains of dependent operations overlap. Four vectors fit the registers.
+//!
 //! The bounds below are in units in the last place of the correctly rounded result. They are derived by measurement over *every*
 //! f32 of the range (tests marked ignored, run by `just exhaustive`) and asserted over a dense sample in every test run.
 
@@ -51,95 +54,137 @@ const LN: [f32; 9] = [
     3.333_333e-1,
 ];
 
-fn horner(e: &mut Emit<'_, '_>, coefficients: &[f32], x: Value) -> Value {
-    let mut p = e.constant(coefficients[0]);
+/// `f` of each vector.
+fn each<'f>(
+    e: &mut Emit<'_, 'f>,
+    x: &[Value],
+    mut f: impl FnMut(&mut Emit<'_, 'f>, Value) -> Value,
+) -> Vec<Value> {
+    x.iter().map(|&x| f(e, x)).collect()
+}
+
+/// `f` of each pair of vectors.
+fn both<'f>(
+    e: &mut Emit<'_, 'f>,
+    x: &[Value],
+    y: &[Value],
+    mut f: impl FnMut(&mut Emit<'_, 'f>, Value, Value) -> Value,
+) -> Vec<Value> {
+    x.iter().zip(y).map(|(&x, &y)| f(e, x, y)).collect()
+}
+
+fn horner(e: &mut Emit<'_, '_>, coefficients: &[f32], x: &[Value]) -> Vec<Value> {
+    let first = e.constant(coefficients[0]);
+    let mut p = vec![first; x.len()];
     for &c in &coefficients[1..] {
         let c = e.constant(c);
-        p = e.mul_add(p, x, c);
+        p = both(e, &p, x, |e, p, x| e.mul_add(p, x, c));
     }
     p
 }
 
+/// `y * 2^n` where adding [`ROUND`] to `n` gave `shifted`.
+fn scale(e: &mut Emit<'_, '_>, y: &[Value], shifted: &[Value]) -> Vec<Value> {
+    both(e, y, shifted, |e, y, shifted| {
+        let (bits, y) = (e.cast(types::I32X4, shifted), e.cast(types::I32X4, y));
+        let exponent = e.b.ins().ishl_imm_s(bits, 23);
+        let y = e.b.ins().iadd(y, exponent);
+        e.cast(F32X4, y)
+    })
+}
+
 /// Lanewise `e^x`, arguments clamped to `[EXP_LOW, EXP_HIGH]`; NaN stays NaN.
-pub(crate) fn exp(e: &mut Emit<'_, '_>, x: Value) -> Value {
+pub(crate) fn exp(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
     // The constant first: where x is NaN it is kept.
     let high = e.constant(EXP_HIGH);
-    let x = e.min(high, x);
-    exp_not_above(e, x)
+    let x = each(e, x, |e, x| e.min(high, x));
+    exp_not_above(e, &x)
 }
 
 /// [`exp`] of arguments that are known to be below [`EXP_HIGH`], or NaN.
-pub(crate) fn exp_not_above(e: &mut Emit<'_, '_>, x: Value) -> Value {
+pub(crate) fn exp_not_above(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
     let low = e.constant(EXP_LOW);
-    let x = e.max(low, x);
+    let x = each(e, x, |e, x| e.max(low, x));
     let (log2e, round) = (e.constant(std::f32::consts::LOG2_E), e.constant(ROUND));
-    let shifted = e.mul_add(x, log2e, round);
-    let n = e.b.ins().fsub(shifted, round);
-    let (high, low) = (e.constant(-LN2_HIGH), e.constant(-LN2_LOW));
-    let r = e.mul_add(n, high, x);
-    let r = e.mul_add(n, low, r);
-    let p = horner(e, &EXP, r);
-    let r2 = e.b.ins().fmul(r, r);
+    let shifted = each(e, &x, |e, x| e.mul_add(x, log2e, round));
+    let n = each(e, &shifted, |e, s| e.b.ins().fsub(s, round));
+    let high = e.constant(-LN2_HIGH);
+    let r = both(e, &n, &x, |e, n, x| e.mul_add(n, high, x));
+    let low = e.constant(-LN2_LOW);
+    let r = both(e, &n, &r, |e, n, r| e.mul_add(n, low, r));
+    let p = horner(e, &EXP, &r);
     let one = e.constant(1.0);
-    let r1 = e.b.ins().fadd(r, one);
-    let y = e.mul_add(p, r2, r1);
-    let (bits, y) = (e.cast(types::I32X4, shifted), e.cast(types::I32X4, y));
-    let exponent = e.b.ins().ishl_imm_s(bits, 23);
-    let y = e.b.ins().iadd(y, exponent);
-    e.cast(F32X4, y)
+    let y = both(e, &p, &r, |e, p, r| {
+        let r2 = e.b.ins().fmul(r, r);
+        let r1 = e.b.ins().fadd(r, one);
+        e.mul_add(p, r2, r1)
+    });
+    scale(e, &y, &shifted)
 }
 
 /// Lanewise `2^(x * y + z)` of a sum that is at most 127, to 1.5e-7 and the rounding of the sum; below -126 the smallest normal numbers.
 ///
 /// For sums of many terms: with base 2 the exponent splits without a second step.
-pub(crate) fn exp2_of_sum(e: &mut Emit<'_, '_>, x: Value, y: Value, z: Value) -> Value {
-    let t = e.mul_add(x, y, z);
+pub(crate) fn exp2_of_sum(e: &mut Emit<'_, '_>, x: &[Value], y: Value, z: Value) -> Vec<Value> {
+    let t = each(e, x, |e, x| e.mul_add(x, y, z));
     let low = e.constant(-126.0);
-    let t = e.max(low, t);
+    let t = each(e, &t, |e, t| e.max(low, t));
     let round = e.constant(ROUND);
-    let shifted = e.b.ins().fadd(t, round);
-    let n = e.b.ins().fsub(shifted, round);
-    let f = e.b.ins().fsub(t, n);
-    let p = horner(e, &EXP2, f);
-    let (bits, p) = (e.cast(types::I32X4, shifted), e.cast(types::I32X4, p));
-    let exponent = e.b.ins().ishl_imm_s(bits, 23);
-    let y = e.b.ins().iadd(p, exponent);
-    e.cast(F32X4, y)
+    let shifted = each(e, &t, |e, t| e.b.ins().fadd(t, round));
+    let n = each(e, &shifted, |e, s| e.b.ins().fsub(s, round));
+    let f = both(e, &t, &n, |e, t, n| e.b.ins().fsub(t, n));
+    let p = horner(e, &EXP2, &f);
+    scale(e, &p, &shifted)
 }
 
 /// Lanewise `1 / (1 + e^-x)`.
-pub(crate) fn sigmoid(e: &mut Emit<'_, '_>, x: Value) -> Value {
-    let minus = e.b.ins().fneg(x);
-    let t = exp(e, minus);
+pub(crate) fn sigmoid(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
+    let minus = each(e, x, |e, x| e.b.ins().fneg(x));
+    let t = exp(e, &minus);
     let one = e.constant(1.0);
-    let d = e.b.ins().fadd(t, one);
-    e.b.ins().fdiv(one, d)
+    each(e, &t, |e, t| {
+        let d = e.b.ins().fadd(t, one);
+        e.b.ins().fdiv(one, d)
+    })
 }
 
 /// Lanewise hyperbolic tangent: an odd polynomial near zero, `1 - 2 / (e^2|x| + 1)` elsewhere.
-pub(crate) fn tanh(e: &mut Emit<'_, '_>, x: Value) -> Value {
-    let a = e.b.ins().fabs(x);
-    let z = e.b.ins().fmul(x, x);
-    let p = horner(e, &TANH, z);
-    let p = e.b.ins().fmul(p, z);
-    let near = e.mul_add(p, x, x);
-    let twice = e.b.ins().fadd(a, a);
-    let t = exp(e, twice);
+pub(crate) fn tanh(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
+    let z = each(e, x, |e, x| e.b.ins().fmul(x, x));
+    let p = horner(e, &TANH, &z);
+    let p = both(e, &p, &z, |e, p, z| e.b.ins().fmul(p, z));
+    let near = both(e, &p, x, |e, p, x| e.mul_add(p, x, x));
+    let twice = each(e, x, |e, x| {
+        let a = e.b.ins().fabs(x);
+        e.b.ins().fadd(a, a)
+    });
+    let t = exp(e, &twice);
     let (one, two) = (e.constant(1.0), e.constant(2.0));
-    let d = e.b.ins().fadd(t, one);
-    let q = e.b.ins().fdiv(two, d);
-    let far = e.b.ins().fsub(one, q);
+    let far = each(e, &t, |e, t| {
+        let d = e.b.ins().fadd(t, one);
+        let q = e.b.ins().fdiv(two, d);
+        e.b.ins().fsub(one, q)
+    });
     // The sign of x on the magnitude.
-    let sign = e.b.ins().iconst(types::I32, i64::from(1u32 << 31));
-    let sign = e.b.ins().splat(types::I32X4, sign);
-    let bits = e.cast(types::I32X4, x);
-    let sign = e.b.ins().band(bits, sign);
-    let far = e.cast(types::I32X4, far);
-    let far = e.b.ins().bor(far, sign);
-    let far = e.cast(F32X4, far);
+    let sign = e.vector_constant(&[0, 0, 0, 0x80].repeat(4));
+    let sign = e.cast(types::I32X4, sign);
+    let far = both(e, &far, x, |e, far, x| {
+        let bits = e.cast(types::I32X4, x);
+        let sign = e.b.ins().band(bits, sign);
+        let far = e.cast(types::I32X4, far);
+        let far = e.b.ins().bor(far, sign);
+        e.cast(F32X4, far)
+    });
     let small = e.constant(TANH_SMALL);
-    let is_far = e.greater(a, small);
-    e.select(is_far, far, near)
+    let is_far = each(e, x, |e, x| {
+        let a = e.b.ins().fabs(x);
+        e.greater(a, small)
+    });
+    let mut near = near.into_iter();
+    both(e, &is_far, &far, |e, is_far, far| {
+        let near = near.next().expect("as many as there are of x");
+        e.select(is_far, far, near)
+    })
 }
 
 /// `ln x` of one positive normal f32; NaN and what is not positive give NaN-like garbage that callers do not pass.

@@ -72,14 +72,17 @@ fn fold(e: &mut Emit<'_, '_>, x: &[Value], best: Value, m: Value, s: Value) -> [
     let moved = e.choose(any, &[m, s], |e| {
         let new = e.select(above, best, m);
         let d = e.b.ins().fsub(m, new);
-        let scale = exp(e, d);
+        let scale = exp(e, &[d])[0];
         vec![new, e.b.ins().fmul(s, scale)]
     });
     let (m, s) = (moved[0], moved[1]);
     let log2e = e.constant(std::f32::consts::LOG2_E);
     let reference = e.b.ins().fmul(m, log2e);
     let reference = e.b.ins().fneg(reference);
-    let mut terms: Vec<Value> = x.iter().map(|&v| exp2(e, v, log2e, reference)).collect();
+    let mut terms = vec![];
+    for four in x.chunks(4) {
+        terms.extend(exp2(e, four, log2e, reference));
+    }
     // A tree, so that the rounding error grows with the number of panels and not of words.
     while terms.len() > 1 {
         terms =
@@ -95,7 +98,7 @@ fn finish(e: &mut Emit<'_, '_>, m: Value, s: Value) -> Value {
     let top = of_m[1..].iter().fold(of_m[0], |a, &x| e.max_scalar(a, x));
     let all = e.splat(top);
     let d = e.b.ins().fsub(m, all);
-    let scale = exp(e, d);
+    let scale = exp(e, &[d])[0];
     let s = e.b.ins().fmul(s, scale);
     let s = lanes(e, s);
     let (a, b) = (e.b.ins().fadd(s[0], s[1]), e.b.ins().fadd(s[2], s[3]));

@@ -490,8 +490,8 @@ fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, token: Option<Value>, step
 
 fn unary(e: &mut Emit<'_, '_>, op: Unary, x: Value) -> Value {
     match op {
-        Unary::Tanh => math::tanh(e, x),
-        Unary::Sigmoid => math::sigmoid(e, x),
+        Unary::Tanh => math::tanh(e, &[x])[0],
+        Unary::Sigmoid => math::sigmoid(e, &[x])[0],
         Unary::Relu => {
             let zero = e.constant(0.0);
             e.max(x, zero)
