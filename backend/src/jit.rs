@@ -28,6 +28,7 @@ type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
 type ScoreOf = unsafe extern "C" fn(*mut f32, usize) -> f32;
 type BestOf = unsafe extern "C" fn(*mut f32, *mut u32, *mut f32, usize);
 type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
+type Update = unsafe extern "C" fn(*const f32, *mut f32, *mut f32);
 type Phase = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize, *mut f32, usize, usize);
 type Gather = unsafe extern "C" fn(*const usize, *mut f32, usize);
 
@@ -75,6 +76,7 @@ struct Entries {
     score_of: ScoreOf,
     best_of: BestOf,
     recurrent: Vec<Recurrent>,
+    update: Vec<Update>,
     gather: Gather,
 }
 
@@ -126,6 +128,9 @@ impl Jit {
                 best_of: std::mem::transmute::<*const u8, BestOf>(address(Entry::BestOf)),
                 recurrent: (0..cells)
                     .map(|n| std::mem::transmute::<*const u8, Recurrent>(address(Entry::Recurrent(n))))
+                    .collect(),
+                update: (0..cells)
+                    .map(|n| std::mem::transmute::<*const u8, Update>(address(Entry::Update(n))))
                     .collect(),
                 gather: std::mem::transmute::<*const u8, Gather>(address(Entry::Gather)),
             }
@@ -223,6 +228,15 @@ impl Jit {
         let scratch = self.check_scratch(scratch);
         // SAFETY: length, alignment and the token were checked just above.
         unsafe { (self.entries.gather)(self.table.as_ptr(), scratch, token) }
+    }
+
+    /// One LSTM step from its gates' sums, in the order of the panels' lanes. The new hidden state is left in the plan's `out` buffer of
+    /// that cell too.
+    pub(crate) fn update(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
+        assert!(gates.len() >= self.lanes[cell], "length of the gates");
+        let (state, scratch) = self.check(state, scratch);
+        // SAFETY: lengths and alignment were checked just above against the plan that the code was made from.
+        unsafe { (self.entries.update[cell])(gates.as_ptr(), state, scratch) }
     }
 
     /// One LSTM step whose input terms `gates`, in the order of the panels' lanes, are given. The new hidden state is left in the

@@ -162,24 +162,56 @@ impl Sequence {
         let lanes = (4 * cell.h.len).next_multiple_of(PANEL);
         let mut gates = std::mem::take(&mut work.gates);
         gates.resize(steps * lanes, 0.0);
+        // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
+        let wide = match cell.recurrent[..] {
+            [s] if !cell.inputs.is_empty() => self.wide(jit, &s, cell),
+            _ => None,
+        };
         if cell.inputs.is_empty() {
             gates.fill(0.0);
         } else {
-            self.terms(jit, work, &cell.inputs, steps, &mut gates, lanes, batch::Start::Zero);
+            let start = match wide {
+                Some(_) => batch::Start::Bias(jit.weights()[cell.bias.0].f32s()),
+                None => batch::Start::Zero,
+            };
+            self.terms(jit, work, &cell.inputs, steps, &mut gates, lanes, start);
         }
+        let mut row_codes = std::mem::take(&mut work.row);
         work.floats(cell.out, steps, |work, rows| {
             for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
-                for step in &cell.prologue {
-                    if let Step::Product { product: Product { start: Start::Buffer(b), .. }, .. } = step {
-                        let from = &work.rows(*b)[t * stride(*b)..][..b.len];
-                        floats_mut(scratch, *b).copy_from_slice(from);
+                let gates = &mut gates[t * lanes..][..lanes];
+                if let Some(wide) = wide {
+                    let h = &state[cell.h.offset..][..cell.h.len];
+                    wide.add(h, &mut row_codes, gates);
+                    jit.update(n, gates, state, scratch);
+                } else {
+                    for step in &cell.prologue {
+                        if let Step::Product { product: Product { start: Start::Buffer(b), .. }, .. } = step {
+                            let from = &work.rows(*b)[t * stride(*b)..][..b.len];
+                            floats_mut(scratch, *b).copy_from_slice(from);
+                        }
                     }
+                    jit.recurrent(n, gates, state, scratch);
                 }
-                jit.recurrent(n, &gates[t * lanes..][..lanes], state, scratch);
                 row[..cell.out.len].copy_from_slice(floats(scratch, cell.out));
             }
         });
+        work.row = row_codes;
         work.gates = gates;
+    }
+
+    /// The recurrent term of a cell, where it is a product of the hidden state as it is or quantized.
+    fn wide<'a>(&'a self, jit: &'a Jit, s: &Segment, cell: &Cell) -> Option<Wide<'a>> {
+        let is_h = |v: Vector| v == Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
+        let panels = jit.plan().panels(s.weights);
+        let data = &jit.weights()[s.weights.0];
+        match (panels.format, s.input, &cell.prologue[..]) {
+            (Format::F32, Input::Floats(v), []) if is_h(v) => Some(Wide::Floats(data.f32s())),
+            (Format::Integer(i), Input::Codes(c), [Step::Quantize { x, out }]) if is_h(*x) && *out == c => {
+                Some(Wide::Codes(i, data.bytes()))
+            }
+            _ => None,
+        }
     }
 
     /// A product of `steps` vectors, in rows padded to whole panels.
@@ -264,6 +296,51 @@ impl Sequence {
     }
 }
 
+/// A recurrent term that the batched kernels add, and its panels.
+#[derive(Clone, Copy)]
+enum Wide<'a> {
+    Floats(&'a [f32]),
+    Codes(Integer, &'a [u8]),
+}
+
+impl Wide<'_> {
+    /// Adds the term of `h` to one row of gates.
+    fn add(self, h: &[f32], row: &mut CodeRows, gates: &mut [f32]) {
+        let lanes = gates.len();
+        match self {
+            Wide::Floats(weights) => batch::f32_panels(
+                1,
+                1,
+                h,
+                h.len(),
+                h.len(),
+                weights,
+                lanes,
+                gates,
+                lanes,
+                batch::Start::Accumulate,
+            ),
+            Wide::Codes(i, bytes) => {
+                let padded = i.groups.padded();
+                row.codes.resize(padded, 0);
+                row.scales.resize(1, 0.0);
+                batch::quantize_rows(
+                    1,
+                    h,
+                    h.len(),
+                    h.len(),
+                    i.groups.size,
+                    &mut row.codes,
+                    padded,
+                    &mut row.scales,
+                );
+                let x = Activations { codes: &row.codes, stride: padded, scales: &row.scales };
+                batch::int_panels(1, 1, &x, &codes(i, bytes, lanes), gates, lanes, batch::Start::Accumulate);
+            }
+        }
+    }
+}
+
 /// Integer panels as the batched product takes them.
 fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
     batch::Codes {
@@ -297,6 +374,8 @@ struct Work {
     codes: Vec<(usize, CodeRows)>,
     /// `[T, lanes]` of the layer at hand.
     gates: Vec<f32>,
+    /// The hidden state of one step in integers.
+    row: CodeRows,
     /// `[T, vocabulary, padded]`.
     logits: Vec<f32>,
     /// Log-sum-exp of each row.

@@ -33,7 +33,12 @@ pub(crate) fn step(e: &mut Emit<'_, '_>, cell: &CellAt) {
     carried.push(cell.gates);
     carried.extend(cell.given);
     e.repeat(panels, &carried, |e, _, p| product(e, cell, pointers, p));
-    e.repeat(panels, &[cell.gates, cell.c, cell.out], |e, _, p| update(e, p));
+    update_all(e, cell.gates, cell.c, cell.out, cell.hidden);
+}
+
+/// Emits the second half of a step: everything after the gates' sums.
+pub(crate) fn update_all(e: &mut Emit<'_, '_>, gates: Value, c: Value, out: Value, hidden: usize) {
+    e.repeat(hidden.div_ceil(PANEL_UNITS), &[gates, c, out], |e, _, p| update(e, p));
 }
 
 /// Emits the panels `from..to`, at least one.
@@ -71,7 +76,7 @@ fn update(e: &mut Emit<'_, '_>, p: &[Value]) -> Vec<Value> {
     // Gate order of packed panels: input, output, forget, cell.
     let gate = |e: &mut Emit<'_, '_>, gate: usize| -> Vec<Value> {
         let at = |v: usize| (gate * width + v) * LANES * 4;
-        (0..width).map(|v| e.load(F32X4, buffer_flags(), p[0], at(v))).collect()
+        (0..width).map(|v| e.load(F32X4, caller_flags(), p[0], at(v))).collect()
     };
     let mut both = gate(e, 0);
     both.extend(gate(e, 2));

@@ -40,6 +40,8 @@ pub enum Entry {
     Insert,
     /// One LSTM step whose input product is given.
     Recurrent(usize),
+    /// One LSTM step whose gates are given.
+    Update(usize),
     /// A token's row of the embedding.
     Gather,
     /// A phase of the plan, for several threads.
@@ -58,6 +60,7 @@ impl Entry {
             Entry::BestOf => "best_of".into(),
             Entry::Insert => "insert".into(),
             Entry::Recurrent(n) => format!("recurrent_{n}"),
+            Entry::Update(n) => format!("update_{n}"),
             Entry::Gather => "gather".into(),
             Entry::Phase(n) => format!("phase_{n}"),
         }
@@ -85,6 +88,7 @@ impl Entry {
             Entry::BestOf => (4, false),
             Entry::Insert => (6, true),
             Entry::Recurrent(_) => (4, false),
+            Entry::Update(_) => (3, false),
             Entry::Gather => (3, false),
             Entry::Phase(_) => (7, false),
         };
@@ -120,7 +124,8 @@ pub fn build(
     keep_text: bool,
 ) -> Result<Program, CompileError> {
     let cells = plan.cells().count();
-    let batched = std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent));
+    let batched = (0..cells).flat_map(|n| [Entry::Recurrent(n), Entry::Update(n)]);
+    let batched = std::iter::once(Entry::Gather).chain(batched);
     let phases = (0..if phases { plan.phases().len() } else { 0 }).map(Entry::Phase);
     build_entries(plan, module, keep_text, STEPWISE.into_iter().chain(batched).chain(phases))
 }
@@ -319,6 +324,16 @@ fn body(
             let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
             if let Some(cell) = plan.cells().nth(n) {
                 emit_cell(e, &frame, cell, Some(p[1]));
+            }
+            vec![]
+        }
+        Entry::Update(n) => {
+            let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
+            if let Some(cell) = plan.cells().nth(n) {
+                let c = frame.state(e, cell.c.offset);
+                let (gates, out) = (p[0], frame.buffer(e, cell.out));
+                lstm::update_all(e, gates, c, out, cell.h.len);
+                keep(e, &frame, cell);
             }
             vec![]
         }
