@@ -163,10 +163,7 @@ impl Sequence {
         let mut gates = std::mem::take(&mut work.gates);
         gates.resize(steps * lanes, 0.0);
         // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
-        let wide = match cell.recurrent[..] {
-            [s] if !cell.inputs.is_empty() => self.wide(jit, &s, cell),
-            _ => None,
-        };
+        let wide = self.wide(jit, cell);
         if cell.inputs.is_empty() {
             gates.fill(0.0);
         } else {
@@ -176,13 +173,13 @@ impl Sequence {
             };
             self.terms(jit, work, &cell.inputs, steps, &mut gates, lanes, start);
         }
-        let mut row_codes = std::mem::take(&mut work.row);
         work.floats(cell.out, steps, |work, rows| {
             for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
                 let gates = &mut gates[t * lanes..][..lanes];
-                if let Some(wide) = wide {
+                if let Some(weights) = wide {
                     let h = &state[cell.h.offset..][..cell.h.len];
-                    wide.add(h, &mut row_codes, gates);
+                    let start = batch::Start::Accumulate;
+                    batch::f32_panels(1, 1, h, h.len(), h.len(), weights, lanes, gates, lanes, start);
                     jit.update(n, gates, state, scratch);
                 } else {
                     for step in &cell.prologue {
@@ -196,19 +193,19 @@ impl Sequence {
                 row[..cell.out.len].copy_from_slice(floats(scratch, cell.out));
             }
         });
-        work.row = row_codes;
         work.gates = gates;
     }
 
-    /// The recurrent term of a cell, where it is a product of the hidden state as it is or quantized.
-    fn wide<'a>(&'a self, jit: &'a Jit, s: &Segment, cell: &Cell) -> Option<Wide<'a>> {
-        let is_h = |v: Vector| v == Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
-        let panels = jit.plan().panels(s.weights);
-        let data = &jit.weights()[s.weights.0];
-        match (panels.format, s.input, &cell.prologue[..]) {
-            (Format::F32, Input::Floats(v), []) if is_h(v) => Some(Wide::Floats(data.f32s())),
-            (Format::Integer(i), Input::Codes(c), [Step::Quantize { x, out }]) if is_h(*x) && *out == c => {
-                Some(Wide::Codes(i, data.bytes()))
+    /// The panels of a cell's recurrent term, where it is a plain product of f32s. (Integer ones are no faster with wider vectors: fewer bytes
+    /// are loaded for as many operations.)
+    fn wide<'a>(&self, jit: &'a Jit, cell: &Cell) -> Option<&'a [f32]> {
+        let h = Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
+        match cell.recurrent[..] {
+            [s] if s.input == Input::Floats(h)
+                && jit.plan().panels(s.weights).format == Format::F32
+                && !cell.inputs.is_empty() =>
+            {
+                Some(jit.weights()[s.weights.0].f32s())
             }
             _ => None,
         }
@@ -296,51 +293,6 @@ impl Sequence {
     }
 }
 
-/// A recurrent term that the batched kernels add, and its panels.
-#[derive(Clone, Copy)]
-enum Wide<'a> {
-    Floats(&'a [f32]),
-    Codes(Integer, &'a [u8]),
-}
-
-impl Wide<'_> {
-    /// Adds the term of `h` to one row of gates.
-    fn add(self, h: &[f32], row: &mut CodeRows, gates: &mut [f32]) {
-        let lanes = gates.len();
-        match self {
-            Wide::Floats(weights) => batch::f32_panels(
-                1,
-                1,
-                h,
-                h.len(),
-                h.len(),
-                weights,
-                lanes,
-                gates,
-                lanes,
-                batch::Start::Accumulate,
-            ),
-            Wide::Codes(i, bytes) => {
-                let padded = i.groups.padded();
-                row.codes.resize(padded, 0);
-                row.scales.resize(1, 0.0);
-                batch::quantize_rows(
-                    1,
-                    h,
-                    h.len(),
-                    h.len(),
-                    i.groups.size,
-                    &mut row.codes,
-                    padded,
-                    &mut row.scales,
-                );
-                let x = Activations { codes: &row.codes, stride: padded, scales: &row.scales };
-                batch::int_panels(1, 1, &x, &codes(i, bytes, lanes), gates, lanes, batch::Start::Accumulate);
-            }
-        }
-    }
-}
-
 /// Integer panels as the batched product takes them.
 fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
     batch::Codes {
@@ -374,8 +326,6 @@ struct Work {
     codes: Vec<(usize, CodeRows)>,
     /// `[T, lanes]` of the layer at hand.
     gates: Vec<f32>,
-    /// The hidden state of one step in integers.
-    row: CodeRows,
     /// `[T, vocabulary, padded]`.
     logits: Vec<f32>,
     /// Log-sum-exp of each row.
