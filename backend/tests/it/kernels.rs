@@ -1,6 +1,7 @@
 //! Every entry point over odd shapes, against an f64 evaluation with a derived bound.
 
 use crate::bound::{Reference, assert_close};
+use crate::models::{FORMS, model};
 use lstmc_backend::isa::OptLevel;
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
@@ -159,6 +160,18 @@ fn a_team_takes_the_same_steps() {
                 });
             }
         });
+    }
+}
+
+#[test]
+fn every_kernel_over_odd_shapes() {
+    for form in FORMS {
+        for hidden in [1, 3, 31, 33] {
+            for vocabulary in ODD {
+                check(&model(form, hidden, 2, vocabulary, 7), 1, OptLevel::None);
+            }
+        }
+        check(&model(form, 257, 1, 33, 7), 1, OptLevel::None);
     }
 }
 

@@ -1,11 +1,10 @@
 //! What the backend makes of a tiny model, as text; and that the instructions that matter are really there.
 
+use crate::models::{Form, codes, map, model};
 use lstmc_backend::isa::{OptLevel, X86_SERVER, native, target};
 use lstmc_backend::{Stage, listing};
-use lstmc_frontend::ir::arbitrary::{language_model, language_model_of, random_codes, random_tensor};
-use lstmc_frontend::ir::{Activations, Granularity, Graph, LinearMap, Pattern, Quantized, Sparse};
-use lstmc_frontend::tensor::{DType, Data, Tensor};
-use std::sync::Arc;
+use lstmc_frontend::ir::arbitrary::{language_model, language_model_of};
+use lstmc_frontend::ir::{Granularity, Graph, Pattern};
 
 fn x86(features: &[&str], stage: Stage) -> String {
     let isa = target("x86_64-unknown-linux-gnu", features, OptLevel::None).unwrap();
@@ -65,35 +64,17 @@ fn this_machine_can_be_compiled_for() {
     assert!(text.contains("; top_k"));
 }
 
-/// A model whose maps are all of `bits` bits in groups, multiplied in integers.
-fn integers(bits: u8, group: usize) -> Graph {
-    language_model_of(64, 1, 320, |_, [rows, cols]| codes(bits, group, [rows, cols]))
-}
-
-fn codes(bits: u8, group: usize, [rows, cols]: [usize; 2]) -> LinearMap {
-    let granularity = if group == 0 { Granularity::Row } else { Granularity::Group(group) };
-    let codes = random_codes(bits, &[rows, cols], 1).unwrap();
-    let scales = random_tensor(DType::F16, &[rows, granularity.groups(cols)], 2).unwrap();
-    let q = Quantized::new(bits, granularity, codes, scales, None).unwrap();
-    LinearMap::Quantized(q.with_activations(Activations::Int8))
+/// A model whose maps are all of `bits` bits, by row or in groups.
+fn integers(bits: u8, granularity: Granularity) -> Graph {
+    model(Form::Codes(bits, granularity), 64, 1, 320, 1)
 }
 
 /// A model whose output layer keeps one in five of its 16x1 blocks.
 fn sparse(integer: bool) -> Graph {
-    language_model_of(64, 1, 320, |name, [rows, cols]| {
-        let values = if integer {
-            codes(8, 0, [rows, cols])
-        } else {
-            LinearMap::Dense(random_tensor(DType::F32, &[rows, cols], 3).unwrap())
-        };
-        if !name.contains("decoder") {
-            return values;
-        }
-        let grid = [rows.div_ceil(16), cols];
-        let mask: Vec<bool> = (0..grid[0] * grid[1]).map(|i| i % 5 == 0).collect();
-        let mask = Tensor::new(grid.to_vec(), Data::Bool(Arc::new(mask))).unwrap();
-        let pattern = Pattern::Block { rows: 16, cols: 1 };
-        LinearMap::Sparse(Sparse::new(pattern, mask, Arc::new(values)).unwrap())
+    let form = Form::Sparse { pattern: Pattern::Block { rows: 16, cols: 1 }, keep: 5, integer };
+    language_model_of(64, 1, 320, |name, shape| match name {
+        "decoder" => map(form, name, shape, 1),
+        _ => codes(8, Granularity::Row, shape, 2),
     })
 }
 
@@ -109,7 +90,7 @@ const ARM: &str = "aarch64-unknown-linux-gnu";
 #[test]
 fn x86_multiplies_bytes_in_one_instruction_and_spills_nothing() {
     // Sixteen quads of inputs, times eight vectors of a panel; the activations' sum takes four more.
-    let text = assembly(X86, X86_SERVER, &integers(8, 0), "logits");
+    let text = assembly(X86, X86_SERVER, &integers(8, Granularity::Row), "logits");
     let count = |what: &str| text.lines().filter(|l| l.contains(what)).count();
     assert_eq!(count("vpdpbusd"), 16 * 8 + 1, "{text}");
     assert_eq!(count("vpmovsxbw") + count("vpmaddwd"), 0, "{text}");
@@ -120,7 +101,7 @@ fn x86_multiplies_bytes_in_one_instruction_and_spills_nothing() {
 #[test]
 fn codes_of_four_and_two_bits_are_unpacked_by_masks_alone() {
     for (bits, levels) in [(4, 2), (2, 4)] {
-        let text = assembly(X86, X86_SERVER, &integers(bits, 32), "logits");
+        let text = assembly(X86, X86_SERVER, &integers(bits, Granularity::Group(32)), "logits");
         let count = |what: &str| text.lines().filter(|l| l.contains(what)).count();
         // The loop over groups holds one group of eight quads.
         assert_eq!(count("vpdpbusd"), 8 * 8 + 1, "{text}");
@@ -132,15 +113,15 @@ fn codes_of_four_and_two_bits_are_unpacked_by_masks_alone() {
 
 #[test]
 fn plain_x86_multiplies_bytes_by_other_means() {
-    let text = assembly(X86, &[], &integers(8, 0), "logits");
+    let text = assembly(X86, &[], &integers(8, Granularity::Row), "logits");
     assert!(!text.contains("vpdpbusd") && text.contains("pmullw"), "{text}");
 }
 
 #[test]
 fn arm64_multiplies_bytes_in_one_instruction_where_it_has_it() {
-    let text = assembly(ARM, &["has_dotprod"], &integers(8, 0), "logits");
+    let text = assembly(ARM, &["has_dotprod"], &integers(8, Granularity::Row), "logits");
     assert!(text.matches("sdot").count() >= 16 * 8, "{text}");
-    let text = assembly(ARM, &[], &integers(4, 32), "logits");
+    let text = assembly(ARM, &[], &integers(4, Granularity::Group(32)), "logits");
     assert!(!text.contains("sdot") && text.contains("smull"), "{text}");
 }
 

@@ -1,0 +1,89 @@
+//! Models whose maps are all of one representation.
+
+use half::f16;
+use lstmc_frontend::ir::arbitrary::{Kind, SplitMix64};
+use lstmc_frontend::ir::arbitrary::{language_model_of, random_codes, random_map, random_tensor};
+use lstmc_frontend::ir::{Activations, Granularity, Graph, LinearMap, LowRank, Pattern, Quantized, Sparse};
+use lstmc_frontend::tensor::{DType, Data, Tensor};
+use std::sync::Arc;
+
+/// A representation with a kernel of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    /// Codes of so many bits, by row or by groups of so many inputs, times integer activations.
+    Codes(u8, Granularity),
+    /// One in `n` blocks kept, of f32s or of codes by row.
+    Sparse { pattern: Pattern, keep: usize, integer: bool },
+    /// Two factors of codes of four bits.
+    Factors,
+    /// Cores for the embedding, dense elsewhere.
+    Train,
+}
+
+const BLOCK_16X1: Pattern = Pattern::Block { rows: 16, cols: 1 };
+
+/// One of each kernel.
+pub(crate) const FORMS: [Form; 13] = [
+    Form::Codes(8, Granularity::Row),
+    Form::Codes(8, Granularity::Group(5)),
+    Form::Codes(4, Granularity::Row),
+    Form::Codes(4, Granularity::Group(32)),
+    Form::Codes(3, Granularity::Group(6)),
+    Form::Codes(2, Granularity::Row),
+    Form::Codes(2, Granularity::Group(4)),
+    Form::Sparse { pattern: BLOCK_16X1, keep: 5, integer: false },
+    Form::Sparse { pattern: Pattern::Block { rows: 8, cols: 3 }, keep: 4, integer: false },
+    Form::Sparse { pattern: Pattern::UNSTRUCTURED, keep: 9, integer: false },
+    Form::Sparse { pattern: BLOCK_16X1, keep: 5, integer: true },
+    Form::Factors,
+    Form::Train,
+];
+
+/// Codes and scales, f16 by group and f32 by row.
+pub(crate) fn codes(bits: u8, granularity: Granularity, [rows, cols]: [usize; 2], seed: u64) -> LinearMap {
+    let codes = random_codes(bits, &[rows, cols], seed).unwrap();
+    // Small, so that activation functions are not saturated.
+    let scales = random_tensor(DType::F32, &[rows, granularity.groups(cols)], seed + 1).unwrap();
+    let unit = 1.0 / f32::from(1u16 << (bits - 1));
+    let scales: Vec<f32> = scales.to_f32().unwrap().iter().map(|s| s * unit).collect();
+    let data = match granularity {
+        Granularity::Row => Data::F32(Arc::new(scales)),
+        Granularity::Group(_) => Data::F16(Arc::new(scales.into_iter().map(f16::from_f32).collect())),
+    };
+    let scales = Tensor::new(vec![rows, granularity.groups(cols)], data).unwrap();
+    let q = Quantized::new(bits, granularity, codes, scales, None).unwrap();
+    LinearMap::Quantized(q.with_activations(Activations::Int8))
+}
+
+/// A map of this form.
+pub(crate) fn map(form: Form, name: &str, shape: [usize; 2], seed: u64) -> LinearMap {
+    let dense = |shape: [usize; 2]| LinearMap::Dense(random_tensor(DType::F32, &shape, seed + 2).unwrap());
+    match form {
+        Form::Codes(bits, granularity) => codes(bits, granularity, shape, seed),
+        Form::Sparse { pattern, keep, integer } => {
+            let values = if integer { codes(8, Granularity::Row, shape, seed) } else { dense(shape) };
+            let grid = pattern.grid(shape);
+            let mut rng = SplitMix64::new(seed);
+            let mask: Vec<bool> = (0..grid[0] * grid[1]).map(|_| rng.below(keep) == 0).collect();
+            let mask = Tensor::new(grid.to_vec(), Data::Bool(Arc::new(mask))).unwrap();
+            LinearMap::Sparse(Sparse::new(pattern, mask, Arc::new(values)).unwrap())
+        }
+        Form::Factors => {
+            let rank = shape[0].min(shape[1]).div_ceil(2).max(1);
+            let left = codes(4, Granularity::Group(3), [shape[0], rank], seed);
+            let right = codes(4, Granularity::Row, [rank, shape[1]], seed + 5);
+            LinearMap::LowRank(LowRank::new(Arc::new(left), Arc::new(right)).unwrap())
+        }
+        Form::Train if name == "embedding" => random_map(Kind::TensorTrain, shape, seed),
+        Form::Train => dense(shape),
+    }
+}
+
+/// A language model whose matrices are all of one form.
+pub(crate) fn model(form: Form, hidden: usize, layers: usize, vocabulary: usize, seed: u64) -> Graph {
+    let mut n = seed;
+    language_model_of(hidden, layers, vocabulary, |name, shape| {
+        n += 10;
+        map(form, name, shape, n)
+    })
+}
