@@ -12,6 +12,7 @@ mod commands;
 mod containers;
 mod demo;
 mod engines;
+mod entropy;
 mod interrupt;
 mod program;
 mod ptb;
