@@ -1,10 +1,7 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
-pub(crate) mod table;
-mod texts;
-
 use super::eval::EngineName;
-use super::{ModelArgs, read_utf8};
+use super::{ModelArgs, read_utf8, table, texts};
 use crate::terminal::{self, Usage, bytes, thousands};
 use lstmc::backend::isa::{self, OptLevel};
 use lstmc::backend::{Stage, listing};

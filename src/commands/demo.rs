@@ -1,6 +1,6 @@
 //! `lstmc demo`: a tour of everything on the bundled model.
 
-use super::compile::table::table;
+use super::table::table;
 use crate::terminal::{Bar, bytes, thousands, uninterrupted};
 use anyhow::bail;
 use lstmc::backend::Options;

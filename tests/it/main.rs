@@ -13,6 +13,7 @@ mod containers;
 mod demo;
 mod engines;
 mod entropy;
+mod frontier;
 mod interrupt;
 mod program;
 mod ptb;
