@@ -88,6 +88,15 @@ impl Bar {
         Bar { what: what.into(), bar: None }
     }
 
+    /// Shows progress of something else from now on.
+    pub(crate) fn of(&mut self, what: impl Into<Cow<'static, str>>) -> &mut Bar {
+        self.what = what.into();
+        if let Some(bar) = &self.bar {
+            bar.set_message(self.what.to_string());
+        }
+        self
+    }
+
     /// Shows that `done` of `total` are done.
     pub(crate) fn show(&mut self, done: usize, total: usize) {
         let bar = self.bar.get_or_insert_with(|| progress(total, &self.what));
@@ -97,6 +106,15 @@ impl Bar {
         {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A bar for the passes of a run, after a label; to be told from any thread.
+pub(crate) fn pass_bar(label: String) -> impl Fn(&'static str, usize, usize) + Sync {
+    let bar = Mutex::new(Bar::new(""));
+    move |pass, done, total| {
+        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+        bar.of(format!("{label}{pass}")).show(done, total);
     }
 }
 

@@ -33,6 +33,7 @@ mod target;
 mod tensor_train;
 mod tie;
 pub mod trail;
+mod watch;
 mod weighting;
 
 pub use calibrate::{Calibration, CalibrationError, Statistics};
@@ -44,3 +45,4 @@ pub use registry::PassInfo;
 pub use report::{Report, TextInfo};
 pub use target::{Target, TargetError};
 pub use trail::{Measure, Record, Trail, Verdict};
+pub use watch::Watcher;

@@ -210,6 +210,7 @@ impl Pass for TensorTrainPass {
         let size = |id: WeightId| graph.weight(id).map.parameters();
         let total = ids.iter().filter(|id| places.contains_key(id)).map(|&id| size(id)).sum();
         let (mut changes, mut notes, mut biases) = (vec![], vec![], Biases::default());
+        let steps = context.steps(INFO.name, ids.len());
         for id in ids {
             let name = &graph.weight(id).name;
             let Some(&place) = places.get(&id) else {
@@ -218,6 +219,7 @@ impl Pass for TensorTrainPass {
             };
             let (cores, map) =
                 self.decompose(graph, (id, place), total, statistics.as_deref(), &mut biases)?;
+            steps.add(1);
             let (numbers, whole) = (cores.parameters(), size(id));
             if numbers >= whole {
                 notes.push(format!(
@@ -228,6 +230,7 @@ impl Pass for TensorTrainPass {
             notes.push(describe(name, &cores, whole));
             changes.push((id, map));
         }
+        drop(steps);
         if changes.is_empty() {
             return Ok(Outcome::NoEffect(notes.join("; ")));
         }

@@ -171,7 +171,9 @@ impl Bench<'_> {
             None => None,
         };
         let mut scorer = self.validation.map(|v| self.scorer(v, format!("{label}: validating")));
-        let context = Context { evaluator: scorer.as_mut().map(|s| s as _), calibration };
+        let watcher = terminal::pass_bar(format!("{label}: "));
+        let evaluator = scorer.as_mut().map(|s| s as _);
+        let context = Context { evaluator, calibration, watcher: Some(&watcher) };
         let settings = Settings { context, ..Settings::default() };
         let run = run_passes(&candidate.pipeline, graph, settings).map_err(|e| e.to_string())?;
         Ok((Source { graph: run.graph, ..self.source.clone() }, run.trail))

@@ -138,6 +138,7 @@ impl LowRankPass {
         let is_whitened = self.method.map_or(context.calibration.is_some(), |m| m == "whitened");
         let statistics = if is_whitened { Some(context.statistics(graph, "method=svd")?) } else { None };
         let (mut problems, mut notes, mut taken) = (vec![], vec![], vec![]);
+        let steps = context.steps(INFO.name, ids.len());
         for &id in &ids {
             let weight = graph.weight(id);
             expect_dense(graph, id)?;
@@ -166,6 +167,7 @@ impl LowRankPass {
             let partner = partner.filter(|_| self.shared != Some(false));
             taken.extend(partner);
             problems.push(Problem::new(graph, id, partner, place, statistics.as_deref(), self.means)?);
+            steps.add(1 + partner.iter().len());
         }
         Ok((problems, notes))
     }

@@ -265,6 +265,7 @@ impl Pass for Prune {
         let mut now = graph.clone();
         let mut changed: Vec<WeightId> = vec![];
         let mut kept = vec![];
+        let steps = context.steps(INFO.name, layers.len());
         for (layer, &density) in layers.iter().zip(&densities) {
             // A layer that keeps everything needs no mask; an n:m pattern says its own density.
             if self.density.is_some() && density >= 1.0 {
@@ -276,7 +277,9 @@ impl Pass for Prune {
                 changed.push(id);
             }
             kept.push(format!("{} {:.1}%", layer.site.name, layer.kept(&now) * 100.0));
+            steps.add(1);
         }
+        drop(steps);
         if !self.is_data_free() && self.refit_rounds > 0 {
             let statistics = context.statistics(graph, INSTEAD)?;
             let before = statistics.predictions().map_or(&[][..], |p| &p.probabilities);
