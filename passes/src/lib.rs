@@ -34,7 +34,6 @@ mod tensor_train;
 mod tie;
 pub mod trail;
 mod watch;
-mod weighting;
 
 pub use calibrate::{Calibration, CalibrationError, Statistics};
 pub use gate::{Budget, Evaluate};

@@ -238,7 +238,7 @@ impl Quantize {
         if !self.gptq {
             return Ok((None, None));
         }
-        if let SiteKind::Embedding { readers } = &site.kind {
+        if let SiteKind::Embedding { readers, .. } = &site.kind {
             return Ok((reader_hessian(graph, readers, site.maps[0].1.len(), self.damping)?, None));
         }
         let moment = match self.sequential {
@@ -261,8 +261,7 @@ impl Pass for Quantize {
         let sites: Vec<(Site, Vec<usize>)> = sites(graph)?
             .into_iter()
             .map(|site| {
-                let is_chosen = |k: &usize| targets.contains(&site.maps[*k].0);
-                let chosen = (0..site.maps.len()).filter(is_chosen).collect();
+                let chosen = site.chosen(&targets);
                 (site, chosen)
             })
             .filter(|(_, chosen): &(Site, Vec<usize>)| !chosen.is_empty())
@@ -369,7 +368,7 @@ fn set_activations(
 
 /// Whether the output layer has a bias to refit and something was changed at all.
 fn touches_output(graph: &Graph, changed: &[WeightId]) -> Result<bool, PassError> {
-    let has_bias = |s: &Site| s.kind == SiteKind::Linear { is_output: true } && s.bias.is_some();
+    let has_bias = |s: &Site| s.is_output() && s.bias.is_some();
     Ok(!changed.is_empty() && sites(graph)?.iter().any(has_bias))
 }
 
