@@ -165,9 +165,9 @@ pub(crate) fn draw(title: &str, survey: &Survey) -> String {
     let (unit, by) = if largest < 1_000_000 { ("kB", 1e3) } else { ("MB", 1e6) };
     let sizes = survey.points.iter().map(|p| p.bytes.max(1) as f64 / by);
     let losses = survey.points.iter().map(|p| p.perplexity);
-    let (best, worst) = losses.clone().fold((f64::INFINITY, 0f64), |(a, b), p| (a.min(p), b.max(p)));
+    let (least, most) = losses.clone().fold((f64::INFINITY, 0f64), |(a, b), p| (a.min(p), b.max(p)));
     let x = Axis::over(sizes, [LEFT, WIDTH - RIGHT], true);
-    let y = Axis::over(losses, [HEIGHT - BOTTOM, TOP], worst > LOG_FROM * best);
+    let y = Axis::over(losses, [HEIGHT - BOTTOM, TOP], most > LOG_FROM * least);
     let place = |p: &Point| (x.at(p.bytes.max(1) as f64 / by), y.at(p.perplexity));
 
     let mut out = format!(
@@ -226,7 +226,9 @@ pub(crate) fn draw(title: &str, survey: &Survey) -> String {
         let along = (0..=steps as usize).map(|k| k as f64 / steps);
         taken.extend(along.map(|t| (Area::around(x0 + t * (x1 - x0), y0 + t * (y1 - y0), 1.0), 1.0)));
     }
-    for p in &survey.points {
+    // Points of the frontier last, over what lies below them.
+    let (best, others): (Vec<&Point>, Vec<&Point>) = survey.points.iter().partition(|p| p.frontier);
+    for p in others.into_iter().chain(best) {
         let (x, y) = place(p);
         let class = if p.frontier { "best" } else { "other" };
         let what = format!(
