@@ -60,9 +60,10 @@ figures:
     cargo build --release
     ptb="${LSTMC_PTB:-../shared/ptb}"
     head -1350 "$ptb/ptb.train.txt" > target/calibration.txt
+    head -800 "$ptb/ptb.valid.txt" > target/validation.txt
     for name in quantize prune low-rank tensor-train mixed; do
         validate=()
-        if [ $name = low-rank ]; then validate=(--validate "$ptb/ptb.valid.txt"); fi
+        if [ $name = low-rank ]; then validate=(--validate target/validation.txt); fi
         target/release/lstmc frontier testdata/ptb-small/model.onnx --vocab testdata/ptb-small/vocab.txt --text "$ptb/ptb.test.txt" \
             --calibrate target/calibration.txt "${validate[@]}" --pipelines docs/figures/$name.txt --title "ptb-small: $name" \
             -o docs/figures/$name.svg
