@@ -53,6 +53,22 @@ install-c prefix:
     install -m 644 runtime/capi/include/lstmc.h {{ prefix }}/include/
     sed -e 's|@prefix@|{{ prefix }}|' -e 's|@version@|0.1.0|' runtime/capi/lstmc.pc.in > {{ prefix }}/lib/pkgconfig/lstmc.pc
 
+# Draw the figures of docs/figures anew, on texts of LSTMC_PTB (default ../shared/ptb); half an hour on two cores
+figures:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release
+    ptb="${LSTMC_PTB:-../shared/ptb}"
+    head -1350 "$ptb/ptb.train.txt" > target/calibration.txt
+    head -800 "$ptb/ptb.valid.txt" > target/validation.txt
+    for name in quantize prune low-rank tensor-train mixed; do
+        validate=()
+        if [ $name = low-rank ]; then validate=(--validate target/validation.txt); fi
+        target/release/lstmc frontier testdata/ptb-small/model.onnx --vocab testdata/ptb-small/vocab.txt --text "$ptb/ptb.test.txt" \
+            --calibrate target/calibration.txt "${validate[@]}" --pipelines docs/figures/$name.txt --title "ptb-small: $name" \
+            -o docs/figures/$name.svg
+    done
+
 # Build the book into docs/book (needs mdbook)
 book:
     mdbook build docs

@@ -1,13 +1,18 @@
 //! What people see: messages, progress, exit codes.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Held while files are written.
 static WRITING: Mutex<()> = Mutex::new(());
+
+/// All bars, so that one below another does not write over it.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// What a shell reports of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
@@ -62,7 +67,7 @@ pub(crate) fn start_log(verbose: u8) {
 
 /// A bar on standard error over `total` steps; hidden where that is no terminal.
 pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
-    let bar = ProgressBar::new(total as u64);
+    let bar = BARS.add(ProgressBar::new(total as u64));
     if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len} {per_sec} {eta} left") {
         bar.set_style(style.progress_chars("=> "));
     }
@@ -73,25 +78,43 @@ pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
 
 /// A bar that appears when there is something to show, and goes when all is done; it may come back.
 pub(crate) struct Bar {
-    what: &'static str,
+    what: Cow<'static, str>,
     bar: Option<ProgressBar>,
 }
 
 impl Bar {
     /// A bar with this message.
-    pub(crate) fn new(what: &'static str) -> Bar {
-        Bar { what, bar: None }
+    pub(crate) fn new(what: impl Into<Cow<'static, str>>) -> Bar {
+        Bar { what: what.into(), bar: None }
+    }
+
+    /// Shows progress of something else from now on.
+    pub(crate) fn of(&mut self, what: impl Into<Cow<'static, str>>) -> &mut Bar {
+        self.what = what.into();
+        if let Some(bar) = &self.bar {
+            bar.set_message(self.what.to_string());
+        }
+        self
     }
 
     /// Shows that `done` of `total` are done.
     pub(crate) fn show(&mut self, done: usize, total: usize) {
-        let bar = self.bar.get_or_insert_with(|| progress(total, self.what));
+        let bar = self.bar.get_or_insert_with(|| progress(total, &self.what));
         bar.set_position(done as u64);
         if done >= total
             && let Some(bar) = self.bar.take()
         {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// A bar for the passes of a run, after a label; to be told from any thread.
+pub(crate) fn pass_bar(label: String) -> impl Fn(&'static str, usize, usize) + Sync {
+    let bar = Mutex::new(Bar::new(""));
+    move |pass, done, total| {
+        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+        bar.of(format!("{label}{pass}")).show(done, total);
     }
 }
 
@@ -113,6 +136,26 @@ pub(crate) fn thousands(n: usize) -> String {
             out.push(',');
         }
         out.push(c);
+    }
+    out
+}
+
+/// Rows of cells as lines of text, each column as wide as its widest cell; those of `left` start at the left, others end at the right.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> String {
+    let width = |k: usize| rows.iter().map(|r| r[k].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (k, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a string cannot fail.
+            let _ = match left.contains(&k) {
+                true => write!(line, "{cell:<width$}  "),
+                false => write!(line, "{cell:>width$}  "),
+            };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
     }
     out
 }

@@ -233,6 +233,25 @@ fn recipes_are_read() {
     }
 }
 
+/// Each figure has its pipelines beside it, and they are read.
+#[test]
+fn figures_have_pipelines() {
+    let entries = |folder: &str| fs::read_dir(root().join(folder)).unwrap().map(|e| e.unwrap().path());
+    let mut files = vec![root().join("docs/examples/pipelines.txt")];
+    files.extend(entries("docs/figures").map(|path| path.with_extension("txt")));
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let pipeline = match line.split_once(": ") {
+                Some((name, rest)) if !name.contains('(') => rest,
+                _ => line,
+            };
+            let read = Pipeline::parse(pipeline);
+            assert!(read.is_ok(), "{}: {line}: {}", file.display(), read.unwrap_err());
+        }
+    }
+}
+
 #[test]
 fn links_lead_to_files() {
     let mut broken = vec![];

@@ -33,7 +33,7 @@ mod target;
 mod tensor_train;
 mod tie;
 pub mod trail;
-mod weighting;
+mod watch;
 
 pub use calibrate::{Calibration, CalibrationError, Statistics};
 pub use gate::{Budget, Evaluate};
@@ -44,3 +44,4 @@ pub use registry::PassInfo;
 pub use report::{Report, TextInfo};
 pub use target::{Target, TargetError};
 pub use trail::{Measure, Record, Trail, Verdict};
+pub use watch::Watcher;

@@ -5,6 +5,7 @@ use crate::canonicalize::CanonicalizeError;
 use crate::gate::Evaluate;
 use crate::solve::SolveError;
 use crate::target::TargetError;
+use crate::watch::{Steps, Watcher};
 use lstmc_frontend::ir::{Graph, InferError, LinearMap, MapError, NotCanonical, WeightId};
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct Context<'a> {
     pub evaluator: Option<&'a mut dyn Evaluate>,
     /// Gives statistics of calibration text.
     pub calibration: Option<Calibration<'a>>,
+    /// Told how far a pass is.
+    pub watcher: Option<&'a Watcher<'a>>,
 }
 
 impl<'a> Context<'a> {
@@ -34,6 +37,11 @@ impl<'a> Context<'a> {
     /// Statistics of the inputs of `graph` as it is now, which needs the calibration text.
     pub fn inputs_now(&mut self, graph: &Graph, instead: &str) -> Result<Statistics, PassError> {
         Ok(self.calibration(instead)?.inputs(graph)?)
+    }
+
+    /// The steps of a pass, which the watcher is told of.
+    pub(crate) fn steps(&self, pass: &'static str, total: usize) -> Steps<'a> {
+        Steps::new(self.watcher, pass, total)
     }
 
     fn calibration(&mut self, instead: &str) -> Result<&mut Calibration<'a>, PassError> {

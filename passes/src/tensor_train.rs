@@ -24,10 +24,10 @@ use crate::calibrate::Statistics;
 use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
+use crate::sites::{Biases, Means, Site, Weighting, dense, expect_dense, sites};
 use crate::solve::SolveError;
 use crate::solve::tensor_train::{Cores, TensorTrainOptions, Truncation, balanced_modes, tensor_train};
 use crate::target::Target;
-use crate::weighting::{Biases, Means, Place, Weighting, dense_matrix, expect_dense, places};
 use lstmc_frontend::ir::{Graph, LinearMap, MapError, TensorTrain, WeightId};
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
@@ -166,16 +166,19 @@ impl TensorTrainPass {
     fn decompose(
         &self,
         graph: &Graph,
-        (id, place): (WeightId, Place),
+        (site, position): (&Site, usize),
         total: usize,
         statistics: Option<&Statistics>,
         biases: &mut Biases,
     ) -> Result<(Cores, LinearMap), PassError> {
-        let name = &graph.weight(id).name;
-        let (shape, w) = dense_matrix(graph, id)?;
+        let id = site.maps[position].0;
+        let weight = graph.weight(id);
+        let (name, shape) = (&weight.name, weight.map.shape());
+        let shape = [shape[0], shape[1]];
+        let w = dense(graph, id)?;
         let weighting = match statistics {
             None => Weighting::default(),
-            Some(s) => Weighting::new(graph, id, place, false, &w, s, self.means)?,
+            Some(s) => Weighting::new(graph, site, &[position], &w, s, self.means)?,
         };
         let shifted = weighting.shifted(&w);
         let options = TensorTrainOptions {
@@ -202,22 +205,24 @@ impl TensorTrainPass {
 
 impl Pass for TensorTrainPass {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
-        let places = places(graph)?;
+        let sites = sites(graph)?;
+        let place = |id: WeightId| sites.iter().find_map(|site| Some((site, site.position(id)?)));
         let ids = self.target.matrices(graph)?;
         ids.iter().try_for_each(|&id| expect_dense(graph, id))?;
         let is_whitened = self.method.map_or(context.calibration.is_some(), |m| m == "whitened");
         let statistics = if is_whitened { Some(context.statistics(graph, "method=svd")?) } else { None };
         let size = |id: WeightId| graph.weight(id).map.parameters();
-        let total = ids.iter().filter(|id| places.contains_key(id)).map(|&id| size(id)).sum();
+        let total = ids.iter().filter(|&&id| place(id).is_some()).map(|&id| size(id)).sum();
         let (mut changes, mut notes, mut biases) = (vec![], vec![], Biases::default());
+        let steps = context.steps(INFO.name, ids.len());
         for id in ids {
             let name = &graph.weight(id).name;
-            let Some(&place) = places.get(&id) else {
+            let Some(place) = place(id) else {
                 notes.push(format!("@{name} is no layer's matrix; left as it is"));
                 continue;
             };
-            let (cores, map) =
-                self.decompose(graph, (id, place), total, statistics.as_deref(), &mut biases)?;
+            let (cores, map) = self.decompose(graph, place, total, statistics.as_deref(), &mut biases)?;
+            steps.add(1);
             let (numbers, whole) = (cores.parameters(), size(id));
             if numbers >= whole {
                 notes.push(format!(
@@ -228,6 +233,7 @@ impl Pass for TensorTrainPass {
             notes.push(describe(name, &cores, whole));
             changes.push((id, map));
         }
+        drop(steps);
         if changes.is_empty() {
             return Ok(Outcome::NoEffect(notes.join("; ")));
         }

@@ -1,10 +1,7 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
-pub(crate) mod table;
-mod texts;
-
 use super::eval::EngineName;
-use super::{ModelArgs, read_utf8};
+use super::{ModelArgs, read_utf8, table, texts};
 use crate::terminal::{self, Usage, bytes, thousands};
 use lstmc::backend::isa::{self, OptLevel};
 use lstmc::backend::{Stage, listing};
@@ -195,7 +192,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Scorer::new(args.engine.into(), args.threads, &text.tokens, move |n| bar.show(n, total))
     });
     let calibration_info = calibration.as_ref().map(|c| c.info.clone());
+    let watcher = terminal::pass_bar(String::new());
     let context = Context {
+        watcher: Some(&watcher),
         evaluator: scorer.as_mut().map(|s| s as _),
         calibration: calibration.map(|c| {
             let mut bar = terminal::Bar::new("collecting statistics");

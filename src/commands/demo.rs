@@ -1,7 +1,7 @@
 //! `lstmc demo`: a tour of everything on the bundled model.
 
-use super::compile::table::table;
-use crate::terminal::{Bar, bytes, thousands, uninterrupted};
+use super::table::table;
+use crate::terminal::{Bar, bytes, pass_bar, thousands, uninterrupted};
 use anyhow::bail;
 use lstmc::backend::Options;
 use lstmc::frontend::ir::print;
@@ -132,8 +132,12 @@ fn compress(out: &mut impl Write, data: &Path, source: Source) -> anyhow::Result
     let mut bar = Bar::new("measuring perplexity");
     let total = validation.tokens.len() - 1;
     let mut scorer = Scorer::new(Engine::Jit, 0, &validation.tokens, |n| bar.show(n, total));
-    let context =
-        Context { evaluator: Some(&mut scorer), calibration: Some(Calibration::of_text(calibration.tokens)) };
+    let watcher = pass_bar(String::new());
+    let context = Context {
+        evaluator: Some(&mut scorer),
+        calibration: Some(Calibration::of_text(calibration.tokens)),
+        watcher: Some(&watcher),
+    };
     let budget = Budget::default();
     let run = run_passes(&pipeline, source.graph, Settings { context, budget, ..Settings::default() })?;
     let report = Report::new(run.graph.name.clone(), &run.trail, budget);

@@ -7,10 +7,13 @@ pub(crate) mod compile;
 pub(crate) mod demo;
 pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod frontier;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod opt;
 pub(crate) mod suggest;
+mod table;
+mod texts;
 pub(crate) mod verify;
 
 use crate::terminal::Usage;
@@ -62,17 +65,33 @@ pub(crate) fn read_text(path: &Path, vocabulary: &Vocabulary) -> anyhow::Result<
     vocabulary.encode(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
 
+/// Refuses a place where no file can be written, before any work is done for it.
+pub(crate) fn check_place(path: &Path) -> anyhow::Result<()> {
+    if path.is_dir() {
+        anyhow::bail!("{}: is a folder; give the name of a file to write", path.display());
+    }
+    let folder = folder(path);
+    if !folder.is_dir() {
+        anyhow::bail!("{}: cannot be written: {} is no folder", path.display(), folder.display());
+    }
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a file by way of a temporary one beside it, so that it is whole or not there.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let failed = |e: std::io::Error| anyhow::anyhow!("{}: cannot be written: {e}", path.display());
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
         anyhow::bail!("{}: is a folder; give the name of a file to write", path.display());
     }
     crate::terminal::uninterrupted(|| {
         // With the permissions of any new file; those of `tempfile_in` are private, and its errors name the temporary file.
         let create = |p: &Path| std::fs::File::options().write(true).create_new(true).open(p);
-        let mut file = tempfile::Builder::new().prefix(".lstmc-").make_in(folder, create).map_err(failed)?;
+        let mut file =
+            tempfile::Builder::new().prefix(".lstmc-").make_in(folder(path), create).map_err(failed)?;
         std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
         file.persist(path).map_err(|e| failed(e.error))?;
         Ok(())

@@ -12,6 +12,8 @@ mod commands;
 mod containers;
 mod demo;
 mod engines;
+mod entropy;
+mod frontier;
 mod interrupt;
 mod program;
 mod ptb;

@@ -343,6 +343,13 @@ impl<'p> Calibration<'p> {
         Ok(statistics)
     }
 
+    /// Another source of the same statistics, and of the same text where there is one, for another run on the same model; what is not collected yet is
+    /// collected now.
+    pub fn share<'q>(&mut self, graph: &Graph) -> Result<Calibration<'q>, CalibrationError> {
+        let statistics = Some(self.statistics(graph)?);
+        Ok(Calibration { tokens: self.tokens.clone(), statistics, ..Calibration::default() })
+    }
+
     /// Whether [`Calibration::inputs`] can collect on a changed model.
     pub fn has_text(&self) -> bool {
         self.tokens.is_some()

@@ -2,8 +2,8 @@
 
 use super::problem::Problem;
 use crate::pass::{Context, PassError};
+use crate::sites::{Biases, patched};
 use crate::solve::low_rank::{RankChoice, allocate_ranks};
-use crate::weighting::{Biases, patched};
 use lstmc_frontend::ir::Graph;
 
 /// How often sensitivities are measured anew at the ranks that the last ones led to: perplexity rises faster than the error, so where it is

@@ -4,7 +4,7 @@
 //!
 //! With calibration, the factors are those that change the layer's *outputs* least on the inputs that occur: with `H = S S^T` and row weights `D`, the truncated SVD of
 //! `D^(1/2) W S`, both undone (see [`solve::low_rank`](crate::solve::low_rank)); its error is the sum of the squares of the singular values dropped. Without, it is the
-//! truncated SVD of `W` (Eckart and Young 1936). What counts how much, and how biases make up for means, is said in `weighting.rs`.
+//! truncated SVD of `W` (Eckart and Young 1936). What counts how much, and how biases make up for means, is said in `sites/weighting.rs`.
 //!
 //! The two maps of an lstm are one matrix `[input recurrent]` where they are factorised together: one left factor, which both
 //! maps share, and a right factor for each. Or each map has factors of its own; by default whichever loses less with the same numbers.
@@ -32,8 +32,8 @@ mod problem;
 use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
+use crate::sites::{Biases, Means, SiteKind, expect_dense, sites};
 use crate::target::Target;
-use crate::weighting::{Biases, Means, Role, expect_dense, places};
 use lstmc_frontend::ir::Graph;
 use problem::Problem;
 
@@ -133,39 +133,41 @@ impl LowRankPass {
         graph: &Graph,
         context: &mut Context<'_>,
     ) -> Result<(Vec<Problem>, Vec<String>), PassError> {
-        let places = places(graph)?;
+        let sites = sites(graph)?;
         let ids = self.target.matrices(graph)?;
         let is_whitened = self.method.map_or(context.calibration.is_some(), |m| m == "whitened");
         let statistics = if is_whitened { Some(context.statistics(graph, "method=svd")?) } else { None };
         let (mut problems, mut notes, mut taken) = (vec![], vec![], vec![]);
+        let steps = context.steps(INFO.name, ids.len());
         for &id in &ids {
             let weight = graph.weight(id);
             expect_dense(graph, id)?;
-            let Some(&place) = places.get(&id) else {
+            let found = sites.iter().find_map(|site| Some((site, site.position(id)?)));
+            let Some((site, position)) = found else {
                 notes.push(format!("@{} is no layer's matrix; left as it is", weight.name));
                 continue;
             };
             if taken.contains(&id) {
                 continue;
             }
-            let partner = match place.role {
-                Role::Input { recurrent } if ids.contains(&recurrent) && !taken.contains(&recurrent) => {
-                    Some(recurrent)
-                }
-                _ => None,
+            let is_cell = site.kind == SiteKind::Lstm;
+            let has_partner = is_cell && position == 0 && {
+                let recurrent = site.maps[1].0;
+                ids.contains(&recurrent) && !taken.contains(&recurrent)
             };
-            if self.shared == Some(true)
-                && partner.is_none()
-                && matches!(place.role, Role::Input { .. } | Role::Recurrent)
-            {
+            if self.shared == Some(true) && is_cell && !has_partner {
                 return Err(PassError::Options(format!(
                     "low-rank: shared=true needs both maps of an lstm in the target, found @{} alone",
                     weight.name
                 )));
             }
-            let partner = partner.filter(|_| self.shared != Some(false));
-            taken.extend(partner);
-            problems.push(Problem::new(graph, id, partner, place, statistics.as_deref(), self.means)?);
+            let chosen = match has_partner && self.shared != Some(false) {
+                true => vec![0, 1],
+                false => vec![position],
+            };
+            taken.extend(chosen[1..].iter().map(|&k| site.maps[k].0));
+            problems.push(Problem::new(graph, site, &chosen, statistics.as_deref(), self.means)?);
+            steps.add(chosen.len());
         }
         Ok((problems, notes))
     }

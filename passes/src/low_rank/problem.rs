@@ -2,9 +2,9 @@
 
 use crate::calibrate::Statistics;
 use crate::pass::PassError;
+use crate::sites::{Means, Site, Weighting, dense};
 use crate::solve::low_rank::{Factors, RankChoice, Whitened, allocate_ranks};
 use crate::solve::{SolveError, row_errors};
-use crate::weighting::{Means, Place, Weighting, dense_matrix};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, WeightId};
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
@@ -46,16 +46,16 @@ pub(super) struct Solution {
 impl Problem {
     pub(super) fn new(
         graph: &Graph,
-        id: WeightId,
-        partner: Option<WeightId>,
-        place: Place,
+        site: &Site,
+        chosen: &[usize],
         statistics: Option<&Statistics>,
         means: Means,
     ) -> Result<Problem, PassError> {
-        let ids: Vec<WeightId> = std::iter::once(id).chain(partner).collect();
+        let ids: Vec<WeightId> = chosen.iter().map(|&k| site.maps[k].0).collect();
         let mut parts = vec![];
         for &id in &ids {
-            parts.push(dense_matrix(graph, id)?);
+            let shape = graph.weight(id).map.shape();
+            parts.push(([shape[0], shape[1]], dense(graph, id)?));
         }
         let rows = parts[0].0[0];
         let cols: Vec<usize> = parts.iter().map(|(shape, _)| shape[1]).collect();
@@ -64,17 +64,17 @@ impl Problem {
         for i in 0..rows {
             parts.iter().for_each(|([_, n], data)| w.extend_from_slice(&data[i * n..(i + 1) * n]));
         }
-        let name = graph.weight(id).name.clone();
+        let name = graph.weight(ids[0]).name.clone();
         let solve = |source: SolveError| PassError::Solve { weight: name.clone(), source };
         let weighting = match statistics {
             None => Weighting::default(),
-            Some(s) => Weighting::new(graph, id, place, partner.is_some(), &w, s, means)?,
+            Some(s) => Weighting::new(graph, site, chosen, &w, s, means)?,
         };
         let shifted = weighting.shifted(&w);
         let (h, row_weights) = (weighting.hessian.as_ref(), weighting.rows.as_deref());
         let svd = Whitened::new(&shifted, shape, h, row_weights).map_err(solve)?;
         let mut apart = vec![];
-        if partner.is_some() {
+        if ids.len() > 1 {
             let mut start = 0;
             for (shape, data) in &parts {
                 let h = h.map(|h| h.slice(start..start + shape[1]));
@@ -139,8 +139,8 @@ impl Problem {
                 let factors: Vec<Factors> = self.apart.iter().zip(ranks).map(|(s, r)| s.factors(r)).collect();
                 let mut maps = vec![];
                 for (k, f) in factors.iter().enumerate() {
-                    let left = dense([self.shape[0], f.rank], f.left.clone()).map_err(error)?;
-                    let right = dense([f.rank, self.cols[k]], f.right.clone()).map_err(error)?;
+                    let left = stored([self.shape[0], f.rank], f.left.clone()).map_err(error)?;
+                    let right = stored([f.rank, self.cols[k]], f.right.clone()).map_err(error)?;
                     let map = LowRank::new(Arc::new(left), Arc::new(right)).map_err(error)?;
                     maps.push((self.ids[k], LinearMap::LowRank(map)));
                 }
@@ -158,13 +158,13 @@ impl Problem {
 
     /// One left factor for all maps, and to each its columns of the right one.
     fn shared(&self, factors: &Factors) -> Result<Vec<(WeightId, LinearMap)>, MapError> {
-        let left = Arc::new(dense([self.shape[0], factors.rank], factors.left.clone())?);
+        let left = Arc::new(stored([self.shape[0], factors.rank], factors.left.clone())?);
         let mut start = 0;
         let mut maps = vec![];
         for (&id, &cols) in self.ids.iter().zip(&self.cols) {
             let rows = factors.right.chunks(self.shape[1]);
             let right: Vec<f32> = rows.flat_map(|row| row[start..start + cols].iter().copied()).collect();
-            let right = Arc::new(dense([factors.rank, cols], right)?);
+            let right = Arc::new(stored([factors.rank, cols], right)?);
             maps.push((id, LinearMap::LowRank(LowRank::new(left.clone(), right)?)));
             start += cols;
         }
@@ -208,6 +208,6 @@ impl Problem {
     }
 }
 
-fn dense(shape: [usize; 2], data: Vec<f32>) -> Result<LinearMap, MapError> {
+fn stored(shape: [usize; 2], data: Vec<f32>) -> Result<LinearMap, MapError> {
     Ok(LinearMap::Dense(Tensor::from_f32(shape, data)?))
 }

@@ -52,6 +52,7 @@ pub(super) fn by_trial(
         other => other,
     };
     let mut curves = vec![];
+    let steps = context.steps("prune: trials", TRIALS.len() * layers.len());
     for layer in layers {
         let mut curve = vec![];
         for trial in TRIALS {
@@ -62,6 +63,7 @@ pub(super) fn by_trial(
             let rise = calibration.loss(&now, TRIAL_TOKENS)? - base;
             tracing::debug!(layer = layer.site.name, density = trial, rise, "tried");
             curve.push((trial, rise));
+            steps.add(1);
         }
         curves.push(Curve::new(&curve));
     }

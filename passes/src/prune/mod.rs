@@ -110,8 +110,7 @@ impl Prune {
         refuse(graph, &targets)?;
         let mut layers = vec![];
         for site in sites(graph)? {
-            let chosen: Vec<usize> =
-                (0..site.maps.len()).filter(|&k| targets.contains(&site.maps[k].0)).collect();
+            let chosen = site.chosen(&targets);
             if chosen.is_empty() {
                 continue;
             }
@@ -142,7 +141,7 @@ impl Prune {
     ) -> Result<(), PassError> {
         let site = &layer.site;
         let error = |source| PassError::Solve { weight: site.name.clone(), source };
-        if let SiteKind::Embedding { readers } = &site.kind {
+        if let SiteKind::Embedding { readers, .. } = &site.kind {
             layer.h = reader_hessian(graph, readers, site.maps[0].1.len(), self.damping)?;
             let lookups = statistics.and_then(|s| s.lookups_of(&site.name));
             layer.row_weights = lookups.map(|l| {
@@ -153,9 +152,7 @@ impl Prune {
             let moment = Moment::of(statistics, graph, site, &layer.chosen)?;
             layer.h = Some(moment.hessian(self.corrects(graph, site), self.damping).map_err(error)?);
             layer.moment = Some(moment);
-            if let (true, SiteKind::Linear { is_output: true }, Some(p)) =
-                (self.softmax_aware, &site.kind, statistics.predictions())
-            {
+            if let (true, true, Some(p)) = (self.softmax_aware, site.is_output(), statistics.predictions()) {
                 let moments = SoftmaxMoments { mean: vec![], curvature: p.curvature.clone() };
                 layer.row_weights = Some(moments.row_weights(SoftmaxMoments::PRUNE_EXPONENT));
             }
@@ -265,6 +262,7 @@ impl Pass for Prune {
         let mut now = graph.clone();
         let mut changed: Vec<WeightId> = vec![];
         let mut kept = vec![];
+        let steps = context.steps(INFO.name, layers.len());
         for (layer, &density) in layers.iter().zip(&densities) {
             // A layer that keeps everything needs no mask; an n:m pattern says its own density.
             if self.density.is_some() && density >= 1.0 {
@@ -276,7 +274,9 @@ impl Pass for Prune {
                 changed.push(id);
             }
             kept.push(format!("{} {:.1}%", layer.site.name, layer.kept(&now) * 100.0));
+            steps.add(1);
         }
+        drop(steps);
         if !self.is_data_free() && self.refit_rounds > 0 {
             let statistics = context.statistics(graph, INSTEAD)?;
             let before = statistics.predictions().map_or(&[][..], |p| &p.probabilities);

@@ -48,6 +48,7 @@ use crate::sites::{
 use crate::solve::quantize::{QuantizeOptions, Rounding, ScaleSearch};
 use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
+use crate::watch::Steps;
 use half::f16;
 use lstmc_frontend::ir::{Activations, Granularity, Graph, LinearMap, Quantized, SetActivations, WeightId};
 use lstmc_frontend::tensor::{DType, Tensor};
@@ -237,7 +238,7 @@ impl Quantize {
         if !self.gptq {
             return Ok((None, None));
         }
-        if let SiteKind::Embedding { readers } = &site.kind {
+        if let SiteKind::Embedding { readers, .. } = &site.kind {
             return Ok((reader_hessian(graph, readers, site.maps[0].1.len(), self.damping)?, None));
         }
         let moment = match self.sequential {
@@ -256,14 +257,22 @@ impl Pass for Quantize {
         let mut now = graph.clone();
         let mut changed: Vec<WeightId> = vec![];
         let mut errors = vec![];
-        let mut quantizer = Quantizer::new(self.solver.clone());
         refuse_quantized(graph, &targets)?;
-        for site in sites(graph)? {
-            let chosen: Vec<usize> =
-                (0..site.maps.len()).filter(|&k| targets.contains(&site.maps[k].0)).collect();
-            if chosen.is_empty() {
-                continue;
-            }
+        let sites: Vec<(Site, Vec<usize>)> = sites(graph)?
+            .into_iter()
+            .map(|site| {
+                let chosen = site.chosen(&targets);
+                (site, chosen)
+            })
+            .filter(|(_, chosen): &(Site, Vec<usize>)| !chosen.is_empty())
+            .collect();
+        let rows_of = |(site, chosen): &(Site, Vec<usize>)| {
+            let maps: Vec<&LinearMap> = chosen.iter().map(|&k| &graph.weight(site.maps[k].0).map).collect();
+            sum::rows(&maps)
+        };
+        let steps = context.steps(INFO.name, sites.iter().map(rows_of).sum());
+        let mut quantizer = Quantizer::new(self.solver.clone(), steps);
+        for (site, chosen) in sites {
             let is_plain = |id: &WeightId| matches!(&graph.weight(*id).map, LinearMap::Dense(_));
             let corrects = self.bias_correction && site.bias.as_ref().is_some_and(is_plain);
             let (h, moment) = self.moment(&now, &site, &chosen, corrects, context)?;
@@ -283,6 +292,7 @@ impl Pass for Quantize {
                 changed.push(id);
             }
         }
+        drop(quantizer);
         if self.gptq && self.refit_rounds > 0 && touches_output(&now, &changed)? {
             let statistics = context.statistics(graph, INSTEAD)?;
             let before = statistics.predictions().map(|p| p.probabilities.as_slice());
@@ -330,7 +340,7 @@ pub(crate) fn requantized(
         asymmetric: like.zero_points().is_some(),
         ..QuantizeOptions::default()
     };
-    let new = Quantizer::new(options).sum(&[Arc::new(map)], h).map_err(|e| e.of(name))?;
+    let new = Quantizer::new(options, Steps::unwatched()).sum(&[Arc::new(map)], h).map_err(|e| e.of(name))?;
     Ok(SetActivations::new(like.activations()).set(&new[0]))
 }
 
@@ -358,7 +368,7 @@ fn set_activations(
 
 /// Whether the output layer has a bias to refit and something was changed at all.
 fn touches_output(graph: &Graph, changed: &[WeightId]) -> Result<bool, PassError> {
-    let has_bias = |s: &Site| s.kind == SiteKind::Linear { is_output: true } && s.bias.is_some();
+    let has_bias = |s: &Site| s.is_output() && s.bias.is_some();
     Ok(!changed.is_empty() && sites(graph)?.iter().any(has_bias))
 }
 

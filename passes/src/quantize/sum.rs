@@ -9,8 +9,9 @@
 
 use crate::pass::PassError;
 use crate::sites::describe;
-use crate::solve::quantize::{QuantizeOptions, QuantizedMatrix, quantize};
+use crate::solve::quantize::{QuantizeOptions, QuantizedMatrix, quantize_watched};
 use crate::solve::{Hessian, SolveError, factor};
+use crate::watch::Steps;
 use half::f16;
 use lstmc_frontend::ir::{Granularity, LinearMap, LowRank, MapError, Quantized, Sparse, TensorTrain};
 use lstmc_frontend::tensor::Tensor;
@@ -54,8 +55,9 @@ impl<E: Into<MapError>> From<E> for SumError {
 }
 
 /// Quantizes maps, and gives a part that it meets again the result that it had.
-pub(super) struct Quantizer {
+pub(super) struct Quantizer<'s> {
     options: QuantizeOptions,
+    steps: Steps<'s>,
     /// Old parts and what became of them; holding the old ones keeps their addresses theirs.
     done: Vec<(Arc<LinearMap>, Arc<LinearMap>)>,
 }
@@ -67,9 +69,10 @@ struct Term {
     is_left: bool,
 }
 
-impl Quantizer {
-    pub(super) fn new(options: QuantizeOptions) -> Quantizer {
-        Quantizer { options, done: vec![] }
+impl<'s> Quantizer<'s> {
+    /// A quantizer that counts rows: as many as [`rows`] says.
+    pub(super) fn new(options: QuantizeOptions, steps: Steps<'s>) -> Quantizer<'s> {
+        Quantizer { options, steps, done: vec![] }
     }
 
     fn result_of(&self, map: &Arc<LinearMap>) -> Option<Arc<LinearMap>> {
@@ -253,7 +256,8 @@ impl Quantizer {
         }
         let h = h.map(|h| pad(h, &columns, &starts, width)).transpose()?;
         let options = QuantizeOptions { group: Some(group), ..self.options.clone() };
-        let solved = quantize(&padded, [rows, width], h.as_ref(), padded_keep.as_deref(), &options)?;
+        let keep = padded_keep.as_deref();
+        let solved = quantize_watched(&padded, [rows, width], h.as_ref(), keep, &options, &self.steps)?;
         let parts = maps.iter().zip(&columns).zip(&starts);
         parts.map(|((map, c), &start)| self.part(&solved, map, start..start + c.len())).collect()
     }
@@ -293,6 +297,25 @@ impl Quantizer {
             _ => quantized,
         }))
     }
+}
+
+/// How many rows [`Quantizer::sum`] solves for these maps.
+pub(super) fn rows(maps: &[&LinearMap]) -> usize {
+    let mut lefts: Vec<&Arc<LinearMap>> = vec![];
+    let (mut stacked, mut others) = (0, 0);
+    for map in maps {
+        match map {
+            LinearMap::TensorTrain(t) => others += t.cores().iter().map(|core| rows(&[core])).sum::<usize>(),
+            LinearMap::LowRank(l) if lefts.iter().any(|left| Arc::ptr_eq(left, l.left())) => {}
+            LinearMap::LowRank(l) => {
+                lefts.push(l.left());
+                others += rows(&[l.right()]);
+                stacked = l.left().shape()[0];
+            }
+            _ => stacked = map.shape()[0],
+        }
+    }
+    stacked + others
 }
 
 /// The columns of each map in the stacked matrix.

@@ -8,3 +8,4 @@ mod files;
 mod gate;
 mod models;
 mod pipelines;
+mod progress;

@@ -22,6 +22,7 @@
 mod row;
 
 use super::{Hessian, SolveError, expect_length, expect_matrix};
+use crate::watch::Steps;
 use rayon::prelude::*;
 use row::{Problem, RowCodes};
 
@@ -180,6 +181,18 @@ pub fn quantize(
     mask: Option<&[bool]>,
     options: &QuantizeOptions,
 ) -> Result<QuantizedMatrix, SolveError> {
+    quantize_watched(w, shape, h, mask, options, &Steps::unwatched())
+}
+
+/// As [`quantize`], counting rows.
+pub(crate) fn quantize_watched(
+    w: &[f32],
+    shape: [usize; 2],
+    h: Option<&Hessian>,
+    mask: Option<&[bool]>,
+    options: &QuantizeOptions,
+    steps: &Steps<'_>,
+) -> Result<QuantizedMatrix, SolveError> {
     let [rows, cols] = shape;
     options.check()?;
     expect_matrix("w", w, shape)?;
@@ -188,11 +201,16 @@ pub fn quantize(
     let group = options.group.unwrap_or(cols).clamp(1, cols.max(1));
     let groups = cols.div_ceil(group);
     let order = column_order(h, cols, group, options.rounding);
+    let solve = |problem: &Problem, i: usize| {
+        let row = problem.solve(&w[i * cols..(i + 1) * cols], options);
+        steps.add(1);
+        row
+    };
 
     let solved: Vec<RowCodes> = match mask {
         None => {
             let problem = Problem::new(order, group, h, cols, options)?;
-            (0..rows).into_par_iter().map(|i| problem.solve(&w[i * cols..(i + 1) * cols], options)).collect()
+            (0..rows).into_par_iter().map(|i| solve(&problem, i)).collect()
         }
         // Runs of rows with one mask (blocks of rows) share a factorisation.
         Some(mask) => {
@@ -201,7 +219,7 @@ pub fn quantize(
                 let keep = &mask[run.start * cols..(run.start + 1) * cols];
                 let kept = order.iter().copied().filter(|&j| keep[j]).collect();
                 let problem = Problem::new(kept, group, h, cols, options)?;
-                Ok(run.clone().map(|i| problem.solve(&w[i * cols..(i + 1) * cols], options)).collect())
+                Ok(run.clone().map(|i| solve(&problem, i)).collect())
             };
             let parts: Result<Vec<_>, _> = runs.par_iter().map(solve_run).collect();
             parts?.into_iter().flatten().collect()

@@ -1,6 +1,6 @@
 //! The table that a compression ends with.
 
-use crate::terminal::thousands;
+use crate::terminal::{columns, thousands};
 use lstmc::passes::{Measure, Report, Verdict};
 use std::fmt::Write;
 
@@ -17,24 +17,10 @@ pub(crate) fn table(report: &Report) -> String {
         };
         rows.push(row(&record.invocation, &record.after, &first, verdict));
     }
-    let widths: Vec<usize> =
-        (0..header.len()).map(|k| rows.iter().map(|r| r[k].chars().count()).max().unwrap_or(0)).collect();
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (k, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let is_text = k == 0 || k == header.len() - 1;
-            // Writing to a string cannot fail.
-            let _ = match is_text {
-                true => write!(line, "{cell:<width$}  "),
-                false => write!(line, "{cell:>width$}  "),
-            };
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
+    let mut out = columns(&rows, &[0, header.len() - 1]);
     for record in &report.passes {
         for note in &record.notes {
+            // Writing to a string cannot fail.
             let _ = writeln!(out, "note: {}: {note}", record.pass);
         }
     }

@@ -1,6 +1,6 @@
 //! The texts that a compression uses.
 
-use super::super::{read_text, vocabulary};
+use super::{read_text, vocabulary};
 use crate::terminal::Usage;
 use anyhow::anyhow;
 use lstmc::Source;
@@ -13,18 +13,18 @@ use std::path::Path;
 const START: u64 = 16;
 
 /// The text that perplexity is measured on.
-pub(super) struct Validation {
-    pub(super) tokens: Vec<u32>,
-    pub(super) info: TextInfo,
+pub(crate) struct Validation {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) info: TextInfo,
 }
 
 /// Where passes get statistics from.
-pub(super) struct CalibrationSource {
-    pub(super) calibration: Calibration<'static>,
-    pub(super) info: TextInfo,
+pub(crate) struct CalibrationSource {
+    pub(crate) calibration: Calibration<'static>,
+    pub(crate) info: TextInfo,
 }
 
-pub(super) fn validation(path: &Path, source: &Source) -> anyhow::Result<Validation> {
+pub(crate) fn validation(path: &Path, source: &Source) -> anyhow::Result<Validation> {
     let text = read_text(path, vocabulary(source)?)?;
     if text.tokens.len() < 2 {
         return Err(Usage(format!("{}: perplexity needs at least two tokens", path.display())).into());
@@ -33,7 +33,7 @@ pub(super) fn validation(path: &Path, source: &Source) -> anyhow::Result<Validat
     Ok(Validation { tokens: text.tokens, info })
 }
 
-pub(super) fn calibration(path: &Path, source: &Source) -> anyhow::Result<CalibrationSource> {
+pub(crate) fn calibration(path: &Path, source: &Source) -> anyhow::Result<CalibrationSource> {
     if is_statistics(path)? {
         let bytes = std::fs::read(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
         let statistics = Statistics::from_bytes(&bytes).map_err(|e| anyhow!("{}: {e}", path.display()))?;

@@ -1,0 +1,194 @@
+//! Where a model multiplies: the maps that read one vector and whose products are summed, and what is known of that vector.
+//!
+//! ```text
+//!   x = [x_t; h_(t-1)] ──▶ maps: input, recurrent ──▶ sum + bias          a site: embedding, lstm, linear, output layer
+//!         │                      │                        │
+//!      Moment              what a pass changes        biases: take over the mean of what is lost
+//!         └──▶ Weighting: how an error of each row and column counts
+//! ```
+//!
+//! Every lossy pass goes through the sites of its target. `quantize` and `prune` take a site's [`Moment`] and weigh rows themselves; `low-rank` and
+//! `tensor-train` take a [`Weighting`].
+
+mod biases;
+mod moment;
+mod weighting;
+
+pub(crate) use biases::{Biases, corrected_bias, patched, refitted_output_bias};
+pub(crate) use moment::{Moment, reader_hessian};
+pub(crate) use weighting::{Means, Weighting};
+
+use crate::pass::PassError;
+use lstmc_frontend::ir::{Graph, LanguageModel, Layer, LinearMap, Operand, ValueId, WeightId};
+use std::ops::Range;
+
+/// A place where a model multiplies.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    /// What it is called in reports: `embedding`, `lstm0`, `decoder`.
+    pub(crate) name: String,
+    pub(crate) kind: SiteKind,
+    /// The maps whose products are summed, each with its part of the stacked input. An embedding has its table alone, whose
+    /// rows are the products.
+    pub(crate) maps: Vec<(WeightId, Range<usize>)>,
+    /// What is added to the products, if nothing else reads it.
+    pub(crate) bias: Option<WeightId>,
+}
+
+/// Kinds of sites.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum SiteKind {
+    /// A table, and the maps that read its rows. Where one map alone reads them, that map and a bias of its own can take over what is taken off all
+    /// rows alike.
+    Embedding { readers: Vec<WeightId>, takes_over: Option<(WeightId, WeightId)> },
+    /// An LSTM's two maps: input, recurrent.
+    Lstm,
+    /// A linear layer.
+    Linear,
+    /// The linear layer that makes the logits; tied where its map is the embedding's table too.
+    Output { is_tied: bool },
+}
+
+impl Site {
+    /// Whether it makes the logits.
+    pub(crate) fn is_output(&self) -> bool {
+        matches!(self.kind, SiteKind::Output { .. })
+    }
+
+    /// The place of a map among the site's.
+    pub(crate) fn position(&self, id: WeightId) -> Option<usize> {
+        self.maps.iter().position(|(map, _)| *map == id)
+    }
+
+    /// The places of those of its maps that are among `ids`.
+    pub(crate) fn chosen(&self, ids: &[WeightId]) -> Vec<usize> {
+        (0..self.maps.len()).filter(|&k| ids.contains(&self.maps[k].0)).collect()
+    }
+}
+
+/// The sites of a model in order. A weight belongs to one of them: a table that is also an output layer's map, to the output layer.
+pub(crate) fn sites(graph: &Graph) -> Result<Vec<Site>, PassError> {
+    let model = LanguageModel::of(graph)?;
+    let mut all: Vec<Site> = vec![];
+    let name_of = |id: WeightId| graph.weight(id).name.clone();
+    let uses = |id: WeightId| {
+        graph.nodes().flat_map(|(_, n)| n.operands()).filter(|&&o| o == Operand::Weight(id)).count()
+    };
+    let own = |bias: Option<WeightId>| bias.filter(|&b| uses(b) == 1);
+    for layer in model.layers() {
+        let site = match layer {
+            Layer::Embedding(e) => {
+                let readers = readers(&model, e.result);
+                let takes_over = match readers[..] {
+                    [(map, bias)] if graph.users(e.node).count() == 1 => own(bias).map(|bias| (map, bias)),
+                    _ => None,
+                };
+                let readers = readers.into_iter().map(|(map, _)| map).collect();
+                Site {
+                    name: name_of(e.table),
+                    kind: SiteKind::Embedding { readers, takes_over },
+                    maps: vec![(e.table, 0..e.features)],
+                    bias: None,
+                }
+            }
+            Layer::Lstm(l) => {
+                let name = name_of(l.input);
+                Site {
+                    name: name.strip_suffix(".input").map_or(name.clone(), str::to_string),
+                    kind: SiteKind::Lstm,
+                    maps: vec![(l.input, 0..l.features), (l.recurrent, l.features..l.features + l.hidden)],
+                    bias: own(Some(l.bias)),
+                }
+            }
+            Layer::Linear(l) => Site {
+                name: name_of(l.weight),
+                kind: match l.result == model.logits() {
+                    true => SiteKind::Output { is_tied: l.weight == model.embedding().table },
+                    false => SiteKind::Linear,
+                },
+                maps: vec![(l.weight, 0..l.inputs)],
+                bias: own(l.bias),
+            },
+            Layer::Elementwise { .. } => continue,
+        };
+        all.push(site);
+    }
+    // Later sites go before the embedding, which has the weaker claim; else the first of two.
+    let mut seen: Vec<WeightId> = vec![];
+    let (tables, mut others): (Vec<Site>, Vec<Site>) =
+        all.into_iter().partition(|s| matches!(s.kind, SiteKind::Embedding { .. }));
+    others.retain(|site| {
+        let is_new = site.maps.iter().all(|(id, _)| !seen.contains(id));
+        seen.extend(site.maps.iter().map(|(id, _)| *id));
+        is_new
+    });
+    let tables = tables.into_iter().filter(|s| !seen.contains(&s.maps[0].0));
+    Ok(tables.chain(others).collect())
+}
+
+/// The maps that multiply a value directly, with the biases of their layers.
+fn readers(model: &LanguageModel<'_>, value: ValueId) -> Vec<(WeightId, Option<WeightId>)> {
+    let reader = |layer: &Layer| match layer {
+        Layer::Lstm(l) if l.x == value => Some((l.input, Some(l.bias))),
+        Layer::Linear(l) if l.x == value => Some((l.weight, l.bias)),
+        _ => None,
+    };
+    model.layers().iter().filter_map(reader).collect()
+}
+
+/// Refuses a weight that is not dense.
+pub(crate) fn expect_dense(graph: &Graph, id: WeightId) -> Result<(), PassError> {
+    let weight = graph.weight(id);
+    if matches!(weight.map, LinearMap::Dense(_)) {
+        return Ok(());
+    }
+    let why = "it must be dense; factorise first and then prune or quantize the factors, or put `decode` before this pass";
+    Err(PassError::Representation {
+        weight: weight.name.clone(),
+        found: weight.map.describe(),
+        why: why.into(),
+    })
+}
+
+/// A weight as a dense matrix, `[out, in]` row-major.
+pub(crate) fn dense(graph: &Graph, id: WeightId) -> Result<Vec<f32>, PassError> {
+    dense_map(&graph.weight(id).name, &graph.weight(id).map)
+}
+
+/// A map as a dense matrix, `[out, in]` row-major.
+pub(crate) fn dense_map(name: &str, map: &LinearMap) -> Result<Vec<f32>, PassError> {
+    let error = |source| PassError::Map { weight: name.to_string(), source };
+    let tensor = map.to_dense().map_err(error)?;
+    Ok(tensor.to_f32().map_err(|e| error(e.into()))?.to_vec())
+}
+
+/// A map in a few words, for messages: `int8`, `sparse`, `low_rank`.
+pub(crate) fn describe(map: &LinearMap) -> String {
+    match map {
+        LinearMap::Quantized(q) => format!("int{}", q.bits()),
+        other => other.kind().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lstmc_frontend::ir::arbitrary::language_model;
+
+    #[test]
+    fn sites_of_a_model() {
+        let graph = language_model(4, 2, 10, 1);
+        let sites = sites(&graph).unwrap();
+        let names: Vec<&str> = sites.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["embedding", "lstm0", "lstm1", "decoder"]);
+        assert_eq!(sites[2].maps[1].1, 4..8);
+        assert_eq!(sites[3].kind, SiteKind::Output { is_tied: false });
+        let SiteKind::Embedding { readers, takes_over } = &sites[0].kind else { panic!() };
+        assert_eq!(readers[..], [sites[1].maps[0].0]);
+        assert_eq!(*takes_over, Some((readers[0], sites[1].bias.unwrap())));
+        let h = reader_hessian(&graph, readers, 4, 0.0).unwrap().unwrap();
+        let w = dense(&graph, readers[0]).unwrap();
+        let expected: f64 = w.chunks(4).map(|r| f64::from(r[1]) * f64::from(r[2])).sum();
+        assert!((h.as_slice()[4 + 2] - expected).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,51 @@
+//! Progress inside of a pass, for those that take minutes.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// Told, from any thread, which pass is at work, how many of its steps are done, and of how many. A step is whatever the pass counts: a row, a matrix.
+/// All are done at the end of the pass, however it ends.
+pub type Watcher<'w> = dyn Fn(&'static str, usize, usize) + Sync + 'w;
+
+/// The steps of a pass.
+pub(crate) struct Steps<'w> {
+    watcher: Option<&'w Watcher<'w>>,
+    pass: &'static str,
+    total: usize,
+    /// Locked while it is told, so that numbers only rise.
+    done: Mutex<usize>,
+}
+
+impl fmt::Debug for Steps<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Steps").field("pass", &self.pass).field("total", &self.total).finish_non_exhaustive()
+    }
+}
+
+impl<'w> Steps<'w> {
+    /// Steps that `watcher`, if there is one, is told of.
+    pub(crate) fn new(watcher: Option<&'w Watcher<'w>>, pass: &'static str, total: usize) -> Steps<'w> {
+        Steps { watcher, pass, total, done: Mutex::new(0) }
+    }
+
+    /// Steps that nobody watches.
+    pub(crate) fn unwatched() -> Steps<'w> {
+        Steps::new(None, "", 0)
+    }
+
+    /// `n` more are done.
+    pub(crate) fn add(&self, n: usize) {
+        let Some(watcher) = self.watcher else { return };
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        if *done < self.total {
+            *done = (*done + n).min(self.total);
+            watcher(self.pass, *done, self.total);
+        }
+    }
+}
+
+impl Drop for Steps<'_> {
+    fn drop(&mut self) {
+        self.add(self.total);
+    }
+}
