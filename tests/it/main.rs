@@ -13,6 +13,7 @@ mod containers;
 mod demo;
 mod engines;
 mod interrupt;
+mod link;
 mod program;
 mod ptb;
 mod refused_output;

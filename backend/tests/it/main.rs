@@ -3,3 +3,4 @@
 mod bound;
 mod kernels;
 mod listings;
+mod objects;
