@@ -248,7 +248,9 @@ fn verify() {
 fn help() {
     let sandbox = Sandbox::new();
     let top = sandbox.ok(&["--help"]);
-    for command in ["demo", "inspect", "compile", "eval", "suggest", "generate", "bench", "opt", "verify"] {
+    for command in
+        ["demo", "inspect", "compile", "eval", "suggest", "generate", "bench", "build", "opt", "verify"]
+    {
         assert!(top.contains(&format!("\n  {command} ")), "{top}");
         let help = sandbox.ok(&[command, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("\n  lstmc {command}")), "{help}");

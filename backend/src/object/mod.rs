@@ -194,11 +194,10 @@ struct Data<'m> {
 
 impl Data<'_> {
     fn define(&mut self, name: &str, description: &DataDescription) -> Result<DataId, CompileError> {
-        let id = self
-            .module
-            .declare_data(name, Linkage::Local, false, false)
-            .and_then(|id| self.module.define_data(id, description).map(|()| id));
-        id.map_err(|e| (self.failed)(e.to_string()))
+        let failed = |e: cranelift_module::ModuleError| (self.failed)(e.to_string());
+        let id = self.module.declare_data(name, Linkage::Local, false, false).map_err(failed)?;
+        self.module.define_data(id, description).map_err(failed)?;
+        Ok(id)
     }
 
     fn bytes(&mut self, name: &str, contents: Vec<u8>, align: u64) -> Result<DataId, CompileError> {

@@ -23,8 +23,8 @@ const TOKENS: usize = 200;
 /// The same under emulation in the quick test.
 const FEW_TOKENS: usize = 12;
 
-/// How far logits of products with int8 activations may be apart, as a fraction of the largest. All activations rounded move logits by two to
-/// three percent; one or two of some hundred that are rounded the other way move them by less than a tenth of that.
+/// How far logits of products with int8 activations may be apart, as a fraction of the largest. That all activations are rounded
+/// moves the logits of the int8 model by up to 0.7 percent of the largest; that a few are rounded the other way, by less than a third of that.
 const INT8: f64 = 0.002;
 
 /// Name and passes of each representation. The last becomes a nest of three: a low-rank map with a sparse factor of int8 values.

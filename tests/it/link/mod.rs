@@ -4,6 +4,7 @@
 
 mod callers;
 mod examples;
+mod linkers;
 mod logits;
 mod rust;
 mod tools;
