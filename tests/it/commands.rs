@@ -259,6 +259,7 @@ fn help() {
         "generate",
         "bench",
         "export",
+        "build",
         "opt",
         "verify",
     ] {

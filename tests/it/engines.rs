@@ -36,7 +36,7 @@ fn chain(steps: usize) -> usize {
 }
 
 /// The largest error of a logit (or of an element of the state) in f32 after `steps` steps, if none is larger than `magnitude`.
-fn max_error(steps: usize, magnitude: f64) -> f64 {
+pub(crate) fn max_error(steps: usize, magnitude: f64) -> f64 {
     LAMBDA * (chain(steps) as f64).sqrt() * U * magnitude
 }
 

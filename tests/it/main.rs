@@ -15,6 +15,7 @@ mod engines;
 mod entropy;
 mod frontier;
 mod interrupt;
+mod link;
 mod program;
 mod ptb;
 mod refused_output;

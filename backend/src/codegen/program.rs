@@ -130,9 +130,9 @@ pub fn build(
     build_entries(plan, module, keep_text, STEPWISE.into_iter().chain(batched).chain(phases))
 }
 
-/// Defines the functions of `plan` that the batched path has no part in, with those that make logits and read them at once.
+/// Defines the functions of `plan` that the batched path has no part in.
 pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
-    build_entries(plan, module, false, STEPWISE.into_iter().chain([Entry::Score, Entry::TopK]))
+    build_entries(plan, module, false, STEPWISE)
 }
 
 /// Defines functions of `plan`, in order.

@@ -65,7 +65,7 @@ pub enum ObjectError {
     /// A name that C does not allow.
     #[error(
         "`{name}` cannot be the prefix of C functions: use letters, digits and `_`, first a letter, not a word of C's or \
-         Rust's own, at most {MAX_NAME} characters"
+         Rust's own or one of their libraries, at most {MAX_NAME} characters"
     )]
     Name {
         /// The name.
@@ -85,12 +85,13 @@ pub enum ObjectError {
 /// Most characters of a name.
 pub const MAX_NAME: usize = 64;
 
-/// Words that the generated code has other uses for, or that C, C++ or Rust keep to themselves.
+/// Words that C, C++ or Rust keep to themselves, and libraries that linkers look for by themselves.
 const RESERVED: &str = "abstract alignas alignof and asm async auto await become bool box break case catch char class concept const \
     continue core crate default delete do double dyn else enum explicit export extern false final float fn for friend goto if impl in inline int \
     let long loop macro match mod move mut mutable namespace new not nullptr operator or override priv private protected pub public ref \
     register requires restrict return self short signed sizeof static std struct super switch template test this throw trait true try type \
-    typedef typename typeof union unsafe unsigned unsized use using virtual void volatile where while xor yield";
+    typedef typename typeof union unsafe unsigned unsized use using virtual void volatile where while xor yield \
+    c dl gcc m pthread rt util";
 
 /// Checks that a name can be the prefix of C functions and the name of a Rust crate.
 pub fn check_name(name: &str) -> Result<(), ObjectError> {
@@ -193,11 +194,10 @@ struct Data<'m> {
 
 impl Data<'_> {
     fn define(&mut self, name: &str, description: &DataDescription) -> Result<DataId, CompileError> {
-        let id = self
-            .module
-            .declare_data(name, Linkage::Local, false, false)
-            .and_then(|id| self.module.define_data(id, description).map(|()| id));
-        id.map_err(|e| (self.failed)(e.to_string()))
+        let failed = |e: cranelift_module::ModuleError| (self.failed)(e.to_string());
+        let id = self.module.declare_data(name, Linkage::Local, false, false).map_err(failed)?;
+        self.module.define_data(id, description).map_err(failed)?;
+        Ok(id)
     }
 
     fn bytes(&mut self, name: &str, contents: Vec<u8>, align: u64) -> Result<DataId, CompileError> {

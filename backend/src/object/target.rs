@@ -154,7 +154,8 @@ impl Target {
                 }
             }
         }
-        let isa = builder.finish(isa::flags(OptLevel::None, true)?).map_err(|e| internal(&e))?;
+        // All symbols are local to the object, and near: code reaches them relative to itself, and needs no global offset table.
+        let isa = builder.finish(isa::flags(OptLevel::None, false)?).map_err(|e| internal(&e))?;
         let on = isa.isa_flags().into_iter().filter(|f| f.as_bool() == Some(true));
         let features = on.filter_map(|f| f.name.strip_prefix("has_")).collect();
         Ok(Target { triple, features, isa })

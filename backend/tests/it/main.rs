@@ -4,3 +4,4 @@ mod bound;
 mod kernels;
 mod listings;
 mod models;
+mod objects;

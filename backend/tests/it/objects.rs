@@ -1,0 +1,159 @@
+//! Object files for every target: what is in them, and that nothing is missing or left open.
+
+use cranelift_object::object::read::archive::ArchiveFile;
+use cranelift_object::object::read::{File, Object, ObjectSection, ObjectSymbol};
+use cranelift_object::object::{
+    Architecture, BinaryFormat, RelocationKind, RelocationTarget, SectionKind, SymbolSection,
+};
+use lstmc_backend::CompileError;
+use lstmc_backend::object::{
+    Cpu, Object as Compiled, TRIPLES, Target, archive, check_name, compile, header, suffixes,
+};
+use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
+use lstmc_runtime::Vocabulary;
+use std::collections::BTreeSet;
+
+fn words(n: usize) -> Vocabulary {
+    Vocabulary::from_words((0..n).map(|i| format!("w{i}"))).unwrap()
+}
+
+fn compiled(target: &Target) -> Compiled {
+    let graph = language_model_of(24, 2, 70, |name, shape| {
+        let kind = Kind::ALL[name.bytes().map(usize::from).sum::<usize>() % Kind::ALL.len()];
+        random_map(kind, shape, name.len() as u64)
+    });
+    compile(&graph, Some(&words(70)), target, "lm", "{}").unwrap()
+}
+
+/// What the linker must find, what it must not look for, and where everything lies.
+fn check(target: &Target, bytes: &[u8]) {
+    let place = target.triple();
+    let file = File::parse(bytes).unwrap();
+    let (format, prefix) = match place {
+        t if t.contains("apple") => (BinaryFormat::MachO, "_"),
+        t if t.contains("windows") => (BinaryFormat::Coff, ""),
+        _ => (BinaryFormat::Elf, ""),
+    };
+    let architecture =
+        if place.starts_with("aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
+    assert_eq!((file.format(), file.architecture()), (format, architecture), "{place}");
+
+    let symbols: Vec<_> =
+        file.symbols().filter(|s| s.kind() != cranelift_object::object::SymbolKind::File).collect();
+    let public: BTreeSet<String> =
+        symbols.iter().filter(|s| s.is_global()).map(|s| s.name().unwrap().to_string()).collect();
+    let wanted: BTreeSet<String> = suffixes().map(|s| format!("{prefix}lm_{s}")).collect();
+    assert_eq!(public, wanted, "{place}: public symbols");
+    let open: Vec<_> = symbols.iter().filter(|s| s.is_undefined() && !s.name().unwrap().is_empty()).collect();
+    assert!(open.is_empty(), "{place}: {open:?}");
+
+    let mut found = BTreeSet::new();
+    for section in file.sections().filter(|s| s.size() > 0) {
+        let name = section.name().unwrap();
+        let kind = section.kind();
+        let segment = section.segment_name().unwrap().unwrap_or_default();
+        match kind {
+            SectionKind::Text => {}
+            SectionKind::ReadOnlyData if segment == "__DATA" => {}
+            SectionKind::ReadOnlyData => assert!(section.align() >= 64, "{place}: {name}"),
+            // The table of addresses is filled in by the loader, then protected. Section kinds of ELF do not tell.
+            SectionKind::Data if name == ".data.rel.ro" => {}
+            SectionKind::Linker | SectionKind::Metadata | SectionKind::Other => continue,
+            other => panic!("{place}: section {name} is {other:?}"),
+        }
+        found.insert(format!("{kind:?}"));
+        for (_, relocation) in section.relocations() {
+            // Position-independent, and without a global offset table.
+            let fixed = matches!(
+                relocation.kind(),
+                RelocationKind::Absolute | RelocationKind::GotRelative | RelocationKind::Got
+            );
+            assert!(kind != SectionKind::Text || !fixed, "{place}: {relocation:?}");
+            if let RelocationTarget::Symbol(index) = relocation.target() {
+                let symbol = file.symbol_by_index(index).unwrap();
+                assert!(matches!(symbol.section(), SymbolSection::Section(_)), "{place}: {symbol:?}");
+            }
+        }
+    }
+    assert!(found.contains("Text") && found.contains("ReadOnlyData"), "{place}: {found:?}");
+}
+
+#[test]
+fn objects_of_all_targets_define_the_interface_and_need_nothing() {
+    for triple in TRIPLES {
+        let cpus: &[&str] = if triple.starts_with("x86_64") {
+            &[
+                "generic",
+                "ssse3",
+                "sse4.1",
+                "x86-64-v2",
+                "x86-64-v3",
+                "x86-64-v4",
+                "x86-64-v3,avx-vnni",
+                "avx512-vnni",
+            ]
+        } else {
+            &["generic", "dotprod"]
+        };
+        for cpu in cpus {
+            let target = Target::new(triple, &cpu.parse::<Cpu>().unwrap()).unwrap();
+            let object = compiled(&target);
+            check(&target, &object.bytes);
+            assert_eq!(object.sizes.vocabulary, 70);
+            assert_eq!(object.sizes.state % 64, 0);
+        }
+    }
+}
+
+#[test]
+fn archives_list_the_public_symbols() {
+    for triple in TRIPLES {
+        let target = Target::new(triple, &Cpu::Generic).unwrap();
+        let object = compiled(&target);
+        let bytes = archive(&object.bytes, "lm", &target).unwrap();
+        assert_eq!(bytes, archive(&object.bytes, "lm", &target).unwrap(), "{triple}: the same every time");
+        let file = ArchiveFile::parse(&*bytes).unwrap();
+        let symbols = file.symbols().unwrap().expect("a symbol table");
+        let names: BTreeSet<String> =
+            symbols.map(|s| String::from_utf8(s.unwrap().name().to_vec()).unwrap()).collect();
+        let prefix = if triple.contains("apple") { "_" } else { "" };
+        assert_eq!(names, suffixes().map(|s| format!("{prefix}lm_{s}")).collect(), "{triple}");
+        let members: Vec<_> = file.members().map(|m| m.unwrap()).collect();
+        assert_eq!(members.len(), 1, "{triple}");
+        check(&target, members[0].data(&*bytes).unwrap());
+    }
+}
+
+#[test]
+fn the_same_model_gives_the_same_bytes() {
+    let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
+    assert_eq!(compiled(&target).bytes, compiled(&target).bytes);
+}
+
+#[test]
+fn the_header_declares_what_the_object_defines() {
+    let target = Target::new(TRIPLES[1], &Cpu::Generic).unwrap();
+    let header = header(&compiled(&target), &target);
+    for suffix in suffixes() {
+        assert!(
+            header.contains(&format!(" lm_{suffix}(")) || header.contains(&format!("*lm_{suffix}(")),
+            "{suffix}"
+        );
+    }
+    assert!(!header.contains('@'), "every placeholder is filled in");
+}
+
+#[test]
+fn names_and_words_that_c_cannot_have_are_refused() {
+    for name in ["a", "lm_2", "Keyboard"] {
+        assert!(check_name(name).is_ok(), "{name}");
+    }
+    for name in ["", "2a", "_a", "a-b", "int", "class", "fn", "m", "ä", &"a".repeat(65)] {
+        assert!(check_name(name).is_err(), "{name}");
+    }
+    let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
+    let words = Vocabulary::from_words(["a", "b\0c"]).unwrap();
+    let error = compile(&language_model(2, 1, 2, 1), Some(&words), &target, "lm", "{}").unwrap_err();
+    assert!(matches!(error, CompileError::Object(_)), "{error}");
+    assert!(error.to_string().contains("word 1"), "{error}");
+}
