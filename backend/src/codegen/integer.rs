@@ -59,6 +59,22 @@ pub(crate) fn dot(e: &mut Emit<'_, '_>, weights: Value, activations: Value, acc:
     e.b.ins().iadd(sum, acc)
 }
 
+/// [`dot`] where it is no instruction, of unsigned weights and a quad of activations that is the same in every lane, widened to i16: the
+/// tree is two `pmaddwd` and a sum of neighbours.
+fn dot_of_quad(e: &mut Emit<'_, '_>, weights: Value, quad: Value, acc: Value) -> Value {
+    let half = |e: &mut Emit<'_, '_>, w: Value| {
+        let (a, b) = (e.b.ins().swiden_low(quad), e.b.ins().swiden_low(w));
+        let low = e.b.ins().imul(a, b);
+        let (a, b) = (e.b.ins().swiden_high(quad), e.b.ins().swiden_high(w));
+        let high = e.b.ins().imul(a, b);
+        e.b.ins().iadd_pairwise(low, high)
+    };
+    let (low, high) = (e.b.ins().uwiden_low(weights), e.b.ins().uwiden_high(weights));
+    let (low, high) = (half(e, low), half(e, high));
+    let sum = e.b.ins().iadd_pairwise(low, high);
+    e.b.ins().iadd(sum, acc)
+}
+
 /// Four bytes at `address`, in every lane.
 pub(crate) fn broadcast_quad(e: &mut Emit<'_, '_>, address: Value, bytes: usize) -> Value {
     // As an f32, whose load and spread are one instruction; nothing is computed with it.
@@ -150,6 +166,8 @@ fn group(
     let turn = |e: &mut Emit<'_, '_>, acc: &mut [Value], w: Value, x: Value, quads: usize| {
         for q in 0..quads {
             let a = broadcast_quad(e, x, q * QUAD);
+            let wide = !e.features.dot && !e.features.signed_bytes;
+            let wide = wide.then(|| e.b.ins().swiden_low(a));
             for (b, acc) in acc.chunks_mut(levels).enumerate() {
                 let w = e.load(I8X16, weight_flags(), w, q * row + b * 16);
                 for (level, acc) in acc.iter_mut().enumerate() {
@@ -157,7 +175,10 @@ fn group(
                         0 => w,
                         _ => e.b.ins().band(w, masks[level - 1]),
                     };
-                    *acc = dot(e, w, a, *acc);
+                    *acc = match wide {
+                        Some(quad) => dot_of_quad(e, w, quad, *acc),
+                        None => dot(e, w, a, *acc),
+                    };
                 }
             }
         }
