@@ -1,6 +1,6 @@
 //! Callers that do everything wrong, and several threads.
 
-use super::tools::{Machine, done, has};
+use super::tools::{Machine, done, has, skipped};
 use crate::program::{Sandbox, TINY};
 use std::process::Command;
 
@@ -47,7 +47,7 @@ fn threads_under_thread_sanitizer() {
     cc.args(["-fsanitize=thread", "-o"]).arg(sandbox.path("empty")).arg(sandbox.path("empty.c"));
     let runs = || Command::new(sandbox.path("empty")).status().is_ok_and(|s| s.success());
     if !cc.output().is_ok_and(|o| o.status.success()) || !runs() {
-        eprintln!("SKIPPED: ThreadSanitizer does not work here");
+        skipped("ThreadSanitizer does not work here");
         return;
     }
     sandbox.tiny();

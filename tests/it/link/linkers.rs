@@ -1,6 +1,6 @@
 //! Libraries for systems that are not here, linked as shared libraries by LLVM's linkers, which come with Rust.
 
-use super::tools::done;
+use super::tools::{done, skipped};
 use crate::program::Sandbox;
 use lstmc::backend::object::TRIPLES;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ fn linker() -> Option<PathBuf> {
 #[test]
 fn every_target_links_without_another_library() {
     let Some(linker) = linker() else {
-        eprintln!("SKIPPED: rust-lld is not beside rustc");
+        skipped("rust-lld is not beside rustc");
         return;
     };
     let sandbox = Sandbox::new();

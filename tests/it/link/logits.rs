@@ -125,8 +125,9 @@ fn libraries_for_arm64_and_the_jit_agree_on_many_words() {
 }
 
 /// The largest relative difference of two perplexities of the excerpt, one from single steps and the other from batched products: what
-/// is left of rounding errors, and, with int8 activations, of those on the border of two codes. The interpreter lies between the two.
-const PERPLEXITY: [f64; 2] = [1e-5, 3e-4];
+/// is left of rounding errors, and, with int8 activations, of those on the border of two codes, which change a perplexity of 4,265
+/// predictions by some hundredths of a percent. The interpreter differs from both as much.
+const PERPLEXITY: [f64; 2] = [1e-5, 1e-3];
 
 #[test]
 fn scores_give_the_perplexity_of_eval() {
@@ -134,7 +135,7 @@ fn scores_give_the_perplexity_of_eval() {
         return;
     }
     let sandbox = Sandbox::new();
-    for (name, passes) in &REPRESENTATIONS[..2] {
+    for (name, passes) in &REPRESENTATIONS {
         let source = model(&sandbox, name, passes);
         sandbox.file("tokens", bytes(&excerpt(&source)));
         Machine::Here.library(&sandbox, &format!("{name}.lstmc"), "native", name);
@@ -145,7 +146,8 @@ fn scores_give_the_perplexity_of_eval() {
         let eval = sandbox.json(&["eval", &file, "--text", "testdata/ptb-small/test.txt"]);
         let wanted = eval["perplexity"].as_f64().unwrap();
         println!("{name}: perplexity {found:.4} from a C program, {wanted:.4} from lstmc eval");
-        let bound = PERPLEXITY[usize::from(*name == "int8")];
+        let int8 = source.graph.weights().any(|(_, w)| w.map.has_int8_activations());
+        let bound = PERPLEXITY[usize::from(int8)];
         assert!((found / wanted - 1.0).abs() < bound, "{name}: {found}, lstmc eval says {wanted}");
         // Step by step, the JIT computes the same numbers.
         let mut session = source.compile(Options::default()).unwrap().session();

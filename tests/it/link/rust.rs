@@ -1,6 +1,6 @@
 //! The generated crate, an application with it, and the helper for build scripts.
 
-use super::tools::{done, has};
+use super::tools::{done, has, skipped};
 use crate::program::{Sandbox, root};
 use lstmc::backend::object::Target;
 use std::fs;
@@ -28,7 +28,7 @@ fn prompt(sandbox: &Sandbox) -> (String, String) {
 #[test]
 fn the_generated_crate_builds_as_it_is_and_serves_an_application() {
     let Some(host) = Target::host() else {
-        eprintln!("SKIPPED: no objects are made for this machine");
+        skipped("no objects are made for this machine");
         return;
     };
     let sandbox = Sandbox::new();
@@ -95,7 +95,7 @@ fn as_a_build_script() {
 #[test]
 fn the_helper_for_build_scripts_links_a_model() {
     let Some(host) = Target::host() else {
-        eprintln!("SKIPPED: no objects are made for this machine");
+        skipped("no objects are made for this machine");
         return;
     };
     let sandbox = Sandbox::new();

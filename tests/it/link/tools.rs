@@ -1,14 +1,20 @@
 //! Compilers and emulators that a machine may have.
 
 use crate::program::{Sandbox, root};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// Says what is left out, past the capture of tests' output.
+pub(super) fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
+}
+
 /// Whether a program can be run; where not, says what is skipped.
-pub(super) fn has(program: &str, skipped: &str) -> bool {
+pub(super) fn has(program: &str, what: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success());
     if !found {
-        eprintln!("SKIPPED: {skipped}: there is no {program} here");
+        skipped(&format!("{what}: there is no {program} here"));
     }
     found
 }
@@ -42,7 +48,7 @@ impl Machine {
         let what = format!("programs for {}", self.triple());
         match self {
             Machine::Here if cfg!(not(all(target_arch = "x86_64", target_os = "linux"))) => {
-                eprintln!("SKIPPED: {what}: this is another machine");
+                skipped(&format!("{what}: this is another machine"));
                 false
             }
             Machine::Here => has(self.compiler(), &what),

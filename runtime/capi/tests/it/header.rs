@@ -50,6 +50,6 @@ fn the_header_is_what_cbindgen_makes() {
                 "run `just c-header`"
             );
         }
-        Err(e) => eprintln!("skipped: cbindgen cannot be run ({e}); `cargo install cbindgen` gets it"),
+        Err(e) => crate::skipped(&format!("cbindgen cannot be run ({e}); `cargo install cbindgen` gets it")),
     }
 }

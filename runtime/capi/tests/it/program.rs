@@ -29,7 +29,7 @@ fn compile(source: &Path, folder: &Path, program: &Path) -> PathBuf {
 #[test]
 fn a_c_program_is_served_and_refused() {
     if !cfg!(target_os = "linux") || Command::new("cc").arg("--version").output().is_err() {
-        eprintln!("skipped: no C compiler, or not Linux");
+        crate::skipped("a C program: no C compiler, or not Linux");
         return;
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
