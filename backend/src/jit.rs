@@ -17,8 +17,7 @@ use crate::team::{Team, share};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_runtime::{Kernels, Layout};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 /// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
 const STEPWISE: usize = 3;
@@ -55,19 +54,17 @@ pub struct Jit {
     lanes: Vec<usize>,
     sequence: Sequence,
     entries: Entries,
-    /// Ends before the code it runs is freed.
-    team: Option<(Team, Arc<Arguments>)>,
+    team: Option<Crew>,
     /// Owns the code; never touched again before it is dropped.
     module: Mutex<Option<JITModule>>,
 }
 
-/// What the members of a team pass to generated code: addresses, and the token.
-#[derive(Default)]
-struct Arguments {
-    state: AtomicUsize,
-    scratch: AtomicUsize,
-    token: AtomicUsize,
-    logits: AtomicUsize,
+/// Threads that take a step together, and its phases with the panels that they share.
+struct Crew {
+    members: usize,
+    /// Where there are more members than the machine has cores; else the program's team is used.
+    own: Option<Team>,
+    phases: Vec<(Phase, Option<usize>)>,
 }
 
 struct Entries {
@@ -147,7 +144,10 @@ impl Jit {
                     (f, phase.panels)
                 })
                 .collect();
-            Some(team(step_threads, phases, table.as_ptr().expose_provenance())?)
+            let enough = Team::of_all_cores().is_some_and(|team| team.members() >= step_threads);
+            let failed = |e| CompileError::Target(format!("{step_threads} threads cannot be started: {e}"));
+            let own = if enough { None } else { Some(Team::new(step_threads).map_err(failed)?) };
+            Some(Crew { members: step_threads, own, phases })
         } else {
             None
         };
@@ -197,16 +197,8 @@ impl Jit {
 
     /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` with room for all.
     fn logits(&self, state: *mut f32, scratch: *mut f32, token: usize, logits: *mut f32) {
-        if let Some((team, arguments)) = &self.team {
-            let done = team.run(|| {
-                arguments.state.store(state.expose_provenance(), Ordering::SeqCst);
-                arguments.scratch.store(scratch.expose_provenance(), Ordering::SeqCst);
-                arguments.token.store(token, Ordering::SeqCst);
-                arguments.logits.store(logits.expose_provenance(), Ordering::SeqCst);
-            });
-            if done {
-                return;
-            }
+        if self.team.as_ref().is_some_and(|crew| crew.run(&self.table, state, scratch, token, logits)) {
+            return;
         }
         // SAFETY: lengths, alignment and the token were checked by the caller against the plan that the code was made from; the code
         // reads and writes within them.
@@ -316,43 +308,52 @@ impl Kernels for Jit {
     }
 }
 
-/// A team of threads that run the phases of a step, with weights at the addresses in the table at `table`.
-fn team(
-    members: usize,
-    phases: Vec<(Phase, Option<usize>)>,
-    table: usize,
-) -> Result<(Team, Arc<Arguments>), CompileError> {
-    let arguments = Arc::new(Arguments::default());
-    let shared = arguments.clone();
-    let work = move |member: usize, meet: &dyn Fn()| {
-        let at = |a: &AtomicUsize| std::ptr::with_exposed_provenance_mut::<f32>(a.load(Ordering::SeqCst));
-        let (state, scratch, logits) = (at(&shared.state), at(&shared.scratch), at(&shared.logits));
-        let token = shared.token.load(Ordering::SeqCst);
-        let table = std::ptr::with_exposed_provenance::<usize>(table);
-        for (n, (phase, panels)) in phases.iter().enumerate() {
-            if n > 0 {
-                meet();
+impl Crew {
+    /// Takes a step in phases; false, and nothing done, where the team is at work already. Arguments as in [`Jit::logits`].
+    fn run(
+        &self,
+        table: &[usize],
+        state: *mut f32,
+        scratch: *mut f32,
+        token: usize,
+        logits: *mut f32,
+    ) -> bool {
+        let members = self.members;
+        let team = match &self.own {
+            Some(team) => Some(team),
+            None => Team::of_all_cores(),
+        };
+        let Some(team) = team else { return false };
+        let (table, state, scratch, logits) = (
+            table.as_ptr().expose_provenance(),
+            state.expose_provenance(),
+            scratch.expose_provenance(),
+            logits.expose_provenance(),
+        );
+        team.run(members, &|member, meet| {
+            let at = std::ptr::with_exposed_provenance_mut::<f32>;
+            let (state, scratch, logits) = (at(state), at(scratch), at(logits));
+            let table = std::ptr::with_exposed_provenance::<usize>(table);
+            for (n, (phase, panels)) in self.phases.iter().enumerate() {
+                if n > 0 {
+                    meet();
+                }
+                let range = match panels {
+                    Some(panels) => share(*panels, member, members),
+                    None => 0..usize::from(member == 0),
+                };
+                if !range.is_empty() {
+                    // SAFETY: the leader, who waits until all are done, has checked what it passes, and borrows the `Jit` that owns table
+                    // and code; members write different panels, and meet before one reads what another wrote.
+                    unsafe { phase(table, state, scratch, token, logits, range.start, range.end) }
+                }
             }
-            let range = match panels {
-                Some(panels) => share(*panels, member, members),
-                None => 0..usize::from(member == 0),
-            };
-            if !range.is_empty() {
-                // SAFETY: the leader, who waits until all are done, has checked what it passes; table and code are there until the
-                // team has ended; members write different panels, and meet before one reads what another wrote.
-                unsafe { phase(table, state, scratch, token, logits, range.start, range.end) }
-            }
-        }
-    };
-    let team = Team::new(members, Box::new(work))
-        .map_err(|e| CompileError::Target(format!("{members} threads cannot be started: {e}")))?;
-    Ok((team, arguments))
+        })
+    }
 }
 
 impl Drop for Jit {
     fn drop(&mut self) {
-        // Its threads run the code that is freed next.
-        self.team = None;
         let module = match self.module.get_mut() {
             Ok(m) => m.take(),
             Err(poisoned) => poisoned.into_inner().take(),

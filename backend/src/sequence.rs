@@ -18,7 +18,7 @@ use crate::plan::{
 use lstmc_frontend::ir::{Binary, Unary};
 use std::sync::OnceLock;
 
-/// Steps per chunk, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
+/// Steps per chunk and thread, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
 const CHUNK: usize = 64;
 
 /// What the batched path needs besides a [`Jit`].
@@ -31,6 +31,10 @@ pub(crate) struct Sequence {
 
 impl Sequence {
     pub(crate) fn new(plan: &Plan, threads: usize) -> Sequence {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
         Sequence { threads, twins: plan.weights.iter().map(|_| OnceLock::new()).collect() }
     }
 
@@ -49,7 +53,8 @@ impl Sequence {
         let stride = vocabulary.next_multiple_of(PANEL);
         let inputs = tokens.len().saturating_sub(1);
         // Chunks of like length: a short last one would use its weights less.
-        let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
+        let most = CHUNK * self.threads.max(1);
+        let chunk = inputs.div_ceil(inputs.div_ceil(most).max(1)).max(1);
         for start in (0..inputs).step_by(chunk) {
             let end = (start + chunk).min(inputs);
             self.run(jit, &mut work, state, scratch, &tokens[start..end]);
@@ -179,7 +184,18 @@ impl Sequence {
                 if let Some(weights) = wide {
                     let h = &state[cell.h.offset..][..cell.h.len];
                     let start = batch::Start::Accumulate;
-                    batch::f32_panels(1, 1, h, h.len(), h.len(), weights, lanes, gates, lanes, start);
+                    batch::f32_panels(
+                        self.threads,
+                        1,
+                        h,
+                        h.len(),
+                        h.len(),
+                        weights,
+                        lanes,
+                        gates,
+                        lanes,
+                        start,
+                    );
                     jit.update(n, gates, state, scratch);
                 } else {
                     for step in &cell.prologue {

@@ -33,8 +33,12 @@ pub fn f32_panels(
     start: Start<'_>,
 ) {
     let job = Job::new(steps, (x, x_stride), input, weights, (to, to_stride), out, start);
-    job.run(Level::best(), deserved(threads, out.div_ceil(PANEL), steps * out * input));
+    let work = steps.max(FEW_STEPS) * out * input;
+    job.run(Level::best(), deserved(threads, out.div_ceil(PANEL), work));
 }
+
+/// Up to so many steps take about as long as one: the time is that of loading the weights.
+const FEW_STEPS: usize = 16;
 
 /// A product whose shapes have been checked.
 pub(super) struct Job<'a> {

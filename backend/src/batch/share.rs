@@ -2,10 +2,11 @@
 
 use super::vector::Vector;
 use super::{PANEL, Start};
+use crate::team::{Team, share};
 use std::ops::Range;
 
-/// Least work of a thread, in multiply-adds of f32s: about 70 us with AVX-512, a few times what a thread takes to start.
-pub(super) const THREAD_WORK: usize = 4 << 20;
+/// Least work of a thread, in multiply-adds of f32s: about 20 us with AVX-512, a few times what two threads that are awake take to meet.
+pub(super) const THREAD_WORK: usize = 1 << 20;
 
 /// How many threads `work` units in `parts` parts deserve, of those asked for (0: all cores).
 pub(super) fn deserved(asked: usize, parts: usize, work: usize) -> usize {
@@ -18,19 +19,23 @@ pub(super) fn deserved(asked: usize, parts: usize, work: usize) -> usize {
     most.min(have)
 }
 
-/// Runs `f` on `0..parts` cut into `threads` ranges (at most one per part), the first on this thread.
+/// Runs `f` on `0..parts` cut into `threads` ranges (at most one per part), on threads that are awake where work follows work.
 pub(super) fn split(threads: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
     let threads = threads.min(parts).max(1);
-    let cut = |i: usize| parts * i / threads;
     if threads == 1 {
         return f(0..parts);
     }
+    let work = |member: usize, _: &dyn Fn()| f(share(parts, member, threads));
+    if Team::of_all_cores().is_some_and(|team| team.run(threads, &work)) {
+        return;
+    }
+    // More threads than cores, or another caller has the team.
     std::thread::scope(|scope| {
         for i in 1..threads {
             let f = &f;
-            scope.spawn(move || f(cut(i)..cut(i + 1)));
+            scope.spawn(move || f(share(parts, i, threads)));
         }
-        f(0..cut(1));
+        f(share(parts, 0, threads));
     });
 }
 
