@@ -18,7 +18,7 @@ use crate::plan::{
 use lstmc_frontend::ir::{Binary, Unary};
 use std::sync::OnceLock;
 
-/// Steps per chunk and thread, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
+/// Steps per chunk, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
 const CHUNK: usize = 64;
 
 /// What the batched path needs besides a [`Jit`].
@@ -53,8 +53,7 @@ impl Sequence {
         let stride = vocabulary.next_multiple_of(PANEL);
         let inputs = tokens.len().saturating_sub(1);
         // Chunks of like length: a short last one would use its weights less.
-        let most = CHUNK * self.threads.max(1);
-        let chunk = inputs.div_ceil(inputs.div_ceil(most).max(1)).max(1);
+        let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
         for start in (0..inputs).step_by(chunk) {
             let end = (start + chunk).min(inputs);
             self.run(jit, &mut work, state, scratch, &tokens[start..end]);
