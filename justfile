@@ -86,6 +86,14 @@ verify:
 bench model="testdata/ptb-small/model.onnx":
     cargo run --release -- bench {{ model }}
 
+# What bounds each layer on this machine, as a table and as a figure
+roofline model="testdata/ptb-small/model.onnx" figure="target/roofline.svg":
+    cargo run --release -- bench {{ model }} --roofline --plot {{ figure }}
+
+# Speed beside ONNX Runtime, rten and tract (needs Python; the first run installs onnxruntime below target/)
+peers model="testdata/ptb-small/model.onnx" *args="":
+    backend/peers/compare {{ model }} {{ args }}
+
 # Perplexity on all of the Penn Treebank, from LSTMC_PTB (default ../shared/ptb)
 ptb:
     cargo test --release --test it ptb -- --ignored --nocapture

@@ -11,7 +11,7 @@ use crate::codegen::{Entry, Program, build};
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
 use crate::pack::{PackedData, pack};
-use crate::plan::{PANEL, Plan};
+use crate::plan::{Layer, PANEL, Plan};
 use crate::sequence::Sequence;
 use crate::team::{Team, share};
 use cranelift_jit::{JITBuilder, JITModule};
@@ -47,7 +47,7 @@ pub struct Options {
 pub struct Jit {
     plan: Plan,
     layout: Layout,
-    weights: Vec<PackedData>,
+    weights: Arc<Vec<PackedData>>,
     /// Addresses of `weights`, as generated code reads them.
     table: Vec<usize>,
     /// Lanes of each cell's panels.
@@ -89,18 +89,35 @@ impl std::fmt::Debug for Jit {
 impl Jit {
     /// Plans, packs and compiles a graph in language-model form for this machine.
     pub fn new(graph: &Graph, options: Options) -> Result<Jit, CompileError> {
+        let plan = Plan::new(graph, isa::plan_target(&*isa::native(options.opt_level)?))?;
+        let weights = Arc::new(pack(&plan, graph)?);
+        Jit::compile(plan, weights, options)
+    }
+
+    /// The layers of a graph in language-model form, each compiled alone, to measure what each costs. They share the weights and have
+    /// the same buffers: advancing one after another, then letting the last one make logits, is one step of the whole.
+    pub fn layers(graph: &Graph, options: Options) -> Result<Vec<(Layer, Jit)>, CompileError> {
+        let plan = Plan::new(graph, isa::plan_target(&*isa::native(options.opt_level)?))?;
+        let weights = Arc::new(pack(&plan, graph)?);
+        let compile = |layer: Layer| {
+            let jit = Jit::compile(layer.plan.clone(), weights.clone(), options)?;
+            Ok((layer, jit))
+        };
+        plan.layers().into_iter().map(compile).collect()
+    }
+
+    /// Compiles a plan whose weights are packed.
+    fn compile(plan: Plan, weights: Arc<Vec<PackedData>>, options: Options) -> Result<Jit, CompileError> {
         let isa = isa::native(options.opt_level)?;
-        let plan = Plan::new(graph, isa::plan_target(&*isa))?;
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
         let program = build(&plan, &mut module, options.step_threads > 1, false)?;
-        let weights = pack(&plan, graph)?;
         let sequence = Sequence::new(&plan, options.threads);
         Jit::link(plan, weights, sequence, module, &program, options.step_threads)
     }
 
     fn link(
         plan: Plan,
-        weights: Vec<PackedData>,
+        weights: Arc<Vec<PackedData>>,
         sequence: Sequence,
         mut module: JITModule,
         program: &Program,

@@ -1,11 +1,15 @@
 //! `lstmc bench`: how fast a model runs here.
 
+mod plot;
+mod roofline;
+
 use super::ModelArgs;
 use crate::terminal::{self, thousands};
 use lstmc::backend::{Jit, Options};
 use lstmc::frontend::ir::arbitrary;
 use lstmc::runtime::{Description, Model, Session};
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +18,12 @@ use std::time::{Duration, Instant};
 /// Three uses, each the best of several rounds: decoding (one step, all logits written), suggesting (one step, the five best words), and
 /// scoring a sequence of 200 tokens (log-likelihood of each next word). Beside them the speed at which one product kernel of
 /// the same layout, large enough to be nothing but memory traffic, reads its weights in the same run.
+///
+/// With `--roofline`, also what bounds each layer: its bytes and multiply-adds against what one core was measured to do at most.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  lstmc bench model.onnx --json")]
+#[command(
+    after_help = "Examples:\n  lstmc bench model.onnx --json\n  lstmc bench model.lstmc --roofline --plot roofline.svg"
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -25,10 +33,19 @@ pub(crate) struct Args {
     /// Rounds of each measurement
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Measure every layer, and how near it is to what one core can do
+    #[arg(long, conflicts_with = "threads")]
+    roofline: bool,
+    /// Write the roofline as a figure (SVG)
+    #[arg(long, value_name = "FILE", requires = "roofline")]
+    plot: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
+
+/// Calls of one round.
+const CALLS: usize = 100;
 
 /// Tokens of the sequence measurement.
 const SEQUENCE: usize = 200;
@@ -54,7 +71,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     // Interleaved, so that a busy moment of the machine hits all alike.
     let (mut decode, mut best, mut sequence, mut kernel) = (vec![], vec![], vec![], vec![]);
-    let tokens: Vec<u32> = (0..=SEQUENCE).map(|i| (i * 7919 % layout.vocabulary) as u32).collect();
+    let tokens = tokens(&model);
     let (mut ids, mut scores) = ([0u32; SUGGESTIONS], [0f32; SUGGESTIONS]);
     let bar = terminal::progress(rounds as usize, "measuring");
     for _ in 0..rounds {
@@ -72,15 +89,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     let bytes = layout.weight_bytes_per_token;
-    let rate = |bytes: usize, d: Duration| bytes as f64 / d.as_secs_f64() / 1e9;
     let [decode, best, sequence, kernel] = [decode, best, sequence, kernel].map(Spread::of);
     let kernel_rate = rate(yardstick.layout().weight_bytes_per_token, kernel.best);
     let cpu = cpu();
+    let roofline = args.roofline.then(|| roofline::measure(&source, rounds)).transpose()?;
+    if let (Some(file), Some(roofline)) = (&args.plot, &roofline) {
+        let name = source.path.file_stem().unwrap_or_default().to_string_lossy();
+        super::write_whole(file, plot::svg(roofline, &name).as_bytes())?;
+    }
     if args.json {
-        return terminal::json(&serde_json::json!({
+        let mut value = serde_json::json!({
             "decode_us_per_token": micros(decode.best),
             "decode_median_us_per_token": micros(decode.median),
             "top_k_us_per_token": micros(best.best),
+            "top_k_median_us_per_token": micros(best.median),
             "sequence_us_per_token": micros(sequence.best),
             "sequence_median_us_per_token": micros(sequence.median),
             "threads": args.threads,
@@ -89,7 +111,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "weight_bytes_per_token": bytes,
             "decode_gb_per_second": rate(bytes, decode.best),
             "kernel_gb_per_second": kernel_rate,
-        }));
+        });
+        if let Some(roofline) = roofline {
+            value["roofline"] = roofline.json();
+        }
+        return terminal::json(&value);
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{cpu}; compiled in {:.1} ms", compile.as_secs_f64() * 1e3)?;
@@ -106,10 +132,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     writeln!(out)?;
     writeln!(out, "{:40} {:>10.1} GB/s", "decode reads weights at", rate(bytes, decode.best))?;
     writeln!(out, "{:40} {kernel_rate:>10.1} GB/s", "a bare product of 9984x200 reads at")?;
+    if let Some(roofline) = roofline {
+        writeln!(out)?;
+        roofline.text(&mut out)?;
+    }
     Ok(())
 }
 
+/// The sequence that is measured, and one more to predict.
+fn tokens(model: &Model) -> Vec<u32> {
+    let words = model.layout().vocabulary;
+    (0..=SEQUENCE).map(|i| (i * 7919 % words) as u32).collect()
+}
+
+/// Gigabytes per second.
+fn rate(bytes: usize, time: Duration) -> f64 {
+    bytes as f64 / time.as_secs_f64() / 1e9
+}
+
 /// Best and median of several rounds.
+#[derive(Clone, Copy)]
 struct Spread {
     best: Duration,
     median: Duration,
@@ -131,7 +173,6 @@ fn round<E>(
     session: &mut Session,
     mut call: impl FnMut(&mut Session, usize) -> Result<(), E>,
 ) -> Result<Duration, E> {
-    const CALLS: usize = 100;
     session.reset();
     let started = Instant::now();
     for i in 0..CALLS {

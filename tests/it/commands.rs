@@ -90,7 +90,32 @@ fn bench() {
     }
     assert_eq!(found["threads"], 1);
     assert!(!found["cpu"].as_str().unwrap().is_empty());
+    assert!(found.get("roofline").is_none());
     assert!(sandbox.ok(&["bench", TINY, "--rounds", "1"]).contains("GB/s"));
+}
+
+#[test]
+fn roofline() {
+    let sandbox = Sandbox::new();
+    let found = sandbox.json(&["bench", TINY, "--rounds", "2", "--roofline", "--plot", "[dir]/a.svg"]);
+    let found = &found["roofline"];
+    assert!(number(found, "read_gb_per_second") > 0.0);
+    let kernels = found["kernels"].as_array().unwrap();
+    let names: Vec<&str> = kernels.iter().map(|k| k["name"].as_str().unwrap()).collect();
+    assert_eq!(names.first(), Some(&"embedding"));
+    assert_eq!(names[names.len() - 2..], ["one step", "a word of a sequence"]);
+    for kernel in kernels {
+        for key in ["us", "median_us", "limit_us", "fraction"] {
+            assert!(number(kernel, key) > 0.0, "{kernel}: {key}");
+        }
+    }
+    let layers = kernels.iter().filter(|k| k["stored"] != "").take(names.len() - 4);
+    let bytes: f64 = layers.map(|k| number(k, "bytes")).sum();
+    assert_eq!(bytes, number(&kernels[names.len() - 2], "bytes"));
+    let figure = std::fs::read_to_string(sandbox.path("a.svg")).unwrap();
+    assert!(figure.starts_with("<svg ") && figure.ends_with("</svg>\n"));
+    let text = sandbox.ok(&["bench", TINY, "--rounds", "1", "--roofline"]);
+    assert!(names.iter().all(|name| text.contains(name)), "{text}");
 }
 
 #[test]

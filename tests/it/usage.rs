@@ -28,6 +28,8 @@ fn arguments() {
         &["eval", TINY, "--text", "x", "--engine", "gpu"],
         &["inspect", TINY, "--ir", "--json"],
         &["bench", TINY, "--rounds", "0"],
+        &["bench", TINY, "--plot", "[dir]/a.svg"],
+        &["bench", TINY, "--roofline", "--threads", "2"],
         &["verify"],
     ]));
 }

@@ -56,6 +56,7 @@
 mod dense;
 mod int;
 mod level;
+pub mod limits;
 mod quantize;
 mod share;
 mod softmax;

@@ -8,6 +8,7 @@
 //! (`lstmc compile --print plan`). Every length and offset that generated code relies on is decided here and only here.
 
 mod display;
+mod layers;
 mod packing;
 mod phases;
 mod planner;
@@ -18,6 +19,7 @@ pub use packing::{
     Rows, Scale, StripValues, Strips,
 };
 
+pub use layers::{Cost, Layer};
 pub use phases::{Part, Phase};
 pub(crate) use strips::strip_inputs;
 

@@ -2,6 +2,7 @@
 
 mod bound;
 mod kernels;
+mod layers;
 mod listings;
 mod models;
 mod objects;
