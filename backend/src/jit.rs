@@ -17,7 +17,7 @@ use crate::team::{Team, share};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_runtime::{Kernels, Layout};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
 const STEPWISE: usize = 3;
