@@ -38,7 +38,9 @@ pub(crate) fn step(e: &mut Emit<'_, '_>, cell: &CellAt) {
 
 /// Emits the second half of a step: everything after the gates' sums.
 pub(crate) fn update_all(e: &mut Emit<'_, '_>, gates: Value, c: Value, out: Value, hidden: usize) {
-    e.repeat(hidden.div_ceil(PANEL_UNITS), &[gates, c, out], |e, _, p| update(e, p));
+    let panels = hidden.div_ceil(PANEL_UNITS);
+    let p = e.repeat(panels / TOGETHER, &[gates, c, out], |e, _, p| update(e, p, TOGETHER));
+    e.repeat(panels % TOGETHER, &p, |e, _, p| update(e, p, 1));
 }
 
 /// Emits the panels `from..to`, at least one.
@@ -49,7 +51,7 @@ pub(crate) fn range(e: &mut Emit<'_, '_>, cell: &CellAt, [from, to]: [Value; 2])
     carried.push(gates);
     e.repeat_dynamic(from, to, &carried, |e, _, p| product(e, cell, pointers, p));
     let [c, out] = [cell.c, cell.out].map(|p| advance(e, p, from, PANEL_UNITS * 4));
-    e.repeat_dynamic(from, to, &[gates, c, out], |e, _, p| update(e, p));
+    e.repeat_dynamic(from, to, &[gates, c, out], |e, _, p| update(e, p, 1));
 }
 
 /// One panel's gates: the product's `pointers` pointers, then those of the gates and perhaps of what is given, moved on.
@@ -70,21 +72,25 @@ fn product(e: &mut Emit<'_, '_>, cell: &CellAt, pointers: usize, p: &[Value]) ->
     next
 }
 
-/// Eight units' new cell and hidden state from their gates before the activation functions: pointers to gates, `c` and `out`, moved on.
-fn update(e: &mut Emit<'_, '_>, p: &[Value]) -> Vec<Value> {
-    let width = PANEL_UNITS / LANES;
+/// Panels whose units are updated together: four vectors at each operation, whose latencies overlap.
+const TOGETHER: usize = 2;
+
+/// The new cell and hidden state of `panels` times eight units from their gates before the activation functions: pointers to gates, `c` and
+/// `out`, moved on.
+fn update(e: &mut Emit<'_, '_>, p: &[Value], panels: usize) -> Vec<Value> {
+    const WIDTH: usize = PANEL_UNITS / LANES;
     // Gate order of packed panels: input, output, forget, cell.
     let gate = |e: &mut Emit<'_, '_>, gate: usize| -> Vec<Value> {
-        let at = |v: usize| (gate * width + v) * LANES * 4;
-        (0..width).map(|v| e.load(F32X4, caller_flags(), p[0], at(v))).collect()
+        let at = |v: usize| ((v / WIDTH * 4 + gate) * WIDTH + v % WIDTH) * LANES * 4;
+        (0..panels * WIDTH).map(|v| e.load(F32X4, caller_flags(), p[0], at(v))).collect()
     };
-    let mut both = gate(e, 0);
-    both.extend(gate(e, 2));
-    let both = sigmoid(e, &both);
-    let (i, f) = both.split_at(width);
+    let [i, f] = [0, 2].map(|n| {
+        let x = gate(e, n);
+        sigmoid(e, &x)
+    });
     let g = gate(e, 3);
     let g = tanh(e, &g);
-    let new: Vec<Value> = (0..width)
+    let new: Vec<Value> = (0..panels * WIDTH)
         .map(|v| {
             let old = e.load(F32X4, buffer_flags(), p[1], v * LANES * 4);
             let kept = e.b.ins().fmul(f[v], old);
@@ -96,10 +102,10 @@ fn update(e: &mut Emit<'_, '_>, p: &[Value]) -> Vec<Value> {
     let t = tanh(e, &new);
     let o = gate(e, 1);
     let o = sigmoid(e, &o);
-    for v in 0..width {
-        let h = e.b.ins().fmul(o[v], t[v]);
+    for (v, (&o, &t)) in o.iter().zip(&t).enumerate() {
+        let h = e.b.ins().fmul(o, t);
         e.store(buffer_flags(), h, p[2], v * LANES * 4);
     }
     let moves = [PANEL, PANEL_UNITS, PANEL_UNITS];
-    p.iter().zip(moves).map(|(&p, n)| e.offset(p, n * 4)).collect()
+    p.iter().zip(moves).map(|(&p, n)| e.offset(p, panels * n * 4)).collect()
 }
