@@ -1,10 +1,11 @@
 //! The product of one panel of a sparse map: strips of a few outputs that read the same inputs.
 //!
 //! ```text
-//!   for each turn, each strip, k in 0..4:   acc[strip][v] += values[turn][strip][k][v] * x[index[turn][strip][k]]
+//!   for each entry:   acc[v] += values[entry][v] * x[index[entry]]
 //! ```
 //!
-//! The strips of a panel advance together: see [`Strips`].
+//! Four indices are loaded at once. Short strips have few accumulators; entries take turns over several sets of them so that their
+//! latencies overlap.
 
 use super::emit::{Emit, F32X4, buffer_flags, weight_flags};
 use super::integer::{I8X16, bytes, dot};
@@ -12,43 +13,42 @@ use crate::plan::{LANES, PANEL, QUAD, Strips};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
-/// Runs `turn(e, [indices, values, carried..])` as often as the panel at `w` says, perhaps never. Returns the pointer after the values, and what
-/// is carried.
+/// Accumulators that hide the latency of a multiply-add.
+const ACCUMULATORS: usize = 8;
+
+/// A strip's turns and where its indices and values start.
+fn header(e: &mut Emit<'_, '_>, w: Value) -> (Value, Value, Value) {
+    let pointer = e.features.pointer;
+    let turns = e.load(types::I32, weight_flags(), w, 0);
+    let turns = e.b.ins().uextend(pointer, turns);
+    let bytes = e.load(types::I32, weight_flags(), w, 4);
+    let bytes = e.b.ins().uextend(pointer, bytes);
+    let indices = e.offset(w, Strips::HEADER);
+    let values = e.b.ins().iadd(indices, bytes);
+    (turns, indices, values)
+}
+
+/// Runs `turn(e, [indices, values, carried..])` as often as the strip says, perhaps never.
 fn turns<'f>(
     e: &mut Emit<'_, 'f>,
-    s: Strips,
     w: Value,
     carried: &[Value],
     turn: impl FnOnce(&mut Emit<'_, 'f>, &[Value]) -> Vec<Value>,
-) -> (Value, Vec<Value>) {
-    let pointer = e.features.pointer;
-    let count = e.load(types::I32, weight_flags(), w, 0);
-    let count = e.b.ins().uextend(pointer, count);
-    let indices = e.offset(w, Strips::HEADER);
-    let bytes = e.b.ins().imul_imm_s(count, (s.count() * QUAD * 2) as i64);
-    let values = e.b.ins().iadd(indices, bytes);
-    // Aligned as `Strips::index_bytes` says.
-    let values = e.b.ins().iadd_imm_s(values, 15);
-    let values = e.b.ins().band_imm_s(values, -16);
+) -> Vec<Value> {
+    let (count, indices, values) = header(e, w);
     let mut all = vec![indices, values];
     all.extend_from_slice(carried);
     let any = e.b.ins().icmp_imm_s(IntCC::NotEqual, count, 0);
     let otherwise = all.clone();
-    let out = e.choose(any, &otherwise, |e| {
+    e.choose(any, &otherwise, |e| {
         let zero = e.size(0);
-        e.repeat_dynamic(zero, count, &all, |e, _, p| {
-            let mut next =
-                vec![e.offset(p[0], s.count() * QUAD * 2), e.offset(p[1], s.count() * s.turn_bytes())];
-            next.extend(turn(e, p));
-            next
-        })
-    });
-    (out[1], out[2..].to_vec())
+        e.repeat_dynamic(zero, count, &all, |e, _, p| turn(e, p))
+    })
 }
 
 /// The four indices at `address`.
-fn indices(e: &mut Emit<'_, '_>, address: Value, bytes: usize) -> [Value; 4] {
-    let all = e.load(types::I64, weight_flags(), address, bytes);
+fn indices(e: &mut Emit<'_, '_>, address: Value) -> [Value; 4] {
+    let all = e.load(types::I64, weight_flags(), address, 0);
     [0, 16, 32, 48].map(|shift| {
         let x = if shift == 0 { all } else { e.b.ins().ushr_imm_u(all, shift) };
         if shift == 48 { x } else { e.b.ins().band_imm_s(x, 0xffff) }
@@ -64,31 +64,46 @@ pub(crate) fn accumulate_floats(
     x: Value,
 ) -> (Vec<Value>, Value) {
     let vectors = s.height / LANES;
-    let (w, acc) = turns(e, s, weights, acc, |e, p| {
-        let mut acc = p[2..].to_vec();
-        let all: Vec<[Value; 4]> = (0..s.count()).map(|n| indices(e, p[0], n * QUAD * 2)).collect();
-        for k in 0..QUAD {
-            // Strip by strip, so that neighbouring multiply-adds have different accumulators.
-            for (n, indices) in all.iter().enumerate() {
-                let at = e.b.ins().ishl_imm_s(indices[k], 2);
+    let sets = (ACCUMULATORS / vectors).min(QUAD);
+    let mut w = weights;
+    let mut out = vec![];
+    for strip in acc.chunks(vectors) {
+        let zero = e.constant(0.0);
+        let mut start = strip.to_vec();
+        start.resize(sets * vectors, zero);
+        let p = turns(e, w, &start, |e, p| {
+            let mut acc = p[2..].to_vec();
+            for (i, index) in indices(e, p[0]).into_iter().enumerate() {
+                let at = e.b.ins().ishl_imm_s(index, 2);
                 let at = e.b.ins().iadd(x, at);
-                let factor = e.load(types::F32, buffer_flags(), at, 0);
-                let factor = e.splat(factor);
+                let s = e.load(types::F32, buffer_flags(), at, 0);
+                let s = e.splat(s);
                 for v in 0..vectors {
-                    let value = n * s.turn_bytes() + (k * vectors + v) * LANES * 4;
-                    let w = e.load(F32X4, weight_flags(), p[1], value);
-                    let a = &mut acc[n * vectors + v];
-                    *a = e.mul_add(w, factor, *a);
+                    let w = e.load(F32X4, weight_flags(), p[1], (i * vectors + v) * LANES * 4);
+                    let a = &mut acc[i % sets * vectors + v];
+                    *a = e.mul_add(w, s, *a);
                 }
             }
+            let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], QUAD * vectors * LANES * 4)];
+            next.append(&mut acc);
+            next
+        });
+        w = p[1];
+        for v in 0..vectors {
+            let mut parts: Vec<Value> = (0..sets).map(|set| p[2 + set * vectors + v]).collect();
+            while parts.len() > 1 {
+                parts = parts
+                    .chunks(2)
+                    .map(|p| if p.len() == 2 { e.b.ins().fadd(p[0], p[1]) } else { p[0] })
+                    .collect();
+            }
+            out.push(parts[0]);
         }
-        acc
-    });
-    (acc, w)
+    }
+    (out, w)
 }
 
-/// Multiplies one panel of codes by integer activations, looked up in a `table` of `inputs` (see `Step::Spread`); `start` gives what the product
-/// is added to.
+/// Multiplies one panel of codes by integer activations, looked up in a `table` of `inputs` (see `Step::Spread`); `start` gives what the product is added to.
 pub(crate) fn accumulate_integers<'f>(
     e: &mut Emit<'_, 'f>,
     s: Strips,
@@ -100,36 +115,37 @@ pub(crate) fn accumulate_integers<'f>(
     let vectors = s.height / LANES;
     let zero = e.b.ins().iconst(types::I32, 0);
     let zero = e.b.ins().splat(types::I32X4, zero);
-    // Per strip its vectors and, last, the sum of the activations that it reads.
-    let carried = vec![zero; s.count() * (vectors + 1)];
-    let (w, sums) = turns(e, s, weights, &carried, |e, p| {
-        let mut acc = p[2..].to_vec();
-        for (n, acc) in acc.chunks_mut(vectors + 1).enumerate() {
-            let quad = gather(e, p[0], n * QUAD * 2, table, inputs);
-            for (v, a) in acc[..vectors].iter_mut().enumerate() {
-                let w = e.load(I8X16, weight_flags(), p[1], n * s.turn_bytes() + v * LANES * QUAD);
-                *a = dot(e, w, quad, *a);
+    let mut w = weights;
+    let mut sums = vec![];
+    for _ in 0..PANEL / s.height {
+        // The last carried value is the sum of the activations that this strip reads.
+        let p = turns(e, w, &vec![zero; vectors + 1], |e, p| {
+            let quad = gather(e, p[0], table, inputs);
+            let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], s.entry_bytes())];
+            for v in 0..vectors {
+                let w = e.load(I8X16, weight_flags(), p[1], v * LANES * QUAD);
+                next.push(dot(e, w, quad, p[2 + v]));
             }
-            if !e.features.signed_bytes {
+            next.push(if e.features.signed_bytes {
+                p[2 + vectors]
+            } else {
                 let ones = bytes(e, 1);
-                acc[vectors] = dot(e, ones, quad, acc[vectors]);
-            }
-        }
-        acc
-    });
-    let mut exact = vec![];
-    for strip in sums.chunks(vectors + 1) {
+                dot(e, ones, quad, p[2 + vectors])
+            });
+            next
+        });
+        w = p[1];
         // Codes are raised by 128 where weights are unsigned.
-        let raised = e.b.ins().ishl_imm_s(strip[vectors], 7);
-        for &sum in &strip[..vectors] {
-            let sum = e.b.ins().isub(sum, raised);
-            exact.push(e.b.ins().fcvt_from_sint(F32X4, sum));
+        let raised = e.b.ins().ishl_imm_s(p[2 + vectors], 7);
+        for v in 0..vectors {
+            let exact = e.b.ins().isub(p[2 + v], raised);
+            sums.push(e.b.ins().fcvt_from_sint(F32X4, exact));
         }
     }
     let scale = e.load(types::F32, buffer_flags(), scale, 0);
     let scale = e.splat(scale);
     let start = start(e);
-    let y = exact
+    let y = sums
         .iter()
         .zip(start)
         .enumerate()
@@ -143,11 +159,11 @@ pub(crate) fn accumulate_integers<'f>(
 }
 
 /// The four activations that an entry's indices name, in every lane: from a table with each code at each byte of a word.
-fn gather(e: &mut Emit<'_, '_>, at: Value, bytes: usize, table: Value, inputs: usize) -> Value {
+fn gather(e: &mut Emit<'_, '_>, at: Value, table: Value, inputs: usize) -> Value {
     let pointer = e.features.pointer;
     let mut quad: Option<Value> = None;
     for k in 0..QUAD {
-        let index = e.b.ins().uload16(pointer, weight_flags(), at, (bytes + 2 * k) as i32);
+        let index = e.b.ins().uload16(pointer, weight_flags(), at, 2 * k as i32);
         let word = e.b.ins().ishl_imm_s(index, 2);
         let word = e.b.ins().iadd(table, word);
         let word = e.load(types::I32, buffer_flags(), word, k * inputs * 4);

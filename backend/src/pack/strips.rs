@@ -4,32 +4,29 @@ use super::PackedData;
 use crate::plan::{Format, Groups, Integer, PANEL, Panels, QUAD, Scale, StripValues, Strips, strip_inputs};
 use lstmc_frontend::ir::{MapError, Quantized};
 
-/// Columns of f32s.
+/// One index and a column of f32s per entry; padding reads input 0 times zero.
 pub(super) fn floats(p: &Panels, s: Strips, kept: &[bool], values: &[f32], to: &mut [u8]) {
     let mut at = 0;
     for n in 0..p.count() {
         let rows = p.rows(n);
         let strips = strip_inputs(kept, [p.out, p.input], p.order, s.height, n);
-        let turns = Strips::turns(&strips);
-        at = header(s, &strips, turns, to, at);
-        for turn in 0..turns {
-            for (inputs, rows) in strips.iter().zip(rows.chunks(s.height)) {
-                for k in turn * QUAD..(turn + 1) * QUAD {
-                    for row in rows {
-                        if let (Some(r), Some(&j)) = (row, inputs.get(k)) {
-                            let element = r * p.input + usize::from(j);
-                            let value = if kept[element] { values[element] } else { 0.0 };
-                            to[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-                        }
-                        at += 4;
-                    }
+        for (inputs, rows) in strips.iter().zip(rows.chunks(s.height)) {
+            at = header(s, inputs, to, at);
+            for &j in inputs {
+                for row in rows {
+                    let j = usize::from(j);
+                    let value =
+                        row.filter(|r| kept[r * p.input + j]).map_or(0.0, |r| values[r * p.input + j]);
+                    to[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+                    at += 4;
                 }
             }
+            at += (entries(s, inputs) - inputs.len()) * s.entry_bytes();
         }
     }
 }
 
-/// Quads of codes, then each panel's scales.
+/// Four indices and `[height][4]` raised codes per entry, then each panel's scales.
 pub(super) fn integers(
     p: &Panels,
     s: Strips,
@@ -39,18 +36,17 @@ pub(super) fn integers(
     to: &mut [u8],
 ) -> Result<(), MapError> {
     let (codes, scales) = (q.codes().i8s()?, q.scales().to_f32()?);
-    let zero = zero(signed);
+    let zero: u8 = if signed { 0 } else { 128 };
     let mut at = 0;
     for n in 0..p.count() {
         let rows = p.rows(n);
         let strips = strip_inputs(kept, [p.out, p.input], p.order, s.height, n);
-        let turns = Strips::turns(&strips);
-        at = header(s, &strips, turns, to, at);
-        for turn in 0..turns {
-            for (inputs, rows) in strips.iter().zip(rows.chunks(s.height)) {
+        for (inputs, rows) in strips.iter().zip(rows.chunks(s.height)) {
+            at = header(s, inputs, to, at);
+            for quad in inputs.chunks(QUAD) {
                 for row in rows {
-                    for k in turn * QUAD..(turn + 1) * QUAD {
-                        let code = match (row, inputs.get(k)) {
+                    for k in 0..QUAD {
+                        let code = match (row, quad.get(k)) {
                             // What is not kept has code zero.
                             (Some(r), Some(&j)) => codes[r * p.input + usize::from(j)],
                             _ => 0,
@@ -67,25 +63,26 @@ pub(super) fn integers(
             at += 4;
         }
     }
+    debug_assert_eq!(PANEL % s.height, 0);
     Ok(())
 }
 
-/// The byte that stands for code zero.
-fn zero(signed: bool) -> u8 {
-    if signed { 0 } else { 128 }
+fn entries(s: Strips, inputs: &[u16]) -> usize {
+    inputs.len().div_ceil(s.inputs()).next_multiple_of(s.unit())
 }
 
-/// Writes a panel's header and indices; returns where its values start.
-fn header(s: Strips, strips: &[Vec<u16>], turns: usize, to: &mut [u8], at: usize) -> usize {
-    to[at..at + 4].copy_from_slice(&(turns as u32).to_ne_bytes());
+/// Writes a strip's header and indices; returns where its values start.
+fn header(s: Strips, inputs: &[u16], to: &mut [u8], at: usize) -> usize {
+    let entries = entries(s, inputs);
+    let turns = (entries / s.unit()) as u32;
+    to[at..at + 4].copy_from_slice(&turns.to_ne_bytes());
+    let bytes = s.index_bytes(entries);
+    to[at + 4..at + 8].copy_from_slice(&(bytes as u32).to_ne_bytes());
     let at = at + Strips::HEADER;
-    for (n, inputs) in strips.iter().enumerate() {
-        for (k, &j) in inputs.iter().enumerate() {
-            let index = (k / QUAD * s.count() + n) * QUAD + k % QUAD;
-            to[at + 2 * index..][..2].copy_from_slice(&j.to_ne_bytes());
-        }
+    for (to, &j) in to[at..].chunks_exact_mut(2).zip(inputs) {
+        to.copy_from_slice(&j.to_ne_bytes());
     }
-    at + s.index_bytes(turns)
+    at + bytes
 }
 
 /// Strips as the panels that they would be if zeros were stored: f32, or 8-bit codes by row.
@@ -102,46 +99,48 @@ pub(crate) fn unpack_strips(p: &Panels, s: Strips, bytes: &[u8]) -> (Panels, Pac
     let to = out.bytes_mut();
     // A panel is [inputs][32 lanes] of f32, or [quads][32 lanes][4] of codes and then its scales.
     let quads = p.input.next_multiple_of(QUAD);
-    let panel_bytes = (panels.bytes() / p.count().max(1)).max(1);
-    let u16_at = |at: usize| usize::from(u16::from_ne_bytes([bytes[at], bytes[at + 1]]));
-    let mut at = 0;
-    for panel in to.chunks_exact_mut(panel_bytes) {
-        let turns = u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
-        let indices = at + Strips::HEADER;
-        let values = indices + s.index_bytes(turns);
-        if let StripValues::Int8 { signed } = s.values {
-            panel[..quads * PANEL].fill(zero(signed));
+    let panel_bytes = panels.bytes() / p.count().max(1);
+    if let StripValues::Int8 { signed: false } = s.values {
+        for panel in to.chunks_exact_mut(panel_bytes) {
+            panel[..quads * PANEL].fill(128);
         }
-        for turn in 0..turns {
-            for strip in 0..s.count() {
-                let (index, value) =
-                    (turn * s.count() + strip, values + (turn * s.count() + strip) * s.turn_bytes());
-                for k in 0..QUAD {
-                    let j = u16_at(indices + 2 * (index * QUAD + k));
-                    for h in 0..s.height {
-                        let lane = strip * s.height + h;
-                        // Padding would put its zero over what input 0 has.
+    }
+    let word =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
+    let mut at = 0;
+    for panel in to.chunks_exact_mut(panel_bytes.max(1)) {
+        for strip in 0..PANEL / s.height {
+            let (entries, indices) = (word(at) * s.unit(), at + Strips::HEADER);
+            let mut value = indices + word(at + 4);
+            for entry in 0..entries {
+                for lane in strip * s.height..(strip + 1) * s.height {
+                    for k in 0..s.inputs() {
+                        let index = indices + 2 * (entry * s.inputs() + k);
+                        let j = usize::from(u16::from_ne_bytes([bytes[index], bytes[index + 1]]));
                         match s.values {
+                            // Padding adds zero to input 0.
                             StripValues::F32 => {
-                                let x = &bytes[value + (k * s.height + h) * 4..][..4];
+                                let x = &bytes[value..value + 4];
                                 if x != [0; 4] {
                                     panel[(j * PANEL + lane) * 4..][..4].copy_from_slice(x);
                                 }
+                                value += 4;
                             }
                             StripValues::Int8 { signed } => {
-                                let code = bytes[value + h * QUAD + k];
-                                if code != zero(signed) {
-                                    panel[(j / QUAD * PANEL + lane) * QUAD + j % QUAD] = code;
+                                if bytes[value] != if signed { 0 } else { 128 } {
+                                    panel[(j / QUAD * PANEL + lane) * QUAD + j % QUAD] = bytes[value];
                                 }
+                                value += 1;
                             }
                         }
                     }
                 }
             }
+            at = value;
         }
-        at += s.panel_bytes(turns);
         if let StripValues::Int8 { .. } = s.values {
-            panel[quads * PANEL..].copy_from_slice(&bytes[at - PANEL * 4..at]);
+            panel[quads * PANEL..].copy_from_slice(&bytes[at..at + PANEL * 4]);
+            at += PANEL * 4;
         }
     }
     (panels, out)

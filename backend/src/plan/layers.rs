@@ -1,8 +1,6 @@
 //! A plan cut into layers, to look at what each costs.
 
-use super::{
-    Format, OutputLayer, PackedId, Packing, Plan, Product, QUAD, Rows, Segment, Start, Step, StripValues,
-};
+use super::{Format, OutputLayer, PackedId, Packing, Plan, Product, Rows, Segment, Start, Step, StripValues};
 
 /// A layer of a plan: some of its steps.
 #[derive(Clone, PartialEq, Debug)]
@@ -144,9 +142,9 @@ impl Found<'_> {
             Format::F32 => self.cost.floats += all,
             Format::Integer(_) => self.cost.integers += all,
             Format::Strips(s) => {
-                // Padding and the few bytes of headers are counted as numbers.
-                let turns = s.bytes / (s.turn_bytes() + 2 * QUAD);
-                let kept = turns * s.height * QUAD;
+                // Padding and the few bytes of headers are counted as entries.
+                let entries = s.bytes / (s.entry_bytes() + 2 * s.inputs());
+                let kept = entries * s.height * s.inputs();
                 match s.values {
                     StripValues::F32 => self.cost.floats += kept,
                     StripValues::Int8 { .. } => self.cost.integers += kept,

@@ -5,7 +5,7 @@
 //! ```text
 //!   f32       [out / 32] [in] [32] f32
 //!   integer   [out / 32] ( [quads] [32 outputs x 4 inputs] , scales [32] ) of each group
-//!   strips    [out / 32] ( turns, indices, values, scales ), see [`Strips`]
+//!   strips    [out / 32] [32 / height] ( counts, u16 indices, [entries] [height] values )
 //! ```
 //!
 //! The last panel is padded. Which output a lane stands for is the [`RowOrder`]'s business: plain, or the four gates of eight
@@ -162,9 +162,9 @@ impl Integer {
 /// Numbers of a sparse map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum StripValues {
-    /// A column of `height` f32s per index.
+    /// One index and `height` f32s per entry.
     F32,
-    /// `[height][4]` raised 8-bit codes per four indices; an f32 scale per output at the panel's end.
+    /// Four indices and `[height][4]` raised 8-bit codes per entry; an f32 scale per output after each panel's strips.
     Int8 {
         /// As in [`Integer::signed`].
         signed: bool,
@@ -172,58 +172,47 @@ pub enum StripValues {
 }
 
 /// A sparse map: strips of `height` outputs that share the inputs they read.
-///
-/// The strips of a panel advance together, four indices each to a turn, as many turns as the longest needs: one loop per panel, whose end
-/// a processor mispredicts once. Padding reads input 0 times zero.
-///
-/// ```text
-///   turns: u32, padding | indices [turns][strips][4] u16 | values [turns][strips][4 inputs of height outputs] | scales
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Strips {
     /// Outputs per strip: 4, 8 or 16.
     pub height: usize,
     /// What is stored.
     pub values: StripValues,
-    /// Bytes of all panels.
+    /// Bytes of all strips.
     pub bytes: usize,
 }
 
 impl Strips {
-    /// Bytes before a panel's indices: the number of turns, and padding.
-    pub const HEADER: usize = 16;
-
-    /// Strips per panel.
-    pub fn count(self) -> usize {
-        PANEL / self.height
-    }
-
-    /// Bytes of one strip's values in one turn.
-    pub fn turn_bytes(self) -> usize {
+    /// Inputs per entry.
+    pub fn inputs(self) -> usize {
         match self.values {
-            StripValues::F32 => QUAD * self.height * 4,
-            StripValues::Int8 { .. } => QUAD * self.height,
+            StripValues::F32 => 1,
+            StripValues::Int8 { .. } => QUAD,
         }
     }
 
-    /// Bytes of a panel's indices, padded so that the values are aligned.
-    pub fn index_bytes(self, turns: usize) -> usize {
-        (turns * self.count() * QUAD * 2).next_multiple_of(16)
+    /// Entries are padded to a multiple of this: indices are loaded four at a time.
+    pub fn unit(self) -> usize {
+        QUAD / self.inputs()
     }
 
-    /// Bytes of a panel.
-    pub fn panel_bytes(self, turns: usize) -> usize {
-        let scales = match self.values {
-            StripValues::F32 => 0,
-            StripValues::Int8 { .. } => PANEL * 4,
-        };
-        Strips::HEADER + self.index_bytes(turns) + turns * self.count() * self.turn_bytes() + scales
+    /// Bytes of one entry's values.
+    pub fn entry_bytes(self) -> usize {
+        self.height * 4
     }
 
-    /// Turns of a panel whose strips read these inputs.
-    pub fn turns(strips: &[Vec<u16>]) -> usize {
-        strips.iter().map(|s| s.len().div_ceil(QUAD)).max().unwrap_or(0)
+    /// Bytes of a strip of `entries` (a multiple of [`Strips::unit`]): a header, indices, values.
+    pub fn strip_bytes(self, entries: usize) -> usize {
+        Strips::HEADER + self.index_bytes(entries) + entries * self.entry_bytes()
     }
+
+    /// Bytes of the indices, padded so that the values are aligned.
+    pub fn index_bytes(self, entries: usize) -> usize {
+        (entries * self.inputs() * 2).next_multiple_of(16)
+    }
+
+    /// Bytes before the indices: entries / unit as u32, bytes of the indices as u32, padding.
+    pub const HEADER: usize = 16;
 }
 
 /// How the numbers of panels are stored.

@@ -1,6 +1,6 @@
 //! Strips: which inputs the outputs of a sparse map read together.
 
-use super::packing::{Format, LANES, PANEL, Panels, QUAD, RowOrder, StripValues, Strips};
+use super::packing::{Format, LANES, PANEL, Panels, RowOrder, StripValues, Strips};
 use lstmc_frontend::ir::{Pattern, Sparse};
 
 /// A share of stored weights above which panels of the whole map are read faster than strips with their indices.
@@ -56,9 +56,14 @@ pub(crate) fn strips(
     let panels = Panels { out, input, order, format: Format::F32 };
     let mut stored = 0;
     for p in 0..panels.count() {
-        let turns = Strips::turns(&strip_inputs(kept, shape, order, height, p));
-        stored += turns * PANEL * QUAD;
-        strips.bytes += strips.panel_bytes(turns);
+        for inputs in strip_inputs(kept, shape, order, height, p) {
+            let entries = inputs.len().div_ceil(strips.inputs()).next_multiple_of(strips.unit());
+            stored += inputs.len() * height;
+            strips.bytes += strips.strip_bytes(entries);
+        }
+        if integer.is_some() {
+            strips.bytes += PANEL * 4;
+        }
     }
     (stored as f64 <= MOST * (panels.lanes() * input) as f64).then_some(Format::Strips(strips))
 }
