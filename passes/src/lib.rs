@@ -25,6 +25,7 @@ mod pass;
 pub mod pipeline;
 mod prune;
 mod quantize;
+mod recover;
 pub mod registry;
 pub mod report;
 mod sites;

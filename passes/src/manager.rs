@@ -108,6 +108,7 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     for (k, invocation) in passes.enumerate() {
         let at = At { step: k + 1, invocation };
         if invocation.info().lossy {
+            settings.context.reference.get_or_insert_with(|| state.graph.clone());
             if let Some(calibration) = &mut settings.context.calibration {
                 calibration.refer_to(&state.graph);
             }

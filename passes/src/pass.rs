@@ -23,6 +23,10 @@ pub struct Context<'a> {
     pub evaluator: Option<&'a mut dyn Evaluate>,
     /// Gives statistics of calibration text.
     pub calibration: Option<Calibration<'a>>,
+    /// The text that `recover` trains on, as tokens.
+    pub training: Option<&'a [u32]>,
+    /// The model before the first lossy pass: the driver puts it here.
+    pub reference: Option<Graph>,
     /// Told how far a pass is.
     pub watcher: Option<&'a Watcher<'a>>,
 }
@@ -150,6 +154,9 @@ pub enum PassError {
         /// The option that does without, as a pipeline spells it.
         instead: String,
     },
+    /// A pass that trains, without a text.
+    #[error("this needs training text: give some with --train TEXT")]
+    NeedsTraining,
     /// Statistics that could not be collected or do not fit.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),

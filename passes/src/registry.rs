@@ -2,7 +2,7 @@
 
 use crate::options::{OptionInfo, Options};
 use crate::pass::{Pass, PassError};
-use crate::{canonicalize, decode, low_rank, prune, quantize, tensor_train, tie};
+use crate::{canonicalize, decode, low_rank, prune, quantize, recover, tensor_train, tie};
 
 /// Every pass, in the order in which they are usually run.
 pub static PASSES: &[PassInfo] = &[
@@ -13,6 +13,7 @@ pub static PASSES: &[PassInfo] = &[
     decode::INFO,
     prune::INFO,
     quantize::INFO,
+    recover::INFO,
 ];
 
 /// A pass's line in the table.

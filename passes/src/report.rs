@@ -16,6 +16,8 @@ pub struct Report {
     pub model: String,
     /// The text that statistics were collected on.
     pub calibration: Option<TextInfo>,
+    /// The text that was trained on.
+    pub training: Option<TextInfo>,
     /// The text that perplexity was measured on.
     pub validation: Option<TextInfo>,
     /// What perplexity was allowed.
@@ -46,6 +48,7 @@ impl Report {
             version: REPORT_VERSION,
             model: model.into(),
             calibration: None,
+            training: None,
             validation: None,
             budget,
             before: trail.before(),

@@ -19,6 +19,8 @@ use std::str::FromStr;
 #[command(after_help = "Examples:\n  lstmc compile model.onnx --vocab vocab.txt -o model.lstmc\n  \
                         lstmc compile model.onnx --vocab vocab.txt --calibrate train.txt --validate valid.txt --max-increase 2% \\\n    \
                         --passes \"quantize(bits=4, group=32)\" -o model.lstmc\n  \
+                        lstmc compile model.onnx --vocab vocab.txt --calibrate train.txt --train train.txt --validate valid.txt \\\n    \
+                        --passes \"prune(target=decoder, sparsity=0.9), recover(epochs=1)\" -o model.lstmc\n  \
                         lstmc compile model.onnx --print-ir after-all\n  lstmc compile model.onnx --print asm")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -35,6 +37,9 @@ pub(crate) struct Args {
     /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
     #[arg(long, value_name = "TEXT|STATS", help_heading = "Measuring")]
     calibrate: Option<PathBuf>,
+    /// Text that the pass `recover` trains on
+    #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
+    train: Option<PathBuf>,
     /// Text on which perplexity is measured before and after each lossy pass
     #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
     validate: Option<PathBuf>,
@@ -184,6 +189,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut observer = PrintIr::observer(args.print_ir.as_ref());
     let validation = args.validate.as_deref().map(|path| texts::validation(path, &source)).transpose()?;
     let calibration = args.calibrate.as_deref().map(|path| texts::calibration(path, &source)).transpose()?;
+    let training = args.train.as_deref().map(|path| texts::training(path, &source)).transpose()?;
     let budget =
         Budget { max_perplexity: args.max_perplexity, max_increase: args.max_increase, strict: args.strict };
     let mut scorer = validation.as_ref().map(|text| {
@@ -195,6 +201,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let watcher = terminal::pass_bar(String::new());
     let context = Context {
         watcher: Some(&watcher),
+        training: training.as_ref().map(|t| &t.tokens[..]),
+        reference: None,
         evaluator: scorer.as_mut().map(|s| s as _),
         calibration: calibration.map(|c| {
             let mut bar = terminal::Bar::new("collecting statistics");
@@ -205,6 +213,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let run = run_passes(&pipeline, std::mem::take(&mut source.graph), settings)?;
     let report = Report {
         calibration: calibration_info,
+        training: training.map(|t| t.info),
         validation: validation.as_ref().map(|v| v.info.clone()),
         ..Report::new(run.graph.name.clone(), &run.trail, budget)
     };

@@ -137,6 +137,7 @@ fn compress(out: &mut impl Write, data: &Path, source: Source) -> anyhow::Result
         evaluator: Some(&mut scorer),
         calibration: Some(Calibration::of_text(calibration.tokens)),
         watcher: Some(&watcher),
+        ..Context::default()
     };
     let budget = Budget::default();
     let run = run_passes(&pipeline, source.graph, Settings { context, budget, ..Settings::default() })?;

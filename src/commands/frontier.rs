@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
     #[arg(long, value_name = "TEXT|STATS")]
     calibrate: Option<PathBuf>,
+    /// Text that the pass `recover` trains on
+    #[arg(long, value_name = "TEXT")]
+    train: Option<PathBuf>,
     /// Text on which passes that share out a budget measure what it buys; another one than --text, which is to judge them
     #[arg(long, value_name = "TEXT")]
     validate: Option<PathBuf>,
@@ -137,6 +140,7 @@ struct Bench<'a> {
     args: &'a Args,
     source: &'a Source,
     text: &'a [u32],
+    training: Option<&'a [u32]>,
     validation: Option<&'a [u32]>,
     calibration: Option<Calibration<'static>>,
 }
@@ -173,7 +177,13 @@ impl Bench<'_> {
         let mut scorer = self.validation.map(|v| self.scorer(v, format!("{label}: validating")));
         let watcher = terminal::pass_bar(format!("{label}: "));
         let evaluator = scorer.as_mut().map(|s| s as _);
-        let context = Context { evaluator, calibration, watcher: Some(&watcher) };
+        let context = Context {
+            evaluator,
+            calibration,
+            training: self.training,
+            watcher: Some(&watcher),
+            ..Context::default()
+        };
         let settings = Settings { context, ..Settings::default() };
         let run = run_passes(&candidate.pipeline, graph, settings).map_err(|e| e.to_string())?;
         Ok((Source { graph: run.graph, ..self.source.clone() }, run.trail))
@@ -186,6 +196,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut source = args.model.read()?;
     source.entropy |= args.entropy;
     let text = texts::validation(&args.text, &source)?;
+    let training = args.train.as_deref().map(|path| texts::training(path, &source)).transpose()?;
     let validation = args.validate.as_deref().map(|path| texts::validation(path, &source)).transpose()?;
     let calibration = args.calibrate.as_deref().map(|path| texts::calibration(path, &source)).transpose()?;
     let (calibration, calibration_info) = match calibration {
@@ -202,6 +213,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         args,
         source: &source,
         text: &text.tokens,
+        training: training.as_ref().map(|t| &t.tokens[..]),
         validation: validation.as_ref().map(|v| &v.tokens[..]),
         calibration,
     };

@@ -12,8 +12,8 @@ use std::path::Path;
 /// Bytes that tell statistics from text.
 const START: u64 = 16;
 
-/// The text that perplexity is measured on.
-pub(crate) struct Validation {
+/// A text that perplexity is measured or a model trained on.
+pub(crate) struct Text {
     pub(crate) tokens: Vec<u32>,
     pub(crate) info: TextInfo,
 }
@@ -24,13 +24,23 @@ pub(crate) struct CalibrationSource {
     pub(crate) info: TextInfo,
 }
 
-pub(crate) fn validation(path: &Path, source: &Source) -> anyhow::Result<Validation> {
+/// The text that perplexity is measured on.
+pub(crate) fn validation(path: &Path, source: &Source) -> anyhow::Result<Text> {
+    text(path, source, "perplexity")
+}
+
+/// The text that passes train on.
+pub(crate) fn training(path: &Path, source: &Source) -> anyhow::Result<Text> {
+    text(path, source, "training")
+}
+
+fn text(path: &Path, source: &Source, what: &str) -> anyhow::Result<Text> {
     let text = read_text(path, vocabulary(source)?)?;
     if text.tokens.len() < 2 {
-        return Err(Usage(format!("{}: perplexity needs at least two tokens", path.display())).into());
+        return Err(Usage(format!("{}: {what} needs at least two tokens", path.display())).into());
     }
     let info = TextInfo { file: name(path), tokens: text.tokens.len(), unknown: Some(text.unknown) };
-    Ok(Validation { tokens: text.tokens, info })
+    Ok(Text { tokens: text.tokens, info })
 }
 
 pub(crate) fn calibration(path: &Path, source: &Source) -> anyhow::Result<CalibrationSource> {

@@ -1,7 +1,7 @@
-//! Every file of `testdata/passes`: a pipeline in its first line, perhaps tokens to calibrate on in its second, a graph below, a snapshot of what
-//! comes out.
+//! Every file of `testdata/passes`: a pipeline in its first line, perhaps tokens to calibrate or to train on in its second, a graph below, a snapshot of
+//! what comes out.
 //!
-//! Singular vectors are not the same to the last bit on all processors, so what factorisations make is shown without hashes.
+//! Singular vectors and what is trained are not the same to the last bit on all processors, so what factorisations and training make is shown without hashes.
 
 use lstmc_frontend::interpret::Interpreter;
 use lstmc_frontend::ir::{Graph, parse, print};
@@ -19,20 +19,24 @@ fn outcome(text: &str) -> String {
         Ok(header) => Pipeline::parse(header.trim()).unwrap(),
         Err(e) => return e.to_string(),
     };
-    let tokens = text.lines().nth(1).and_then(|l| l.strip_prefix("// calibrate:"));
-    let tokens = tokens.map(|t| t.split_whitespace().map(|t| t.parse().unwrap()).collect());
+    let tokens = |what: &str| -> Option<Vec<u32>> {
+        let tokens = text.lines().nth(1).and_then(|l| l.strip_prefix(what));
+        tokens.map(|t| t.split_whitespace().map(|t| t.parse().unwrap()).collect())
+    };
+    let training = tokens("// train:");
     let mut settings = Settings::default();
-    settings.context.calibration = tokens.map(Calibration::of_text);
+    settings.context.calibration = tokens("// calibrate:").map(Calibration::of_text);
+    settings.context.training = training.as_deref();
     let graph = match parse(text) {
         Ok(graph) => graph,
         Err(e) => return format!("{e}"),
     };
     match run(&pipeline, graph, settings) {
         Ok(result) => {
-            let factorises =
-                pipeline.passes.iter().any(|p| ["low-rank", "tensor-train"].contains(&p.info().name));
+            let rough = ["low-rank", "tensor-train", "recover"];
+            let is_rough = pipeline.passes.iter().any(|p| rough.contains(&p.info().name));
             let printed = print(&result.graph);
-            format!("{}\n{}", result.trail, if factorises { without_hashes(&printed) } else { printed })
+            format!("{}\n{}", result.trail, if is_rough { without_hashes(&printed) } else { printed })
         }
         Err(e) => e.to_string(),
     }

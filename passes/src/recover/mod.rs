@@ -1,0 +1,175 @@
+//! `recover`: trains the compressed model.
+//!
+//! *Lossy*, for the better: gradient descent on the cross-entropy of a training text, in the representation that the weights have. Masks stay as they are,
+//! factors and cores are trained as such, and what is shared stays shared.
+//!
+//! ```text
+//!   loss(window) = mean over streams of sum over steps of -log p(next word)           (Zaremba et al. 2014, code)
+//!   with distill = m:   (1 - m) -log p(next word) + m sum_w -q(w) log p(w)            q: the model before the first lossy pass
+//!   g <- g min(1, clip / |g|)                                                         (Pascanu et al. 2013, algorithm 1)
+//!   sgd:    w <- (1 - rate decay) w - rate g
+//!   adamw:  w <- (1 - rate decay) w - rate m' / (sqrt(v') + 1e-8)                     (Loshchilov and Hutter 2019, algorithm 2)
+//! ```
+//!
+//! The text is cut into `batch` streams that are read side by side in windows of `bptt` steps; state is carried from window to window,
+//! gradients are not (truncated back-propagation, Williams and Peng 1990).
+//!
+//! Codes are trained straight through (Bengio et al. 2013): an f32 weight is rounded to the codes and scales it has on the way forward,
+//! and gets the gradient as if it were not. Scales and zero points stay.
+//! Products take their vectors as f32 here, even where codes say `activations int8`; what is measured takes them as int8.
+//!
+//! The text is `Context::training`, the command line's `--train`: it is much longer than a pipeline, belongs to the run like the calibration and the validation text,
+//! and every `recover` of a pipeline reads the same.
+//!
+//! Perplexity on the validation text is measured four times per epoch, and the best weights are kept, those before among them; without that text, the last. A run that diverges
+//! stops with the best so far. The same seed gives the same weights on the same machine.
+//!
+//! | option | what | default |
+//! |---|---|---|
+//! | `target` | the weights that are trained, by name; biases too | `*` |
+//! | `epochs` | times that the text is read; may be a fraction | 1 |
+//! | `lr` | the learning rate | 0.3 with `sgd`, 0.001 with `adamw` |
+//! | `schedule` | `linear` to 0, `cosine` to 0, `constant` | `linear` |
+//! | `optimizer` | `sgd` or `adamw` | `sgd` |
+//! | `batch`, `bptt` | streams, and steps of a window | 20, 20 |
+//! | `clip` | the greatest norm of the gradient | 5 |
+//! | `dropout` | the fraction of the inputs of each lstm and linear layer that is left out (Zaremba et al. 2014) | 0 |
+//! | `distill` | the part of the loss that the model before compression sets | 0 |
+//! | `decay` | weight decay | 0 |
+//! | `seed` | of dropout | 1 |
+
+mod loss;
+mod network;
+mod number;
+mod optimizer;
+mod run;
+#[cfg(test)]
+mod tests;
+mod train_contraction;
+mod weights;
+
+use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::registry::PassInfo;
+use crate::target::Target;
+use lstmc_frontend::ir::{Graph, LanguageModel};
+use network::Network;
+use optimizer::{Method, Schedule};
+use run::{Plan, Text};
+
+/// Rates that suit the optimizers where none is given.
+const SGD_RATE: f64 = 0.3;
+const ADAMW_RATE: f64 = 0.001;
+
+const fn number(name: &'static str, max: f64, default: &'static str, doc: &'static str) -> OptionInfo {
+    OptionInfo { name, kind: Kind::Number { min: 0.0, max }, presence: Presence::Default(default), doc }
+}
+
+const fn count(name: &'static str, default: &'static str, doc: &'static str) -> OptionInfo {
+    let kind = Kind::Integer { min: 1, max: 1 << 20 };
+    OptionInfo { name, kind, presence: Presence::Default(default), doc }
+}
+
+/// The pass table's line.
+pub(crate) const INFO: PassInfo = PassInfo {
+    name: "recover",
+    summary: "train the compressed model on a text",
+    options: &[
+        OptionInfo {
+            name: "target",
+            kind: Kind::Target,
+            presence: Presence::Default("*"),
+            doc: "the weights that are trained, by name; biases too",
+        },
+        number("epochs", 1000.0, "1", "times that the text is read; may be a fraction"),
+        OptionInfo {
+            name: "lr",
+            kind: Kind::Number { min: 0.0, max: 1000.0 },
+            presence: Presence::Optional,
+            doc: "the learning rate; 0.3 with sgd and 0.001 with adamw where it is not given",
+        },
+        OptionInfo {
+            name: "schedule",
+            kind: Kind::Word(&["linear", "cosine", "constant"]),
+            presence: Presence::Default("linear"),
+            doc: "how the learning rate goes to 0, or that it stays",
+        },
+        OptionInfo {
+            name: "optimizer",
+            kind: Kind::Word(&["sgd", "adamw"]),
+            presence: Presence::Default("sgd"),
+            doc: "how weights follow their gradients",
+        },
+        count("batch", "20", "streams that are read side by side"),
+        count("bptt", "20", "steps that gradients go back"),
+        number("clip", f64::MAX, "5", "the greatest norm of the gradient"),
+        number("dropout", 0.95, "0", "the fraction of the inputs of lstm and linear layers that is left out"),
+        number("distill", 1.0, "0", "the part of the loss that the model before compression sets"),
+        number("decay", 1.0, "0", "weight decay, relative to the learning rate"),
+        OptionInfo {
+            name: "seed",
+            kind: Kind::Integer { min: 0, max: i64::MAX },
+            presence: Presence::Default("1"),
+            doc: "of the random choices of dropout",
+        },
+    ],
+    lossy: true,
+    needs_calibration: |_| false,
+    make: |options| Ok(Box::new(Recover::new(options)?)),
+};
+
+struct Recover {
+    target: Target,
+    plan: Plan,
+}
+
+impl Recover {
+    fn new(options: &Options) -> Result<Recover, PassError> {
+        let method = if options.word("optimizer") == Some("adamw") { Method::AdamW } else { Method::Sgd };
+        let usual = if method == Method::AdamW { ADAMW_RATE } else { SGD_RATE };
+        let plan = Plan {
+            epochs: options.number("epochs").unwrap_or(1.0),
+            rate: options.number("lr").unwrap_or(usual),
+            bptt: options.size("bptt").unwrap_or(20),
+            batch: options.size("batch").unwrap_or(20),
+            dropout: options.number("dropout").unwrap_or(0.0),
+            clip: options.number("clip").unwrap_or(5.0),
+            method,
+            schedule: match options.word("schedule") {
+                Some("cosine") => Schedule::Cosine,
+                Some("constant") => Schedule::Constant,
+                _ => Schedule::Linear,
+            },
+            decay: options.number("decay").unwrap_or(0.0),
+            distill: options.number("distill").unwrap_or(0.0),
+            seed: options.integer("seed").unwrap_or(1).unsigned_abs(),
+        };
+        for (name, value) in [("epochs", plan.epochs), ("lr", plan.rate), ("clip", plan.clip)] {
+            if value <= 0.0 {
+                return Err(PassError::Options(format!("{name}={value}: it must be more than 0")));
+            }
+        }
+        Ok(Recover { target: options.target("target").unwrap_or(Target::new("*")), plan })
+    }
+}
+
+impl Pass for Recover {
+    fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let vocabulary = LanguageModel::of(graph)?.vocabulary();
+        self.target.weights(graph)?;
+        let tokens = context.training.ok_or(PassError::NeedsTraining)?;
+        let text = Text::new(tokens, &self.plan, vocabulary)?;
+        let mut network = Network::new(graph, Some(&self.target))?;
+        let teacher = match (&context.reference, self.plan.distill > 0.0) {
+            (Some(reference), true) => Some(Network::new(reference, None)?),
+            _ => None,
+        };
+        let steps = context.steps(INFO.name, run::windows(&self.plan, &text));
+        let evaluator = context.evaluator.as_mut().map(|e| &mut **e as _);
+        let found = run::train(graph, &mut network, teacher.as_ref(), text, &self.plan, evaluator, &steps)?;
+        Ok(match found.maps {
+            Some(maps) => Outcome::Patch(Patch::weights(maps).with_notes(found.notes)),
+            None => Outcome::NoEffect(found.notes.join("; ")),
+        })
+    }
+}

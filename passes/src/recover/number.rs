@@ -1,0 +1,119 @@
+//! f32, which training computes in, and f64, which its tests check gradients in.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
+use lstmc_frontend::interpret::Real;
+
+/// Multiply-adds below which a product stays on one thread: less work than waking the others.
+const PARALLEL_FROM: usize = 1 << 22;
+
+/// A number to train with.
+pub(super) trait Number: Real + std::ops::MulAssign {
+    /// `e^x` without branches, so that loops over it become vector code.
+    fn quick_exp(self) -> Self;
+
+    /// The square root.
+    fn root(self) -> Self;
+
+    /// `1 / (1 + e^-x)`.
+    fn quick_sigmoid(self) -> Self {
+        let one = Self::of(1.0);
+        one / (one + (-self).quick_exp())
+    }
+
+    /// The hyperbolic tangent.
+    fn quick_tanh(self) -> Self {
+        let two = Self::of(2.0);
+        two * (two * self).quick_sigmoid() - Self::of(1.0)
+    }
+}
+
+impl Number for f64 {
+    fn quick_exp(self) -> f64 {
+        self.exp()
+    }
+
+    fn root(self) -> f64 {
+        self.sqrt()
+    }
+}
+
+impl Number for f32 {
+    /// `2^n e^r` with `n` the integer nearest to `x / ln 2` and `|r| <= ln 2 / 2`; the Taylor polynomial of degree 6 leaves a relative error of
+    /// `0.347^7 / 7! = 1.2e-7`, an ulp.
+    #[inline(always)]
+    fn quick_exp(self) -> f32 {
+        /// Added and taken off again, it leaves the nearest integer: 1.5 * 2^23.
+        const ROUND: f32 = 12_582_912.0;
+        /// Where the result is still a normal number.
+        const LIMIT: f32 = 87.0;
+        // `ln 2` in two parts, the first with few bits, so that its product with `n` is exact (Cody and Waite 1980).
+        const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+        let x = if self < LIMIT { self } else { LIMIT };
+        let x = if x > -LIMIT { x } else { -LIMIT };
+        let shifted = x * std::f32::consts::LOG2_E + ROUND;
+        let n = shifted - ROUND;
+        let r = x - n * LN_2[0] - n * LN_2[1];
+        let mut p = 1.0 / 720.0;
+        for c in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = p * r + c;
+        }
+        let exponent = (shifted.to_bits() << 23).wrapping_add(1.0f32.to_bits());
+        p * f32::from_bits(exponent)
+    }
+
+    fn root(self) -> f32 {
+        self.sqrt()
+    }
+}
+
+/// A row-major matrix.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a, T> {
+    data: MatRef<'a, T>,
+}
+
+impl<'a, T: Number> View<'a, T> {
+    pub(super) fn new(data: &'a [T], rows: usize, cols: usize) -> View<'a, T> {
+        View { data: MatRef::from_row_major_slice(data, rows, cols) }
+    }
+
+    pub(super) fn transposed(self) -> View<'a, T> {
+        View { data: self.data.transpose() }
+    }
+
+    /// `out = self b`, row-major.
+    pub(super) fn times(self, b: View<'_, T>, out: &mut [T]) {
+        self.product(b, out, Accum::Replace);
+    }
+
+    /// `out += self b`, row-major.
+    pub(super) fn add_times(self, b: View<'_, T>, out: &mut [T]) {
+        self.product(b, out, Accum::Add);
+    }
+
+    fn product(self, b: View<'_, T>, out: &mut [T], accumulate: Accum) {
+        let (m, k, n) = (self.data.nrows(), self.data.ncols(), b.data.ncols());
+        let parallel = if m * k * n < PARALLEL_FROM { Par::Seq } else { Par::rayon(0) };
+        let out = MatMut::from_row_major_slice_mut(out, m, n);
+        matmul(out, accumulate, self.data, b.data, T::of(1.0), parallel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quick_exponential_is_near() {
+        /// An ulp of the polynomial, and those of its seven steps and the reduction.
+        const MAX_RELATIVE_ERROR: f64 = 4e-7;
+        for k in -86_000..=86_000 {
+            let x = k as f32 * 1e-3;
+            let (found, expected) = (f64::from(x.quick_exp()), f64::from(x).exp());
+            assert!((found - expected).abs() <= MAX_RELATIVE_ERROR * expected, "{x}: {found}, {expected}");
+        }
+        assert!((0.3f32.quick_tanh() - 0.3f32.tanh()).abs() < 1e-6);
+        assert!((-0.3f32).quick_sigmoid() - (0.425_557_5) < 1e-6);
+    }
+}

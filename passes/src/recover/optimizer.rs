@@ -1,0 +1,120 @@
+//! Steps down the gradient.
+
+use super::number::Number;
+use super::weights::{Gradients, Weights};
+use rayon::prelude::*;
+
+/// Parameters that one thread changes.
+const CHUNK: usize = 1 << 16;
+
+/// AdamW's averages: Loshchilov and Hutter 2019, algorithm 2, with the constants of Kingma and Ba 2015.
+const BETAS: [f64; 2] = [0.9, 0.999];
+const EPSILON: f64 = 1e-8;
+
+/// How parameters follow their gradients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Method {
+    Sgd,
+    AdamW,
+}
+
+/// How the learning rate goes from step to step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Schedule {
+    Linear,
+    Cosine,
+    Constant,
+}
+
+impl Schedule {
+    /// The part of the learning rate at a step of so many.
+    pub(super) fn at(self, step: usize, total: usize) -> f64 {
+        let done = step as f64 / total.max(1) as f64;
+        match self {
+            Schedule::Linear => 1.0 - done,
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Schedule::Constant => 1.0,
+        }
+    }
+}
+
+/// A method with what it remembers.
+pub(super) struct Optimizer<T> {
+    method: Method,
+    decay: f64,
+    steps: i32,
+    averages: Vec<[Vec<T>; 2]>,
+}
+
+impl<T: Number> Optimizer<T> {
+    pub(super) fn new(method: Method, decay: f64, gradients: &Gradients<T>) -> Optimizer<T> {
+        let averages = match method {
+            Method::Sgd => vec![],
+            Method::AdamW => gradients.iter().map(|g| [g.clone(), g.clone()]).collect(),
+        };
+        Optimizer { method, decay, steps: 0, averages }
+    }
+
+    /// Moves the parameters, given a learning rate and what the gradients are multiplied with first; gradients are zero afterwards.
+    pub(super) fn step(
+        &mut self,
+        weights: &mut Weights<T>,
+        gradients: &mut Gradients<T>,
+        rate: f64,
+        factor: f64,
+    ) {
+        self.steps += 1;
+        let shrink = T::of(1.0 - rate * self.decay);
+        for (k, parameters) in weights.parameters() {
+            let chunks = parameters.par_chunks_mut(CHUNK).zip(gradients[k].par_chunks(CHUNK));
+            match self.method {
+                Method::Sgd => {
+                    let rate = T::of(rate * factor);
+                    chunks.for_each(|(parameters, gradient)| {
+                        for (p, &g) in parameters.iter_mut().zip(gradient) {
+                            *p = *p * shrink - rate * g;
+                        }
+                    });
+                }
+                Method::AdamW => {
+                    let [unbias1, unbias2] = BETAS.map(|b| 1.0 - b.powi(self.steps));
+                    let (rate, unbias2) = (T::of(rate / unbias1), T::of(1.0 / unbias2));
+                    let [b1, b2] = BETAS.map(T::of);
+                    let [a1, a2] = BETAS.map(|b| T::of(1.0 - b));
+                    let (factor, epsilon) = (T::of(factor), T::of(EPSILON));
+                    let [first, second] = &mut self.averages[k];
+                    let averages = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+                    chunks.zip(averages).for_each(|((parameters, gradient), (first, second))| {
+                        let averages = first.iter_mut().zip(second);
+                        for ((p, &g), (m, v)) in parameters.iter_mut().zip(gradient).zip(averages) {
+                            let g = g * factor;
+                            *m = b1 * *m + a1 * g;
+                            *v = b2 * *v + a2 * g * g;
+                            *p = *p * shrink - rate * *m / ((*v * unbias2).root() + epsilon);
+                        }
+                    });
+                }
+            }
+        }
+        gradients.par_iter_mut().for_each(|g| g.fill(T::of(0.0)));
+    }
+}
+
+/// The Euclidean norm of the gradients of all parameters.
+pub(super) fn norm<T: Number>(weights: &mut Weights<T>, gradients: &Gradients<T>) -> f64 {
+    let square = |chunk: &[T]| {
+        let mut sums = [T::of(0.0); 16];
+        let (lanes, rest) = chunk.as_chunks::<16>();
+        for lane in lanes {
+            sums.iter_mut().zip(lane).for_each(|(s, &g)| *s += g * g);
+        }
+        sums.iter().map(|s| s.to_f64()).sum::<f64>() + rest.iter().map(|g| g.to_f64().powi(2)).sum::<f64>()
+    };
+    let mut sum = 0.0;
+    for (k, _) in weights.parameters() {
+        // In order, so that the sum is the same on any number of threads.
+        let parts: Vec<f64> = gradients[k].par_chunks(CHUNK).map(square).collect();
+        sum += parts.iter().sum::<f64>();
+    }
+    sum.sqrt()
+}

@@ -1,0 +1,394 @@
+//! Gradients against finite differences, and what training comes to.
+
+use super::loss::cross_entropy;
+use super::network::{Network, State};
+use super::optimizer::{Method, Optimizer, Schedule};
+use crate::gate::Evaluate;
+use crate::{Context, Pipeline, RunError, Settings, Target, Verdict, run};
+use lstmc_frontend::interpret;
+use lstmc_frontend::ir::arbitrary::{Kind, SplitMix64, language_model, language_model_of, random_map};
+use lstmc_frontend::ir::{Activations, WeightId};
+use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print};
+use lstmc_frontend::tensor::Tensor;
+use std::sync::Arc;
+
+const WORDS: usize = 7;
+const STREAMS: usize = 2;
+
+/// A step of the finite differences, and how far those may be off: the step's square for its curvature, `f64::EPSILON / STEP` for rounding, times
+/// some tens for third derivatives.
+const STEP: f64 = 1e-5;
+const TOLERANCE: f64 = 1e-8;
+
+fn random_tokens(n: usize, seed: u64) -> Vec<u32> {
+    let mut rng = SplitMix64::new(seed);
+    (0..n).map(|_| rng.below(WORDS) as u32).collect()
+}
+
+/// The state after a few words: gradients do not go back to before it.
+fn state_before(network: &Network<f64>) -> State<f64> {
+    let mut state = State::default();
+    network.forward(&random_tokens(2 * STREAMS, 5), STREAMS, &mut state, None);
+    state
+}
+
+/// The loss of a window that starts in a state, and its gradients.
+fn loss_and_gradients(
+    network: &Network<f64>,
+    before: &State<f64>,
+    teacher: Option<f64>,
+) -> (f64, Vec<Vec<f64>>) {
+    let tokens = random_tokens(5 * STREAMS, 3);
+    let mut state = before.clone();
+    let mut tape = network.forward(&tokens, STREAMS, &mut state, None);
+    let mut logits = tape.take_logits(network);
+    let targets = random_tokens(tokens.len(), 4);
+    let soft = teacher.map(|mix| {
+        let mut rng = SplitMix64::new(6);
+        (logits.iter().map(|_| f64::from(rng.centered())).collect::<Vec<f64>>(), mix)
+    });
+    let mut loss = 0.0;
+    if let Some((soft, mix)) = &soft {
+        // What the documentation says, plainly.
+        for (row, soft) in logits.chunks(WORDS).zip(soft.chunks(WORDS)) {
+            let sums = [row, soft].map(|r| r.iter().map(|x| x.exp()).sum::<f64>());
+            for (x, q) in row.iter().zip(soft) {
+                loss -= mix * (q.exp() / sums[1]) * (x - sums[0].ln());
+            }
+        }
+    }
+    let mix = teacher.unwrap_or(0.0);
+    loss += (1.0 - mix) * cross_entropy(&mut logits, &targets, 1.0, soft);
+    let mut gradients = network.weights.gradients();
+    network.backward(&tokens, &tape, logits, &mut gradients);
+    (loss, gradients)
+}
+
+/// Compares all gradients of a graph with finite differences. Returns how many were compared.
+fn check_gradients(graph: &Graph, target: &str, teacher: Option<f64>) -> usize {
+    let mut network: Network<f64> = Network::new(graph, Some(&Target::new(target))).unwrap();
+    let state = state_before(&network);
+    let (loss, gradients) = loss_and_gradients(&network, &state, teacher);
+    assert!(loss.is_finite());
+    let sizes: Vec<(usize, usize)> = network.weights.parameters().map(|(k, p)| (k, p.len())).collect();
+    let mut count = 0;
+    for (which, &(slot, n)) in sizes.iter().enumerate() {
+        assert_eq!(gradients[slot].len(), n);
+        for (k, &found) in gradients[slot].iter().enumerate() {
+            if found == 0.0 && network.weights.is_masked(slot, k) {
+                continue;
+            }
+            let mut at = |by: f64| {
+                network.weights.parameters().nth(which).unwrap().1[k] += by;
+                network.weights.refresh();
+                let loss = loss_and_gradients(&network, &state, teacher).0;
+                network.weights.parameters().nth(which).unwrap().1[k] -= by;
+                loss
+            };
+            let expected = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            assert!(
+                (found - expected).abs() <= TOLERANCE * (1.0 + expected.abs()),
+                "slot {slot}, {k}: {found}, expected {expected}\n{}",
+                print(graph)
+            );
+            count += 1;
+        }
+    }
+    count
+}
+
+/// A map without codes, whose loss is smooth: those are replaced by what they stand for.
+fn smooth(map: &LinearMap) -> LinearMap {
+    let part = |m: &Arc<LinearMap>| Arc::new(smooth(m));
+    match map {
+        LinearMap::Quantized(_) => LinearMap::Dense(map.to_dense().unwrap()),
+        LinearMap::Sparse(s) => {
+            let values = part(s.values());
+            let new = lstmc_frontend::ir::Sparse::new(s.pattern(), s.mask().clone(), values);
+            LinearMap::Sparse(new.unwrap())
+        }
+        LinearMap::LowRank(l) => LinearMap::LowRank(LowRank::new(part(l.left()), part(l.right())).unwrap()),
+        LinearMap::TensorTrain(t) => {
+            let cores = t.cores().iter().map(part).collect();
+            let (out_modes, in_modes) = (t.out_modes().to_vec(), t.in_modes().to_vec());
+            let new = lstmc_frontend::ir::TensorTrain::new(t.shape(), out_modes, in_modes, cores);
+            LinearMap::TensorTrain(new.unwrap())
+        }
+        LinearMap::Dense(_) => map.clone(),
+    }
+}
+
+/// Every representation in every place, with a few nestings of each.
+#[test]
+fn gradients_are_those_of_the_loss() {
+    let mut compared = 0;
+    for kind in Kind::ALL {
+        for seed in 0..6 {
+            for place in ["embedding", "lstm0.input", "lstm0.recurrent", "decoder"] {
+                let graph = language_model_of(3, 1, WORDS, |name, shape| {
+                    let kind = if name == place { kind } else { Kind::Dense };
+                    smooth(&random_map(kind, shape, seed))
+                });
+                compared += check_gradients(&graph, place, None);
+            }
+        }
+    }
+    assert!(compared > 1000);
+    // Everything at once, over two layers, and with a teacher.
+    let graph = language_model_of(3, 2, WORDS, |name, shape| {
+        smooth(&random_map(Kind::ALL[name.len() % 5], shape, name.len() as u64))
+    });
+    check_gradients(&graph, "*", None);
+    check_gradients(&graph, "*", Some(0.3));
+}
+
+/// Skip connections, every elementwise operator, a constant that is trained, a tied embedding and a shared factor.
+const MIXED: &str = r#"
+model "mixed" (vocabulary 7) {
+  %tokens: i64[S, B] = input
+  %h0: f32[B, 3] = state
+  %c0: f32[B, 3] = state
+  %x0 = embedding %tokens, @embedding
+  %x1, %h0.next, %c0.next = lstm %x0, %h0, %c0, @input, @recurrent, @bias {gates = ifgo}
+  %x2 = add %x1, %x0
+  %x3 = mul %x2, @scale
+  %x4 = tanh %x3
+  %x5 = sigmoid %x1
+  %x6 = div %x4, %x5
+  %x7 = relu %x6
+  %x8 = sub %x7, %x0
+  %x9 = linear %x8, @between, @between.bias
+  %logits = linear %x9, @embedding
+  return logits %logits, state %h0 = %h0.next, state %c0 = %c0.next
+}
+@embedding: f32[7, 3] random 1
+@input: low_rank [12, 3] { left: f32[12, 2] random 2, right: f32[2, 3] random 3 }
+@recurrent: low_rank [12, 3] { left: @input/left, right: f32[2, 3] random 4 }
+@bias: f32[12] random 5
+@scale: f32[3] random 6
+@between: f32[3, 3] random 7
+@between.bias: f32[3] random 8
+"#;
+
+#[test]
+fn gradients_through_every_operator() {
+    let graph = parse(MIXED).unwrap();
+    let all = 21 + 24 + 6 + 6 + 12 + 3 + 9 + 3;
+    assert_eq!(check_gradients(&graph, "*", None), all);
+    // A factor that is shared is one parameter, whoever names it.
+    assert_eq!(check_gradients(&graph, "recurrent", None), 24 + 6);
+}
+
+/// Straight through: codes get the gradient of the numbers that they stand for.
+#[test]
+fn codes_get_the_gradients_of_what_they_stand_for() {
+    for seed in 0..8 {
+        let coded = language_model_of(4, 1, WORDS, |_, shape| {
+            SetActivations::new(Activations::F32).set(&random_map(Kind::Quantized, shape, seed))
+        });
+        let mut plain = coded.clone();
+        for (id, weight) in coded.weights() {
+            plain.set_weight(id, smooth(&weight.map)).unwrap();
+        }
+        let [coded, plain] = [&coded, &plain].map(|graph| {
+            let network = Network::new(graph, Some(&Target::new("*"))).unwrap();
+            let (loss, gradients) = loss_and_gradients(&network, &state_before(&network), None);
+            gradients.into_iter().flatten().chain([loss]).collect::<Vec<f64>>()
+        });
+        // What codes stand for is an f32 in the plain graph.
+        const TOLERANCE: f64 = 16.0 * f32::EPSILON as f64;
+        for (c, p) in coded.iter().zip(&plain) {
+            assert!((c - p).abs() <= TOLERANCE, "{c}, {p}");
+        }
+    }
+}
+
+/// The way forward is what the interpreter computes.
+#[test]
+fn forward_is_the_interpreter() {
+    let tokens = random_tokens(12, 1);
+    for kind in Kind::ALL {
+        for seed in 0..5 {
+            let graph = language_model_of(4, 2, WORDS, |_, shape| {
+                SetActivations::new(Activations::F32).set(&random_map(kind, shape, seed))
+            });
+            let expected = -interpret::LanguageModel::<f64>::new(&graph)
+                .unwrap()
+                .log_likelihood(&tokens, &mut |_| {})
+                .unwrap();
+            let network: Network<f64> = Network::new(&graph, None).unwrap();
+            let mut tape = network.forward(&tokens[..11], 1, &mut State::default(), None);
+            let found = cross_entropy(&mut tape.take_logits(&network), &tokens[1..], 1.0, None);
+            assert!((found - expected).abs() < 1e-9 * expected, "{found}, {expected}\n{}", print(&graph));
+        }
+    }
+}
+
+/// One text over and over, to be learnt by heart.
+fn text() -> Vec<u32> {
+    [0, 3, 1, 4, 2, 6, 5, 1, 1, 2].repeat(40)
+}
+
+struct Interpreter(Vec<u32>);
+
+impl Evaluate for Interpreter {
+    fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {
+        let model = interpret::LanguageModel::<f32>::new(graph).map_err(|e| e.to_string())?;
+        let sum = model.log_likelihood(&self.0, &mut |_| {}).map_err(|e| e.to_string())?;
+        Ok((-sum / (self.0.len() - 1) as f64).exp())
+    }
+}
+
+fn recovered(passes: &str, graph: Graph, validate: bool) -> Result<crate::Run, RunError> {
+    let (tokens, mut evaluator) = (text(), Interpreter(text()));
+    let mut context = Context { training: Some(&tokens), ..Context::default() };
+    if validate {
+        context.evaluator = Some(&mut evaluator);
+    }
+    let settings = Settings { context, ..Settings::default() };
+    run(&Pipeline::parse(passes).unwrap(), graph, settings)
+}
+
+fn perplexity(graph: &Graph) -> f64 {
+    Interpreter(text()).perplexity(graph).unwrap()
+}
+
+/// A tiny model learns a tiny text, in each representation, with either optimizer.
+#[test]
+fn a_text_is_learnt_by_heart() {
+    let graph = || language_model(12, 1, WORDS, 1);
+    for (before, options) in [
+        ("", "lr=1"),
+        ("", "optimizer=adamw, lr=0.02, schedule=cosine, decay=0.001"),
+        ("prune(sparsity=0.5, method=magnitude, resolve=false, bias-correction=false), ", "lr=1"),
+        ("low-rank(rank=4, method=svd, shared=true), ", "lr=0.3"),
+        ("tensor-train(cores=2, rank=6, method=svd), ", "lr=1"),
+        ("quantize(bits=4, method=nearest), ", "lr=0.3"),
+    ] {
+        let passes = format!("{before}recover({options}, epochs=40, batch=4, bptt=10)");
+        let run = recovered(&passes, graph(), true).unwrap();
+        let found = perplexity(&run.graph);
+        assert!(found < 1.3, "{passes}: {found}\n{}", run.trail);
+    }
+}
+
+/// What the passes before made stays so: masks, factors that are shared, codes.
+#[test]
+fn representations_stay() {
+    let kept = |passes: &str| {
+        let before = recovered(passes, language_model(12, 2, WORDS, 1), false).unwrap().graph;
+        let passes = format!("{passes}, recover(batch=4)");
+        let after = recovered(&passes, language_model(12, 2, WORDS, 1), false).unwrap().graph;
+        for ((_, a), (_, b)) in before.weights().zip(after.weights()) {
+            assert_ne!(a.map, b.map, "@{} is trained", a.name);
+            if let (LinearMap::Sparse(a), LinearMap::Sparse(b)) = (&a.map, &b.map) {
+                assert_eq!(a.mask(), b.mask());
+            }
+        }
+        let without_hashes = |g: &Graph| {
+            let text = print(g);
+            let lines = text.lines().map(|l| l.split('#').next().unwrap_or_default().to_string());
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(without_hashes(&before), without_hashes(&after));
+        assert_eq!(before.weights().count(), after.weights().count());
+        let stored = |g: &Graph| crate::Measure::of(g);
+        assert_eq!(stored(&before), stored(&after));
+    };
+    kept("prune(sparsity=0.5, method=magnitude, resolve=false, bias-correction=false)");
+    kept("low-rank(rank=4, method=svd, shared=true)");
+}
+
+#[test]
+fn only_the_target_is_trained() {
+    let before = language_model(12, 1, WORDS, 1);
+    let run = recovered("recover(target=decoder*, batch=4)", before.clone(), false).unwrap();
+    assert_eq!(run.trail.records[0].weights_changed, ["decoder", "decoder.bias"]);
+    for (id, weight) in before.weights() {
+        let same = weight.map == run.graph.weight(id).map;
+        assert_eq!(same, !weight.name.starts_with("decoder"), "@{}", weight.name);
+    }
+}
+
+/// The same seed gives the same bits, another one other bits.
+#[test]
+fn a_seed_decides() {
+    let run = |seed: u64| {
+        let passes = format!("recover(batch=4, dropout=0.3, distill=0.5, seed={seed})");
+        print(&recovered(&passes, language_model(12, 1, WORDS, 1), false).unwrap().graph)
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+/// A rate that throws weights about is noticed, and what was better is kept.
+#[test]
+fn divergence_stops() {
+    let verdict = |passes: &str, validate| {
+        let run = recovered(passes, language_model(12, 1, WORDS, 1), validate).unwrap();
+        (run.trail.records[0].verdict.clone(), run.trail.records[0].notes.join("; "))
+    };
+    let (verdict_of, _) = verdict("recover(batch=4, lr=1000, clip=1000, schedule=constant, epochs=9)", true);
+    let Verdict::NoEffect(why) = verdict_of else { panic!("{verdict_of:?}") };
+    assert!(why.contains("training diverged at window"), "{why}");
+    assert!(why.contains("use a lower lr or clip"), "{why}");
+}
+
+#[test]
+fn what_cannot_be_trained_is_said() {
+    let error = |passes: &str, training: Option<&[u32]>| {
+        let settings =
+            Settings { context: Context { training, ..Context::default() }, ..Settings::default() };
+        let run = Pipeline::parse(passes)
+            .map_err(|e| e.to_string())
+            .and_then(|p| run(&p, language_model(4, 1, WORDS, 1), settings).map_err(|e| e.to_string()));
+        run.unwrap_err()
+    };
+    let errors = [
+        error("recover", None),
+        error("recover", Some(&[1; 39])),
+        error("recover", Some(&[WORDS as u32; 40])),
+        error("recover(target=encoder)", Some(&[1; 40])),
+        error("recover(epochs=0)", Some(&[1; 40])),
+        error("recover(batch=0)", Some(&[1; 40])),
+        error("recover(optimizer=lion)", Some(&[1; 40])),
+    ];
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn schedules_go_to_zero() {
+    assert_eq!([0, 5, 10].map(|k| Schedule::Linear.at(k, 10)), [1.0, 0.5, 0.0]);
+    assert_eq!([0, 10].map(|k| Schedule::Cosine.at(k, 10)), [1.0, 0.0]);
+    assert_eq!(Schedule::Constant.at(9, 10), 1.0);
+}
+
+/// AdamW's first step is the rate, whatever the gradient's size.
+#[test]
+fn the_first_step_of_adamw() {
+    let graph = language_model(3, 1, WORDS, 1);
+    let mut network: Network<f64> = Network::new(&graph, Some(&Target::new("decoder"))).unwrap();
+    let before: Vec<f64> = network.weights.parameters().next().unwrap().1.clone();
+    let (_, mut gradients) = loss_and_gradients(&network, &state_before(&network), None);
+    let mut optimizer = Optimizer::new(Method::AdamW, 0.1, &network.weights.gradients());
+    optimizer.step(&mut network.weights, &mut gradients, 0.01, 1.0);
+    let after = network.weights.parameters().next().unwrap().1;
+    for (a, b) in after.iter().zip(&before) {
+        let step = (a - b * (1.0 - 0.01 * 0.1)).abs();
+        assert!((step - 0.01).abs() < 1e-6, "{step}");
+    }
+    assert!(gradients.iter().flatten().all(|&g| g == 0.0));
+}
+
+/// Halves stay halves.
+#[test]
+fn biases_of_halves_stay_halves() {
+    let mut graph = language_model(12, 1, WORDS, 1);
+    let id: WeightId = graph.weight_named("decoder.bias").unwrap();
+    let half =
+        Tensor::new(vec![WORDS], lstmc_frontend::tensor::Data::F16(Arc::new(vec![half::f16::ONE; WORDS])));
+    graph.set_weight(id, half.unwrap().into()).unwrap();
+    let run = recovered("recover(batch=4)", graph.clone(), false).unwrap();
+    assert_eq!(run.graph.weight(id).map.dtype(), lstmc_frontend::tensor::DType::F16);
+    assert_ne!(run.graph.weight(id).map, graph.weight(id).map);
+}
