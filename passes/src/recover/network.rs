@@ -401,8 +401,22 @@ impl<T: Number> Builder<'_, T> {
         let operands = node.operands();
         let name = || format!("%{} = {}", self.graph.name_of(node.results()[0]), node.op.name());
         let refused = || PassError::Options(format!("recover: {} cannot be trained through", name()));
+        let features = |v: ValueId| self.graph.type_of(v).shape.last().and_then(|d| d.as_constant());
+        let width = features(node.results()[0]);
         let mut sources = vec![];
         for operand in operands {
+            // Of constants one element may meet a whole row; sequences are as wide as the result.
+            let fits = match operand {
+                Operand::Value(v) => features(*v) == width,
+                Operand::Weight(w) => {
+                    let elements: usize = self.graph.weight(*w).map.shape().iter().product();
+                    elements == 1 || Some(elements) == width
+                }
+                Operand::None => false,
+            };
+            if !fits {
+                return Err(refused());
+            }
             sources.push(match operand {
                 Operand::Value(v) => Source::Layer(*self.results.get(v).ok_or_else(refused)?),
                 Operand::Weight(w) => Source::Constant(self.weights.add(self.graph, *w, &self.trained)?),

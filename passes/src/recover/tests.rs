@@ -179,6 +179,20 @@ fn gradients_through_every_operator() {
     assert_eq!(check_gradients(&graph, "recurrent", None), 24 + 6);
 }
 
+/// What would spread a sequence over the features of another is refused rather than trained wrongly.
+#[test]
+fn sequences_of_unlike_widths_are_refused() {
+    let text = MIXED
+        .replace("linear %x8, @between, @between.bias", "linear %x8, @between")
+        .replace("linear %x9, @embedding", "linear %x10, @embedding");
+    let text = text
+        .replace("@between: f32[3, 3]", "@between: f32[1, 3]")
+        .replace("@between.bias: f32[3] random 8\n", "");
+    let text = text.replace("  %logits", "  %x10 = mul %x9, %x0\n  %logits");
+    let error = Network::<f64>::new(&parse(&text).unwrap(), None).err().unwrap();
+    assert_eq!(error.to_string(), "recover: %x10 = mul cannot be trained through");
+}
+
 /// Straight through: codes get the gradient of the numbers that they stand for.
 #[test]
 fn codes_get_the_gradients_of_what_they_stand_for() {
