@@ -28,6 +28,10 @@ ci:
 exhaustive:
     cargo test --release -p lstmc-backend --lib -- --ignored
 
+# Linked models for arm64 over 200 words, in emulation (needs aarch64-linux-gnu-gcc and qemu-aarch64)
+emulated:
+    cargo test --release --test it link -- --ignored --nocapture
+
 # Accept every new and changed snapshot; read `git diff` afterwards
 snapshots:
     INSTA_UPDATE=always cargo test --workspace

@@ -1,7 +1,7 @@
 //! Code in memory: compile a model for the machine at hand and call it.
 //!
-//! This is the backend's only module with `unsafe`. What makes it sound: function pointers live in [`Jit`] beside the
-//! code they point to and never leave it; every call passes buffers whose lengths were checked against the plan.
+//! What makes its `unsafe` sound: function pointers live in [`Jit`] beside the code they point to and never leave it; every call passes
+//! buffers whose lengths were checked against the plan.
 #![allow(
     unsafe_code,
     reason = "generated code is called through function pointers; see the module's documentation"

@@ -18,26 +18,9 @@ pub fn multiply(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], out: &mut [f
 /// # Panics
 /// Where a slice's length is not that of its shape.
 pub fn apply<T: faer::traits::ComplexField>(m: usize, k: usize, n: usize, a: &[T], w: &[T], out: &mut [T]) {
-    apply_on(0, m, k, n, a, w, out);
-}
-
-/// As [`apply`], on `threads` threads; 0 means all cores.
-///
-/// # Panics
-/// Where a slice's length is not that of its shape.
-pub fn apply_on<T: faer::traits::ComplexField>(
-    threads: usize,
-    m: usize,
-    k: usize,
-    n: usize,
-    a: &[T],
-    w: &[T],
-    out: &mut [T],
-) {
     let (a, w) = (MatRef::from_row_major_slice(a, m, k), MatRef::from_row_major_slice(w, n, k));
     let out = MatMut::from_row_major_slice_mut(out, m, n);
-    let par = if threads == 1 { Par::Seq } else { Par::rayon(threads) };
-    matmul(out, Accum::Replace, a, w.transpose(), T::one_impl(), par);
+    matmul(out, Accum::Replace, a, w.transpose(), T::one_impl(), Par::rayon(0));
 }
 
 #[cfg(test)]

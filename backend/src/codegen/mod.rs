@@ -3,10 +3,14 @@
 //! ```text
 //!   advance(weights, state, scratch, token)          gather, layers; the state is replaced
 //!   logits(weights, scratch, out)                    output layer, all logits
-//!   score(weights, scratch, target) -> f32           output layer, log-probability of one word
-//!   top_k(weights, scratch, ids, values, k)          output layer, the k best words
+//!   score_of(scratch, target) -> f32                 log-probability of one word, of the logits in scratch
+//!   best_of(scratch, ids, values, k)                 the k best words, of the logits in scratch
+//!   score, top_k                                     `logits` and one of these (object files)
 //!   recurrent_N(weights, gates, state, scratch)      one LSTM step whose input product is given (batched path)
+//!   update_N(gates, state, scratch)                  one LSTM step whose gates are given (batched path)
 //!   gather(weights, scratch, token)                  a row of the embedding (batched path)
+//!   phase_N(weights, state, scratch, token, out,     a phase of a step, panels from..to of it where they are shared
+//!           from, to)                                (several threads)
 //! ```
 //!
 //! `weights` is the address of a table with the address of every packed weight; all vectors are of four f32 lanes.

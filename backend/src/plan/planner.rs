@@ -202,34 +202,27 @@ impl<'g> Planner<'g> {
             }
             LinearMap::Sparse(s) => {
                 let kept = s.element_mask().map_err(|e| self.error(source, e))?;
-                let integer = match &**s.values() {
-                    LinearMap::Quantized(q)
-                        if multiplies_integers(q, input) && q.granularity().groups(input) == 1 =>
-                    {
-                        Some(self.target.signed_bytes)
-                    }
+                let codes = match &**s.values() {
+                    LinearMap::Quantized(q) if multiplies_integers(q, input) => Some(q),
                     _ => None,
                 };
-                let format = strips(s, &kept, [out, input], order, integer);
-                let quantized = match &**s.values() {
-                    LinearMap::Quantized(q) => multiplies_integers(q, input),
-                    _ => false,
-                };
-                match (format, integer) {
-                    (Some(format), Some(_)) => {
+                let by_row = codes.is_some_and(|q| q.granularity().groups(input) == 1);
+                let signed = by_row.then_some(self.target.signed_bytes);
+                let format = strips(s, &kept, [out, input], order, signed);
+                match (format, codes) {
+                    (Some(format), Some(_)) if by_row => {
                         let weights = self.pack_map(source, panels(format));
                         let codes = self.quantize(x, Groups { len: input, size: input }, prologue);
                         Ok(Segment { weights, input: self.spread(codes, prologue) })
                     }
                     // Values in groups, or too dense for strips: as integer panels with zeros, which have the same meaning.
-                    (_, _) if quantized => {
-                        let LinearMap::Quantized(q) = &**s.values() else { unreachable!("matched above") };
+                    (_, Some(q)) => {
                         let integer = self.integer(q, input);
                         let weights = self.pack_map(&source.child(0), panels(Format::Integer(integer)));
                         let codes = self.quantize(x, integer.groups, prologue);
                         Ok(Segment { weights, input: Input::Codes(codes) })
                     }
-                    (format, _) => {
+                    (format, None) => {
                         let weights = self.pack_map(source, panels(format.unwrap_or(Format::F32)));
                         let x = self.rounded(s.values(), x, prologue);
                         Ok(Segment { weights, input: Input::Floats(x) })

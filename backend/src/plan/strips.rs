@@ -5,8 +5,8 @@ use lstmc_frontend::ir::{Pattern, Sparse};
 
 /// A share of stored weights above which panels of the whole map are read faster than strips with their indices.
 ///
-/// A strip of four outputs costs three loads a vector (a quarter of an index load, the input, the weights) where a panel costs one
-/// and a fraction; measured, the two meet near here.
+/// A strip of four outputs costs two loads and a quarter per vector (indices by four, the input, the weights) where a panel costs one and an
+/// eighth: by that count alone half; taller strips, which share the input's load, pay for longer.
 const MOST: f64 = 0.6;
 
 /// The heights of strips that can be generated.

@@ -85,7 +85,7 @@ fn main() {
 
 /// Not a test of its own: what a build script does, run by the test below as Cargo runs build scripts.
 #[test]
-#[ignore = "the body of a build script; another test runs it"]
+#[ignore = "the body of a build script: the_helper_for_build_scripts_links_a_model runs it, with `-- --ignored --exact`"]
 fn as_a_build_script() {
     if let Some(model) = std::env::var_os("LSTMC_TEST_MODEL") {
         lstmc::build::Config::new(model).compile().unwrap();
