@@ -7,7 +7,8 @@
     reason = "generated code is called through function pointers; see the module's documentation"
 )]
 
-use crate::codegen::{Entry, Program, build};
+use crate::batch;
+use crate::codegen::{Entry, Program, build_engine};
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
 use crate::pack::{PackedData, pack};
@@ -24,8 +25,6 @@ const STEPWISE: usize = 3;
 
 type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
 type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
-type ScoreOf = unsafe extern "C" fn(*mut f32, usize) -> f32;
-type BestOf = unsafe extern "C" fn(*mut f32, *mut u32, *mut f32, usize);
 type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
 type Update = unsafe extern "C" fn(*const f32, *mut f32, *mut f32);
 type Phase = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize, *mut f32, usize, usize);
@@ -70,8 +69,6 @@ struct Crew {
 struct Entries {
     advance: Advance,
     logits: Logits,
-    score_of: ScoreOf,
-    best_of: BestOf,
     recurrent: Vec<Recurrent>,
     update: Vec<Update>,
     gather: Gather,
@@ -110,7 +107,7 @@ impl Jit {
     fn compile(plan: Plan, weights: Arc<Vec<PackedData>>, options: Options) -> Result<Jit, CompileError> {
         let isa = isa::native(options.opt_level)?;
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
-        let program = build(&plan, &mut module, options.step_threads > 1, false)?;
+        let program = build_engine(&plan, &mut module, options.step_threads > 1)?;
         let sequence = Sequence::new(&plan, options.threads);
         Jit::link(plan, weights, sequence, module, &program, options.step_threads)
     }
@@ -138,8 +135,6 @@ impl Jit {
             Entries {
                 advance: std::mem::transmute::<*const u8, Advance>(address(Entry::Advance)),
                 logits: std::mem::transmute::<*const u8, Logits>(address(Entry::Logits)),
-                score_of: std::mem::transmute::<*const u8, ScoreOf>(address(Entry::ScoreOf)),
-                best_of: std::mem::transmute::<*const u8, BestOf>(address(Entry::BestOf)),
                 recurrent: (0..cells)
                     .map(|n| std::mem::transmute::<*const u8, Recurrent>(address(Entry::Recurrent(n))))
                     .collect(),
@@ -225,10 +220,13 @@ impl Jit {
         }
     }
 
-    /// Takes a step and leaves its logits in scratch, for what reads them there.
-    fn logits_in_scratch(&self, state: *mut f32, scratch: *mut f32, token: usize) {
-        let logits = scratch.wrapping_add(self.plan.logits.offset);
-        self.logits(state, scratch, token, logits);
+    /// Takes a step and returns its logits, which it leaves in scratch.
+    fn logits_in_scratch<'s>(&self, state: &mut [f32], scratch: &'s mut [u8], token: u32) -> &'s [f32] {
+        let token = self.word(token);
+        let (state, to) = self.check(state, scratch);
+        let at = self.plan.logits.offset;
+        self.logits(state, to, token, to.wrapping_add(at));
+        bytemuck::cast_slice(&scratch[4 * at..4 * (at + self.plan.vocabulary)])
     }
 
     /// Reads a token's row of the embedding into its buffer in scratch.
@@ -278,11 +276,9 @@ impl Kernels for Jit {
     }
 
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
-        let (token, target) = (self.word(token), self.word(target));
-        let (state, scratch) = self.check(state, scratch);
-        self.logits_in_scratch(state, scratch, token);
-        // SAFETY: as in `logits`, which has filled the logits of scratch; the target is one of them.
-        unsafe { (self.entries.score_of)(scratch, target) }
+        let target = self.word(target);
+        let logits = self.logits_in_scratch(state, scratch, token);
+        logits[target] - batch::log_sum_exp(logits)
     }
 
     fn top_k(
@@ -295,11 +291,8 @@ impl Kernels for Jit {
     ) -> usize {
         let k = ids.len().min(log_probabilities.len()).min(self.layout.vocabulary);
         assert!(k > 0, "at least one word is asked for");
-        let token = self.word(token);
-        let (state, scratch) = self.check(state, scratch);
-        self.logits_in_scratch(state, scratch, token);
-        // SAFETY: as in `logits`, which has filled the logits of scratch; both lists have room for `k` entries.
-        unsafe { (self.entries.best_of)(scratch, ids.as_mut_ptr(), log_probabilities.as_mut_ptr(), k) }
+        let logits = self.logits_in_scratch(state, scratch, token);
+        batch::top_k(logits, &mut ids[..k], &mut log_probabilities[..k]);
         k
     }
 

@@ -1,6 +1,6 @@
 //! What the backend makes of a model, as text: plan, CLIF, machine code.
 
-use crate::codegen::build;
+use crate::codegen::build_listed;
 use crate::error::CompileError;
 use crate::plan::Plan;
 use cranelift_codegen::isa::OwnedTargetIsa;
@@ -28,7 +28,7 @@ pub fn listing(graph: &Graph, isa: OwnedTargetIsa, stage: Stage) -> Result<Strin
     let failed = |reason: String| CompileError::Codegen { function: "all".into(), reason };
     let builder = ObjectBuilder::new(isa, "lstmc", cranelift_module::default_libcall_names())
         .map_err(|e| failed(e.to_string()))?;
-    let program = build(&plan, &mut ObjectModule::new(builder), false, true)?;
+    let program = build_listed(&plan, &mut ObjectModule::new(builder))?;
     let texts = if stage == Stage::Clif { &program.clif } else { &program.assembly };
     let mut out = String::new();
     for (entry, text) in texts {

@@ -1,8 +1,8 @@
 //! The batched path: many time steps of one stream at once.
 //!
 //! ```text
-//!   tokens[t..t+T] ─▶ rows ─▶ X W^T ─▶ recurrent steps ─▶ X W^T ─▶ ... ─▶ logits [T, V] ─▶ log-sum-exp of each row
-//!                            batch     generated code     batch           batch            batch
+//!   tokens[t..t+T] ─▶ rows ─▶ X W^T ─▶ recurrent steps ─▶ X W^T ─▶ ... ─▶ X W^T and log-probabilities, some words at a time
+//!                            batch     generated code     batch           batch
 //! ```
 //!
 //! Only the recurrence must go step by step; input products and the output layer are batched ([`crate::batch`]), which uses a weight for
@@ -49,34 +49,28 @@ impl Sequence {
     ) -> f64 {
         let mut total = 0.0;
         let mut work = Work::default();
-        let vocabulary = jit.plan().vocabulary;
-        let stride = vocabulary.next_multiple_of(PANEL);
         let inputs = tokens.len().saturating_sub(1);
         // Chunks of like length: a short last one would use its weights less.
         let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
         for start in (0..inputs).step_by(chunk) {
             let end = (start + chunk).min(inputs);
-            self.run(jit, &mut work, state, scratch, &tokens[start..end]);
-            work.sums.resize(end - start, 0.0);
-            batch::log_sum_exp_rows(
-                self.threads,
-                end - start,
-                &work.logits,
-                stride,
-                vocabulary,
-                &mut work.sums,
-            );
-            let rows = work.logits.chunks_exact(stride);
-            for ((row, &target), sum) in rows.zip(&tokens[start + 1..=end]).zip(&work.sums) {
-                total += f64::from(row[target as usize] - sum);
-            }
+            self.run(jit, &mut work, state, scratch, &tokens[start..end], &tokens[start + 1..=end]);
+            total += work.log_probabilities.iter().map(|&p| f64::from(p)).sum::<f64>();
             progress(end);
         }
         total
     }
 
-    /// Consumes a chunk of tokens; leaves their logits in `work.logits`.
-    fn run(&self, jit: &Jit, work: &mut Work, state: &mut [f32], scratch: &mut [u8], tokens: &[u32]) {
+    /// Consumes a chunk of tokens; leaves the log-probabilities of their targets in `work`.
+    fn run(
+        &self,
+        jit: &Jit,
+        work: &mut Work,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        tokens: &[u32],
+        targets: &[u32],
+    ) {
         let plan = jit.plan();
         let mut cell = 0;
         for step in &plan.steps {
@@ -99,10 +93,18 @@ impl Sequence {
         for step in &plan.output.prologue {
             self.step(jit, work, step, tokens.len());
         }
-        let mut logits = std::mem::take(&mut work.logits);
-        logits.resize(tokens.len() * plan.vocabulary.next_multiple_of(PANEL), 0.0);
-        self.product(jit, work, &plan.output.product, tokens.len(), &mut logits);
-        work.logits = logits;
+        let product = &plan.output.product;
+        let start = match product.start {
+            Start::Zero => batch::Start::Zero,
+            Start::Bias(id) => batch::Start::Bias(jit.weights()[id.0].f32s()),
+            Start::Buffer(b) => unreachable!("the plan starts the logits in {b:?}"),
+        };
+        let mut found = std::mem::take(&mut work.log_probabilities);
+        found.resize(tokens.len(), 0.0);
+        let lanes = product.out.next_multiple_of(PANEL);
+        let terms = self.terms(jit, work, &product.segments, lanes);
+        batch::log_probabilities(self.threads, lanes, product.out, &terms, start, targets, &mut found);
+        work.log_probabilities = found;
     }
 
     /// A step that has nothing to do with the state.
@@ -175,26 +177,18 @@ impl Sequence {
                 Some(_) => batch::Start::Bias(jit.weights()[cell.bias.0].f32s()),
                 None => batch::Start::Zero,
             };
-            self.terms(jit, work, &cell.inputs, steps, &mut gates, lanes, start);
+            let terms = self.terms(jit, work, &cell.inputs, lanes);
+            batch::product(self.threads, steps, lanes, &terms, &mut gates, lanes, start);
         }
         work.floats(cell.out, steps, |work, rows| {
             for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
                 let gates = &mut gates[t * lanes..][..lanes];
                 if let Some(weights) = wide {
                     let h = &state[cell.h.offset..][..cell.h.len];
+                    let (stride, input) = (h.len(), h.len());
+                    let term = batch::Term::Floats(batch::Floats { x: h, stride, input, weights });
                     let start = batch::Start::Accumulate;
-                    batch::f32_panels(
-                        self.threads,
-                        1,
-                        h,
-                        h.len(),
-                        h.len(),
-                        weights,
-                        lanes,
-                        gates,
-                        lanes,
-                        start,
-                    );
+                    batch::product(self.threads, 1, lanes, &[term], gates, lanes, start);
                     jit.update(n, gates, state, scratch);
                 } else {
                     for step in &cell.prologue {
@@ -237,62 +231,36 @@ impl Sequence {
                 batch::Start::Accumulate
             }
         };
-        self.terms(jit, work, &p.segments, steps, to, lanes, start);
+        let terms = self.terms(jit, work, &p.segments, lanes);
+        batch::product(self.threads, steps, lanes, &terms, to, lanes, start);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "terms, their rows and what they are added to")]
-    fn terms(
-        &self,
-        jit: &Jit,
-        work: &Work,
+    /// What segments of `out` outputs multiply with what.
+    fn terms<'a>(
+        &'a self,
+        jit: &'a Jit,
+        work: &'a Work,
         segments: &[Segment],
-        steps: usize,
-        to: &mut [f32],
-        lanes: usize,
-        mut start: batch::Start<'_>,
-    ) {
-        for segment in segments {
-            self.term(jit, work, segment, steps, to, lanes, start);
-            start = batch::Start::Accumulate;
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a term, its rows and what they are added to")]
-    fn term(
-        &self,
-        jit: &Jit,
-        work: &Work,
-        s: &Segment,
-        steps: usize,
-        to: &mut [f32],
-        lanes: usize,
-        start: batch::Start<'_>,
-    ) {
-        let (panels, data) = self.batched(jit, s.weights);
-        match (panels.format, s.input) {
-            (Format::F32, Input::Floats(Vector::Scratch(x))) => {
-                let rows = work.rows(x);
-                let weights = data.f32s();
-                batch::f32_panels(
-                    self.threads,
-                    steps,
-                    rows,
-                    stride(x),
-                    panels.input,
-                    weights,
-                    lanes,
-                    to,
-                    lanes,
-                    start,
-                );
+        out: usize,
+    ) -> Vec<batch::Term<'a>> {
+        let term = |s: &Segment| {
+            let (panels, data) = self.batched(jit, s.weights);
+            match (panels.format, s.input) {
+                (Format::F32, Input::Floats(Vector::Scratch(x))) => batch::Term::Floats(batch::Floats {
+                    x: work.rows(x),
+                    stride: stride(x),
+                    input: panels.input,
+                    weights: data.f32s(),
+                }),
+                (Format::Integer(i), Input::Codes(c) | Input::Spread(_, c)) => {
+                    let q = work.codes_of(c);
+                    let x = Activations { codes: &q.codes, stride: q.stride, scales: &q.scales };
+                    batch::Term::Codes(x, codes(i, data.bytes(), out))
+                }
+                (format, input) => unreachable!("the plan does not multiply {format:?} by {input:?} here"),
             }
-            (Format::Integer(i), Input::Codes(c) | Input::Spread(_, c)) => {
-                let q = work.codes_of(c);
-                let x = Activations { codes: &q.codes, stride: q.stride, scales: &q.scales };
-                batch::int_panels(self.threads, steps, &x, &codes(i, data.bytes(), lanes), to, lanes, start);
-            }
-            (format, input) => unreachable!("the plan does not multiply {format:?} by {input:?} here"),
-        }
+        };
+        segments.iter().map(term).collect()
     }
 
     /// A packed weight as the batched products read it.
@@ -341,10 +309,8 @@ struct Work {
     codes: Vec<(usize, CodeRows)>,
     /// `[T, lanes]` of the layer at hand.
     gates: Vec<f32>,
-    /// `[T, vocabulary, padded]`.
-    logits: Vec<f32>,
-    /// Log-sum-exp of each row.
-    sums: Vec<f32>,
+    /// Of the chunk's targets.
+    log_probabilities: Vec<f32>,
 }
 
 /// f32s from a row to the next.

@@ -5,40 +5,36 @@
 //! inputs are then dealt out to up to four sets of sums.
 
 use super::level::{Level, Set};
-use super::share::{Destination, Tile, deserved, split};
+use super::share::{Destination, Tile};
 use super::vector::Vector;
-use super::{PANEL, Start, check_rows, f32_panels_len};
+use super::{PANEL, check_rows, f32_panels_len};
 use std::ops::Range;
 
 /// Bytes of activations that a block of tokens may take: half of a small second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// `to[t][o] = start[t][o] + sum_k x[t][k] w[o][k]` for `steps` tokens and `o < out`, where `x` has rows of `input` f32s, `x_stride` apart, `weights` is
-/// `w: [out][input]` in f32 panels (see the [module](super)), and `to` has rows of `out` f32s, `to_stride` apart. What lies between the
-/// rows of `to` is left alone.
-///
-/// # Panics
-/// Where a slice is too short for its shape, or a stride for its row.
-#[expect(clippy::too_many_arguments, reason = "a matrix product's operands and shapes")]
-pub fn f32_panels(
-    threads: usize,
-    steps: usize,
-    x: &[f32],
-    x_stride: usize,
-    input: usize,
-    weights: &[f32],
-    out: usize,
-    to: &mut [f32],
-    to_stride: usize,
-    start: Start<'_>,
-) {
-    let job = Job::new(steps, (x, x_stride), input, weights, (to, to_stride), out, start);
-    let work = steps.max(FEW_STEPS) * out * input;
-    job.run(Level::best(), deserved(threads, out.div_ceil(PANEL), work));
-}
-
 /// Up to so many steps take about as long as one: the time is that of loading the weights.
 const FEW_STEPS: usize = 16;
+
+/// A map `[out][input]` in f32 panels (see the [module](super)) and the vectors that it is multiplied with.
+#[derive(Clone, Copy, Debug)]
+pub struct Floats<'a> {
+    /// Rows of `input` f32s.
+    pub x: &'a [f32],
+    /// f32s from row to row.
+    pub stride: usize,
+    /// Inputs.
+    pub input: usize,
+    /// The panels.
+    pub weights: &'a [f32],
+}
+
+impl Floats<'_> {
+    /// Multiply-adds of as many steps, or what takes as long.
+    pub(super) fn work(&self, steps: usize, out: usize) -> usize {
+        steps.max(FEW_STEPS) * out * self.input
+    }
+}
 
 /// A product whose shapes have been checked.
 pub(super) struct Job<'a> {
@@ -48,19 +44,11 @@ pub(super) struct Job<'a> {
     input: usize,
     weights: &'a [f32],
     out: usize,
-    to: Destination,
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(
-        steps: usize,
-        (x, x_stride): (&'a [f32], usize),
-        input: usize,
-        weights: &'a [f32],
-        (to, to_stride): (&'a mut [f32], usize),
-        out: usize,
-        start: Start<'a>,
-    ) -> Job<'a> {
+    pub(super) fn new(steps: usize, term: &Floats<'a>, out: usize) -> Job<'a> {
+        let Floats { x, stride: x_stride, input, weights } = *term;
         check_rows("activations", steps, x_stride, input, x.len());
         let need = f32_panels_len(out, input);
         assert!(
@@ -68,32 +56,23 @@ impl<'a> Job<'a> {
             "f32 panels of [{out}, {input}] have {need} f32s, not {}",
             weights.len()
         );
-        Job {
-            steps,
-            x,
-            x_stride,
-            input,
-            weights,
-            out,
-            to: Destination::new(steps, to, to_stride, out, start),
-        }
+        Job { steps, x, x_stride, input, weights, out }
     }
 
-    /// On just so many threads, or one per panel.
-    pub(super) fn run(&self, level: Level, threads: usize) {
-        let panels = self.out.div_ceil(PANEL);
-        split(threads, panels, |panels| match level.set() {
-            Set::Portable => self.portable(panels),
+    /// `to = start + x w^T` in `panels`.
+    pub(super) fn run(&self, level: Level, panels: Range<usize>, to: Destination) {
+        match level.set() {
+            Set::Portable => self.portable(panels, to),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a level is proof that the processor has its instructions.
-            Set::Avx2 => unsafe { avx2(self, panels) },
+            Set::Avx2 => unsafe { avx2(self, panels, to) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels) },
+            Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels, to) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
-            Set::Neon => unsafe { neon(self, panels) },
-        });
+            Set::Neon => unsafe { neon(self, panels, to) },
+        }
     }
 
     /// The panel's weights and its width in f32s.
@@ -103,7 +82,7 @@ impl<'a> Job<'a> {
     }
 
     /// The plain twin of the kernels below.
-    fn portable(&self, panels: Range<usize>) {
+    fn portable(&self, panels: Range<usize>, to: Destination) {
         for panel in panels {
             let (weights, width) = self.panel(panel);
             for t in 0..self.steps {
@@ -114,7 +93,7 @@ impl<'a> Job<'a> {
                     }
                 }
                 // SAFETY: the token and the panel exist, and the panel is this thread's.
-                unsafe { self.to.tile(t, panel, 0).store_plain(&sums) };
+                unsafe { to.tile(t, panel, 0).store_plain(&sums) };
             }
         }
     }
@@ -127,6 +106,7 @@ impl<'a> Job<'a> {
     unsafe fn tiled<V: Vector, const T: usize, const N: usize>(
         &self,
         panels: Range<usize>,
+        to: Destination,
         tile: impl Fn(usize, &Strip, Tile),
     ) {
         let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
@@ -153,7 +133,7 @@ impl<'a> Job<'a> {
                     for i in 0..tiles {
                         let n = least + usize::from(i < larger);
                         // SAFETY: the token and the column exist (a panel's width exceeds the real columns by less than a vector of four).
-                        tile(n, &strip, unsafe { self.to.tile(t, panel, skip) });
+                        tile(n, &strip, unsafe { to.tile(t, panel, skip) });
                         t += n;
                         strip.x = strip.x.wrapping_add(n * self.x_stride);
                         strip.next = strip.next.wrapping_add(self.input * next_step);
@@ -265,10 +245,10 @@ macro_rules! kernels {
         /// # Safety
         /// The processor has the features.
         #[target_feature(enable = $features)]
-        unsafe fn $name(job: &Job<'_>, panels: Range<usize>) {
+        unsafe fn $name(job: &Job<'_>, panels: Range<usize>, to: Destination) {
             // SAFETY: the caller's; the tile has as many tokens as the number says.
             unsafe {
-                job.tiled::<$v, $last, $n>(panels, |tokens, strip, tile| match tokens {
+                job.tiled::<$v, $last, $n>(panels, to, |tokens, strip, tile| match tokens {
                     $($t => $tile::<$t, $u>(strip, tile),)*
                     _ => $tile::<$last, 1>(strip, tile),
                 });

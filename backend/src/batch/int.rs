@@ -11,8 +11,9 @@ mod x86;
 
 use super::level::{Level, Set};
 use super::quantize::{group_size, padded_len};
-use super::share::{Destination, Tile, deserved, split};
-use super::{PANEL, QUAD, Start, check_rows};
+use super::share::{Destination, Tile};
+use super::{PANEL, QUAD, check_rows};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Bytes of activations that a block of tokens may take.
@@ -91,6 +92,11 @@ impl Codes<'_> {
         size.min(self.input - group * size).div_ceil(QUAD)
     }
 
+    /// Multiply-adds of f32s that take as long as those of as many steps.
+    pub(super) fn work(&self, steps: usize) -> usize {
+        steps * self.out * self.input / SPEEDUP
+    }
+
     /// What is added to a code to store it.
     fn offset(&self) -> u8 {
         1 << (self.bits - 1)
@@ -108,32 +114,13 @@ pub struct Activations<'a> {
     pub scales: &'a [f32],
 }
 
-/// `to[t][o] = start[t][o] + scales[t] * sum_g scale[o][g] * (sum_k code[o][k] * x[t][k])`, `k` in group `g`, for `steps` tokens and `o < out`; `to` has
-/// rows of `out` f32s, `to_stride` apart, and what lies between them is left alone. The inner sums are exact: they are i32, which a group
-/// of 130,000 inputs cannot overflow.
-///
-/// # Panics
-/// Where a slice is too short for its shape, a stride for its row, or `bits` is not 8, 4 or 2.
-pub fn int_panels(
-    threads: usize,
-    steps: usize,
-    x: &Activations<'_>,
-    weights: &Codes<'_>,
-    to: &mut [f32],
-    to_stride: usize,
-    start: Start<'_>,
-) {
-    let threads =
-        deserved(threads, weights.out.div_ceil(PANEL), steps * weights.out * weights.input / SPEEDUP);
-    Job::new(steps, *x, *weights, (to, to_stride), start).run(Level::best(), threads);
-}
-
 /// A product whose shapes have been checked.
 pub(super) struct Job<'a> {
     steps: usize,
     x: Activations<'a>,
     w: Codes<'a>,
-    to: Destination,
+    /// What sums start with where weights stay unsigned: [`Job::corrections`].
+    first: Vec<i32>,
 }
 
 /// A cache line of bytes.
@@ -170,57 +157,49 @@ struct Strip {
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(
-        steps: usize,
-        x: Activations<'a>,
-        w: Codes<'a>,
-        (to, to_stride): (&'a mut [f32], usize),
-        start: Start<'a>,
-    ) -> Job<'a> {
+    pub(super) fn new(level: Level, steps: usize, x: &Activations<'a>, w: &Codes<'a>) -> Job<'a> {
+        let (x, w) = (*x, *w);
         assert!(matches!(w.bits, 8 | 4 | 2), "codes of {} bits, expected 8, 4 or 2", w.bits);
         check_rows("activations", steps, x.stride, padded_len(w.input, w.group), x.codes.len());
         assert!(x.scales.len() >= steps, "{} activation scales for {steps} tokens", x.scales.len());
         let need = w.len();
         assert!(w.bytes.len() >= need, "integer panels take {need} bytes, not {}", w.bytes.len());
-        Job { steps, x, w, to: Destination::new(steps, to, to_stride, w.out, start) }
+        let mut job = Job { steps, x, w, first: vec![] };
+        #[cfg(target_arch = "x86_64")]
+        if level.set() == Set::Avx512Vnni {
+            job.first = job.corrections();
+        }
+        job
     }
 
-    /// On just so many threads, or one per panel.
-    pub(super) fn run(&self, level: Level, threads: usize) {
-        let panels = self.w.out.div_ceil(PANEL);
+    /// `to = start + x w^T` in `panels`, on the level that the job was made for.
+    pub(super) fn run(&self, level: Level, panels: Range<usize>, to: Destination) {
         match level.set() {
-            Set::Portable => split(threads, panels, |panels| self.portable(panels)),
+            Set::Portable => self.portable(panels, to),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 | Set::Avx512 => split(threads, panels, |panels| {
-                self.tiled::<1, 2>(panels, self.w.offset(), &[], |_, strip, tile| {
+            Set::Avx2 | Set::Avx512 => {
+                self.tiled::<1, 2>(panels, to, self.w.offset(), |_, strip, tile| {
                     // SAFETY: a level is proof that the processor has its instructions.
                     unsafe { x86::avx2(strip, tile) }
                 });
-            }),
+            }
+            // Weights stay unsigned; the sums start with what that adds too much.
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512Vnni => {
-                // Weights stay unsigned; the sums start with what that adds too much.
-                let first = self.corrections();
-                split(threads, panels, |panels| {
-                    if self.w.groups() == 1 {
-                        self.tiled::<{ x86::ONE_GROUP }, 1>(panels, 0, &first, |n, strip, tile| {
-                            // SAFETY: as above.
-                            unsafe { x86::one_group(n, strip, tile) }
-                        });
-                    } else {
-                        self.tiled::<{ x86::GROUPS }, 1>(panels, 0, &first, |n, strip, tile| {
-                            // SAFETY: as above.
-                            unsafe { x86::groups(n, strip, tile) }
-                        });
-                    }
+            Set::Avx512Vnni if self.w.groups() == 1 => {
+                self.tiled::<{ x86::ONE_GROUP }, 1>(panels, to, 0, |n, strip, tile| {
+                    // SAFETY: as above.
+                    unsafe { x86::one_group(n, strip, tile) }
                 });
             }
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => self.tiled::<{ x86::GROUPS }, 1>(panels, to, 0, |n, strip, tile| {
+                // SAFETY: as above.
+                unsafe { x86::groups(n, strip, tile) }
+            }),
             #[cfg(target_arch = "aarch64")]
-            Set::Neon => split(threads, panels, |panels| {
-                self.tiled::<1, 1>(panels, self.w.offset(), &[], |_, strip, tile| {
-                    // SAFETY: as above.
-                    unsafe { arm::neon(strip, tile) }
-                });
+            Set::Neon => self.tiled::<1, 1>(panels, to, self.w.offset(), |_, strip, tile| {
+                // SAFETY: as above.
+                unsafe { arm::neon(strip, tile) }
             }),
         }
     }
@@ -242,8 +221,8 @@ impl<'a> Job<'a> {
     }
 
     /// The plain twin of the kernels below.
-    fn portable(&self, panels: Range<usize>) {
-        let mut unpacked = Unpacked::new(&self.w, 1);
+    fn portable(&self, panels: Range<usize>, to: Destination) {
+        let mut unpacked = Unpacked::default();
         for panel in panels {
             let panel_data = unpacked.panel::<1>(&self.w, panel, self.w.offset());
             for t in 0..self.steps {
@@ -268,7 +247,7 @@ impl<'a> Job<'a> {
                 }
                 let values = values.map(|v| v * self.x.scales[t]);
                 // SAFETY: the token and the panel exist, and the panel is this thread's.
-                unsafe { self.to.tile(t, panel, 0).store_plain(&values) };
+                unsafe { to.tile(t, panel, 0).store_plain(&values) };
             }
         }
     }
@@ -279,16 +258,29 @@ impl<'a> Job<'a> {
     fn tiled<const T: usize, const W: usize>(
         &self,
         panels: Range<usize>,
+        to: Destination,
         offset: u8,
-        first: &[i32],
+        tile: impl Fn(usize, &Strip, Tile),
+    ) {
+        if self.w.groups() == 0 {
+            return self.portable(panels, to);
+        }
+        UNPACKED.with_borrow_mut(|unpacked| self.tiled_with::<T, W>(unpacked, panels, to, offset, tile));
+    }
+
+    /// The same with buffers to unpack to.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    fn tiled_with<const T: usize, const W: usize>(
+        &self,
+        unpacked: &mut Unpacked,
+        panels: Range<usize>,
+        to: Destination,
+        offset: u8,
         tile: impl Fn(usize, &Strip, Tile),
     ) {
         let groups = self.w.groups();
-        if groups == 0 {
-            return self.portable(panels);
-        }
         let quads = [self.w.quads(0), self.w.quads(groups - 1)];
-        let mut unpacked = Unpacked::new(&self.w, W);
         let block = (BLOCK_BYTES / self.x.stride.max(1)).next_multiple_of(T).max(T);
         for begin in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - begin);
@@ -308,11 +300,11 @@ impl<'a> Job<'a> {
                         x: self.x.codes[t * self.x.stride..].as_ptr(),
                         x_stride: self.x.stride,
                         sx: self.x.scales[t..].as_ptr(),
-                        first: first.get(t * groups..).unwrap_or(&[]).as_ptr(),
+                        first: self.first.get(t * groups..).unwrap_or(&[]).as_ptr(),
                     };
                     let n = least + usize::from(i < larger);
                     // SAFETY: the token and the panel exist.
-                    tile(n, &strip, unsafe { self.to.tile(t, panel, 0) });
+                    tile(n, &strip, unsafe { to.tile(t, panel, 0) });
                     t += n;
                 }
             }
@@ -320,24 +312,28 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Buffers for a panel that is not read in place.
+/// Buffers for a panel that is not read in place, and for its scales.
+#[derive(Default)]
 struct Unpacked {
     lines: Vec<Line>,
     scales: Vec<f32>,
 }
 
-impl Unpacked {
-    /// For weights of `width` bytes.
-    fn new(w: &Codes<'_>, width: usize) -> Unpacked {
-        let bytes = padded_len(w.input, w.group) * PANEL * width;
-        Unpacked { lines: vec![Line([0; 64]); bytes / 64], scales: vec![0.0; w.groups() * PANEL] }
-    }
+thread_local! {
+    /// A thread's buffers, which it needs again for the next few panels.
+    static UNPACKED: RefCell<Unpacked> = RefCell::default();
+}
 
+impl Unpacked {
     /// A panel's weights as `W`-byte numbers, less `offset`, and its scales.
     fn panel<'a, const W: usize>(&'a mut self, w: &Codes<'a>, panel: usize, offset: u8) -> Panel<'a> {
         let bytes = &w.bytes[panel * w.panel_len()..][..w.panel_len()];
         let in_place = W == 1 && w.bits == 8 && offset == if w.signed { 0x80 } else { 0 };
         let scale_bytes = PANEL * w.scale.size();
+        if !in_place {
+            self.lines.resize(padded_len(w.input, w.group) * PANEL * W / 64, Line([0; 64]));
+        }
+        self.scales.resize(w.groups() * PANEL, 0.0);
         let lines = bytes_of(&mut self.lines);
         let mut at = 0;
         let mut to = 0;

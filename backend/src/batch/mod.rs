@@ -12,16 +12,17 @@
 //! The functions, all on slices whose shapes they check:
 //!
 //! ```text
-//! f32_panels(threads, steps, x, x_stride, input, weights, out, to, to_stride, start)
-//! int_panels(threads, steps, &Activations { codes, stride, scales }, &Codes { bytes, input, out, bits, group, scale, signed },
-//!            to, to_stride, start)
+//! product(threads, steps, out, terms, to, to_stride, start)
+//! log_probabilities(threads, out, count, terms, start, targets, to)    a product's, whose logits are not kept
 //! quantize_rows(steps, x, x_stride, len, group, codes, codes_stride, scales)
-//! padded_len(len, group)                      bytes of a token's codes
-//! log_sum_exp_rows(threads, steps, rows, stride, count, to)
+//! padded_len(len, group)                                          bytes of a token's codes
+//! log_sum_exp(row), top_k(row, ids, log_probabilities)            of one token's logits
 //! ```
 //!
-//! `threads` is the number of threads, 0 for all cores. Panels (rows in `log_sum_exp_rows`) are shared out among them; where the work would not
-//! last long enough to pay for starting a thread, fewer are used. Results do not depend on it.
+//! A term is a packed map, of f32s or of codes, and the vectors that it is multiplied with.
+//!
+//! `threads` is the number of threads, 0 for all cores. Panels are shared out among them; where the work would not last long enough to pay for
+//! waking a thread, fewer are used. Results do not depend on it.
 //!
 //! # Layouts
 //!
@@ -53,10 +54,12 @@
     allow(dead_code, reason = "elsewhere only the plain twins run")
 )]
 
+mod best;
 mod dense;
 mod int;
 mod level;
 pub mod limits;
+mod product;
 mod quantize;
 mod share;
 mod softmax;
@@ -64,11 +67,13 @@ mod softmax;
 mod tests;
 mod vector;
 
-pub use dense::f32_panels;
-pub use int::{Activations, Codes, Scale, int_panels};
+pub use best::top_k;
+pub use dense::Floats;
+pub use int::{Activations, Codes, Scale};
 pub use level::Level;
+pub use product::{Term, log_probabilities, product};
 pub use quantize::{padded_len, quantize_rows};
-pub use softmax::{MAX_EXP_ERROR_ULPS, log_sum_exp_rows};
+pub use softmax::{MAX_EXP2_ERROR_ULPS, log_sum_exp};
 
 /// Outputs per panel.
 pub const PANEL: usize = 32;

@@ -45,6 +45,8 @@ pub(super) struct Destination {
     to: *mut f32,
     stride: usize,
     out: usize,
+    /// The panel that goes to the first column.
+    first: usize,
     /// The first column's starting value, `start_stride` apart from token to token; null for zero.
     start: *const f32,
     start_stride: usize,
@@ -77,12 +79,22 @@ impl Destination {
         super::check_rows("destination", steps, stride, out, to.len());
         start.check(out);
         let to = to.as_mut_ptr();
-        let (start, start_stride) = match start {
-            Start::Zero => (std::ptr::null(), 0),
-            Start::Bias(bias) => (bias.as_ptr(), 0),
-            Start::Accumulate => (to.cast_const(), stride),
-        };
-        Destination { to, stride, out, start, start_stride }
+        let to = Destination { to, stride, out, first: 0, start: std::ptr::null(), start_stride: 0 };
+        match start {
+            Start::Zero => to,
+            Start::Bias(bias) => Destination { start: bias.as_ptr(), ..to },
+            Start::Accumulate => to.accumulating(),
+        }
+    }
+
+    /// The same for the panels from `first` on.
+    pub(super) fn starting_at(self, first: usize) -> Destination {
+        Destination { first, ..self }
+    }
+
+    /// The same, to be added to what it then holds.
+    pub(super) fn accumulating(self) -> Destination {
+        Destination { start: self.to.cast_const(), start_stride: self.stride, ..self }
     }
 
     /// The tile of `panel` from `token` on, without its first `skip` columns.
@@ -90,7 +102,7 @@ impl Destination {
     /// # Safety
     /// The token and the column must exist.
     pub(super) unsafe fn tile(&self, token: usize, panel: usize, skip: usize) -> Tile {
-        let column = panel * PANEL + skip;
+        let column = (panel - self.first) * PANEL + skip;
         let start = if self.start.is_null() {
             self.start
         } else {

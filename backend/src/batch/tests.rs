@@ -1,8 +1,9 @@
 //! Every kernel that the machine has against products in f64, which the plain twins must meet as well.
 
 use super::int::f16_to_f32;
+use super::product::Product;
 use super::{
-    Activations, Codes, Level, PANEL, QUAD, Scale, Start, dense, f32_panels, f32_panels_len, int, padded_len,
+    Activations, Codes, Floats, Level, PANEL, QUAD, Scale, Start, Term, f32_panels_len, padded_len, product,
     quantize, quantize_rows,
 };
 
@@ -91,6 +92,10 @@ fn dense_panels(w: &[f32], out: usize, input: usize) -> Vec<f32> {
     packed
 }
 
+fn floats<'a>(x: &'a [f32], stride: usize, input: usize, weights: &'a [f32]) -> Term<'a> {
+    Term::Floats(Floats { x, stride, input, weights })
+}
+
 #[test]
 fn f32_kernels_over_odd_shapes() {
     let mut random = Random(1);
@@ -115,8 +120,8 @@ fn f32_kernels_over_odd_shapes() {
             for (level, from) in Level::all().into_iter().flat_map(|l| FROM.map(|f| (l, f))) {
                 let what = format!("{level:?}, {steps} x [{out}, {input}]");
                 check(&what, (steps, out), from, &want, tolerance, |to, stride, start| {
-                    dense::Job::new(steps, (&x, x_stride), input, &packed, (to, stride), out, start)
-                        .run(level, 1 + case % 3);
+                    let term = floats(&x, x_stride, input, &packed);
+                    Product::new(level, steps, out, &[term]).run_on(1 + case % 3, to, stride, start);
                 });
             }
         }
@@ -210,7 +215,7 @@ fn check_int(random: &mut Random, steps: usize, like: Codes<'_>, from: From, thr
     for level in Level::all() {
         let what = format!("{level:?}, {steps} x {:?}", Codes { bytes: &[], ..like });
         check(&what, (steps, out), from, &want, tolerance, |to, stride, start| {
-            int::Job::new(steps, x, w, (to, stride), start).run(level, threads);
+            Product::new(level, steps, out, &[Term::Codes(x, w)]).run_on(threads, to, stride, start);
         });
     }
 }
@@ -250,42 +255,101 @@ fn tokens_go_through_in_blocks_that_fit_the_cache() {
     let (steps, out, input) = (45, 5, 3000);
     let (x, w) = (vec![1.0; steps * input], vec![0.5; out * input]);
     let mut to = vec![0.0; steps * out];
-    f32_panels(1, steps, &x, input, input, &dense_panels(&w, out, input), out, &mut to, out, Start::Zero);
+    let panels = dense_panels(&w, out, input);
+    product(1, steps, out, &[floats(&x, input, input, &panels)], &mut to, out, Start::Zero);
     assert_eq!(to, vec![1500.0; steps * out]);
     let like =
         Codes { bytes: &[], out, input: 11_000, bits: 4, group: 100, scale: Scale::F32, signed: false };
     check_int(&mut Random(4), steps, like, From::Bias, 1, false);
 }
 
+/// Terms of both kinds, and so many outputs that there are blocks and sections, the last ones partial.
+#[test]
+fn log_probabilities_are_those_of_the_logits() {
+    let mut random = Random(6);
+    for (case, (steps, out)) in [(1, 3), (5, 33), (13, 257), (7, 2500)].into_iter().enumerate() {
+        let input = 31;
+        let w = random.f32s(out * input);
+        let packed = dense_panels(&w, out, input);
+        let like =
+            Codes { bytes: &[], out, input, bits: 8, group: 0, scale: Scale::F16, signed: case % 2 == 1 };
+        let map = pack(&mut random, &like, false);
+        let stride = padded_len(input, 0);
+        let codes: Vec<i8> = (0..steps * stride).map(|_| random.next(16) as i8 - 8).collect();
+        let scales = vec![0.01; steps];
+        let x = random.f32s(steps * input);
+        let terms = [
+            Term::Codes(
+                Activations { codes: &codes, stride, scales: &scales },
+                Codes { bytes: &map.bytes, ..like },
+            ),
+            floats(&x, input, input, &packed),
+        ];
+        let bias = random.f32s(out);
+        // The last output does not count.
+        let count = out - 1;
+        let targets: Vec<u32> = (0..steps).map(|t| ((t * 7919 + 1) % count) as u32).collect();
+        for level in Level::all() {
+            let product = Product::new(level, steps, out, &terms);
+            let mut logits = vec![0.0; steps * out];
+            product.run_on(1, &mut logits, out, Start::Bias(&bias));
+            let mut one = vec![0.0; steps];
+            product.log_probabilities_on(1, count, Start::Bias(&bias), &targets, &mut one);
+            for ((row, &target), have) in logits.chunks(out).zip(&targets).zip(&one) {
+                let row = &row[..count];
+                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f64 = row.iter().map(|&x| f64::from(x - top).exp()).sum();
+                let want = f64::from(row[target as usize]) - f64::from(top) - sum.ln();
+                // In units of 2^-24: the terms' errors of at most 3 ULP and their exponents', sums of lanes, and two roundings.
+                let bound = (6.0 + 40.0 + 160.0 + 2.0 * f64::from(top.abs()) + want.abs()) * 2f64.powi(-24);
+                assert!(
+                    (f64::from(*have) - want).abs() <= bound,
+                    "{level:?}, {out}: {have}, expected {want}"
+                );
+            }
+            let mut three = vec![0.0; steps];
+            product.log_probabilities_on(3, count, Start::Bias(&bias), &targets, &mut three);
+            assert_eq!(one, three, "the same on any number of threads");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "targets are below 31")]
+fn a_target_that_is_no_output_is_refused() {
+    let term = floats(&[0.0; 2], 2, 2, &[0.0; 64]);
+    super::log_probabilities(1, 32, 31, &[term], Start::Zero, &[31], &mut [0.0]);
+}
+
 #[test]
 fn nothing_is_written_where_there_is_nothing() {
     let mut to = [GAP; 4];
-    f32_panels(0, 0, &[], 3, 3, &[0.0; 12], 4, &mut to, 4, Start::Zero);
+    product(0, 0, 4, &[floats(&[], 3, 3, &[0.0; 12])], &mut to, 4, Start::Zero);
     assert_eq!(to, [GAP; 4]);
     // No inputs: a sum of nothing.
     for level in Level::all() {
         let mut to = [GAP; 20];
-        dense::Job::new(1, (&[], 0), 0, &[], (&mut to, 20), 20, Start::Zero).run(level, 1);
+        Product::new(level, 1, 20, &[floats(&[], 0, 0, &[])]).run_on(1, &mut to, 20, Start::Zero);
         assert_eq!(to, [0.0; 20]);
     }
-    f32_panels(1, 1, &[], 0, 0, &[], 2, &mut to, 4, Start::Bias(&[1.0, 2.0]));
+    product(1, 1, 2, &[floats(&[], 0, 0, &[])], &mut to, 4, Start::Bias(&[1.0, 2.0]));
     assert_eq!(to, [1.0, 2.0, GAP, GAP]);
     let none = Codes { bytes: &[], out: 3, input: 0, bits: 8, group: 0, scale: Scale::F32, signed: false };
     let x = Activations { codes: &[], stride: 0, scales: &[1.0] };
-    super::int_panels(1, 1, &x, &none, &mut to, 4, Start::Zero);
+    product(1, 1, 3, &[Term::Codes(x, none)], &mut to, 4, Start::Zero);
     assert_eq!(to, [0.0, 0.0, 0.0, GAP]);
 }
 
 #[test]
 #[should_panic(expected = "f32 panels of [33, 2] have 72 f32s, not 71")]
 fn short_panels_are_refused() {
-    f32_panels(1, 1, &[0.0; 2], 2, 2, &[0.0; 71], 33, &mut [0.0; 33], 33, Start::Zero);
+    product(1, 1, 33, &[floats(&[0.0; 2], 2, 2, &[0.0; 71])], &mut [0.0; 33], 33, Start::Zero);
 }
 
 #[test]
 #[should_panic(expected = "destination: 2 rows of 33 at a stride of 33 do not fit 65 elements")]
 fn a_short_destination_is_refused() {
-    f32_panels(1, 2, &[0.0; 4], 2, 2, &[0.0; 72], 33, &mut [0.0; 65], 33, Start::Zero);
+    product(1, 2, 33, &[floats(&[0.0; 4], 2, 2, &[0.0; 72])], &mut [0.0; 65], 33, Start::Zero);
 }
 
 #[test]

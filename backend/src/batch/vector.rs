@@ -19,11 +19,14 @@ pub(super) trait Vector: Copy {
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
-    unsafe fn mul(self, other: Self) -> Self;
     /// The larger; `other` where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
-    /// Adds the low bits of `n`'s lanes to the exponents.
-    unsafe fn add_exponent(self, n: Self) -> Self;
+    /// The nearest integers, ties to even.
+    unsafe fn nearest(self) -> Self;
+    /// `self * 2^n` of integers `n` for which both are normal numbers.
+    unsafe fn scale2(self, n: Self) -> Self;
+    /// Whether some lane is greater than that of `other`; never where either is NaN.
+    unsafe fn any_above(self, other: Self) -> bool;
     /// Asks for a cache line, in the second-level cache at least. Any address will do.
     unsafe fn prefetch(at: *const f32);
 }
@@ -76,17 +79,20 @@ mod x86 {
             i!(_mm512_sub_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            i!(_mm512_mul_ps(self, other))
-        }
-        #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             i!(_mm512_max_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn add_exponent(self, n: Self) -> Self {
-            let n = i!(_mm512_slli_epi32::<23>(_mm512_castps_si512(n)));
-            i!(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self), n)))
+        unsafe fn nearest(self) -> Self {
+            i!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(self))
+        }
+        #[inline(always)]
+        unsafe fn scale2(self, n: Self) -> Self {
+            i!(_mm512_scalef_ps(self, n))
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self, other)) != 0
         }
         #[inline(always)]
         unsafe fn prefetch(at: *const f32) {
@@ -135,17 +141,21 @@ mod x86 {
             i!(_mm256_sub_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            i!(_mm256_mul_ps(self, other))
-        }
-        #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             i!(_mm256_max_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn add_exponent(self, n: Self) -> Self {
-            let n = i!(_mm256_slli_epi32::<23>(_mm256_castps_si256(n)));
+        unsafe fn nearest(self) -> Self {
+            i!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self))
+        }
+        #[inline(always)]
+        unsafe fn scale2(self, n: Self) -> Self {
+            let n = i!(_mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n)));
             i!(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self, other))) != 0
         }
         #[inline(always)]
         unsafe fn prefetch(at: *const f32) {
@@ -210,17 +220,21 @@ mod arm {
             i!(vsubq_f32(self, other))
         }
         #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            i!(vmulq_f32(self, other))
-        }
-        #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             i!(vbslq_f32(vcgtq_f32(self, other), self, other))
         }
         #[inline(always)]
-        unsafe fn add_exponent(self, n: Self) -> Self {
-            let n = i!(vshlq_n_s32::<23>(vreinterpretq_s32_f32(n)));
+        unsafe fn nearest(self) -> Self {
+            i!(vrndnq_f32(self))
+        }
+        #[inline(always)]
+        unsafe fn scale2(self, n: Self) -> Self {
+            let n = i!(vshlq_n_s32::<23>(vcvtnq_s32_f32(n)));
             i!(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(vmaxvq_u32(vcgtq_f32(self, other))) != 0
         }
         /// Left to the processor: the instruction is not stable in Rust.
         #[inline(always)]

@@ -36,7 +36,7 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Cephes expf.c, degree 5 on [-ln 2 / 2, ln 2 / 2].
 const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 /// Minimax on [-1/2, 1/2] by relative error, degree 5 (1.5e-7 with rounded coefficients), found by iterated weighted least squares.
-const EXP2: [f32; 6] =
+pub(crate) const EXP2: [f32; 6] =
     [1.327_647_2e-3, 9.675_541e-3, 5.550_713e-2, 2.402_212e-1, 6.931_469_4e-1, 1.000_000_1];
 /// Cephes tanhf.c, odd polynomial for |x| < 0.625.
 const TANH: [f32; 5] = [-5.704_988_7e-3, 2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];

@@ -3,9 +3,8 @@
 //! ```text
 //!   advance(weights, state, scratch, token)          gather, layers; the state is replaced
 //!   logits(weights, scratch, out)                    output layer, all logits
-//!   score_of(scratch, target) -> f32                 log-probability of one word, of the logits in scratch
-//!   best_of(scratch, ids, values, k)                 the k best words, of the logits in scratch
-//!   score, top_k                                     `logits` and one of these (object files)
+//!   score(weights, scratch, target) -> f32           `logits`, and the log-probability of one word (object files)
+//!   top_k(weights, scratch, ids, values, k)          `logits`, and the k best words (object files)
 //!   recurrent_N(weights, gates, state, scratch)      one LSTM step whose input product is given (batched path)
 //!   update_N(gates, state, scratch)                  one LSTM step whose gates are given (batched path)
 //!   gather(weights, scratch, token)                  a row of the embedding (batched path)
@@ -28,8 +27,8 @@ mod quantize;
 mod strips;
 
 pub(crate) use emit::{Emit, buffer_flags, caller_flags};
-pub use program::{Entry, Program, build};
-pub(crate) use program::{build_stepwise, features};
+pub use program::{Entry, Program};
+pub(crate) use program::{build_engine, build_listed, build_stepwise, features};
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -32,10 +32,6 @@ pub enum Entry {
     Score,
     /// The best words.
     TopK,
-    /// The log-probability of one word, of the logits in scratch.
-    ScoreOf,
-    /// The best words, by the logits in scratch.
-    BestOf,
     /// Insertion into the list of the best; local.
     Insert,
     /// One LSTM step whose input product is given.
@@ -56,8 +52,6 @@ impl Entry {
             Entry::Logits => "logits".into(),
             Entry::Score => "score".into(),
             Entry::TopK => "top_k".into(),
-            Entry::ScoreOf => "score_of".into(),
-            Entry::BestOf => "best_of".into(),
             Entry::Insert => "insert".into(),
             Entry::Recurrent(n) => format!("recurrent_{n}"),
             Entry::Update(n) => format!("update_{n}"),
@@ -69,9 +63,8 @@ impl Entry {
     /// The functions that it calls.
     fn callees(self) -> &'static [Entry] {
         match self {
-            Entry::Score => &[Entry::Logits, Entry::ScoreOf],
-            Entry::TopK => &[Entry::Logits, Entry::BestOf],
-            Entry::BestOf => &[Entry::Insert],
+            Entry::Score => &[Entry::Logits],
+            Entry::TopK => &[Entry::Logits, Entry::Insert],
             _ => &[],
         }
     }
@@ -84,8 +77,6 @@ impl Entry {
             Entry::Logits => (3, false),
             Entry::Score => (3, true),
             Entry::TopK => (5, false),
-            Entry::ScoreOf => (2, true),
-            Entry::BestOf => (4, false),
             Entry::Insert => (6, true),
             Entry::Recurrent(_) => (4, false),
             Entry::Update(_) => (3, false),
@@ -113,24 +104,32 @@ pub struct Program {
 }
 
 /// The functions that take a text word by word; each may call those before it.
-const STEPWISE: [Entry; 7] =
-    [Entry::Insert, Entry::Advance, Entry::Logits, Entry::ScoreOf, Entry::BestOf, Entry::Score, Entry::TopK];
+const STEPWISE: [Entry; 5] = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
 
-/// Defines every function of `plan` in `module`, with `phases` also those of several threads. With `keep_text`, CLIF and disassembly are kept.
-pub fn build(
+/// The functions that read many words at once, beside the kernels of [`crate::batch`].
+fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
+    let cells = plan.cells().count();
+    std::iter::once(Entry::Gather).chain((0..cells).flat_map(|n| [Entry::Recurrent(n), Entry::Update(n)]))
+}
+
+/// Defines every function of `plan` in `module` but the phases, and keeps CLIF and disassembly.
+pub(crate) fn build_listed(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
+    build_entries(plan, module, true, STEPWISE.into_iter().chain(batched(plan)))
+}
+
+/// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is wanted of the logits is
+/// found by [`crate::batch`].
+pub(crate) fn build_engine(
     plan: &Plan,
     module: &mut dyn Module,
     phases: bool,
-    keep_text: bool,
 ) -> Result<Program, CompileError> {
-    let cells = plan.cells().count();
-    let batched = (0..cells).flat_map(|n| [Entry::Recurrent(n), Entry::Update(n)]);
-    let batched = std::iter::once(Entry::Gather).chain(batched);
     let phases = (0..if phases { plan.phases().len() } else { 0 }).map(Entry::Phase);
-    build_entries(plan, module, keep_text, STEPWISE.into_iter().chain(batched).chain(phases))
+    let entries = [Entry::Advance, Entry::Logits].into_iter().chain(batched(plan)).chain(phases);
+    build_entries(plan, module, false, entries)
 }
 
-/// Defines the functions of `plan` that the batched path has no part in.
+/// Defines the functions of `plan` that stand alone in an object.
 pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
     build_entries(plan, module, false, STEPWISE)
 }
@@ -288,26 +287,16 @@ fn body(
             output::store_exact(e, &map, p[2]);
             vec![]
         }
-        Entry::ScoreOf => {
-            let logits = e.offset(p[0], plan.logits.offset * 4);
-            vec![output::score(e, logits, plan.vocabulary, p[1])]
-        }
-        Entry::BestOf => {
-            let logits = e.offset(p[0], plan.logits.offset * 4);
-            let best = Best { ids: p[1], values: p[2], k: p[3] };
-            output::top_k(e, logits, plan.vocabulary, &best, call(Entry::Insert));
-            vec![]
-        }
         Entry::Score => {
             let logits = e.offset(p[1], plan.logits.offset * 4);
             e.b.ins().call(call(Entry::Logits), &[p[0], p[1], logits]);
-            let score = e.b.ins().call(call(Entry::ScoreOf), &[p[1], p[2]]);
-            e.b.inst_results(score).to_vec()
+            vec![output::score(e, logits, plan.vocabulary, p[2])]
         }
         Entry::TopK => {
             let logits = e.offset(p[1], plan.logits.offset * 4);
             e.b.ins().call(call(Entry::Logits), &[p[0], p[1], logits]);
-            e.b.ins().call(call(Entry::BestOf), &[p[1], p[2], p[3], p[4]]);
+            let best = Best { ids: p[2], values: p[3], k: p[4] };
+            output::top_k(e, logits, plan.vocabulary, &best, call(Entry::Insert));
             vec![]
         }
         Entry::Insert => vec![output::insert(e, p)],

@@ -1,0 +1,209 @@
+//! Products of many vectors with the sum of packed maps, and what is made of the output layer's.
+
+use super::level::Level;
+use super::share::{Destination, deserved, split};
+use super::softmax::{Sums, log_sum_exp_of};
+use super::{Activations, Codes, Floats, PANEL, Start, dense, int};
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Panels whose logits are kept until they are part of the log-sum-exp: 64 tokens' fit a first-level cache.
+const BLOCK: usize = 4;
+
+/// Panels whose part of the log-sum-exp is a sum of its own. These are the same on any number of threads, and so is the result.
+const SECTION: usize = 8 * BLOCK;
+
+/// Columns of a block.
+const WIDTH: usize = BLOCK * PANEL;
+
+/// Multiply-adds in the time of an exponential, as measured.
+const EXP_WORK: usize = 8;
+
+/// A packed map and the vectors, one per token, that it is multiplied with.
+#[derive(Clone, Copy, Debug)]
+pub enum Term<'a> {
+    /// f32s.
+    Floats(Floats<'a>),
+    /// Integers: each group's sum is exact, an i32, which a group of 130,000 inputs cannot overflow.
+    Codes(Activations<'a>, Codes<'a>),
+}
+
+/// `to[t][o] = start[t][o] + sum over terms of (w x[t])[o]` for `steps` tokens and `o < out`; `to` has rows of `out` f32s, `to_stride` apart, and
+/// what lies between them is left alone. An integer term is `scales[t] sum_g scale[o][g] (sum_k code[o][k] x[t][k])`, `k` in group `g`.
+///
+/// # Panics
+/// Where a slice is too short for its shape, a stride for its row, or codes are not of 8, 4 or 2 bits.
+pub fn product(
+    threads: usize,
+    steps: usize,
+    out: usize,
+    terms: &[Term<'_>],
+    to: &mut [f32],
+    to_stride: usize,
+    start: Start<'_>,
+) {
+    Product::new(Level::best(), steps, out, terms).run(threads, to, to_stride, start);
+}
+
+/// `to[t]` becomes the log-probability of output `targets[t]` among the first `count`, of logits as [`product`] makes them: `logit - log-sum-exp of
+/// all logits`. NaN where the log-sum-exp is. Logits are not kept.
+///
+/// # Panics
+/// As [`product`]; where there are fewer places than targets, or fewer outputs than `count`, or a target is not below it; where `start` is to
+/// accumulate.
+pub fn log_probabilities(
+    threads: usize,
+    out: usize,
+    count: usize,
+    terms: &[Term<'_>],
+    start: Start<'_>,
+    targets: &[u32],
+    to: &mut [f32],
+) {
+    let product = Product::new(Level::best(), targets.len(), out, terms);
+    let work = product.work + targets.len() * count * EXP_WORK;
+    let threads = deserved(threads, count.div_ceil(SECTION * PANEL), work);
+    product.log_probabilities_on(threads, count, start, targets, to);
+}
+
+/// Terms whose shapes have been checked.
+pub(super) struct Product<'a> {
+    level: Level,
+    steps: usize,
+    out: usize,
+    work: usize,
+    jobs: Vec<Job<'a>>,
+}
+
+enum Job<'a> {
+    Floats(dense::Job<'a>),
+    Codes(int::Job<'a>),
+}
+
+impl<'a> Product<'a> {
+    pub(super) fn new(level: Level, steps: usize, out: usize, terms: &[Term<'a>]) -> Product<'a> {
+        assert!(!terms.is_empty(), "a product has a term");
+        let mut work = 0;
+        let jobs = terms
+            .iter()
+            .map(|term| match term {
+                Term::Floats(floats) => {
+                    work += floats.work(steps, out);
+                    Job::Floats(dense::Job::new(steps, floats, out))
+                }
+                Term::Codes(x, weights) => {
+                    assert_eq!(weights.out, out, "outputs of a term");
+                    work += weights.work(steps);
+                    Job::Codes(int::Job::new(level, steps, x, weights))
+                }
+            })
+            .collect();
+        Product { level, steps, out, work, jobs }
+    }
+
+    fn panels(&self) -> usize {
+        self.out.div_ceil(PANEL)
+    }
+
+    fn run(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
+        self.run_on(deserved(threads, self.panels(), self.work), to, to_stride, start);
+    }
+
+    /// On just so many threads, or one per panel.
+    pub(super) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
+        let to = Destination::new(self.steps, to, to_stride, self.out, start);
+        split(threads, self.panels(), |panels| self.fill(panels, to));
+    }
+
+    /// Some panels of the destination.
+    fn fill(&self, panels: Range<usize>, mut to: Destination) {
+        for job in &self.jobs {
+            match job {
+                Job::Floats(job) => job.run(self.level, panels.clone(), to),
+                Job::Codes(job) => job.run(self.level, panels.clone(), to),
+            }
+            to = to.accumulating();
+        }
+    }
+
+    /// On just so many threads, or one per section.
+    pub(super) fn log_probabilities_on(
+        &self,
+        threads: usize,
+        count: usize,
+        start: Start<'_>,
+        targets: &[u32],
+        to: &mut [f32],
+    ) {
+        thread_local! {
+            /// What a thread needs again for the next chunk of tokens.
+            static ROWS: RefCell<Rows> = const { RefCell::new(Rows { logits: vec![], sums: vec![] }) };
+        }
+        let (steps, panels) = (self.steps, count.div_ceil(PANEL));
+        let sections = panels.div_ceil(SECTION);
+        assert!(
+            targets.len() >= steps && to.len() >= steps,
+            "a target and a place for each of {steps} tokens"
+        );
+        assert!(count <= self.out, "{count} outputs of {}", self.out);
+        assert!(targets.iter().all(|&t| (t as usize) < count), "targets are below {count}");
+        assert!(!matches!(start, Start::Accumulate), "there are no logits to add to");
+        let mut totals = vec![0.0; steps * 2 * sections];
+        let found = Found {
+            logits: Destination::new(steps, to, 1, 1, Start::Zero),
+            totals: Destination::new(steps, &mut totals, 2 * sections, 2 * sections, Start::Zero),
+        };
+        split(threads, sections, |sections| {
+            ROWS.with_borrow_mut(|rows| {
+                for section in sections {
+                    rows.clear(steps);
+                    for first in (section * SECTION..panels.min((section + 1) * SECTION)).step_by(BLOCK) {
+                        let columns = first * PANEL..count.min((first + BLOCK) * PANEL);
+                        let start = match start {
+                            Start::Bias(bias) => Start::Bias(&bias[columns.clone()]),
+                            other => other,
+                        };
+                        let block = Destination::new(steps, &mut rows.logits, WIDTH, columns.len(), start);
+                        self.fill(first..panels.min(first + BLOCK), block.starting_at(first));
+                        Sums::add_rows(self.level, &rows.logits, WIDTH, columns.len(), &mut rows.sums);
+                        for (t, &target) in targets.iter().enumerate() {
+                            if columns.contains(&(target as usize)) {
+                                let logit = rows.logits[t * WIDTH + target as usize - columns.start];
+                                // SAFETY: the token exists; its target is in this block only, and that is this thread's.
+                                unsafe { found.logits.tile(t, 0, 0).store_plain(&[logit]) };
+                            }
+                        }
+                    }
+                    for (t, sums) in rows.sums.iter().enumerate() {
+                        // SAFETY: the token and the section exist, and the section is this thread's.
+                        unsafe { found.totals.tile(t, 0, 2 * section).store_plain(&sums.total()) };
+                    }
+                }
+            });
+        });
+        let totals = totals.as_chunks::<2>().0;
+        for (to, totals) in to.iter_mut().zip(totals.chunks_exact(sections.max(1))) {
+            *to -= log_sum_exp_of(totals);
+        }
+    }
+}
+
+/// Logits of a block, and the sums of the section that it is in, by token.
+struct Rows {
+    logits: Vec<f32>,
+    sums: Vec<Sums>,
+}
+
+impl Rows {
+    fn clear(&mut self, steps: usize) {
+        self.logits.resize(steps * WIDTH, 0.0);
+        self.sums.clear();
+        self.sums.resize(steps, Sums::NOTHING);
+    }
+}
+
+/// Where threads leave what they find, each its own columns: the targets' logits, and the sections' sums.
+struct Found {
+    logits: Destination,
+    totals: Destination,
+}
