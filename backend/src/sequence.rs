@@ -8,7 +8,7 @@
 //! Only the recurrence must go step by step; input products and the output layer are batched ([`crate::batch`]), which uses a weight for
 //! all steps of a chunk once it is loaded. The plan's steps are followed in order, with rows for the buffers of scratch.
 
-use crate::batch::{self, Activations};
+use crate::batch::{self, CodeRows};
 use crate::jit::Jit;
 use crate::pack::{PackedData, unpack_strips};
 use crate::plan::{
@@ -103,7 +103,7 @@ impl Sequence {
         found.resize(tokens.len(), 0.0);
         let lanes = product.out.next_multiple_of(PANEL);
         let terms = self.terms(jit, work, &product.segments, lanes);
-        batch::log_probabilities(self.threads, lanes, product.out, &terms, start, targets, &mut found);
+        batch::log_probabilities(self.threads, lanes, product.out, terms, start, targets, &mut found);
         work.log_probabilities = found;
     }
 
@@ -116,7 +116,7 @@ impl Sequence {
                 let codes = Codes { offset: usize::MAX, groups };
                 work.quantize(*x, codes, steps);
                 work.floats(*out, steps, |work, rows| {
-                    let q = work.codes_of(codes);
+                    let q = work.codes_of(codes).activations();
                     for (t, row) in rows.chunks_exact_mut(stride(*out)).enumerate() {
                         for (y, &c) in row.iter_mut().zip(&q.codes[t * q.stride..][..x.len]) {
                             *y = f32::from(c) * q.scales[t];
@@ -178,7 +178,7 @@ impl Sequence {
                 None => batch::Start::Zero,
             };
             let terms = self.terms(jit, work, &cell.inputs, lanes);
-            batch::product(self.threads, steps, lanes, &terms, &mut gates, lanes, start);
+            batch::product(self.threads, steps, lanes, terms, &mut gates, lanes, start);
         }
         work.floats(cell.out, steps, |work, rows| {
             for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
@@ -188,7 +188,7 @@ impl Sequence {
                     let (stride, input) = (h.len(), h.len());
                     let term = batch::Term::Floats(batch::Floats { x: h, stride, input, weights });
                     let start = batch::Start::Accumulate;
-                    batch::product(self.threads, 1, lanes, &[term], gates, lanes, start);
+                    batch::product(self.threads, 1, lanes, std::iter::once(term), gates, lanes, start);
                     jit.update(n, gates, state, scratch);
                 } else {
                     for step in &cell.prologue {
@@ -232,7 +232,7 @@ impl Sequence {
             }
         };
         let terms = self.terms(jit, work, &p.segments, lanes);
-        batch::product(self.threads, steps, lanes, &terms, to, lanes, start);
+        batch::product(self.threads, steps, lanes, terms, to, lanes, start);
     }
 
     /// What segments of `out` outputs multiply with what.
@@ -240,10 +240,10 @@ impl Sequence {
         &'a self,
         jit: &'a Jit,
         work: &'a Work,
-        segments: &[Segment],
+        segments: &'a [Segment],
         out: usize,
-    ) -> Vec<batch::Term<'a>> {
-        let term = |s: &Segment| {
+    ) -> impl Iterator<Item = batch::Term<'a>> + Clone + Sync {
+        let term = move |s: &'a Segment| {
             let (panels, data) = self.batched(jit, s.weights);
             match (panels.format, s.input) {
                 (Format::F32, Input::Floats(Vector::Scratch(x))) => batch::Term::Floats(batch::Floats {
@@ -253,14 +253,12 @@ impl Sequence {
                     weights: data.f32s(),
                 }),
                 (Format::Integer(i), Input::Codes(c) | Input::Spread(_, c)) => {
-                    let q = work.codes_of(c);
-                    let x = Activations { codes: &q.codes, stride: q.stride, scales: &q.scales };
-                    batch::Term::Codes(x, codes(i, data.bytes(), out))
+                    batch::Term::Codes(work.codes_of(c).activations(), codes(i, data.bytes(), out))
                 }
                 (format, input) => unreachable!("the plan does not multiply {format:?} by {input:?} here"),
             }
         };
-        segments.iter().map(term).collect()
+        segments.iter().map(term)
     }
 
     /// A packed weight as the batched products read it.
@@ -290,14 +288,6 @@ fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
         },
         signed: i.signed,
     }
-}
-
-/// Rows of integer activations.
-#[derive(Default)]
-struct CodeRows {
-    codes: Vec<i8>,
-    stride: usize,
-    scales: Vec<f32>,
 }
 
 /// Buffers of one run over a sequence. Rows of f32s are padded to whole panels.
@@ -353,19 +343,7 @@ impl Work {
             }
         };
         let mut q = std::mem::take(&mut self.codes[at].1);
-        q.stride = to.groups.padded();
-        q.codes.resize(steps * q.stride, 0);
-        q.scales.resize(steps, 0.0);
-        batch::quantize_rows(
-            steps,
-            self.rows(x),
-            stride(x),
-            x.len,
-            to.groups.size,
-            &mut q.codes,
-            q.stride,
-            &mut q.scales,
-        );
+        q.fill(steps, self.rows(x), stride(x), x.len, to.groups.size);
         self.codes[at].1 = q;
     }
 }

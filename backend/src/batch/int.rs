@@ -10,7 +10,7 @@ mod arm;
 mod x86;
 
 use super::level::{Level, Set};
-use super::quantize::{group_size, padded_len};
+use super::quantize::{Activations, group_size, padded_len};
 use super::share::{Destination, Tile};
 use super::{PANEL, QUAD, check_rows};
 use std::cell::RefCell;
@@ -103,24 +103,11 @@ impl Codes<'_> {
     }
 }
 
-/// Tokens' activations as [`quantize_rows`](super::quantize_rows) leaves them, in groups of the map's size.
-#[derive(Clone, Copy, Debug)]
-pub struct Activations<'a> {
-    /// Rows of [`padded_len`] codes. Padding may hold anything.
-    pub codes: &'a [i8],
-    /// Codes from row to row.
-    pub stride: usize,
-    /// One scale per token.
-    pub scales: &'a [f32],
-}
-
 /// A product whose shapes have been checked.
 pub(super) struct Job<'a> {
     steps: usize,
     x: Activations<'a>,
     w: Codes<'a>,
-    /// What sums start with where weights stay unsigned: [`Job::corrections`].
-    first: Vec<i32>,
 }
 
 /// A cache line of bytes.
@@ -151,28 +138,31 @@ struct Strip {
     x_stride: usize,
     /// The first token's scale.
     sx: *const f32,
-    /// What the first token's sums start with, per group; read where weights stay unsigned.
+    /// Sums of the first token's codes, per group, and by how much weights are raised; read where weights stay unsigned.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
-    first: *const i32,
+    sums: *const i32,
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
+    raised: i32,
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(level: Level, steps: usize, x: &Activations<'a>, w: &Codes<'a>) -> Job<'a> {
+    pub(super) fn new(steps: usize, x: &Activations<'a>, w: &Codes<'a>) -> Job<'a> {
         let (x, w) = (*x, *w);
         assert!(matches!(w.bits, 8 | 4 | 2), "codes of {} bits, expected 8, 4 or 2", w.bits);
         check_rows("activations", steps, x.stride, padded_len(w.input, w.group), x.codes.len());
         assert!(x.scales.len() >= steps, "{} activation scales for {steps} tokens", x.scales.len());
         let need = w.len();
         assert!(w.bytes.len() >= need, "integer panels take {need} bytes, not {}", w.bytes.len());
-        let mut job = Job { steps, x, w, first: vec![] };
-        #[cfg(target_arch = "x86_64")]
-        if level.set() == Set::Avx512Vnni {
-            job.first = job.corrections();
-        }
-        job
+        let groups = w.groups();
+        assert!(
+            x.sums.len() >= steps * groups,
+            "{} sums for {steps} tokens of {groups} groups",
+            x.sums.len()
+        );
+        Job { steps, x, w }
     }
 
-    /// `to = start + x w^T` in `panels`, on the level that the job was made for.
+    /// `to = start + x w^T` in `panels`.
     pub(super) fn run(&self, level: Level, panels: Range<usize>, to: Destination) {
         match level.set() {
             Set::Portable => self.portable(panels, to),
@@ -183,7 +173,7 @@ impl<'a> Job<'a> {
                     unsafe { x86::avx2(strip, tile) }
                 });
             }
-            // Weights stay unsigned; the sums start with what that adds too much.
+            // Weights stay unsigned.
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni if self.w.groups() == 1 => {
                 self.tiled::<{ x86::ONE_GROUP }, 1>(panels, to, 0, |n, strip, tile| {
@@ -202,22 +192,6 @@ impl<'a> Job<'a> {
                 unsafe { arm::neon(strip, tile) }
             }),
         }
-    }
-
-    /// Per token and group, minus the sum of activations times the codes' offset: `[steps][groups]`.
-    #[cfg(target_arch = "x86_64")]
-    fn corrections(&self) -> Vec<i32> {
-        let mut all = Vec::with_capacity(self.steps * self.w.groups());
-        for t in 0..self.steps {
-            let mut codes = &self.x.codes[t * self.x.stride..];
-            for g in 0..self.w.groups() {
-                let (group, rest) = codes.split_at(self.w.quads(g) * QUAD);
-                let sum: i32 = group.iter().map(|&c| i32::from(c)).sum();
-                all.push(-sum * i32::from(self.w.offset()));
-                codes = rest;
-            }
-        }
-        all
     }
 
     /// The plain twin of the kernels below.
@@ -300,7 +274,8 @@ impl<'a> Job<'a> {
                         x: self.x.codes[t * self.x.stride..].as_ptr(),
                         x_stride: self.x.stride,
                         sx: self.x.scales[t..].as_ptr(),
-                        first: self.first.get(t * groups..).unwrap_or(&[]).as_ptr(),
+                        sums: self.x.sums[t * groups..].as_ptr(),
+                        raised: self.w.offset().into(),
                     };
                     let n = least + usize::from(i < larger);
                     // SAFETY: the token and the panel exist.

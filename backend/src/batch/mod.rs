@@ -14,7 +14,7 @@
 //! ```text
 //! product(threads, steps, out, terms, to, to_stride, start)
 //! log_probabilities(threads, out, count, terms, start, targets, to)    a product's, whose logits are not kept
-//! quantize_rows(steps, x, x_stride, len, group, codes, codes_stride, scales)
+//! CodeRows::fill(steps, x, x_stride, len, group)                  quantizes tokens' activations
 //! padded_len(len, group)                                          bytes of a token's codes
 //! log_sum_exp(row), top_k(row, ids, log_probabilities)            of one token's logits
 //! ```
@@ -69,10 +69,10 @@ mod vector;
 
 pub use best::top_k;
 pub use dense::Floats;
-pub use int::{Activations, Codes, Scale};
+pub use int::{Codes, Scale};
 pub use level::Level;
 pub use product::{Term, log_probabilities, product};
-pub use quantize::{padded_len, quantize_rows};
+pub use quantize::{Activations, CodeRows, padded_len};
 pub use softmax::{MAX_EXP2_ERROR_ULPS, log_sum_exp};
 
 /// Outputs per panel.

@@ -33,16 +33,17 @@ pub enum Term<'a> {
 ///
 /// # Panics
 /// Where a slice is too short for its shape, a stride for its row, or codes are not of 8, 4 or 2 bits.
-pub fn product(
+pub fn product<'a>(
     threads: usize,
     steps: usize,
     out: usize,
-    terms: &[Term<'_>],
+    terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
     to: &mut [f32],
     to_stride: usize,
     start: Start<'_>,
 ) {
-    Product::new(Level::best(), steps, out, terms).run(threads, to, to_stride, start);
+    let product = Product::new(Level::best(), steps, out, terms);
+    product.run_on(deserved(threads, out.div_ceil(PANEL), product.work), to, to_stride, start);
 }
 
 /// `to[t]` becomes the log-probability of output `targets[t]` among the first `count`, of logits as [`product`] makes them: `logit - log-sum-exp of
@@ -51,11 +52,11 @@ pub fn product(
 /// # Panics
 /// As [`product`]; where there are fewer places than targets, or fewer outputs than `count`, or a target is not below it; where `start` is to
 /// accumulate.
-pub fn log_probabilities(
+pub fn log_probabilities<'a>(
     threads: usize,
     out: usize,
     count: usize,
-    terms: &[Term<'_>],
+    terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
     start: Start<'_>,
     targets: &[u32],
     to: &mut [f32],
@@ -67,46 +68,38 @@ pub fn log_probabilities(
 }
 
 /// Terms whose shapes have been checked.
-pub(super) struct Product<'a> {
+pub(super) struct Product<I> {
     level: Level,
     steps: usize,
     out: usize,
+    /// Multiply-adds of f32s that take as long.
     work: usize,
-    jobs: Vec<Job<'a>>,
+    terms: I,
 }
 
-enum Job<'a> {
-    Floats(dense::Job<'a>),
-    Codes(int::Job<'a>),
-}
-
-impl<'a> Product<'a> {
-    pub(super) fn new(level: Level, steps: usize, out: usize, terms: &[Term<'a>]) -> Product<'a> {
-        assert!(!terms.is_empty(), "a product has a term");
-        let mut work = 0;
-        let jobs = terms
-            .iter()
-            .map(|term| match term {
+impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
+    pub(super) fn new(level: Level, steps: usize, out: usize, terms: I) -> Product<I> {
+        let (mut work, mut count) = (0, 0);
+        for term in terms.clone() {
+            count += 1;
+            match term {
                 Term::Floats(floats) => {
+                    dense::Job::new(steps, &floats, out);
                     work += floats.work(steps, out);
-                    Job::Floats(dense::Job::new(steps, floats, out))
                 }
                 Term::Codes(x, weights) => {
                     assert_eq!(weights.out, out, "outputs of a term");
+                    int::Job::new(steps, &x, &weights);
                     work += weights.work(steps);
-                    Job::Codes(int::Job::new(level, steps, x, weights))
                 }
-            })
-            .collect();
-        Product { level, steps, out, work, jobs }
+            }
+        }
+        assert!(count > 0, "a product has a term");
+        Product { level, steps, out, work, terms }
     }
 
     fn panels(&self) -> usize {
         self.out.div_ceil(PANEL)
-    }
-
-    fn run(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
-        self.run_on(deserved(threads, self.panels(), self.work), to, to_stride, start);
     }
 
     /// On just so many threads, or one per panel.
@@ -117,10 +110,14 @@ impl<'a> Product<'a> {
 
     /// Some panels of the destination.
     fn fill(&self, panels: Range<usize>, mut to: Destination) {
-        for job in &self.jobs {
-            match job {
-                Job::Floats(job) => job.run(self.level, panels.clone(), to),
-                Job::Codes(job) => job.run(self.level, panels.clone(), to),
+        for term in self.terms.clone() {
+            match term {
+                Term::Floats(term) => {
+                    dense::Job::new(self.steps, &term, self.out).run(self.level, panels.clone(), to);
+                }
+                Term::Codes(x, weights) => {
+                    int::Job::new(self.steps, &x, &weights).run(self.level, panels.clone(), to);
+                }
             }
             to = to.accumulating();
         }
@@ -138,6 +135,7 @@ impl<'a> Product<'a> {
         thread_local! {
             /// What a thread needs again for the next chunk of tokens.
             static ROWS: RefCell<Rows> = const { RefCell::new(Rows { logits: vec![], sums: vec![] }) };
+            static TOTALS: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
         }
         let (steps, panels) = (self.steps, count.div_ceil(PANEL));
         let sections = panels.div_ceil(SECTION);
@@ -148,7 +146,8 @@ impl<'a> Product<'a> {
         assert!(count <= self.out, "{count} outputs of {}", self.out);
         assert!(targets.iter().all(|&t| (t as usize) < count), "targets are below {count}");
         assert!(!matches!(start, Start::Accumulate), "there are no logits to add to");
-        let mut totals = vec![0.0; steps * 2 * sections];
+        let mut totals = TOTALS.take();
+        totals.resize(steps * 2 * sections, 0.0);
         let found = Found {
             logits: Destination::new(steps, to, 1, 1, Start::Zero),
             totals: Destination::new(steps, &mut totals, 2 * sections, 2 * sections, Start::Zero),
@@ -181,10 +180,10 @@ impl<'a> Product<'a> {
                 }
             });
         });
-        let totals = totals.as_chunks::<2>().0;
-        for (to, totals) in to.iter_mut().zip(totals.chunks_exact(sections.max(1))) {
+        for (to, totals) in to.iter_mut().zip(totals.as_chunks::<2>().0.chunks_exact(sections.max(1))) {
             *to -= log_sum_exp_of(totals);
         }
+        TOTALS.set(totals);
     }
 }
 

@@ -24,55 +24,81 @@ pub(super) fn group_size(len: usize, group: usize) -> usize {
     if group == 0 { len.max(1) } else { group.min(len.max(1)) }
 }
 
-/// Quantizes `steps` rows of `len` f32s, `x_stride` apart: per token `m = max(max |x|, 1e-30)`, the codes are `x * (127 / m)` rounded to the
-/// nearest integer, ties to even, group by group with padding of zeros ([`padded_len`] bytes, `codes_stride` apart), and the scale is
-/// `m / 127`. A row that holds a NaN gets the scale NaN.
-///
-/// # Panics
-/// Where a slice is too short for its shape, or a stride for its row.
-#[expect(clippy::too_many_arguments, reason = "two matrices' shapes")]
-pub fn quantize_rows(
-    steps: usize,
-    x: &[f32],
-    x_stride: usize,
-    len: usize,
-    group: usize,
-    codes: &mut [i8],
-    codes_stride: usize,
-    scales: &mut [f32],
-) {
-    check_rows("activations", steps, x_stride, len, x.len());
-    check_rows("codes", steps, codes_stride, padded_len(len, group), codes.len());
-    let group = group_size(len, group);
-    for (t, scale) in scales[..steps].iter_mut().enumerate() {
-        let x = &x[t * x_stride..][..len];
-        let codes = &mut codes[t * codes_stride..];
-        *scale = match Level::best().set() {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is proof that the processor has its instructions.
-            Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(x, group, codes) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Set::Avx2 => unsafe { avx2(x, group, codes) },
-            _ => row(x, group, codes),
-        };
+/// Tokens' activations as 8-bit codes, in groups of the size that the maps they are multiplied with have.
+#[derive(Clone, Copy, Debug)]
+pub struct Activations<'a> {
+    /// Rows of [`padded_len`] codes. Padding may hold anything.
+    pub codes: &'a [i8],
+    /// Codes from row to row.
+    pub stride: usize,
+    /// One scale per token.
+    pub scales: &'a [f32],
+    /// `[tokens][groups]`: the sum of a group's codes, padding included.
+    pub sums: &'a [i32],
+}
+
+/// Owned [`Activations`], whose room is used again.
+#[derive(Default)]
+pub struct CodeRows {
+    codes: Vec<i8>,
+    stride: usize,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl CodeRows {
+    /// Quantizes `steps` rows of `len` f32s, `x_stride` apart, in groups of `group` (0: all inputs): per token `m = max(max |x|, 1e-30)`, the codes are
+    /// `x * (127 / m)` rounded to the nearest integer, ties to even, group by group with padding of zeros, and the scale is `m / 127`. A
+    /// row that holds a NaN gets the scale NaN.
+    ///
+    /// # Panics
+    /// Where the slice is too short for its shape, or the stride for its row.
+    pub fn fill(&mut self, steps: usize, x: &[f32], x_stride: usize, len: usize, group: usize) {
+        check_rows("activations", steps, x_stride, len, x.len());
+        self.stride = padded_len(len, group);
+        let group = group_size(len, group);
+        let groups = len.div_ceil(group);
+        self.codes.resize(steps * self.stride, 0);
+        self.scales.resize(steps, 0.0);
+        self.sums.resize(steps * groups, 0);
+        for (t, scale) in self.scales.iter_mut().enumerate() {
+            let x = &x[t * x_stride..][..len];
+            let codes = &mut self.codes[t * self.stride..][..self.stride];
+            let sums = &mut self.sums[t * groups..][..groups];
+            *scale = match Level::best().set() {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a level is proof that the processor has its instructions.
+                Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(x, group, codes, sums) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Set::Avx2 => unsafe { avx2(x, group, codes, sums) },
+                _ => row(x, group, codes, sums),
+            };
+        }
+    }
+
+    /// What [`CodeRows::fill`] made.
+    pub fn activations(&self) -> Activations<'_> {
+        let CodeRows { codes, stride, scales, sums } = self;
+        Activations { codes, stride: *stride, scales, sums }
     }
 }
 
 /// One row, in plain code that compiles to good vector code; returns its scale.
 #[inline(always)]
-pub(super) fn row(x: &[f32], group: usize, codes: &mut [i8]) -> f32 {
+pub(super) fn row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
     // Magnitudes are in order of their bits, and those of NaN are above all others.
     let top = x.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
     let top = f32::from_bits(top.max(SMALLEST.to_bits()));
     let inverse = TOP / top;
     let mut at = 0;
-    for x in x.chunks(group) {
+    for (x, sum) in x.chunks(group).zip(sums) {
         let padded = x.len().next_multiple_of(QUAD);
         let (real, padding) = codes[at..at + padded].split_at_mut(x.len());
         for (code, x) in real.iter_mut().zip(x) {
             *code = (x * inverse + ROUND).to_bits() as i8;
         }
+        *sum = real.iter().map(|&c| i32::from(c)).sum();
         padding.fill(0);
         at += padded;
     }
@@ -83,14 +109,14 @@ pub(super) fn row(x: &[f32], group: usize, codes: &mut [i8]) -> f32 {
 /// The processor has AVX-512 F and BW.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn avx512(x: &[f32], group: usize, codes: &mut [i8]) -> f32 {
-    row(x, group, codes)
+unsafe fn avx512(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    row(x, group, codes, sums)
 }
 
 /// # Safety
 /// The processor has AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn avx2(x: &[f32], group: usize, codes: &mut [i8]) -> f32 {
-    row(x, group, codes)
+unsafe fn avx2(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    row(x, group, codes, sums)
 }

@@ -14,7 +14,7 @@ use crate::codegen::math::EXP2;
 use std::f32::consts::LOG2_E;
 
 /// Largest error of a power of two on `[LOWEST, MOST_ABOVE]` in units in the last place; smaller arguments count as `LOWEST`.
-pub const MAX_EXP2_ERROR_ULPS: f64 = 3.0;
+pub const MAX_EXP2_ERROR_ULPS: f64 = 3.5;
 
 /// Below this the result would not be a normal number. So small a term adds nothing to a sum of at least 1/2.
 const LOWEST: f32 = -126.0;
@@ -351,8 +351,8 @@ mod tests {
             let row: Vec<f32> = (0..count).map(|i| ((i * 7919) % 1013) as f32 / 40.0 - 12.0).collect();
             let top = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let want = top + row.iter().map(|&x| (f64::from(x) - top).exp()).sum::<f64>().ln();
-            // In units of 2^-24: a term of at most 3 ULP, an exponent of up to 37 that was rounded, a lane's sum, and the result.
-            let bound = (6.0 + 37.0 + count as f64 / 4.0 + want.abs()) * 2f64.powi(-24);
+            // In units of 2^-24: a term of at most 3.5 ULP, an exponent of up to 37 that was rounded, a lane's sum, and the result.
+            let bound = (7.0 + 37.0 + count as f64 / 4.0 + want.abs()) * 2f64.powi(-24);
             for (level, part) in Level::all().into_iter().flat_map(|l| [1, 40, 4000].map(|p| (l, p))) {
                 let have = in_parts(level, &row, part);
                 let error = (f64::from(have) - want).abs();

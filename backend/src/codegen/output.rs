@@ -5,7 +5,7 @@
 //! `e^(x - m)`. The lanes meet once, at the end.
 
 use super::emit::{Emit, F32X4, buffer_flags, caller_flags};
-use super::math::{exp_not_above as exp, exp2_of_sum as exp2, ln};
+use super::math::{exp, exp2_of_sum as exp2, ln};
 use super::product::{Map, for_each_panel};
 use crate::plan::{Fill, LANES, PANEL};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};

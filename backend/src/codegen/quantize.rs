@@ -123,13 +123,14 @@ fn group(e: &mut Emit<'_, '_>, groups: Groups, g: usize, inverse: Value, p: &[Va
     vec![e.offset(p[0], groups.size * 4), e.offset(p[1], padded), e.offset(p[2], 4)]
 }
 
-/// `to[k][j]` = code `j` as byte `k` of a word.
+/// `to[k][j]` = code `j`, raised as `Step::Spread` says, as byte `k` of a word.
 pub(crate) fn spread(e: &mut Emit<'_, '_>, codes: Value, count: usize, to: Value) {
     // The code in every byte of a vector, and of that one byte in each word.
     let pick: Vec<u8> = (0..WIDTH).map(|i| if i % 4 == i / 4 { 0xff } else { 0 }).collect();
     let pick = e.vector_constant(&pick);
     e.repeat(count, &[codes, to], |e, _, p| {
         let code = e.load(types::I8, caller_flags(), p[0], 0);
+        let code = if e.features.signed_bytes { code } else { e.b.ins().bxor_imm_s(code, 0x80) };
         let all = e.b.ins().splat(types::I8X16, code);
         let words = e.b.ins().band(all, pick);
         let words = e.cast(types::I32X4, words);

@@ -8,7 +8,7 @@
 //! latencies overlap.
 
 use super::emit::{Emit, F32X4, buffer_flags, weight_flags};
-use super::integer::{I8X16, bytes, dot};
+use super::integer::{I8X16, dot};
 use crate::plan::{LANES, PANEL, QUAD, Strips};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
@@ -113,34 +113,25 @@ pub(crate) fn accumulate_integers<'f>(
     start: impl FnOnce(&mut Emit<'_, 'f>) -> Vec<Value>,
 ) -> (Vec<Value>, Value) {
     let vectors = s.height / LANES;
+    let signed = e.features.signed_bytes;
     let zero = e.b.ins().iconst(types::I32, 0);
     let zero = e.b.ins().splat(types::I32X4, zero);
     let mut w = weights;
     let mut sums = vec![];
     for _ in 0..PANEL / s.height {
-        // The last carried value is the sum of the activations that this strip reads.
-        let p = turns(e, w, &vec![zero; vectors + 1], |e, p| {
+        let p = turns(e, w, &vec![zero; vectors], |e, p| {
             let quad = gather(e, p[0], table, inputs);
             let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], s.entry_bytes())];
             for v in 0..vectors {
                 let w = e.load(I8X16, weight_flags(), p[1], v * LANES * QUAD);
-                next.push(dot(e, w, quad, p[2 + v]));
+                // Raised activations take the place of raised weights.
+                let (a, b) = if signed { (w, quad) } else { (quad, w) };
+                next.push(dot(e, a, b, p[2 + v]));
             }
-            next.push(if e.features.signed_bytes {
-                p[2 + vectors]
-            } else {
-                let ones = bytes(e, 1);
-                dot(e, ones, quad, p[2 + vectors])
-            });
             next
         });
         w = p[1];
-        // Codes are raised by 128 where weights are unsigned.
-        let raised = e.b.ins().ishl_imm_s(p[2 + vectors], 7);
-        for v in 0..vectors {
-            let exact = e.b.ins().isub(p[2 + v], raised);
-            sums.push(e.b.ins().fcvt_from_sint(F32X4, exact));
-        }
+        sums.extend_from_slice(&p[2..]);
     }
     let scale = e.load(types::F32, buffer_flags(), scale, 0);
     let scale = e.splat(scale);
@@ -150,12 +141,19 @@ pub(crate) fn accumulate_integers<'f>(
         .zip(start)
         .enumerate()
         .map(|(v, (&sum, b))| {
+            let exact = if signed {
+                sum
+            } else {
+                let raised = e.load(types::I32X4, weight_flags(), w, (PANEL + v * LANES) * 4);
+                e.b.ins().isub(sum, raised)
+            };
+            let sum = e.b.ins().fcvt_from_sint(F32X4, exact);
             let s = e.load(F32X4, weight_flags(), w, v * LANES * 4);
             let y = e.b.ins().fmul(sum, s);
             e.mul_add(y, scale, b)
         })
         .collect();
-    (y, e.offset(w, PANEL * 4))
+    (y, e.offset(w, s.panel_bytes()))
 }
 
 /// The four activations that an entry's indices name, in every lane: from a table with each code at each byte of a word.

@@ -26,7 +26,7 @@ pub(super) fn floats(p: &Panels, s: Strips, kept: &[bool], values: &[f32], to: &
     }
 }
 
-/// Four indices and `[height][4]` raised codes per entry, then each panel's scales.
+/// Four indices and `[height][4]` codes per entry, then each panel's scales, and unless `signed` what raised activations add to its sums.
 pub(super) fn integers(
     p: &Panels,
     s: Strips,
@@ -36,7 +36,6 @@ pub(super) fn integers(
     to: &mut [u8],
 ) -> Result<(), MapError> {
     let (codes, scales) = (q.codes().i8s()?, q.scales().to_f32()?);
-    let zero: u8 = if signed { 0 } else { 128 };
     let mut at = 0;
     for n in 0..p.count() {
         let rows = p.rows(n);
@@ -51,7 +50,7 @@ pub(super) fn integers(
                             (Some(r), Some(&j)) => codes[r * p.input + usize::from(j)],
                             _ => 0,
                         };
-                        to[at] = (code as u8).wrapping_add(zero);
+                        to[at] = code as u8;
                         at += 1;
                     }
                 }
@@ -61,6 +60,15 @@ pub(super) fn integers(
             let scale = row.map_or(0.0, |r| scales[r]);
             to[at..at + 4].copy_from_slice(&scale.to_ne_bytes());
             at += 4;
+        }
+        if !signed {
+            for row in &rows {
+                // What is not kept has code zero, as above.
+                let sum: i32 =
+                    row.map_or(0, |r| codes[r * p.input..][..p.input].iter().map(|&c| i32::from(c)).sum());
+                to[at..at + 4].copy_from_slice(&(128 * sum).to_ne_bytes());
+                at += 4;
+            }
         }
     }
     debug_assert_eq!(PANEL % s.height, 0);
@@ -127,8 +135,9 @@ pub(crate) fn unpack_strips(p: &Panels, s: Strips, bytes: &[u8]) -> (Panels, Pac
                                 value += 4;
                             }
                             StripValues::Int8 { signed } => {
-                                if bytes[value] != if signed { 0 } else { 128 } {
-                                    panel[(j / QUAD * PANEL + lane) * QUAD + j % QUAD] = bytes[value];
+                                if bytes[value] != 0 {
+                                    let raised = bytes[value].wrapping_add(if signed { 0 } else { 128 });
+                                    panel[(j / QUAD * PANEL + lane) * QUAD + j % QUAD] = raised;
                                 }
                                 value += 1;
                             }
@@ -140,7 +149,7 @@ pub(crate) fn unpack_strips(p: &Panels, s: Strips, bytes: &[u8]) -> (Panels, Pac
         }
         if let StripValues::Int8 { .. } = s.values {
             panel[quads * PANEL..].copy_from_slice(&bytes[at..at + PANEL * 4]);
-            at += PANEL * 4;
+            at += s.panel_bytes();
         }
     }
     (panels, out)

@@ -278,7 +278,8 @@ pub enum Step {
         /// Where the codes go.
         out: Codes,
     },
-    /// `out[k][j]` = code `j` as byte `k` of a word: four codes from anywhere are put together by three ors.
+    /// `out[k][j]` = code `j`, raised by 128 unless the target multiplies signed bytes by such, as byte `k` of a word: four codes from anywhere
+    /// are put together by three ors.
     Spread {
         /// The codes.
         codes: Codes,

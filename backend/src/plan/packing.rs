@@ -164,9 +164,11 @@ impl Integer {
 pub enum StripValues {
     /// One index and `height` f32s per entry.
     F32,
-    /// Four indices and `[height][4]` raised 8-bit codes per entry; an f32 scale per output after each panel's strips.
+    /// Four indices and `[height][4]` 8-bit codes per entry; after each panel's strips an f32 scale per output, and where activations are raised
+    /// what that adds to each output's sum.
     Int8 {
-        /// As in [`Integer::signed`].
+        /// As in [`Integer::signed`]. Where it is false, activations are raised by 128 instead of weights: what that adds to a sum is known
+        /// when weights are packed.
         signed: bool,
     },
 }
@@ -199,6 +201,15 @@ impl Strips {
     /// Bytes of one entry's values.
     pub fn entry_bytes(self) -> usize {
         self.height * 4
+    }
+
+    /// Bytes after each panel's strips.
+    pub fn panel_bytes(self) -> usize {
+        match self.values {
+            StripValues::F32 => 0,
+            StripValues::Int8 { signed: true } => PANEL * 4,
+            StripValues::Int8 { signed: false } => 2 * PANEL * 4,
+        }
     }
 
     /// Bytes of a strip of `entries` (a multiple of [`Strips::unit`]): a header, indices, values.

@@ -61,9 +61,7 @@ pub(crate) fn strips(
             stored += inputs.len() * height;
             strips.bytes += strips.strip_bytes(entries);
         }
-        if integer.is_some() {
-            strips.bytes += PANEL * 4;
-        }
+        strips.bytes += strips.panel_bytes();
     }
     (stored as f64 <= MOST * (panels.lanes() * input) as f64).then_some(Format::Strips(strips))
 }

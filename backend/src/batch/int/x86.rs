@@ -129,7 +129,9 @@ unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; 
         let x = strip.x.add(g * strip.quads[0] * QUAD);
         let mut sums = [[_mm512_setzero_si512(); 2]; T];
         for (t, sums) in sums.iter_mut().enumerate() {
-            *sums = [_mm512_set1_epi32(*strip.first.add(t * strip.groups + g)); 2];
+            // What unsigned weights add too much.
+            let raised = *strip.sums.add(t * strip.groups + g) * strip.raised;
+            *sums = [_mm512_set1_epi32(-raised); 2];
         }
         for q in 0..quads {
             let w = weights.add(q * QUAD_BYTES);
