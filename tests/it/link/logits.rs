@@ -149,11 +149,11 @@ fn scores_give_the_perplexity_of_eval() {
         let int8 = source.graph.weights().any(|(_, w)| w.map.has_int8_activations());
         let bound = PERPLEXITY[usize::from(int8)];
         assert!((found / wanted - 1.0).abs() < bound, "{name}: {found}, lstmc eval says {wanted}");
-        // Step by step, the JIT computes the same numbers.
+        // Step by step, the JIT computes the same logits; their log-sum-exp it finds with wider vectors.
         let mut session = source.compile(Options::default()).unwrap().session();
         let tokens = excerpt(&source);
         let sum: f64 = tokens.windows(2).map(|pair| session.score(pair).unwrap()).sum();
         let jit = (-sum / (tokens.len() - 1) as f64).exp();
-        assert_eq!(format!("{found:.6}"), format!("{jit:.6}"), "{name}");
+        assert!((found / jit - 1.0).abs() < 1e-7, "{name}: {found}, the JIT says {jit}");
     }
 }
