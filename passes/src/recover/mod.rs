@@ -1,7 +1,8 @@
 //! `recover`: trains the compressed model.
 //!
 //! *Lossy*, for the better: gradient descent on the cross-entropy of a training text, in the representation that the weights have. Masks stay as they are,
-//! factors and cores are trained as such, and what is shared stays shared.
+//! factors and cores are trained as such, and what is shared stays shared. Two factors are first scaled against each other until they are of like size, which leaves their product:
+//! descent on a product is slow where one factor holds most of it.
 //!
 //! ```text
 //!   loss(window) = mean over streams of sum over steps of -log p(next word)           (Zaremba et al. 2014, code)
@@ -160,6 +161,7 @@ impl Pass for Recover {
         let tokens = context.training.ok_or(PassError::NeedsTraining)?;
         let text = Text::new(tokens, &self.plan, vocabulary)?;
         let mut network = Network::new(graph, Some(&self.target))?;
+        network.weights.balance();
         let teacher = match (&context.reference, self.plan.distill > 0.0) {
             (Some(reference), true) => Some(Network::new(reference, None)?),
             _ => None,

@@ -238,6 +238,44 @@ fn forward_is_the_interpreter() {
     }
 }
 
+/// Balanced factors have columns and rows of equal length, jointly where they are shared, and the model computes what it did. Whatever is not free stays.
+#[test]
+fn factors_are_balanced() {
+    let text = MIXED.replace(
+        "@between: f32[3, 3] random 7",
+        "@between: low_rank [3, 3] { left: f32[3, 2] random 7, right: int8 row [2, 3] { codes: random 9, scales: random 10 } }",
+    );
+    let graph = parse(&text).unwrap();
+    let network = |target| Network::<f64>::new(&graph, Some(&Target::new(target))).unwrap();
+    let parameters = |network: &mut Network<f64>| -> Vec<Vec<f64>> {
+        network.weights.parameters().map(|(_, p)| p.clone()).collect()
+    };
+    let logits = |network: &Network<f64>| {
+        let mut tape = network.forward(&random_tokens(10, 1), STREAMS, &mut state_before(network), None);
+        tape.take_logits(network)
+    };
+    let (mut plain, mut balanced) = (network("*"), network("*"));
+    balanced.weights.balance();
+    for (a, b) in logits(&plain).iter().zip(logits(&balanced)) {
+        assert!((a - b).abs() < 1e-12 * (1.0 + a.abs()), "{a}, {b}");
+    }
+    // In the order of the layers: embedding, then left, right and right of the lstm.
+    let [before, after] = [&mut plain, &mut balanced].map(parameters);
+    let changed: Vec<usize> = (0..before.len()).filter(|&k| before[k] != after[k]).collect();
+    assert_eq!(changed, [1, 2, 3]);
+    for j in 0..2 {
+        let square = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>();
+        let left: Vec<f64> = after[1].chunks(2).map(|row| row[j]).collect();
+        let rights = square(&after[2][j * 3..][..3]) + square(&after[3][j * 3..][..3]);
+        assert!((square(&left) - rights).abs() < 1e-12, "{left:?}, {rights}");
+    }
+    // The left factor is shared with a map that is not trained.
+    let mut partly = network("recurrent");
+    let before = parameters(&mut partly);
+    partly.weights.balance();
+    assert_eq!(before, parameters(&mut partly));
+}
+
 /// One text over and over, to be learnt by heart.
 fn text() -> Vec<u32> {
     [0, 3, 1, 4, 2, 6, 5, 1, 1, 2].repeat(40)

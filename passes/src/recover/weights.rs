@@ -10,6 +10,8 @@
 //!
 //! A factor or core that several maps share is one slot, so it gets the sum of their gradients and stays shared.
 
+mod balance;
+
 use super::number::{Number, View};
 use super::train_contraction::Contraction;
 use crate::pass::PassError;
