@@ -44,8 +44,10 @@ mod network;
 mod number;
 mod optimizer;
 mod run;
+mod shard;
 #[cfg(test)]
 mod tests;
+mod text;
 mod train_contraction;
 mod weights;
 
@@ -56,7 +58,8 @@ use crate::target::Target;
 use lstmc_frontend::ir::{Graph, LanguageModel};
 use network::Network;
 use optimizer::{Method, Schedule};
-use run::{Plan, Text};
+use run::Plan;
+use text::Text;
 
 /// Rates that suit the optimizers where none is given.
 const SGD_RATE: f64 = 0.3;

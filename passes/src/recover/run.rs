@@ -1,12 +1,12 @@
 //! The training run: windows of streams, steps, and what is kept.
 
-use super::loss::cross_entropy;
-use super::network::{Dropout, Network, State};
+use super::network::Network;
 use super::optimizer::{Method, Optimizer, Schedule, norm};
+use super::shard::{self, Shard};
+use super::text::Text;
 use crate::gate::Evaluate;
 use crate::pass::PassError;
 use crate::watch::Steps;
-use lstmc_frontend::ir::arbitrary::SplitMix64;
 use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
 use std::time::Instant;
 
@@ -35,53 +35,6 @@ pub(super) struct Plan {
     pub(super) seed: u64,
 }
 
-/// A text as streams that are read side by side: each is a part of it without gaps.
-#[derive(Clone, Copy)]
-pub(super) struct Text<'t> {
-    tokens: &'t [u32],
-    batch: usize,
-    bptt: usize,
-}
-
-impl<'t> Text<'t> {
-    pub(super) fn new(tokens: &'t [u32], plan: &Plan, vocabulary: usize) -> Result<Text<'t>, PassError> {
-        let (batch, bptt) = (plan.batch, plan.bptt);
-        if tokens.len() / batch < 2 {
-            return Err(PassError::Options(format!(
-                "the training text has {} tokens, and batch={batch} needs at least {}: two in each stream",
-                tokens.len(),
-                2 * batch
-            )));
-        }
-        if let Some(token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
-            return Err(PassError::Options(format!(
-                "the training text has token {token}, and the model has words 0 to {}",
-                vocabulary - 1
-            )));
-        }
-        Ok(Text { tokens, batch, bptt })
-    }
-
-    fn length(&self) -> usize {
-        self.tokens.len() / self.batch
-    }
-
-    /// Windows in an epoch.
-    pub(super) fn windows(&self) -> usize {
-        (self.length() - 1).div_ceil(self.bptt)
-    }
-
-    /// Inputs and targets of a window, by step and then stream.
-    fn window(&self, k: usize) -> [Vec<u32>; 2] {
-        let start = k * self.bptt;
-        let end = (start + self.bptt).min(self.length() - 1);
-        [0, 1].map(|ahead| {
-            let steps = start + ahead..end + ahead;
-            steps.flat_map(|t| (0..self.batch).map(move |s| self.tokens[s * self.length() + t])).collect()
-        })
-    }
-}
-
 /// What a run comes to.
 pub(super) struct Found {
     /// The weights to keep, if they are any better than before.
@@ -108,29 +61,14 @@ pub(super) fn train(
         kept.measured.push((0.0, perplexity));
     }
     let mut stopped = None;
-    let mut gradients = network.weights.gradients();
-    let mut optimizer = Optimizer::new(plan.method, plan.decay, &gradients);
-    let mut rng = SplitMix64::new(plan.seed);
-    let (mut state, mut teacher_state) = (State::default(), State::default());
+    let mut shards = Shard::of(plan, &network.weights);
+    let mut optimizer = Optimizer::new(plan.method, plan.decay, &network.weights);
     let mut losses = Losses::new();
     for step in 0..total {
         let window = step % text.windows();
-        if window == 0 {
-            (state, teacher_state) = (State::default(), State::default());
-        }
-        let [inputs, targets] = text.window(window);
-        let dropout = (plan.dropout > 0.0).then_some(Dropout { probability: plan.dropout, rng: &mut rng });
-        let mut tape = network.forward(&inputs, plan.batch, &mut state, dropout);
-        let soft = teacher.map(|t| {
-            let mut tape = t.forward(&inputs, plan.batch, &mut teacher_state, None);
-            (tape.take_logits(t), plan.distill)
-        });
-        let mut logits = tape.take_logits(network);
-        // The mean over streams, summed over steps (Zaremba et al. 2014), so that rates and the clip mean what they do there.
-        let loss = cross_entropy(&mut logits, &targets, 1.0 / plan.batch as f64, soft) / targets.len() as f64;
-        losses.add(loss, targets.len());
-        network.backward(&inputs, &tape, logits, &mut gradients);
-        let length = norm(&mut network.weights, &gradients);
+        let (loss, gradients) = shard::read(&mut shards, network, teacher, &text, window, plan);
+        losses.add(loss, text.tokens_in(window));
+        let length = norm(&mut network.weights, gradients);
         if !loss.is_finite() || !length.is_finite() || loss > losses.limit(vocabulary) {
             stopped = Some(format!(
                 "training diverged at window {} of {total} (loss {loss:.2}, gradient {length:.1}); use a lower lr or clip",
@@ -140,7 +78,7 @@ pub(super) fn train(
         }
         let factor = if length > plan.clip { plan.clip / length } else { 1.0 };
         let rate = plan.rate * plan.schedule.at(step, total);
-        optimizer.step(&mut network.weights, &mut gradients, rate, factor);
+        optimizer.step(&mut network.weights, gradients, rate, factor);
         network.weights.refresh();
         steps.add(1);
         if (step + 1) % every == 0 || step + 1 == total {
