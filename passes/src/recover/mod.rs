@@ -23,7 +23,7 @@
 //! and every `recover` of a pipeline reads the same.
 //!
 //! Perplexity on the validation text is measured four times per epoch, and the best weights are kept, those before among them; without that text, the last. A run that diverges
-//! stops with the best so far. The same seed gives the same weights on the same machine.
+//! stops with the best so far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it can be gone on with, to the same bits. The same seed gives the same weights on the same machine.
 //!
 //! | option | what | default |
 //! |---|---|---|
@@ -39,6 +39,7 @@
 //! | `decay` | weight decay | 0 |
 //! | `seed` | of dropout | 1 |
 
+mod checkpoint;
 mod loss;
 mod network;
 mod number;
@@ -51,6 +52,8 @@ mod text;
 mod train_contraction;
 mod weights;
 
+pub use checkpoint::{Checkpoint, CheckpointError};
+
 use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
@@ -58,7 +61,7 @@ use crate::target::Target;
 use lstmc_frontend::ir::{Graph, LanguageModel};
 use network::Network;
 use optimizer::{Method, Schedule};
-use run::Plan;
+use run::{Job, Plan};
 use text::Text;
 
 /// Rates that suit the optimizers where none is given.
@@ -125,6 +128,8 @@ pub(crate) const INFO: PassInfo = PassInfo {
 struct Recover {
     target: Target,
     plan: Plan,
+    /// All options, with their defaults.
+    options: String,
 }
 
 impl Recover {
@@ -153,7 +158,11 @@ impl Recover {
                 return Err(PassError::Options(format!("{name}={value}: it must be more than 0")));
             }
         }
-        Ok(Recover { target: options.target("target").unwrap_or(Target::new("*")), plan })
+        Ok(Recover {
+            target: options.target("target").unwrap_or(Target::new("*")),
+            plan,
+            options: options.to_string(),
+        })
     }
 }
 
@@ -169,9 +178,8 @@ impl Pass for Recover {
             (Some(reference), true) => Some(Network::new(reference, None)?),
             _ => None,
         };
-        let steps = context.steps(INFO.name, run::windows(&self.plan, &text));
-        let evaluator = context.evaluator.as_mut().map(|e| &mut **e as _);
-        let found = run::train(graph, &mut network, teacher.as_ref(), text, &self.plan, evaluator, &steps)?;
+        let job = Job { graph, teacher: teacher.as_ref(), text, plan: &self.plan };
+        let found = job.run(&mut network, &self.options, context)?;
         Ok(match found.maps {
             Some(maps) => Outcome::Patch(Patch::weights(maps).with_notes(found.notes)),
             None => Outcome::NoEffect(found.notes.join("; ")),

@@ -13,6 +13,7 @@ use lstmc_frontend::ir::{
 };
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A model that can be trained.
@@ -50,7 +51,7 @@ enum Source {
 }
 
 /// `h` and `c` of each lstm, `[streams, hidden]`; empty stands for zeros.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State<T>(Vec<[Vec<T>; 2]>);
 
 /// What a window's way forward leaves for the way back.

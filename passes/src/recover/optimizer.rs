@@ -1,15 +1,16 @@
 //! Steps down the gradient.
 
 use super::number::{CHUNK, Number};
-use super::weights::{Gradients, Weights};
+use super::weights::{Gradients, Weights, sizes};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// AdamW's averages: Loshchilov and Hutter 2019, algorithm 2, with the constants of Kingma and Ba 2015.
 const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
 /// How parameters follow their gradients.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Method {
     Sgd,
     AdamW,
@@ -36,6 +37,7 @@ impl Schedule {
 }
 
 /// A method with what it remembers.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Optimizer<T> {
     method: Method,
     decay: f64,
@@ -51,6 +53,12 @@ impl<T: Number> Optimizer<T> {
             Method::AdamW => [weights.gradients(), weights.gradients()],
         };
         Optimizer { method, decay, steps: 0, averages }
+    }
+
+    /// Whether two are of the same weights.
+    pub(super) fn is_like(&self, other: &Optimizer<T>) -> bool {
+        let sizes = |o: &Optimizer<T>| o.averages.each_ref().map(|a| sizes(a));
+        self.method == other.method && sizes(self) == sizes(other)
     }
 
     /// Moves the parameters, given a learning rate and what the gradients are multiplied with first; gradients are zero afterwards.

@@ -12,53 +12,55 @@
 use super::loss::cross_entropy;
 use super::network::{Dropout, Network, State};
 use super::number::CHUNK;
-use super::run::Plan;
-use super::text::Text;
-use super::weights::{Gradients, Weights};
+use super::run::{Job, Plan};
+use super::weights::Gradients;
 use lstmc_frontend::ir::arbitrary::SplitMix64;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// More would make products smaller, and slower by more than they save where there are few cores.
 pub(super) const SHARDS: usize = 2;
 
 /// Some of the streams, and what belongs to them alone.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Shard {
     streams: Range<usize>,
     state: State<f32>,
     of_teacher: State<f32>,
-    rng: SplitMix64,
-    gradients: Gradients<f32>,
 }
 
 impl Shard {
     /// The shards of a run: at least one.
-    pub(super) fn of(plan: &Plan, weights: &Weights<f32>) -> Vec<Shard> {
+    pub(super) fn of(plan: &Plan) -> Vec<Shard> {
         let n = SHARDS.min(plan.batch);
-        let shards = (0..n).map(|k| Shard {
-            streams: k * plan.batch / n..(k + 1) * plan.batch / n,
-            state: State::default(),
-            of_teacher: State::default(),
-            rng: SplitMix64::new(plan.seed.wrapping_add(k as u64)),
-            gradients: weights.gradients(),
-        });
-        shards.collect()
+        let streams = (0..n).map(|k| k * plan.batch / n..(k + 1) * plan.batch / n);
+        streams
+            .map(|streams| Shard { streams, state: State::default(), of_teacher: State::default() })
+            .collect()
     }
 
-    /// The gradients of what products read are added to this shard's. Returns the sum of the words' losses.
+    /// Whether both have the same streams.
+    pub(super) fn is_like(&self, other: &Shard) -> bool {
+        self.streams == other.streams
+    }
+
+    /// Adds the gradients of what products read. Returns the sum of the words' losses.
     fn read(
         &mut self,
         network: &Network<f32>,
-        teacher: Option<&Network<f32>>,
-        text: &Text<'_>,
-        window: usize,
-        plan: &Plan,
+        job: &Job<'_>,
+        step: usize,
+        gradients: &mut Gradients<f32>,
     ) -> f64 {
+        let Job { text, plan, teacher, .. } = job;
+        let window = step % text.windows();
         if window == 0 {
             (self.state, self.of_teacher) = (State::default(), State::default());
         }
         let (n, [inputs, targets]) = (self.streams.len(), text.window(window, self.streams.clone()));
-        let dropout = Dropout { probability: plan.dropout, rng: &mut self.rng };
+        let mut rng = self.rng(plan.seed, step);
+        let dropout = Dropout { probability: plan.dropout, rng: &mut rng };
         let dropout = (plan.dropout > 0.0).then_some(dropout);
         let mut tape = network.forward(&inputs, n, &mut self.state, dropout);
         let soft = teacher.map(|t| {
@@ -68,28 +70,33 @@ impl Shard {
         let mut logits = tape.take_logits(network);
         // The mean over all streams, summed over steps (Zaremba et al. 2014), so that rates and the clip mean what they do there.
         let loss = cross_entropy(&mut logits, &targets, 1.0 / plan.batch as f64, soft);
-        network.backward(&inputs, &tape, logits, &mut self.gradients);
+        network.backward(&inputs, &tape, logits, gradients);
         loss
+    }
+
+    /// A generator for a step: what is drawn in it depends on no other.
+    fn rng(&self, seed: u64, step: usize) -> SplitMix64 {
+        [step, self.streams.start].into_iter().fold(SplitMix64::new(seed), |mut rng, by| {
+            SplitMix64::new(rng.next_u64().wrapping_add(by as u64))
+        })
     }
 }
 
-/// Reads a window: the mean loss of a word, and the gradients of the parameters, which are to be zero again before the next.
-pub(super) fn read<'s>(
-    shards: &'s mut [Shard],
+/// Reads the window of a step, with gradients of zero for each shard. Returns the mean loss of a word; the gradients of the parameters are in the first.
+pub(super) fn read(
+    shards: &mut [Shard],
     network: &Network<f32>,
-    teacher: Option<&Network<f32>>,
-    text: &Text<'_>,
-    window: usize,
-    plan: &Plan,
-) -> (f64, &'s mut Gradients<f32>) {
-    let losses = shards.par_iter_mut().map(|s| s.read(network, teacher, text, window, plan));
-    let losses: Vec<f64> = losses.collect();
-    let loss = losses.iter().sum::<f64>() / text.tokens_in(window) as f64;
-    let (first, others) = shards.split_at_mut(1);
-    let sum = &mut first[0].gradients;
-    others.iter_mut().for_each(|other| move_into(sum, &mut other.gradients));
-    network.weights.pull(sum);
-    (loss, sum)
+    job: &Job<'_>,
+    step: usize,
+    gradients: &mut [Gradients<f32>],
+) -> f64 {
+    let each = shards.par_iter_mut().zip(&mut *gradients);
+    let losses: Vec<f64> = each.map(|(shard, gradients)| shard.read(network, job, step, gradients)).collect();
+    if let Some((sum, others)) = gradients.split_first_mut() {
+        others.iter_mut().for_each(|other| move_into(sum, other));
+        network.weights.pull(sum);
+    }
+    losses.iter().sum::<f64>() / job.text.tokens_in(step % job.text.windows()) as f64
 }
 
 /// Adds gradients to others and leaves zeros.

@@ -12,7 +12,7 @@ use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
 
-const WORDS: usize = 7;
+pub(super) const WORDS: usize = 7;
 const STREAMS: usize = 2;
 
 /// A step of the finite differences, and how far those may be off: the step's square for its curvature, `f64::EPSILON / STEP` for rounding, times
@@ -278,11 +278,11 @@ fn factors_are_balanced() {
 }
 
 /// One text over and over, to be learnt by heart.
-fn text() -> Vec<u32> {
+pub(super) fn text() -> Vec<u32> {
     [0, 3, 1, 4, 2, 6, 5, 1, 1, 2].repeat(40)
 }
 
-struct Interpreter(Vec<u32>);
+pub(super) struct Interpreter(pub(super) Vec<u32>);
 
 impl Evaluate for Interpreter {
     fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {

@@ -2,6 +2,7 @@
 
 use super::run::Plan;
 use crate::pass::PassError;
+use std::fmt;
 use std::ops::Range;
 
 /// A text as streams that are read side by side: each is a part of it without gaps.
@@ -56,5 +57,13 @@ impl<'t> Text<'t> {
             let words = |t| streams.clone().map(move |s| self.tokens[s * self.length() + t + ahead]);
             self.steps(k).flat_map(words).collect()
         })
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut hash = crc32fast::Hasher::new();
+        self.tokens.iter().for_each(|t| hash.update(&t.to_le_bytes()));
+        write!(f, "{} tokens #{:08x}", self.tokens.len(), hash.finalize())
     }
 }

@@ -145,6 +145,11 @@ impl<T: Number> NullaryFnOnce for Masking<'_, T> {
 /// Gradients of all slots; empty where a slot is not trained.
 pub(super) type Gradients<T> = Vec<Vec<T>>;
 
+/// How many numbers there are of each.
+pub(super) fn sizes<T>(all: &[Vec<T>]) -> Vec<usize> {
+    all.iter().map(Vec::len).collect()
+}
+
 /// The weights of a model as parameters.
 pub(super) struct Weights<T> {
     slots: Vec<Slot<T>>,
@@ -245,6 +250,23 @@ impl<T: Number> Weights<T> {
             Kind::Leaf { codes: None, .. } => Some((k, &mut s.value)),
             Kind::Train { .. } => None,
         })
+    }
+
+    /// The parameters that are trained.
+    pub(super) fn values(&self) -> Vec<Vec<T>> {
+        let trained = self.slots.iter().filter(|s| s.trained);
+        let values = trained.filter_map(|s| match &s.kind {
+            Kind::Leaf { codes: Some(codes), .. } => Some(codes.trained.clone()),
+            Kind::Leaf { codes: None, .. } => Some(s.value.clone()),
+            Kind::Train { .. } => None,
+        });
+        values.collect()
+    }
+
+    /// Takes parameters that [`Weights::values`] gave.
+    pub(super) fn set(&mut self, values: Vec<Vec<T>>) {
+        self.parameters().zip(values).for_each(|((_, old), new)| *old = new);
+        self.refresh();
     }
 
     /// Whether a parameter of a slot stays zero.
