@@ -1,6 +1,7 @@
 //! What people see: messages, progress, exit codes.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lstmc::passes::Interrupt;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
@@ -13,6 +14,9 @@ static WRITING: Mutex<()> = Mutex::new(());
 
 /// All bars, so that one below another does not write over it.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// What Ctrl-C asks first.
+pub(crate) static TRAINING: Interrupt = Interrupt::new();
 
 /// What a shell reports of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
@@ -43,9 +47,15 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
-/// Makes Ctrl-C wait for [`uninterrupted`] work before it ends the program.
+/// Makes Ctrl-C end a training run early, and otherwise wait for [`uninterrupted`] work before it ends the program.
 pub(crate) fn handle_interrupts() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
+        if TRAINING.ask() {
+            let message = "stopping the training; the best so far is kept, and what follows goes on. Ctrl-C again ends the program";
+            // Where standard error is closed, nobody reads it.
+            let _ = BARS.suspend(|| writeln!(std::io::stderr(), "{message}"));
+            return;
+        }
         let _written = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         std::process::exit(INTERRUPTED)
     })

@@ -150,6 +150,13 @@ impl fmt::Display for Value {
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Options(BTreeMap<&'static str, Value>);
 
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        f.write_str(&options.join(", "))
+    }
+}
+
 impl Options {
     /// The values given, and the defaults of `infos` for the others.
     ///

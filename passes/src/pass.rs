@@ -3,9 +3,10 @@
 use crate::calibrate::{Calibration, CalibrationError, Statistics};
 use crate::canonicalize::CanonicalizeError;
 use crate::gate::Evaluate;
+use crate::recover::{Checkpoint, CheckpointError};
 use crate::solve::SolveError;
 use crate::target::TargetError;
-use crate::watch::{Steps, Watcher};
+use crate::watch::{Interrupt, Steps, Watcher};
 use lstmc_frontend::ir::{Graph, InferError, LinearMap, MapError, NotCanonical, WeightId};
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ pub struct Context<'a> {
     pub reference: Option<Graph>,
     /// Told how far a pass is.
     pub watcher: Option<&'a Watcher<'a>>,
+    /// Where `recover` keeps its runs.
+    pub checkpoint: Option<Checkpoint<'a>>,
+    /// Asks `recover` to stop.
+    pub interrupt: Option<&'a Interrupt>,
 }
 
 impl<'a> Context<'a> {
@@ -157,6 +162,9 @@ pub enum PassError {
     /// A pass that trains, without a text.
     #[error("this needs training text: give some with --train TEXT")]
     NeedsTraining,
+    /// A training run that could not be kept or gone on with.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// Statistics that could not be collected or do not fit.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),

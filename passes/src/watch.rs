@@ -1,6 +1,7 @@
-//! Progress inside of a pass, for those that take minutes.
+//! Progress inside of a pass, for those that take minutes, and how to stop them.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Told, from any thread, which pass is at work, how many of its steps are done, and of how many. A step is whatever the pass counts: a row, a matrix.
@@ -47,5 +48,47 @@ impl<'w> Steps<'w> {
 impl Drop for Steps<'_> {
     fn drop(&mut self) {
         self.add(self.total);
+    }
+}
+
+/// Asks a pass that can to stop early, with what it has so far. Passes that cannot never hear of it.
+#[derive(Debug, Default)]
+pub struct Interrupt {
+    is_heard: AtomicBool,
+    is_asked: AtomicBool,
+}
+
+impl Interrupt {
+    /// One that nobody listens to yet.
+    pub const fn new() -> Interrupt {
+        Interrupt { is_heard: AtomicBool::new(false), is_asked: AtomicBool::new(false) }
+    }
+
+    /// Asks the pass at work to stop. False where it cannot, or was asked before.
+    pub fn ask(&self) -> bool {
+        self.is_heard.load(Ordering::SeqCst) && !self.is_asked.swap(true, Ordering::SeqCst)
+    }
+
+    /// Hears what is asked from now on.
+    pub(crate) fn listen(&self) -> Listening<'_> {
+        self.is_asked.store(false, Ordering::SeqCst);
+        self.is_heard.store(true, Ordering::SeqCst);
+        Listening(self)
+    }
+}
+
+/// While it is there, a pass can be asked to stop.
+pub(crate) struct Listening<'i>(&'i Interrupt);
+
+impl Listening<'_> {
+    /// Whether the pass is to stop.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.0.is_asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.is_heard.store(false, Ordering::SeqCst);
     }
 }

@@ -6,7 +6,7 @@ use crate::terminal::{self, Usage, bytes, thousands};
 use lstmc::backend::isa::{self, OptLevel};
 use lstmc::backend::{Stage, listing};
 use lstmc::frontend::ir::{Graph, print};
-use lstmc::passes::{Budget, Context, Pipeline, Record, Report, Settings, run as run_passes};
+use lstmc::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
 use lstmc::{Format, Scorer, Source};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT|STATS", help_heading = "Measuring")]
     calibrate: Option<PathBuf>,
     /// Text that the pass `recover` trains on
-    #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
+    #[arg(long, value_name = "TEXT", help_heading = "Training")]
     train: Option<PathBuf>,
+    /// Where training runs are kept, four times an epoch and at Ctrl-C, to be gone on with by --resume
+    #[arg(long, value_name = "FILE", requires = "train", help_heading = "Training")]
+    checkpoint: Option<PathBuf>,
+    /// Go on with the training runs in the file of --checkpoint; all else must be as it was
+    #[arg(long, requires = "checkpoint", help_heading = "Training")]
+    resume: bool,
     /// Text on which perplexity is measured before and after each lossy pass
     #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
     validate: Option<PathBuf>,
@@ -176,6 +182,17 @@ fn perplexity(text: &str) -> Result<f64, String> {
         .ok_or("expected a number of at least 1".into())
 }
 
+/// A checkpoint at this place; what is there is gone on with, or else replaced.
+fn checkpoint(path: &Path, resume: bool) -> anyhow::Result<Checkpoint<'_>> {
+    super::check_place(path)?;
+    let checkpoint = Checkpoint::new(|bytes| super::write_whole(path, bytes).map_err(|e| e.to_string()));
+    if !resume {
+        return Ok(checkpoint);
+    }
+    let bytes = std::fs::read(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
+    checkpoint.resumed(&bytes).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let pipeline = pipeline(args.passes.as_deref(), args.recipe.as_deref())?;
     let mut source = Source::read(&args.model.model)?.with_vocabulary(args.model.vocab.as_deref())?;
@@ -202,6 +219,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let context = Context {
         watcher: Some(&watcher),
         training: training.as_ref().map(|t| &t.tokens[..]),
+        checkpoint: args.checkpoint.as_deref().map(|path| checkpoint(path, args.resume)).transpose()?,
+        interrupt: Some(&terminal::TRAINING),
         reference: None,
         evaluator: scorer.as_mut().map(|s| s as _),
         calibration: calibration.map(|c| {

@@ -19,4 +19,5 @@ mod link;
 mod program;
 mod ptb;
 mod refused_output;
+mod training;
 mod usage;

@@ -1,6 +1,7 @@
 //! Cross-entropy of the next word, and its gradient.
 
-use super::number::Number;
+use super::number::{Number, vectorized};
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 /// Numbers that a loop over a row keeps apart, so that it becomes vector code.
@@ -17,14 +18,14 @@ pub(super) fn cross_entropy<T: Number>(
     let width = logits.len() / targets.len().max(1);
     let (mut soft, mix) = teacher.unwrap_or((vec![], 0.0));
     soft.par_chunks_exact_mut(width.max(1)).for_each(|row| {
-        softmax(row, mix * scale);
+        vectorized(Softmax { row, scale: mix * scale });
     });
     let rows = logits.par_chunks_exact_mut(width.max(1)).zip(targets).enumerate();
     let losses: Vec<f64> = rows
         .map(|(k, (row, &target))| {
             let target = target as usize;
             let logit = row[target].to_f64();
-            let loss = softmax(row, scale) - logit;
+            let loss = vectorized(Softmax { row, scale }) - logit;
             row[target] -= T::of(scale * (1.0 - mix));
             if let Some(soft) = soft.get(k * width..(k + 1) * width) {
                 row.iter_mut().zip(soft).for_each(|(d, &q)| *d -= q);
@@ -35,28 +36,43 @@ pub(super) fn cross_entropy<T: Number>(
     losses.iter().sum()
 }
 
-/// Turns logits into probabilities times `scale`; returns the logarithm of the sum of their exponentials.
-fn softmax<T: Number>(row: &mut [T], scale: f64) -> f64 {
-    let mut max = [T::of(f64::NEG_INFINITY); LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        max.iter_mut().zip(chunk).for_each(|(m, &x)| *m = if x > *m { x } else { *m });
-    }
-    let max = max.iter().chain(rest).fold(T::of(f64::NEG_INFINITY), |m, &x| if x > m { x } else { m });
-    let mut sums = [T::of(0.0); LANES];
-    let (chunks, rest) = row.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for (x, s) in chunk.iter_mut().zip(&mut sums) {
-            *x = (*x - max).quick_exp();
-            *s += *x;
+/// Turns logits into probabilities times `scale`; the result is the logarithm of the sum of their exponentials.
+struct Softmax<'a, T> {
+    row: &'a mut [T],
+    scale: f64,
+}
+
+impl<T: Number> NullaryFnOnce for Softmax<'_, T> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        let Softmax { row, scale } = self;
+        let mut max = [T::of(f64::NEG_INFINITY); LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for (m, &x) in max.iter_mut().zip(chunk) {
+                *m = if x > *m { x } else { *m };
+            }
         }
+        let max = max.iter().chain(rest).fold(T::of(f64::NEG_INFINITY), |m, &x| if x > m { x } else { m });
+        let mut sums = [T::of(0.0); LANES];
+        let (chunks, rest) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for (x, s) in chunk.iter_mut().zip(&mut sums) {
+                *x = (*x - max).quick_exp();
+                *s += *x;
+            }
+        }
+        let mut sum: f64 = sums.iter().map(|s| s.to_f64()).sum();
+        for x in rest {
+            *x = (*x - max).quick_exp();
+            sum += x.to_f64();
+        }
+        let factor = T::of(scale / sum);
+        for x in row {
+            *x *= factor;
+        }
+        max.to_f64() + sum.ln()
     }
-    let mut sum: f64 = sums.iter().map(|s| s.to_f64()).sum();
-    for x in rest {
-        *x = (*x - max).quick_exp();
-        sum += x.to_f64();
-    }
-    let factor = T::of(scale / sum);
-    row.iter_mut().for_each(|x| *x *= factor);
-    max.to_f64() + sum.ln()
 }

@@ -1,7 +1,8 @@
 //! `recover`: trains the compressed model.
 //!
 //! *Lossy*, for the better: gradient descent on the cross-entropy of a training text, in the representation that the weights have. Masks stay as they are,
-//! factors and cores are trained as such, and what is shared stays shared.
+//! factors and cores are trained as such, and what is shared stays shared. Two factors are first scaled against each other until they are of like size, which leaves their product:
+//! descent on a product is slow where one factor holds most of it.
 //!
 //! ```text
 //!   loss(window) = mean over streams of sum over steps of -log p(next word)           (Zaremba et al. 2014, code)
@@ -22,7 +23,7 @@
 //! and every `recover` of a pipeline reads the same.
 //!
 //! Perplexity on the validation text is measured four times per epoch, and the best weights are kept, those before among them; without that text, the last. A run that diverges
-//! stops with the best so far. The same seed gives the same weights on the same machine.
+//! stops with the best so far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it can be gone on with, to the same bits. The same seed gives the same weights on the same machine.
 //!
 //! | option | what | default |
 //! |---|---|---|
@@ -38,15 +39,20 @@
 //! | `decay` | weight decay | 0 |
 //! | `seed` | of dropout | 1 |
 
+mod checkpoint;
 mod loss;
 mod network;
 mod number;
 mod optimizer;
 mod run;
+mod shard;
 #[cfg(test)]
 mod tests;
+mod text;
 mod train_contraction;
 mod weights;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
 
 use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
@@ -55,7 +61,8 @@ use crate::target::Target;
 use lstmc_frontend::ir::{Graph, LanguageModel};
 use network::Network;
 use optimizer::{Method, Schedule};
-use run::{Plan, Text};
+use run::{Job, Plan};
+use text::Text;
 
 /// Rates that suit the optimizers where none is given.
 const SGD_RATE: f64 = 0.3;
@@ -121,6 +128,8 @@ pub(crate) const INFO: PassInfo = PassInfo {
 struct Recover {
     target: Target,
     plan: Plan,
+    /// All options, with their defaults.
+    options: String,
 }
 
 impl Recover {
@@ -149,7 +158,11 @@ impl Recover {
                 return Err(PassError::Options(format!("{name}={value}: it must be more than 0")));
             }
         }
-        Ok(Recover { target: options.target("target").unwrap_or(Target::new("*")), plan })
+        Ok(Recover {
+            target: options.target("target").unwrap_or(Target::new("*")),
+            plan,
+            options: options.to_string(),
+        })
     }
 }
 
@@ -160,13 +173,13 @@ impl Pass for Recover {
         let tokens = context.training.ok_or(PassError::NeedsTraining)?;
         let text = Text::new(tokens, &self.plan, vocabulary)?;
         let mut network = Network::new(graph, Some(&self.target))?;
+        network.weights.balance();
         let teacher = match (&context.reference, self.plan.distill > 0.0) {
             (Some(reference), true) => Some(Network::new(reference, None)?),
             _ => None,
         };
-        let steps = context.steps(INFO.name, run::windows(&self.plan, &text));
-        let evaluator = context.evaluator.as_mut().map(|e| &mut **e as _);
-        let found = run::train(graph, &mut network, teacher.as_ref(), text, &self.plan, evaluator, &steps)?;
+        let job = Job { graph, teacher: teacher.as_ref(), text, plan: &self.plan };
+        let found = job.run(&mut network, &self.options, context)?;
         Ok(match found.maps {
             Some(maps) => Outcome::Patch(Patch::weights(maps).with_notes(found.notes)),
             None => Outcome::NoEffect(found.notes.join("; ")),

@@ -3,7 +3,7 @@
 //! Rows of a window are ordered by step, then stream. What needs no recurrence is one product per window: the lstms' input products and
 //! the output layer, and the gradients of all weights; only the recurrent product goes step by step, in both directions.
 
-use super::number::Number;
+use super::number::{Number, vectorized};
 use super::weights::{Form, Gradients, Weights, leaves};
 use crate::pass::PassError;
 use crate::target::Target;
@@ -11,7 +11,9 @@ use lstmc_frontend::ir::arbitrary::SplitMix64;
 use lstmc_frontend::ir::{
     Binary, Gate, GateOrder, Graph, LanguageModel, Layer as IrLayer, NodeId, Op, Operand, Unary, ValueId,
 };
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A model that can be trained.
@@ -49,7 +51,7 @@ enum Source {
 }
 
 /// `h` and `c` of each lstm, `[streams, hidden]`; empty stands for zeros.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State<T>(Vec<[Vec<T>; 2]>);
 
 /// What a window's way forward leaves for the way back.
@@ -165,7 +167,7 @@ impl<T: Number> Network<T> {
         }
     }
 
-    /// Adds the gradients of all that is trained, given that of the logits, and takes them back to the parameters.
+    /// Adds the gradients of all that products read, given that of the logits; [`Weights::pull`] takes them to the parameters.
     pub(super) fn backward(
         &self,
         tokens: &[u32],
@@ -235,7 +237,6 @@ impl<T: Number> Network<T> {
                 }
             }
         }
-        w.pull(gradients);
     }
 }
 
@@ -294,27 +295,13 @@ impl Cell {
         };
         add_to_rows(&mut tape.gates, w.vector(&self.bias));
         let mut out = Vec::with_capacity(rows * n);
-        let [i, f, g, o] = self.offsets();
+        let offsets = self.offsets();
         let steps = tape.gates.chunks_exact_mut(streams * 4 * n);
         for (gates, tanh_c) in steps.zip(tape.tanh_c.chunks_exact_mut(streams * n)) {
             tape.h.extend_from_slice(h);
             tape.c.extend_from_slice(c);
             let recurrent = w.apply(&self.recurrent, streams, h);
-            for (s, gates) in gates.chunks_exact_mut(4 * n).enumerate() {
-                gates.iter_mut().zip(&recurrent[s * 4 * n..]).for_each(|(g, &r)| *g += r);
-                for at in [i, f, o] {
-                    gates[at..at + n].iter_mut().for_each(|x| *x = x.quick_sigmoid());
-                }
-                gates[g..g + n].iter_mut().for_each(|x| *x = x.quick_tanh());
-                let (h, c) = (&mut h[s * n..][..n], &mut c[s * n..][..n]);
-                let tanh_c = &mut tanh_c[s * n..][..n];
-                let [i, f, g, o] = [i, f, g, o].map(|at| &gates[at..at + n]);
-                for k in 0..n {
-                    c[k] = f[k] * c[k] + i[k] * g[k];
-                    tanh_c[k] = c[k].quick_tanh();
-                    h[k] = o[k] * tanh_c[k];
-                }
-            }
+            vectorized(Step { hidden: n, offsets, gates, recurrent: &recurrent, h, c, tanh_c });
             out.extend_from_slice(h);
         }
         (out, tape)
@@ -329,34 +316,104 @@ impl Cell {
         tape: &CellTape<T>,
         dy: &[T],
     ) -> Vec<T> {
-        let (n, zero, one) = (self.hidden, T::of(0.0), T::of(1.0));
-        let [i, f, g, o] = self.offsets();
+        let (n, zero) = (self.hidden, T::of(0.0));
         let mut out = vec![zero; rows * 4 * n];
         let (mut dh, mut dc) = (vec![zero; streams * n], vec![zero; streams * n]);
-        for step in (0..rows / streams).rev() {
-            for s in 0..streams {
-                let row = step * streams + s;
-                let gates = &tape.gates[row * 4 * n..][..4 * n];
-                let d = &mut out[row * 4 * n..][..4 * n];
-                let at = row * n;
-                for k in 0..n {
-                    let [vi, vf, vg, vo] = [i, f, g, o].map(|at| gates[at + k]);
-                    let tanh_c = tape.tanh_c[at + k];
-                    let of_h = dy[at + k] + dh[s * n + k];
-                    let of_c = of_h * vo * (one - tanh_c * tanh_c) + dc[s * n + k];
-                    d[i + k] = of_c * vg * vi * (one - vi);
-                    d[f + k] = of_c * tape.c[at + k] * vf * (one - vf);
-                    d[g + k] = of_c * vi * (one - vg * vg);
-                    d[o + k] = of_h * tanh_c * vo * (one - vo);
-                    dc[s * n + k] = of_c * vf;
-                }
-            }
+        for (step, of_gates) in out.chunks_exact_mut(streams * 4 * n).enumerate().rev() {
+            let at = step * streams * n;
+            vectorized(StepBack {
+                hidden: n,
+                offsets: self.offsets(),
+                gates: &tape.gates[4 * at..],
+                c: &tape.c[at..],
+                tanh_c: &tape.tanh_c[at..],
+                dy: &dy[at..],
+                dh: &dh,
+                dc: &mut dc,
+                of_gates,
+            });
             if step > 0 {
-                let of_gates = &out[step * streams * 4 * n..][..streams * 4 * n];
                 dh = w.apply_transposed(&self.recurrent, streams, of_gates);
             }
         }
         out
+    }
+}
+
+/// A step of an lstm after its products: makes gates of what enters them, and moves the state on. Slices start with the step's streams, `[streams, hidden]`; those of gates are `[streams, 4 hidden]`.
+struct Step<'a, T> {
+    hidden: usize,
+    offsets: [usize; 4],
+    gates: &'a mut [T],
+    recurrent: &'a [T],
+    h: &'a mut [T],
+    c: &'a mut [T],
+    tanh_c: &'a mut [T],
+}
+
+impl<T: Number> NullaryFnOnce for Step<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Step { hidden: n, offsets: [i, f, g, o], gates, recurrent, h, c, tanh_c } = self;
+        for (g, &r) in gates.iter_mut().zip(recurrent) {
+            *g += r;
+        }
+        for (s, gates) in gates.chunks_exact_mut(4 * n).enumerate() {
+            for at in [i, f, o] {
+                for x in &mut gates[at..at + n] {
+                    *x = x.quick_sigmoid();
+                }
+            }
+            for x in &mut gates[g..g + n] {
+                *x = x.quick_tanh();
+            }
+            let [i, f, g, o] = [i, f, g, o].map(|at| &gates[at..][..n]);
+            let (h, c, tanh_c) = (&mut h[s * n..][..n], &mut c[s * n..][..n], &mut tanh_c[s * n..][..n]);
+            for k in 0..n {
+                c[k] = f[k] * c[k] + i[k] * g[k];
+                tanh_c[k] = c[k].quick_tanh();
+                h[k] = o[k] * tanh_c[k];
+            }
+        }
+    }
+}
+
+/// The way back through a step: writes the gradient of what enters the gates, and takes that of `c` a step back. Slices are as in [`Step`].
+struct StepBack<'a, T> {
+    hidden: usize,
+    offsets: [usize; 4],
+    gates: &'a [T],
+    c: &'a [T],
+    tanh_c: &'a [T],
+    dy: &'a [T],
+    dh: &'a [T],
+    dc: &'a mut [T],
+    of_gates: &'a mut [T],
+}
+
+impl<T: Number> NullaryFnOnce for StepBack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let StepBack { hidden: n, offsets: [i, f, g, o], gates, c, tanh_c, dy, dh, dc, of_gates } = self;
+        let one = T::of(1.0);
+        for (s, d) in of_gates.chunks_exact_mut(4 * n).enumerate() {
+            let [vi, vf, vg, vo] = [i, f, g, o].map(|at| &gates[s * 4 * n + at..][..n]);
+            let [c, tanh_c, dy, dh] = [c, tanh_c, dy, dh].map(|all| &all[s * n..][..n]);
+            let dc = &mut dc[s * n..][..n];
+            for k in 0..n {
+                let of_h = dy[k] + dh[k];
+                let of_c = of_h * vo[k] * (one - tanh_c[k] * tanh_c[k]) + dc[k];
+                d[i + k] = of_c * vg[k] * vi[k] * (one - vi[k]);
+                d[f + k] = of_c * c[k] * vf[k] * (one - vf[k]);
+                d[g + k] = of_c * vi[k] * (one - vg[k] * vg[k]);
+                d[o + k] = of_h * tanh_c[k] * vo[k] * (one - vo[k]);
+                dc[k] = of_c * vf[k];
+            }
+        }
     }
 }
 

@@ -1,11 +1,23 @@
 //! f32, which training computes in, and f64, which its tests check gradients in.
 
+use super::shard::SHARDS;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 use lstmc_frontend::interpret::Real;
+use pulp::NullaryFnOnce;
 
 /// Multiply-adds below which a product stays on one thread: less work than waking the others.
-const PARALLEL_FROM: usize = 1 << 22;
+const PARALLEL_FROM: usize = if cfg!(test) { 1 << 4 } else { 1 << 22 };
+
+/// Elements that one thread works on at a time.
+pub(super) const CHUNK: usize = 1 << 16;
+
+/// Runs a loop compiled for the vectors that this machine has; its `call` must always be inlined. Multiplications and additions stay apart, so results are those of
+/// any other machine.
+#[inline(always)]
+pub(super) fn vectorized<L: NullaryFnOnce>(work: L) -> L::Output {
+    pulp::Arch::new().dispatch(work)
+}
 
 /// A number to train with.
 pub(super) trait Number: Real + std::ops::MulAssign {
@@ -15,13 +27,18 @@ pub(super) trait Number: Real + std::ops::MulAssign {
     /// The square root.
     fn root(self) -> Self;
 
+    /// The nearest integer, an even one of two.
+    fn nearest(self) -> Self;
+
     /// `1 / (1 + e^-x)`.
+    #[inline(always)]
     fn quick_sigmoid(self) -> Self {
         let one = Self::of(1.0);
         one / (one + (-self).quick_exp())
     }
 
     /// The hyperbolic tangent.
+    #[inline(always)]
     fn quick_tanh(self) -> Self {
         let two = Self::of(2.0);
         two * (two * self).quick_sigmoid() - Self::of(1.0)
@@ -33,8 +50,14 @@ impl Number for f64 {
         self.exp()
     }
 
+    #[inline(always)]
     fn root(self) -> f64 {
         self.sqrt()
+    }
+
+    #[inline(always)]
+    fn nearest(self) -> f64 {
+        self.round_ties_even()
     }
 }
 
@@ -62,8 +85,14 @@ impl Number for f32 {
         p * f32::from_bits(exponent)
     }
 
+    #[inline(always)]
     fn root(self) -> f32 {
         self.sqrt()
+    }
+
+    #[inline(always)]
+    fn nearest(self) -> f32 {
+        self.round_ties_even()
     }
 }
 
@@ -94,7 +123,9 @@ impl<'a, T: Number> View<'a, T> {
 
     fn product(self, b: View<'_, T>, out: &mut [T], accumulate: Accum) {
         let (m, k, n) = (self.data.nrows(), self.data.ncols(), b.data.ncols());
-        let parallel = if m * k * n < PARALLEL_FROM { Par::Seq } else { Par::rayon(0) };
+        // Shards take a thread each; what is left is for their products.
+        let threads = rayon::current_num_threads() / SHARDS;
+        let parallel = if threads <= 1 || m * k * n < PARALLEL_FROM { Par::Seq } else { Par::rayon(threads) };
         let out = MatMut::from_row_major_slice_mut(out, m, n);
         matmul(out, accumulate, self.data, b.data, T::of(1.0), parallel);
     }

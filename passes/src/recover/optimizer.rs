@@ -1,18 +1,16 @@
 //! Steps down the gradient.
 
-use super::number::Number;
-use super::weights::{Gradients, Weights};
+use super::number::{CHUNK, Number};
+use super::weights::{Gradients, Weights, sizes};
 use rayon::prelude::*;
-
-/// Parameters that one thread changes.
-const CHUNK: usize = 1 << 16;
+use serde::{Deserialize, Serialize};
 
 /// AdamW's averages: Loshchilov and Hutter 2019, algorithm 2, with the constants of Kingma and Ba 2015.
 const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
 /// How parameters follow their gradients.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Method {
     Sgd,
     AdamW,
@@ -39,20 +37,28 @@ impl Schedule {
 }
 
 /// A method with what it remembers.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Optimizer<T> {
     method: Method,
     decay: f64,
     steps: i32,
-    averages: Vec<[Vec<T>; 2]>,
+    /// AdamW's, of gradients and of their squares.
+    averages: [Gradients<T>; 2],
 }
 
 impl<T: Number> Optimizer<T> {
-    pub(super) fn new(method: Method, decay: f64, gradients: &Gradients<T>) -> Optimizer<T> {
+    pub(super) fn new(method: Method, decay: f64, weights: &Weights<T>) -> Optimizer<T> {
         let averages = match method {
-            Method::Sgd => vec![],
-            Method::AdamW => gradients.iter().map(|g| [g.clone(), g.clone()]).collect(),
+            Method::Sgd => [vec![], vec![]],
+            Method::AdamW => [weights.gradients(), weights.gradients()],
         };
         Optimizer { method, decay, steps: 0, averages }
+    }
+
+    /// Whether two are of the same weights.
+    pub(super) fn is_like(&self, other: &Optimizer<T>) -> bool {
+        let sizes = |o: &Optimizer<T>| o.averages.each_ref().map(|a| sizes(a));
+        self.method == other.method && sizes(self) == sizes(other)
     }
 
     /// Moves the parameters, given a learning rate and what the gradients are multiplied with first; gradients are zero afterwards.
@@ -66,13 +72,13 @@ impl<T: Number> Optimizer<T> {
         self.steps += 1;
         let shrink = T::of(1.0 - rate * self.decay);
         for (k, parameters) in weights.parameters() {
-            let chunks = parameters.par_chunks_mut(CHUNK).zip(gradients[k].par_chunks(CHUNK));
+            let chunks = parameters.par_chunks_mut(CHUNK).zip(gradients[k].par_chunks_mut(CHUNK));
             match self.method {
                 Method::Sgd => {
                     let rate = T::of(rate * factor);
                     chunks.for_each(|(parameters, gradient)| {
-                        for (p, &g) in parameters.iter_mut().zip(gradient) {
-                            *p = *p * shrink - rate * g;
+                        for (p, g) in parameters.iter_mut().zip(gradient) {
+                            *p = *p * shrink - rate * std::mem::take(g);
                         }
                     });
                 }
@@ -82,12 +88,12 @@ impl<T: Number> Optimizer<T> {
                     let [b1, b2] = BETAS.map(T::of);
                     let [a1, a2] = BETAS.map(|b| T::of(1.0 - b));
                     let (factor, epsilon) = (T::of(factor), T::of(EPSILON));
-                    let [first, second] = &mut self.averages[k];
+                    let [first, second] = self.averages.each_mut().map(|a| &mut a[k]);
                     let averages = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
                     chunks.zip(averages).for_each(|((parameters, gradient), (first, second))| {
                         let averages = first.iter_mut().zip(second);
-                        for ((p, &g), (m, v)) in parameters.iter_mut().zip(gradient).zip(averages) {
-                            let g = g * factor;
+                        for ((p, g), (m, v)) in parameters.iter_mut().zip(gradient).zip(averages) {
+                            let g = std::mem::take(g) * factor;
                             *m = b1 * *m + a1 * g;
                             *v = b2 * *v + a2 * g * g;
                             *p = *p * shrink - rate * *m / ((*v * unbias2).root() + epsilon);
@@ -96,7 +102,6 @@ impl<T: Number> Optimizer<T> {
                 }
             }
         }
-        gradients.par_iter_mut().for_each(|g| g.fill(T::of(0.0)));
     }
 }
 

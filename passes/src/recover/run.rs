@@ -1,13 +1,17 @@
 //! The training run: windows of streams, steps, and what is kept.
 
-use super::loss::cross_entropy;
-use super::network::{Dropout, Network, State};
+use super::INFO;
+use super::checkpoint::{CheckpointError, Identity};
+use super::network::Network;
 use super::optimizer::{Method, Optimizer, Schedule, norm};
+use super::shard::{self, Shard};
+use super::text::Text;
+use super::weights::sizes;
 use crate::gate::Evaluate;
-use crate::pass::PassError;
-use crate::watch::Steps;
-use lstmc_frontend::ir::arbitrary::SplitMix64;
-use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use crate::pass::{Context, PassError};
+use crate::watch::{Interrupt, Listening};
+use lstmc_frontend::ir::{Graph, LinearMap, WeightId, print};
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// Perplexity is measured so often in each epoch.
@@ -35,51 +39,12 @@ pub(super) struct Plan {
     pub(super) seed: u64,
 }
 
-/// A text as streams that are read side by side: each is a part of it without gaps.
-#[derive(Clone, Copy)]
-pub(super) struct Text<'t> {
-    tokens: &'t [u32],
-    batch: usize,
-    bptt: usize,
-}
-
-impl<'t> Text<'t> {
-    pub(super) fn new(tokens: &'t [u32], plan: &Plan, vocabulary: usize) -> Result<Text<'t>, PassError> {
-        let (batch, bptt) = (plan.batch, plan.bptt);
-        if tokens.len() / batch < 2 {
-            return Err(PassError::Options(format!(
-                "the training text has {} tokens, and batch={batch} needs at least {}: two in each stream",
-                tokens.len(),
-                2 * batch
-            )));
-        }
-        if let Some(token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
-            return Err(PassError::Options(format!(
-                "the training text has token {token}, and the model has words 0 to {}",
-                vocabulary - 1
-            )));
-        }
-        Ok(Text { tokens, batch, bptt })
-    }
-
-    fn length(&self) -> usize {
-        self.tokens.len() / self.batch
-    }
-
-    /// Windows in an epoch.
-    pub(super) fn windows(&self) -> usize {
-        (self.length() - 1).div_ceil(self.bptt)
-    }
-
-    /// Inputs and targets of a window, by step and then stream.
-    fn window(&self, k: usize) -> [Vec<u32>; 2] {
-        let start = k * self.bptt;
-        let end = (start + self.bptt).min(self.length() - 1);
-        [0, 1].map(|ahead| {
-            let steps = start + ahead..end + ahead;
-            steps.flat_map(|t| (0..self.batch).map(move |s| self.tokens[s * self.length() + t])).collect()
-        })
-    }
+/// What a run is of.
+pub(super) struct Job<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) teacher: Option<&'a Network<f32>>,
+    pub(super) text: Text<'a>,
+    pub(super) plan: &'a Plan,
 }
 
 /// What a run comes to.
@@ -89,81 +54,131 @@ pub(super) struct Found {
     pub(super) notes: Vec<String>,
 }
 
-/// Trains `network`, which is of `graph`. The best on validation is kept; without an evaluator, the last.
-pub(super) fn train(
-    graph: &Graph,
-    network: &mut Network<f32>,
-    teacher: Option<&Network<f32>>,
-    text: Text<'_>,
-    plan: &Plan,
-    mut evaluator: Option<&mut dyn Evaluate>,
-    steps: &Steps<'_>,
-) -> Result<Found, PassError> {
-    let total = windows(plan, &text);
-    let vocabulary = graph.vocabulary.unwrap_or(1);
-    let every = ((text.windows() as f64 / CHECKS_PER_EPOCH).ceil() as usize).max(1);
-    let mut kept = Kept::default();
-    if let Some(evaluator) = &mut evaluator {
-        let perplexity = evaluator.perplexity(graph).map_err(PassError::Evaluate)?;
-        kept.measured.push((0.0, perplexity));
-    }
-    let mut stopped = None;
-    let mut gradients = network.weights.gradients();
-    let mut optimizer = Optimizer::new(plan.method, plan.decay, &gradients);
-    let mut rng = SplitMix64::new(plan.seed);
-    let (mut state, mut teacher_state) = (State::default(), State::default());
-    let mut losses = Losses::new();
-    for step in 0..total {
-        let window = step % text.windows();
-        if window == 0 {
-            (state, teacher_state) = (State::default(), State::default());
-        }
-        let [inputs, targets] = text.window(window);
-        let dropout = (plan.dropout > 0.0).then_some(Dropout { probability: plan.dropout, rng: &mut rng });
-        let mut tape = network.forward(&inputs, plan.batch, &mut state, dropout);
-        let soft = teacher.map(|t| {
-            let mut tape = t.forward(&inputs, plan.batch, &mut teacher_state, None);
-            (tape.take_logits(t), plan.distill)
-        });
-        let mut logits = tape.take_logits(network);
-        // The mean over streams, summed over steps (Zaremba et al. 2014), so that rates and the clip mean what they do there.
-        let loss = cross_entropy(&mut logits, &targets, 1.0 / plan.batch as f64, soft) / targets.len() as f64;
-        losses.add(loss, targets.len());
-        network.backward(&inputs, &tape, logits, &mut gradients);
-        let length = norm(&mut network.weights, &gradients);
-        if !loss.is_finite() || !length.is_finite() || loss > losses.limit(vocabulary) {
-            stopped = Some(format!(
-                "training diverged at window {} of {total} (loss {loss:.2}, gradient {length:.1}); use a lower lr or clip",
-                step + 1
-            ));
-            break;
-        }
-        let factor = if length > plan.clip { plan.clip / length } else { 1.0 };
-        let rate = plan.rate * plan.schedule.at(step, total);
-        optimizer.step(&mut network.weights, &mut gradients, rate, factor);
-        network.weights.refresh();
-        steps.add(1);
-        if (step + 1) % every == 0 || step + 1 == total {
-            let epochs = (step + 1) as f64 / text.windows() as f64;
-            losses.log(epochs);
-            kept.check(graph, network, epochs, &mut evaluator)?;
-        }
-    }
-    let mut notes = vec![losses.note(&text)];
-    notes.extend(kept.note());
-    notes.extend(stopped);
-    Ok(Found { maps: kept.maps, notes })
+/// How far a run is: with the parameters, all that its next step depends on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Progress {
+    step: usize,
+    optimizer: Optimizer<f32>,
+    shards: Vec<Shard>,
+    losses: Losses,
+    kept: Kept,
 }
 
-/// Windows in a run.
-pub(super) fn windows(plan: &Plan, text: &Text<'_>) -> usize {
-    ((plan.epochs * text.windows() as f64).round() as usize).max(1)
+impl Progress {
+    /// Whether both are of the same weights and streams.
+    fn is_like(&self, other: &Progress, parameters: &[Vec<f32>]) -> bool {
+        let shards = self.shards.len() == other.shards.len()
+            && self.shards.iter().zip(&other.shards).all(|(a, b)| a.is_like(b));
+        let best = self.kept.best.as_ref().is_none_or(|best| sizes(best) == sizes(parameters));
+        shards && best && self.optimizer.is_like(&other.optimizer)
+    }
+}
+
+impl Job<'_> {
+    /// Trains `network`, which is of the job's graph. The best on validation is kept; without an evaluator, the last.
+    pub(super) fn run(
+        &self,
+        network: &mut Network<f32>,
+        options: &str,
+        context: &mut Context<'_>,
+    ) -> Result<Found, PassError> {
+        let Job { graph, text, plan, .. } = self;
+        let total = self.steps();
+        let (vocabulary, every) = (graph.vocabulary.unwrap_or(1), self.steps_between_checks());
+        let steps = context.steps(INFO.name, total);
+        let evaluator = &mut context.evaluator;
+        let before =
+            evaluator.as_mut().map(|e| e.perplexity(graph)).transpose().map_err(PassError::Evaluate)?;
+        let identity = Identity {
+            model: format!("#{:08x}", crc32fast::hash(print(graph).as_bytes())),
+            options: options.into(),
+            training: text.to_string(),
+            validation: before.map_or("none".into(), |p| format!("one of perplexity {p}")),
+        };
+        let mut progress = Progress {
+            step: 0,
+            optimizer: Optimizer::new(plan.method, plan.decay, &network.weights),
+            shards: Shard::of(plan),
+            losses: Losses::default(),
+            kept: Kept { measured: before.map(|p| (0.0, p)).into_iter().collect(), ..Kept::default() },
+        };
+        if let Some(checkpoint) = &mut context.checkpoint
+            && let Some((parameters, saved)) = checkpoint.begin(&identity)?
+        {
+            if sizes(&parameters) != sizes(&network.weights.values())
+                || !saved.is_like(&progress, &parameters)
+            {
+                return Err(CheckpointError::Damaged("its sizes do not fit the model".into()).into());
+            }
+            network.weights.set(parameters);
+            progress = saved;
+            steps.add(progress.step);
+        }
+        let mut gradients: Vec<_> = progress.shards.iter().map(|_| network.weights.gradients()).collect();
+        let interrupt = context.interrupt.map(Interrupt::listen);
+        let (mut stopped, mut since) = (None, Since::now(&progress.losses));
+        while progress.step < total && stopped.is_none() {
+            let Progress { step, optimizer, shards, losses, kept } = &mut progress;
+            let loss = shard::read(shards, network, self, *step, &mut gradients);
+            losses.add(loss, text.tokens_in(*step % text.windows()));
+            *step += 1;
+            let length = norm(&mut network.weights, &gradients[0]);
+            if !loss.is_finite() || !length.is_finite() || loss > losses.limit(vocabulary) {
+                stopped = Some(format!(
+                    "training diverged at window {step} of {total} (loss {loss:.2}, gradient {length:.1}); use a lower lr or clip"
+                ));
+                break;
+            }
+            let factor = if length > plan.clip { plan.clip / length } else { 1.0 };
+            let rate = plan.rate * plan.schedule.at(*step - 1, total);
+            optimizer.step(&mut network.weights, &mut gradients[0], rate, factor);
+            network.weights.refresh();
+            steps.add(1);
+            let epochs = *step as f64 / text.windows() as f64;
+            let is_check = *step % every == 0 || *step == total;
+            if is_check {
+                since.log(losses, epochs);
+                kept.check(graph, network, epochs, evaluator)?;
+            }
+            let is_asked = interrupt.as_ref().is_some_and(Listening::is_asked);
+            if let (Some(checkpoint), true) = (&mut context.checkpoint, is_check || is_asked) {
+                checkpoint.keep(&identity, &network.weights.values(), &progress)?;
+            }
+            if is_asked && progress.step < total {
+                stopped = Some(format!("interrupted after window {} of {total}", progress.step));
+                // Not in the checkpoint: a run that is gone on with checks where one that was not interrupted does.
+                if !is_check {
+                    progress.kept.check(graph, network, epochs, evaluator)?;
+                }
+            }
+        }
+        let Progress { losses, kept, .. } = progress;
+        let mut notes = vec![losses.note(text)];
+        notes.extend(kept.note());
+        notes.extend(stopped);
+        let maps = kept.best.map(|best| {
+            network.weights.set(best);
+            network.weights.maps(graph)
+        });
+        Ok(Found { maps: maps.transpose()?, notes })
+    }
+
+    /// Windows from one measurement of perplexity to the next.
+    fn steps_between_checks(&self) -> usize {
+        ((self.text.windows() as f64 / CHECKS_PER_EPOCH).ceil() as usize).max(1)
+    }
+
+    /// Windows in a run.
+    fn steps(&self) -> usize {
+        ((self.plan.epochs * self.text.windows() as f64).round() as usize).max(1)
+    }
 }
 
 /// The best so far.
-#[derive(Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
-    maps: Option<Vec<(WeightId, LinearMap)>>,
+    /// Its parameters.
+    best: Option<Vec<Vec<f32>>>,
     /// After how many epochs it was.
     epochs: f64,
     /// Perplexity on validation after so many epochs; the first is before training.
@@ -179,12 +194,10 @@ impl Kept {
         epochs: f64,
         evaluator: &mut Option<&mut dyn Evaluate>,
     ) -> Result<(), PassError> {
-        let maps = network.weights.maps(graph)?;
         if let Some(evaluator) = evaluator {
             let mut new = graph.clone();
-            for (id, map) in &maps {
-                let fits = new.set_weight(*id, map.clone());
-                fits.map_err(|e| PassError::Evaluate(e.to_string()))?;
+            for (id, map) in network.weights.maps(graph)? {
+                new.set_weight(id, map).map_err(|e| PassError::Evaluate(e.to_string()))?;
             }
             let perplexity = evaluator.perplexity(&new).map_err(PassError::Evaluate)?;
             let best = self.measured.iter().map(|m| m.1).fold(f64::INFINITY, f64::min);
@@ -194,7 +207,7 @@ impl Kept {
                 return Ok(());
             }
         }
-        (self.maps, self.epochs) = (Some(maps), epochs);
+        (self.best, self.epochs) = (Some(network.weights.values()), epochs);
         Ok(())
     }
 
@@ -204,7 +217,7 @@ impl Kept {
         let every = after.len().div_ceil(MEASURED_SHOWN).max(1);
         let shown = after.chunks(every).filter_map(|part| part.last());
         let after: Vec<String> = shown.map(|(e, p)| format!("{p:.2} after {e:.2}")).collect();
-        let kept = match self.maps {
+        let kept = match self.best {
             Some(_) => format!("kept: after {:.2} epochs", self.epochs),
             None => "none is better".into(),
         };
@@ -213,44 +226,51 @@ impl Kept {
 }
 
 /// Losses of windows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Losses {
     first: Option<f64>,
-    /// Sum over tokens and their number: of the whole run, and since the last line of the log.
-    whole: (f64, usize),
-    recent: (f64, usize),
-    since: Instant,
+    /// Over all tokens.
+    sum: f64,
+    tokens: usize,
 }
 
 impl Losses {
-    fn new() -> Losses {
-        Losses { first: None, whole: (0.0, 0), recent: (0.0, 0), since: Instant::now() }
-    }
-
     fn add(&mut self, loss: f64, tokens: usize) {
         self.first = self.first.or(Some(loss));
-        for (sum, n) in [&mut self.whole, &mut self.recent] {
-            *sum += loss * tokens as f64;
-            *n += tokens;
-        }
+        self.sum += loss * tokens as f64;
+        self.tokens += tokens;
     }
 
     fn limit(&self, vocabulary: usize) -> f64 {
         (vocabulary as f64).ln().max(self.first.unwrap_or(0.0)) + DIVERGED
     }
 
-    fn log(&mut self, epochs: f64) {
-        let (sum, n) = std::mem::take(&mut self.recent);
-        let speed = n as f64 / self.since.elapsed().as_secs_f64();
-        tracing::info!(epochs, loss = sum / n as f64, tokens_per_second = speed, "recover: training");
-        self.since = Instant::now();
+    fn note(&self, text: &Text<'_>) -> String {
+        let perplexity = (self.sum / self.tokens.max(1) as f64).exp();
+        format!(
+            "{} tokens in {} streams of {} steps a window; mean training perplexity {perplexity:.2}",
+            self.tokens, text.batch, text.bptt
+        )
+    }
+}
+
+/// Losses and time since a moment.
+struct Since {
+    then: Losses,
+    started: Instant,
+}
+
+impl Since {
+    fn now(losses: &Losses) -> Since {
+        Since { then: losses.clone(), started: Instant::now() }
     }
 
-    fn note(&self, text: &Text<'_>) -> String {
-        let (sum, n) = self.whole;
-        let perplexity = (sum / n.max(1) as f64).exp();
-        format!(
-            "{n} tokens in {} streams of {} steps a window; mean training perplexity {perplexity:.2}",
-            text.batch, text.bptt
-        )
+    /// Logs what was since, and starts again.
+    fn log(&mut self, losses: &Losses, epochs: f64) {
+        let tokens = losses.tokens - self.then.tokens;
+        let loss = (losses.sum - self.then.sum) / tokens as f64;
+        let tokens_per_second = tokens as f64 / self.started.elapsed().as_secs_f64();
+        tracing::info!(epochs, loss, tokens_per_second, "recover: training");
+        *self = Since::now(losses);
     }
 }

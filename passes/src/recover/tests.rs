@@ -12,7 +12,7 @@ use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
 
-const WORDS: usize = 7;
+pub(super) const WORDS: usize = 7;
 const STREAMS: usize = 2;
 
 /// A step of the finite differences, and how far those may be off: the step's square for its curvature, `f64::EPSILON / STEP` for rounding, times
@@ -61,6 +61,7 @@ fn loss_and_gradients(
     loss += (1.0 - mix) * cross_entropy(&mut logits, &targets, 1.0, soft);
     let mut gradients = network.weights.gradients();
     network.backward(&tokens, &tape, logits, &mut gradients);
+    network.weights.pull(&mut gradients);
     (loss, gradients)
 }
 
@@ -238,12 +239,50 @@ fn forward_is_the_interpreter() {
     }
 }
 
+/// Balanced factors have columns and rows of equal length, jointly where they are shared, and the model computes what it did. Whatever is not free stays.
+#[test]
+fn factors_are_balanced() {
+    let text = MIXED.replace(
+        "@between: f32[3, 3] random 7",
+        "@between: low_rank [3, 3] { left: f32[3, 2] random 7, right: int8 row [2, 3] { codes: random 9, scales: random 10 } }",
+    );
+    let graph = parse(&text).unwrap();
+    let network = |target| Network::<f64>::new(&graph, Some(&Target::new(target))).unwrap();
+    let parameters = |network: &mut Network<f64>| -> Vec<Vec<f64>> {
+        network.weights.parameters().map(|(_, p)| p.clone()).collect()
+    };
+    let logits = |network: &Network<f64>| {
+        let mut tape = network.forward(&random_tokens(10, 1), STREAMS, &mut state_before(network), None);
+        tape.take_logits(network)
+    };
+    let (mut plain, mut balanced) = (network("*"), network("*"));
+    balanced.weights.balance();
+    for (a, b) in logits(&plain).iter().zip(logits(&balanced)) {
+        assert!((a - b).abs() < 1e-12 * (1.0 + a.abs()), "{a}, {b}");
+    }
+    // In the order of the layers: embedding, then left, right and right of the lstm.
+    let [before, after] = [&mut plain, &mut balanced].map(parameters);
+    let changed: Vec<usize> = (0..before.len()).filter(|&k| before[k] != after[k]).collect();
+    assert_eq!(changed, [1, 2, 3]);
+    for j in 0..2 {
+        let square = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>();
+        let left: Vec<f64> = after[1].chunks(2).map(|row| row[j]).collect();
+        let rights = square(&after[2][j * 3..][..3]) + square(&after[3][j * 3..][..3]);
+        assert!((square(&left) - rights).abs() < 1e-12, "{left:?}, {rights}");
+    }
+    // The left factor is shared with a map that is not trained.
+    let mut partly = network("recurrent");
+    let before = parameters(&mut partly);
+    partly.weights.balance();
+    assert_eq!(before, parameters(&mut partly));
+}
+
 /// One text over and over, to be learnt by heart.
-fn text() -> Vec<u32> {
+pub(super) fn text() -> Vec<u32> {
     [0, 3, 1, 4, 2, 6, 5, 1, 1, 2].repeat(40)
 }
 
-struct Interpreter(Vec<u32>);
+pub(super) struct Interpreter(pub(super) Vec<u32>);
 
 impl Evaluate for Interpreter {
     fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {
@@ -335,6 +374,20 @@ fn a_seed_decides() {
     assert_ne!(run(1), run(2));
 }
 
+/// Any number of threads gives the same bits. Products are spread over threads from four on, at the test's threshold.
+#[test]
+fn threads_decide_nothing() {
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let passes = "low-rank(target=decoder, rank=4, method=svd), recover(batch=5, dropout=0.3, epochs=2)";
+        pool.install(|| print(&recovered(passes, language_model(12, 1, WORDS, 1), false).unwrap().graph))
+    };
+    let one = on(1);
+    for threads in [2, 3, 4, 8] {
+        assert_eq!(one, on(threads), "{threads} threads");
+    }
+}
+
 /// A rate that throws weights about is noticed, and what was better is kept.
 #[test]
 fn divergence_stops() {
@@ -384,7 +437,7 @@ fn the_first_step_of_adamw() {
     let mut network: Network<f64> = Network::new(&graph, Some(&Target::new("decoder"))).unwrap();
     let before: Vec<f64> = network.weights.parameters().next().unwrap().1.clone();
     let (_, mut gradients) = loss_and_gradients(&network, &state_before(&network), None);
-    let mut optimizer = Optimizer::new(Method::AdamW, 0.1, &network.weights.gradients());
+    let mut optimizer = Optimizer::new(Method::AdamW, 0.1, &network.weights);
     optimizer.step(&mut network.weights, &mut gradients, 0.01, 1.0);
     let after = network.weights.parameters().next().unwrap().1;
     for (a, b) in after.iter().zip(&before) {

@@ -10,11 +10,15 @@
 //!
 //! A factor or core that several maps share is one slot, so it gets the sum of their gradients and stays shared.
 
-use super::number::{Number, View};
+mod balance;
+
+use super::number::{CHUNK, Number, View, vectorized};
 use super::train_contraction::Contraction;
 use crate::pass::PassError;
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, Quantized, Sparse, TensorTrain, WeightId};
 use lstmc_frontend::tensor::{DType, Data, Tensor};
+use pulp::NullaryFnOnce;
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -71,32 +75,80 @@ impl<T: Number> Codes<T> {
         Ok(Codes { trained, range, group, groups, scales, zeros })
     }
 
-    /// Calls `f` with each parameter's index, scale and zero point, none where the scale is zero.
-    fn each(&mut self, cols: usize, mut f: impl FnMut(usize, &mut T, T, T, [T; 2])) {
-        for (k, x) in self.trained.iter_mut().enumerate() {
-            let g = (k / cols) * self.groups + (k % cols) / self.group;
-            f(k, x, self.scales[g], self.zeros[g], self.range);
-        }
+    /// Writes what the nearest codes stand for. What is out of reach of the codes is brought back, because it would take as long to come back as it went.
+    fn round(&mut self, cols: usize, values: &mut [T]) {
+        let (groups, group, range) = (self.groups, self.group, self.range);
+        let rows = self.trained.par_chunks_exact_mut(cols).zip(values.par_chunks_exact_mut(cols));
+        let scales = self.scales.par_chunks_exact(groups).zip(self.zeros.par_chunks_exact(groups));
+        rows.zip(scales).with_min_len(CHUNK.div_ceil(cols)).for_each(|((row, values), (scales, zeros))| {
+            let parts = row.chunks_mut(group).zip(values.chunks_mut(group));
+            for ((part, values), (&scale, &zero)) in parts.zip(scales.iter().zip(zeros)) {
+                vectorized(Rounding { part, values, scale, zero, range });
+            }
+        });
     }
 
-    /// The code of each parameter: the nearest, as a number.
+    /// The nearest codes.
+    fn codes(&self, cols: usize) -> Vec<i8> {
+        let code = |(k, &x): (usize, &T)| {
+            let g = (k / cols) * self.groups + (k % cols) / self.group;
+            Codes::code(x, self.scales[g], self.zeros[g], self.range).to_f64() as i8
+        };
+        self.trained.iter().enumerate().map(code).collect()
+    }
+
+    /// The code of a parameter: the nearest, as a number.
+    #[inline(always)]
     fn code(x: T, scale: T, zero: T, [low, high]: [T; 2]) -> T {
-        if scale == T::of(0.0) {
-            return zero;
+        if scale == T::of(0.0) { zero } else { clamp((x / scale).nearest() + zero, low, high) }
+    }
+}
+
+/// Rounds parameters with one scale.
+struct Rounding<'a, T> {
+    part: &'a mut [T],
+    values: &'a mut [T],
+    scale: T,
+    zero: T,
+    range: [T; 2],
+}
+
+impl<T: Number> NullaryFnOnce for Rounding<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Rounding { part, values, scale, zero, range } = self;
+        let [a, b] = range.map(|c| (c - zero) * scale);
+        let (low, high) = if a < b { (a, b) } else { (b, a) };
+        for (x, value) in part.iter_mut().zip(values) {
+            *x = clamp(*x, low, high);
+            *value = (Codes::code(*x, scale, zero, range) - zero) * scale;
         }
-        let code = T::of((x / scale).to_f64().round_ties_even()) + zero;
-        if code < low {
-            low
-        } else if code > high {
-            high
-        } else {
-            code
+    }
+}
+
+/// Zeros what is not kept.
+struct Masking<'a, T>(&'a mut [T], &'a [bool]);
+
+impl<T: Number> NullaryFnOnce for Masking<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (value, &kept) in self.0.iter_mut().zip(self.1) {
+            *value = if kept { *value } else { T::of(0.0) };
         }
     }
 }
 
 /// Gradients of all slots; empty where a slot is not trained.
 pub(super) type Gradients<T> = Vec<Vec<T>>;
+
+/// How many numbers there are of each.
+pub(super) fn sizes<T>(all: &[Vec<T>]) -> Vec<usize> {
+    all.iter().map(Vec::len).collect()
+}
 
 /// The weights of a model as parameters.
 pub(super) struct Weights<T> {
@@ -200,6 +252,23 @@ impl<T: Number> Weights<T> {
         })
     }
 
+    /// The parameters that are trained.
+    pub(super) fn values(&self) -> Vec<Vec<T>> {
+        let trained = self.slots.iter().filter(|s| s.trained);
+        let values = trained.filter_map(|s| match &s.kind {
+            Kind::Leaf { codes: Some(codes), .. } => Some(codes.trained.clone()),
+            Kind::Leaf { codes: None, .. } => Some(s.value.clone()),
+            Kind::Train { .. } => None,
+        });
+        values.collect()
+    }
+
+    /// Takes parameters that [`Weights::values`] gave.
+    pub(super) fn set(&mut self, values: Vec<Vec<T>>) {
+        self.parameters().zip(values).for_each(|((_, old), new)| *old = new);
+        self.refresh();
+    }
+
     /// Whether a parameter of a slot stays zero.
     #[cfg(test)]
     pub(super) fn is_masked(&self, slot: usize, k: usize) -> bool {
@@ -212,22 +281,9 @@ impl<T: Number> Weights<T> {
             let slot = &mut self.slots[k];
             match &mut slot.kind {
                 Kind::Leaf { codes: Some(codes), mask } => {
-                    let value = &mut slot.value;
-                    codes.each(slot.shape[1], |k, x, scale, zero, range| {
-                        let [low, high] = range.map(|c| (c - zero) * scale);
-                        let (low, high) = if low < high { (low, high) } else { (high, low) };
-                        // What is out of reach of the codes would take as long to come back.
-                        *x = if *x < low {
-                            low
-                        } else if *x > high {
-                            high
-                        } else {
-                            *x
-                        };
-                        value[k] = (Codes::code(*x, scale, zero, range) - zero) * scale;
-                    });
+                    codes.round(slot.shape[1], &mut slot.value);
                     if let Some(mask) = mask {
-                        apply_mask(value, mask);
+                        apply_mask(&mut slot.value, mask);
                     }
                 }
                 Kind::Leaf { .. } => {}
@@ -240,7 +296,7 @@ impl<T: Number> Weights<T> {
         }
     }
 
-    /// Takes the gradients of what products read back to the parameters.
+    /// Takes the gradients of what products read back to the parameters; those of what is no parameter are zero afterwards.
     pub(super) fn pull(&self, gradients: &mut Gradients<T>) {
         // Cores come before what is made of them.
         for (k, slot) in self.slots.iter().enumerate().rev().filter(|(_, s)| s.trained) {
@@ -250,6 +306,7 @@ impl<T: Number> Weights<T> {
                 Kind::Train { modes, cores } => {
                     let values: Vec<Vec<T>> = cores.iter().map(|c| self.dense(c)).collect();
                     let found = modes.gradients(&values, &gradients[k]);
+                    gradients[k].fill(T::of(0.0));
                     for (core, g) in cores.iter().zip(&found) {
                         self.add_dense(core, g, gradients);
                     }
@@ -484,7 +541,14 @@ pub(super) fn leaves(map: &LinearMap, out: &mut BTreeSet<usize>) {
 }
 
 fn apply_mask<T: Number>(values: &mut [T], mask: &[bool]) {
-    values.iter_mut().zip(mask).filter(|(_, kept)| !**kept).for_each(|(v, _)| *v = T::of(0.0));
+    let chunks = values.par_chunks_mut(CHUNK).zip(mask.par_chunks(CHUNK));
+    chunks.for_each(|(values, mask)| vectorized(Masking(values, mask)));
+}
+
+#[inline(always)]
+fn clamp<T: Number>(x: T, low: T, high: T) -> T {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
 }
 
 /// The parameters as a tensor of the old one's dtype.
@@ -506,11 +570,7 @@ fn quantized<T: Number>(
     codes: Option<&Codes<T>>,
 ) -> Result<LinearMap, MapError> {
     let Some(codes) = codes else { return Ok(LinearMap::Quantized(old.clone())) };
-    let found = codes.trained.iter().enumerate().map(|(k, &x)| {
-        let g = (k / cols) * codes.groups + (k % cols) / codes.group;
-        Codes::code(x, codes.scales[g], codes.zeros[g], codes.range).to_f64() as i8
-    });
-    let tensor = Tensor::from_i8(old.codes().shape().to_vec(), found.collect())?;
+    let tensor = Tensor::from_i8(old.codes().shape().to_vec(), codes.codes(cols))?;
     let zeros = old.zero_points().cloned();
     let new = Quantized::new(old.bits(), old.granularity(), tensor, old.scales().clone(), zeros)?;
     Ok(LinearMap::Quantized(new.with_activations(old.activations())))

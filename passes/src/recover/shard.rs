@@ -1,0 +1,109 @@
+//! Streams in shards, each of which goes forwards and backwards on its own.
+//!
+//! ```text
+//!   streams 0..10  ─▶ forward, loss, backward ─▶ gradients ─┐
+//!                                                           +─▶ step
+//!   streams 10..20 ─▶ forward, loss, backward ─▶ gradients ─┘
+//! ```
+//!
+//! There are as many whatever the number of threads, and they are summed in order, so that results do not depend on it. Steps of the recurrence are too small
+//! to be spread over threads in another way.
+
+use super::loss::cross_entropy;
+use super::network::{Dropout, Network, State};
+use super::number::CHUNK;
+use super::run::{Job, Plan};
+use super::weights::Gradients;
+use lstmc_frontend::ir::arbitrary::SplitMix64;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// More would make products smaller, and slower by more than they save where there are few cores.
+pub(super) const SHARDS: usize = 2;
+
+/// Some of the streams, and what belongs to them alone.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Shard {
+    streams: Range<usize>,
+    state: State<f32>,
+    of_teacher: State<f32>,
+}
+
+impl Shard {
+    /// The shards of a run: at least one.
+    pub(super) fn of(plan: &Plan) -> Vec<Shard> {
+        let n = SHARDS.min(plan.batch);
+        let streams = (0..n).map(|k| k * plan.batch / n..(k + 1) * plan.batch / n);
+        streams
+            .map(|streams| Shard { streams, state: State::default(), of_teacher: State::default() })
+            .collect()
+    }
+
+    /// Whether both have the same streams.
+    pub(super) fn is_like(&self, other: &Shard) -> bool {
+        self.streams == other.streams
+    }
+
+    /// Adds the gradients of what products read. Returns the sum of the words' losses.
+    fn read(
+        &mut self,
+        network: &Network<f32>,
+        job: &Job<'_>,
+        step: usize,
+        gradients: &mut Gradients<f32>,
+    ) -> f64 {
+        let Job { text, plan, teacher, .. } = job;
+        let window = step % text.windows();
+        if window == 0 {
+            (self.state, self.of_teacher) = (State::default(), State::default());
+        }
+        let (n, [inputs, targets]) = (self.streams.len(), text.window(window, self.streams.clone()));
+        let mut rng = self.rng(plan.seed, step);
+        let dropout = Dropout { probability: plan.dropout, rng: &mut rng };
+        let dropout = (plan.dropout > 0.0).then_some(dropout);
+        let mut tape = network.forward(&inputs, n, &mut self.state, dropout);
+        let soft = teacher.map(|t| {
+            let mut tape = t.forward(&inputs, n, &mut self.of_teacher, None);
+            (tape.take_logits(t), plan.distill)
+        });
+        let mut logits = tape.take_logits(network);
+        // The mean over all streams, summed over steps (Zaremba et al. 2014), so that rates and the clip mean what they do there.
+        let loss = cross_entropy(&mut logits, &targets, 1.0 / plan.batch as f64, soft);
+        network.backward(&inputs, &tape, logits, gradients);
+        loss
+    }
+
+    /// A generator for a step: what is drawn in it depends on no other.
+    fn rng(&self, seed: u64, step: usize) -> SplitMix64 {
+        [step, self.streams.start].into_iter().fold(SplitMix64::new(seed), |mut rng, by| {
+            SplitMix64::new(rng.next_u64().wrapping_add(by as u64))
+        })
+    }
+}
+
+/// Reads the window of a step, with gradients of zero for each shard. Returns the mean loss of a word; the gradients of the parameters are in the first.
+pub(super) fn read(
+    shards: &mut [Shard],
+    network: &Network<f32>,
+    job: &Job<'_>,
+    step: usize,
+    gradients: &mut [Gradients<f32>],
+) -> f64 {
+    let each = shards.par_iter_mut().zip(&mut *gradients);
+    let losses: Vec<f64> = each.map(|(shard, gradients)| shard.read(network, job, step, gradients)).collect();
+    if let Some((sum, others)) = gradients.split_first_mut() {
+        others.iter_mut().for_each(|other| move_into(sum, other));
+        network.weights.pull(sum);
+    }
+    losses.iter().sum::<f64>() / job.text.tokens_in(step % job.text.windows()) as f64
+}
+
+/// Adds gradients to others and leaves zeros.
+fn move_into(sum: &mut Gradients<f32>, gradients: &mut Gradients<f32>) {
+    for (sum, from) in sum.iter_mut().zip(gradients) {
+        sum.par_chunks_mut(CHUNK).zip(from.par_chunks_mut(CHUNK)).for_each(|(sum, from)| {
+            sum.iter_mut().zip(from).for_each(|(s, x)| *s += std::mem::take(x));
+        });
+    }
+}
