@@ -30,11 +30,12 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 #[command(
     verbatim_doc_comment,
-    group = clap::ArgGroup::new("tried").args(["passes", "pipelines"]).required(true).multiple(true),
+    group = clap::ArgGroup::new("tried").args(["passes", "pipelines", "beside"]).required(true).multiple(true),
     after_help = "Examples:\n  lstmc frontier model.onnx --vocab vocab.txt --text test.txt \\\n    \
                   --passes \"quantize(bits=8)\" --passes \"quantize(bits=4, method=nearest)\"\n  \
                   lstmc frontier model.onnx --vocab vocab.txt --text test.txt --calibrate train.txt \\\n    \
-                  --pipelines pipelines.txt -o frontier.svg"
+                  --pipelines pipelines.txt -o frontier.svg\n  \
+                  lstmc frontier model.onnx --vocab vocab.txt --text test.txt --beside small.lstmc --beside tiny.lstmc"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -48,6 +49,9 @@ pub(crate) struct Args {
     /// A file of pipelines, one a line
     #[arg(long, value_name = "FILE")]
     pipelines: Option<PathBuf>,
+    /// A finished model to measure beside them, called by the name of its file; may be given several times
+    #[arg(long, value_name = "FILE.lstmc")]
+    beside: Vec<PathBuf>,
     /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
     #[arg(long, value_name = "TEXT|STATS")]
     calibrate: Option<PathBuf>,
@@ -109,7 +113,7 @@ fn candidates(args: &Args) -> anyhow::Result<Vec<Candidate>> {
             }
         }
     }
-    if all.is_empty() {
+    if all.is_empty() && args.pipelines.is_some() {
         let file = args.pipelines.as_deref().unwrap_or(Path::new("--pipelines")).display();
         let what = "expected at least one line with a pipeline, such as `quantize(bits=8)`";
         return Err(Usage(format!("{file}: no pipelines; {what}")).into());
@@ -133,6 +137,21 @@ fn candidate(line: &str, path: &Path, number: usize) -> Result<Option<Candidate>
     }
     let pipeline = Pipeline::parse(text).map_err(|e| Usage(format!("{}:{number}: {e}", path.display())))?;
     Ok(Some(Candidate { name: name.map(String::from), pipeline }))
+}
+
+/// Finished models, with the names of their files.
+fn finished(args: &Args, source: &Source) -> anyhow::Result<Vec<(String, Source)>> {
+    let read = |path: &PathBuf| {
+        let model = Source::read(path)?.canonical()?;
+        if let (Some(own), Some(words)) = (&model.vocabulary, &source.vocabulary)
+            && own.words().ne(words.words())
+        {
+            bail!("{}: its vocabulary is not that of {}", path.display(), source.path.display());
+        }
+        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok((name, model))
+    };
+    args.beside.iter().map(read).collect()
 }
 
 /// What all candidates have in common.
@@ -195,6 +214,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     [&args.output, &args.report].into_iter().flatten().try_for_each(|path| check_place(path))?;
     let mut source = args.model.read()?;
     source.entropy |= args.entropy;
+    let finished = finished(args, &source)?;
     let text = texts::validation(&args.text, &source)?;
     let training = args.train.as_deref().map(|path| texts::training(path, &source)).transpose()?;
     let validation = args.validate.as_deref().map(|path| texts::validation(path, &source)).transpose()?;
@@ -229,6 +249,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         });
         survey.add(candidate.name.clone(), candidate.pipeline.to_string(), measured);
     }
+    for (name, model) in &finished {
+        survey.add(Some(name.clone()), model.recipe.clone(), bench.measure(model, name));
+    }
     let survey = survey.finish();
     if args.json {
         terminal::json(&serde_json::to_value(&survey)?)?;
@@ -244,7 +267,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     match survey.failed.len() {
         0 => Ok(()),
-        n => bail!("{n} of {} pipelines failed; the reasons are beside them", candidates.len()),
+        n => bail!("{n} of {} models failed; the reasons are beside them", candidates.len() + finished.len()),
     }
 }
 

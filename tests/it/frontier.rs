@@ -44,7 +44,7 @@ fn json() {
     let run = sandbox.run(&with(&[&passes[..], &["--json", "--report", "[dir]/report.json"]].concat()));
     // The second needs calibration text; the first is there nevertheless.
     assert_eq!(run.code, Some(1), "{run:?}");
-    assert_eq!(run.stderr, "error: 1 of 2 pipelines failed; the reasons are beside them\n");
+    assert_eq!(run.stderr, "error: 1 of 2 models failed; the reasons are beside them\n");
     let found: Value = serde_json::from_str(&run.stdout).unwrap();
     let report = std::fs::read_to_string(sandbox.path("report.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&report).unwrap(), found);
@@ -117,6 +117,23 @@ fn entropy_coded_bytes() {
     assert_eq!(found["points"][1]["bytes"], coded["bytes"]);
 }
 
+/// A finished model is the point that its pipeline would be.
+#[test]
+fn finished_models_beside_pipelines() {
+    let sandbox = Sandbox::new();
+    let passes = ["--passes", "quantize(bits=4, method=nearest)"];
+    sandbox.ok(&[&["compile", TINY, "--vocab", TINY_WORDS, "-o", "[dir]/four.lstmc"], &passes[..]].concat());
+    let both = sandbox.json(&with(&[&passes[..], &["--beside", "[dir]/four.lstmc"]].concat()));
+    let [_, made, read] = &both["points"].as_array().unwrap()[..] else { panic!("{both}") };
+    assert_eq!(read["name"], "four");
+    assert_eq!(read["pipeline"], "canonicalize, quantize(bits=4, method=nearest)");
+    for field in ["bytes", "perplexity", "ratio", "frontier"] {
+        assert_eq!(made[field], read[field], "{field}");
+    }
+    let alone = sandbox.json(&with(&["--beside", "[dir]/four.lstmc"]));
+    assert_eq!(alone["points"][1], both["points"][2]);
+}
+
 #[test]
 fn refused() {
     let sandbox = Sandbox::new();
@@ -124,6 +141,11 @@ fn refused() {
     sandbox.file("wrong.txt", "int8: quantize(bits=8)\nint5: quantise(bits=5)\n");
     sandbox.file("nameless.txt", ": quantize(bits=8)\n");
     let int8 = ["--passes", "quantize(bits=8)"];
+    let mut words: Vec<String> = (0..32).map(|n| format!("word{n}")).collect();
+    words[0] = "<eos>".into();
+    words[1] = "<unk>".into();
+    sandbox.file("words.txt", words.join("\n") + "\n");
+    sandbox.ok(&["compile", TINY, "--vocab", "[dir]/words.txt", "-o", "[dir]/other.lstmc"]);
     let mut all = String::new();
     for more in [
         &[][..],
@@ -136,6 +158,8 @@ fn refused() {
         &[&int8[..], &["-o", "[dir]/missing/figure.svg"]].concat(),
         &[&int8[..], &["-o", "[dir]"]].concat(),
         &[&int8[..], &["--calibrate", "[dir]/missing.txt"]].concat(),
+        &["--beside", "[dir]/missing.lstmc"],
+        &["--beside", "[dir]/other.lstmc"],
     ] {
         all += &sandbox.refused(&with(more));
     }
