@@ -8,6 +8,7 @@
 //! up to the one at work. The passes before it run again: they give the same weights, and if they do not, the run is of another model.
 
 use super::run::Progress;
+use super::weights::Values;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -119,7 +120,7 @@ impl<'a> Checkpoint<'a> {
     pub(super) fn begin(
         &mut self,
         now: &Identity,
-    ) -> Result<Option<(Vec<Vec<f32>>, Progress)>, CheckpointError> {
+    ) -> Result<Option<(Values<f32>, Progress)>, CheckpointError> {
         self.begun += 1;
         let Some(run) = self.runs.get(self.begun - 1) else { return Ok(None) };
         let (identity, rest) = postcard::take_from_bytes::<Identity>(run).map_err(damaged)?;
@@ -131,7 +132,7 @@ impl<'a> Checkpoint<'a> {
     pub(super) fn keep(
         &mut self,
         identity: &Identity,
-        parameters: &[Vec<f32>],
+        parameters: &Values<f32>,
         progress: &Progress,
     ) -> Result<(), CheckpointError> {
         let unwritten = |e: postcard::Error| CheckpointError::Write(e.to_string());
@@ -302,7 +303,7 @@ mod tests {
         };
         fails(&sealed(vec![vec![0xff; 40]]));
         let runs: Vec<Vec<u8>> = postcard::from_bytes(&checkpoint[HEADER..]).unwrap();
-        let (identity, mut parameters, progress): (Identity, Vec<Vec<f32>>, Progress) =
+        let (identity, mut parameters, progress): (Identity, Values<f32>, Progress) =
             postcard::from_bytes(&runs[0]).unwrap();
         fails(&sealed(vec![runs[0][..runs[0].len() - 1].to_vec()]));
         parameters[0].pop();

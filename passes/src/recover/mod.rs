@@ -16,7 +16,7 @@
 //! gradients are not (truncated back-propagation, Williams and Peng 1990).
 //!
 //! Codes are trained straight through (Bengio et al. 2013): an f32 weight is rounded to the codes and scales it has on the way forward,
-//! and gets the gradient as if it were not. Scales and zero points stay.
+//! and gets the gradient as if it were not. Scales are trained as well (LSQ, Esser et al. 2020); zero points stay.
 //! Products take their vectors as f32 here, even where codes say `activations int8`; what is measured takes them as int8.
 //!
 //! The text is `Context::training`, the command line's `--train`: it is much longer than a pipeline, belongs to the run like the calibration and the validation text,
@@ -30,7 +30,7 @@
 //! | `target` | the weights that are trained, by name; biases too | `*` |
 //! | `epochs` | times that the text is read; may be a fraction | 1 |
 //! | `lr` | the learning rate | 0.3 with `sgd`, 0.001 with `adamw` |
-//! | `schedule` | `linear` to 0, `cosine` to 0, `constant` | `linear` |
+//! | `schedule` | `linear` to 0, `cosine` to 0, `step`: whole for half of the run, then halved at each eighth; `constant` | `linear` |
 //! | `optimizer` | `sgd` or `adamw` | `sgd` |
 //! | `batch`, `bptt` | streams, and steps of a window | 20, 20 |
 //! | `clip` | the greatest norm of the gradient | 5 |
@@ -97,9 +97,9 @@ pub(crate) const INFO: PassInfo = PassInfo {
         },
         OptionInfo {
             name: "schedule",
-            kind: Kind::Word(&["linear", "cosine", "constant"]),
+            kind: Kind::Word(&["linear", "cosine", "step", "constant"]),
             presence: Presence::Default("linear"),
-            doc: "how the learning rate goes to 0, or that it stays",
+            doc: "how the learning rate falls, or that it stays",
         },
         OptionInfo {
             name: "optimizer",
@@ -146,6 +146,7 @@ impl Recover {
             method,
             schedule: match options.word("schedule") {
                 Some("cosine") => Schedule::Cosine,
+                Some("step") => Schedule::Step,
                 Some("constant") => Schedule::Constant,
                 _ => Schedule::Linear,
             },

@@ -21,6 +21,7 @@ pub(super) enum Method {
 pub(super) enum Schedule {
     Linear,
     Cosine,
+    Step,
     Constant,
 }
 
@@ -31,6 +32,8 @@ impl Schedule {
         match self {
             Schedule::Linear => 1.0 - done,
             Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+            Schedule::Step if done < 0.5 => 1.0,
+            Schedule::Step => 0.5f64.powi(1 + ((done - 0.5) * 8.0) as i32),
             Schedule::Constant => 1.0,
         }
     }

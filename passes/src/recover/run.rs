@@ -6,7 +6,7 @@ use super::network::Network;
 use super::optimizer::{Method, Optimizer, Schedule, norm};
 use super::shard::{self, Shard};
 use super::text::Text;
-use super::weights::sizes;
+use super::weights::{Values, sizes};
 use crate::gate::Evaluate;
 use crate::pass::{Context, PassError};
 use crate::watch::{Interrupt, Listening};
@@ -178,7 +178,7 @@ impl Job<'_> {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
     /// Its parameters.
-    best: Option<Vec<Vec<f32>>>,
+    best: Option<Values<f32>>,
     /// After how many epochs it was.
     epochs: f64,
     /// Perplexity on validation after so many epochs; the first is before training.

@@ -208,7 +208,9 @@ fn codes_get_the_gradients_of_what_they_stand_for() {
         let [coded, plain] = [&coded, &plain].map(|graph| {
             let network = Network::new(graph, Some(&Target::new("*"))).unwrap();
             let (loss, gradients) = loss_and_gradients(&network, &state_before(&network), None);
-            gradients.into_iter().flatten().chain([loss]).collect::<Vec<f64>>()
+            let of_numbers =
+                gradients.into_iter().enumerate().filter(|(k, _)| !network.weights.is_scales(*k));
+            of_numbers.flat_map(|(_, g)| g).chain([loss]).collect::<Vec<f64>>()
         });
         // What codes stand for is an f32 in the plain graph.
         const TOLERANCE: f64 = 16.0 * f32::EPSILON as f64;
@@ -216,6 +218,39 @@ fn codes_get_the_gradients_of_what_they_stand_for() {
             assert!((c - p).abs() <= TOLERANCE, "{c}, {p}");
         }
     }
+}
+
+/// The gradient of a scale, as the documentation says it, where numbers are between codes and out of their reach.
+#[test]
+fn scales_get_their_gradients() {
+    let text = MIXED.replace("linear %x9, @embedding", "linear %x9, @decoder");
+    let graph =
+        parse(&(text + "@decoder: int4 group 2 [7, 3] { codes: random 1, scales: random 2 }\n")).unwrap();
+    let mut network: Network<f64> = Network::new(&graph, Some(&Target::new("decoder"))).unwrap();
+    let slots: Vec<usize> = network.weights.parameters().map(|(slot, _)| slot).collect();
+    assert!(network.weights.is_scales(slots[0]));
+    let mut rng = SplitMix64::new(1);
+    let mut values = network.weights.values();
+    values[1].iter_mut().for_each(|x| *x *= 1.0 + f64::from(rng.centered()));
+    network.weights.set(values);
+    let [scales, numbers] = <[Vec<f64>; 2]>::try_from(network.weights.values()).unwrap();
+    let (_, gradients) = loss_and_gradients(&network, &state_before(&network), None);
+    let of_numbers = &gradients[slots[1]];
+    let mut out_of_reach = 0;
+    for (k, (&scale, &found)) in scales.iter().zip(&gradients[slots[0]]).enumerate() {
+        let of_group = if k % 2 == 0 { 0..2 } else { 2..3 };
+        let (n, mut expected) = (of_group.len() as f64, 0.0);
+        for j in of_group.map(|j| k / 2 * 3 + j) {
+            let u = numbers[j] / scale;
+            let code = u.round_ties_even().clamp(-8.0, 7.0);
+            let is_out = !(-8.001..7.001).contains(&u);
+            out_of_reach += usize::from(is_out);
+            expected += of_numbers[j] * if is_out { code } else { code - u };
+        }
+        expected /= (n * 7.0).sqrt();
+        assert!((found - expected).abs() < 1e-12, "{k}: {found}, {expected}");
+    }
+    assert!((1..10).contains(&out_of_reach), "{out_of_reach}");
 }
 
 /// The way forward is what the interpreter computes.
@@ -424,9 +459,10 @@ fn what_cannot_be_trained_is_said() {
 }
 
 #[test]
-fn schedules_go_to_zero() {
+fn schedules_fall() {
     assert_eq!([0, 5, 10].map(|k| Schedule::Linear.at(k, 10)), [1.0, 0.5, 0.0]);
     assert_eq!([0, 10].map(|k| Schedule::Cosine.at(k, 10)), [1.0, 0.0]);
+    assert_eq!([0, 3, 4, 5, 6, 7].map(|k| Schedule::Step.at(k, 8)), [1.0, 1.0, 0.5, 0.25, 0.125, 0.0625]);
     assert_eq!(Schedule::Constant.at(9, 10), 1.0);
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //!   map ─▶ form: a slot, or a product of two forms (low-rank)
 //!          slot: a matrix that products read, made by `refresh` before each window
-//!            leaf      dense, masked, or codes: `value = scale * (round(trained / scale) - zero)`
+//!            leaf      dense, masked, or codes, which are rounded
+//!            scales    of codes
 //!            train     contracted from the forms of its cores
 //!   gradient of a slot ─▶ `pull` ─▶ of the cores' slots ─▶ mask
 //! ```
@@ -11,10 +12,12 @@
 //! A factor or core that several maps share is one slot, so it gets the sum of their gradients and stays shared.
 
 mod balance;
+mod codes;
 
 use super::number::{CHUNK, Number, View, vectorized};
 use super::train_contraction::Contraction;
 use crate::pass::PassError;
+use codes::Codes;
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, Quantized, Sparse, TensorTrain, WeightId};
 use lstmc_frontend::tensor::{DType, Data, Tensor};
 use pulp::NullaryFnOnce;
@@ -41,91 +44,11 @@ struct Slot<T> {
 
 enum Kind<T> {
     /// Parameters. `codes` where they are rounded; `mask` where some stay zero.
-    Leaf {
-        codes: Option<Codes<T>>,
-        mask: Option<Vec<bool>>,
-    },
-    Train {
-        modes: Contraction,
-        cores: Vec<Form>,
-    },
-}
-
-/// Parameters that are rounded to what codes can say.
-struct Codes<T> {
-    trained: Vec<T>,
-    range: [T; 2],
-    group: usize,
-    groups: usize,
-    scales: Vec<T>,
-    zeros: Vec<T>,
-}
-
-impl<T: Number> Codes<T> {
-    fn of(q: &Quantized, trained: Vec<T>) -> Result<Codes<T>, MapError> {
-        let cols = q.codes().shape()[1];
-        let (group, groups) = (q.granularity().group_size(cols), q.granularity().groups(cols));
-        let scales: Vec<T> = T::elements(q.scales())?;
-        let zeros = match q.zero_points() {
-            Some(z) => z.i8s()?.iter().map(|&z| T::of(z.into())).collect(),
-            None => vec![T::of(0.0); scales.len()],
-        };
-        let range = Quantized::range(q.bits());
-        let range = [T::of((*range.start()).into()), T::of((*range.end()).into())];
-        Ok(Codes { trained, range, group, groups, scales, zeros })
-    }
-
-    /// Writes what the nearest codes stand for. What is out of reach of the codes is brought back, because it would take as long to come back as it went.
-    fn round(&mut self, cols: usize, values: &mut [T]) {
-        let (groups, group, range) = (self.groups, self.group, self.range);
-        let rows = self.trained.par_chunks_exact_mut(cols).zip(values.par_chunks_exact_mut(cols));
-        let scales = self.scales.par_chunks_exact(groups).zip(self.zeros.par_chunks_exact(groups));
-        rows.zip(scales).with_min_len(CHUNK.div_ceil(cols)).for_each(|((row, values), (scales, zeros))| {
-            let parts = row.chunks_mut(group).zip(values.chunks_mut(group));
-            for ((part, values), (&scale, &zero)) in parts.zip(scales.iter().zip(zeros)) {
-                vectorized(Rounding { part, values, scale, zero, range });
-            }
-        });
-    }
-
-    /// The nearest codes.
-    fn codes(&self, cols: usize) -> Vec<i8> {
-        let code = |(k, &x): (usize, &T)| {
-            let g = (k / cols) * self.groups + (k % cols) / self.group;
-            Codes::code(x, self.scales[g], self.zeros[g], self.range).to_f64() as i8
-        };
-        self.trained.iter().enumerate().map(code).collect()
-    }
-
-    /// The code of a parameter: the nearest, as a number.
-    #[inline(always)]
-    fn code(x: T, scale: T, zero: T, [low, high]: [T; 2]) -> T {
-        if scale == T::of(0.0) { zero } else { clamp((x / scale).nearest() + zero, low, high) }
-    }
-}
-
-/// Rounds parameters with one scale.
-struct Rounding<'a, T> {
-    part: &'a mut [T],
-    values: &'a mut [T],
-    scale: T,
-    zero: T,
-    range: [T; 2],
-}
-
-impl<T: Number> NullaryFnOnce for Rounding<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Rounding { part, values, scale, zero, range } = self;
-        let [a, b] = range.map(|c| (c - zero) * scale);
-        let (low, high) = if a < b { (a, b) } else { (b, a) };
-        for (x, value) in part.iter_mut().zip(values) {
-            *x = clamp(*x, low, high);
-            *value = (Codes::code(*x, scale, zero, range) - zero) * scale;
-        }
-    }
+    Leaf { codes: Option<Codes<T>>, mask: Option<Vec<bool>> },
+    /// Of codes; no product reads them.
+    Scales,
+    /// Contracted.
+    Train { modes: Contraction, cores: Vec<Form> },
 }
 
 /// Zeros what is not kept.
@@ -144,6 +67,9 @@ impl<T: Number> NullaryFnOnce for Masking<'_, T> {
 
 /// Gradients of all slots; empty where a slot is not trained.
 pub(super) type Gradients<T> = Vec<Vec<T>>;
+
+/// All parameters that are trained.
+pub(super) type Values<T> = Vec<Vec<T>>;
 
 /// How many numbers there are of each.
 pub(super) fn sizes<T>(all: &[Vec<T>]) -> Vec<usize> {
@@ -220,13 +146,24 @@ impl<T: Number> Weights<T> {
                     },
                     _ => (None, None),
                 };
-                let codes = codes.map(|q| Codes::of(q, value.clone())).transpose()?;
+                let is_trained = trained.contains(&place(map));
+                let codes = match codes {
+                    Some(q) => Some(Codes::of(q, value.clone(), self.add_scales(q, is_trained)?)?),
+                    None => None,
+                };
                 self.leaves.insert(place(map), self.slots.len());
-                (value, Kind::Leaf { codes, mask }, trained.contains(&place(map)))
+                (value, Kind::Leaf { codes, mask }, is_trained)
             }
         };
         self.slots.push(Slot { shape, value, trained: is_trained, kind });
         Ok(Form::Slot(self.slots.len() - 1))
+    }
+
+    /// The slot of the scales of codes.
+    fn add_scales(&mut self, q: &Quantized, trained: bool) -> Result<usize, MapError> {
+        let shape = [q.scales().shape()[0], q.scales().shape()[1]];
+        self.slots.push(Slot { shape, value: T::elements(q.scales())?, trained, kind: Kind::Scales });
+        Ok(self.slots.len() - 1)
     }
 
     /// Whether some parameter of a form is trained.
@@ -247,26 +184,32 @@ impl<T: Number> Weights<T> {
     pub(super) fn parameters(&mut self) -> impl Iterator<Item = (usize, &mut Vec<T>)> {
         self.slots.iter_mut().enumerate().filter(|(_, s)| s.trained).filter_map(|(k, s)| match &mut s.kind {
             Kind::Leaf { codes: Some(codes), .. } => Some((k, &mut codes.trained)),
-            Kind::Leaf { codes: None, .. } => Some((k, &mut s.value)),
+            Kind::Leaf { codes: None, .. } | Kind::Scales => Some((k, &mut s.value)),
             Kind::Train { .. } => None,
         })
     }
 
     /// The parameters that are trained.
-    pub(super) fn values(&self) -> Vec<Vec<T>> {
+    pub(super) fn values(&self) -> Values<T> {
         let trained = self.slots.iter().filter(|s| s.trained);
         let values = trained.filter_map(|s| match &s.kind {
             Kind::Leaf { codes: Some(codes), .. } => Some(codes.trained.clone()),
-            Kind::Leaf { codes: None, .. } => Some(s.value.clone()),
+            Kind::Leaf { codes: None, .. } | Kind::Scales => Some(s.value.clone()),
             Kind::Train { .. } => None,
         });
         values.collect()
     }
 
     /// Takes parameters that [`Weights::values`] gave.
-    pub(super) fn set(&mut self, values: Vec<Vec<T>>) {
+    pub(super) fn set(&mut self, values: Values<T>) {
         self.parameters().zip(values).for_each(|((_, old), new)| *old = new);
         self.refresh();
+    }
+
+    /// Whether a slot has scales of codes.
+    #[cfg(test)]
+    pub(super) fn is_scales(&self, slot: usize) -> bool {
+        matches!(self.slots[slot].kind, Kind::Scales)
     }
 
     /// Whether a parameter of a slot stays zero.
@@ -278,15 +221,19 @@ impl<T: Number> Weights<T> {
     /// Makes what products read from the parameters: rounds, and contracts cores.
     pub(super) fn refresh(&mut self) {
         for k in 0..self.slots.len() {
+            let scales = match &self.slots[k].kind {
+                Kind::Leaf { codes: Some(codes), .. } => self.slots[codes.scales].value.clone(),
+                _ => vec![],
+            };
             let slot = &mut self.slots[k];
             match &mut slot.kind {
                 Kind::Leaf { codes: Some(codes), mask } => {
-                    codes.round(slot.shape[1], &mut slot.value);
+                    codes.round(&scales, &mut slot.value);
                     if let Some(mask) = mask {
                         apply_mask(&mut slot.value, mask);
                     }
                 }
-                Kind::Leaf { .. } => {}
+                Kind::Leaf { .. } | Kind::Scales => {}
                 Kind::Train { modes, cores } => {
                     let (modes, cores) = (modes.clone(), cores.clone());
                     let cores: Vec<Vec<T>> = cores.iter().map(|c| self.dense(c)).collect();
@@ -301,8 +248,21 @@ impl<T: Number> Weights<T> {
         // Cores come before what is made of them.
         for (k, slot) in self.slots.iter().enumerate().rev().filter(|(_, s)| s.trained) {
             match &slot.kind {
-                Kind::Leaf { mask: Some(mask), .. } => apply_mask(&mut gradients[k], mask),
-                Kind::Leaf { .. } => {}
+                Kind::Leaf { codes, mask } => {
+                    if let Some(mask) = mask {
+                        apply_mask(&mut gradients[k], mask);
+                    }
+                    if let Some(codes) = codes {
+                        let mut of_scales = std::mem::take(&mut gradients[codes.scales]);
+                        codes.add_scale_gradients(
+                            &self.slots[codes.scales].value,
+                            &gradients[k],
+                            &mut of_scales,
+                        );
+                        gradients[codes.scales] = of_scales;
+                    }
+                }
+                Kind::Scales => {}
                 Kind::Train { modes, cores } => {
                     let values: Vec<Vec<T>> = cores.iter().map(|c| self.dense(c)).collect();
                     let found = modes.gradients(&values, &gradients[k]);
@@ -507,14 +467,12 @@ impl<T: Number> Weights<T> {
         let Some(slot) = self.leaves.get(&place(old)).map(|&s| &self.slots[s]).filter(|s| s.trained) else {
             return Ok(old.clone());
         };
-        let codes = match &slot.kind {
-            Kind::Leaf { codes, .. } => codes.as_ref(),
-            Kind::Train { .. } => None,
-        };
-        let values = |map: &LinearMap| match map {
-            LinearMap::Quantized(q) => quantized(q, slot.shape[1], codes),
-            LinearMap::Dense(t) => dense(t, &slot.value),
-            other => Ok(other.clone()),
+        let values = |map: &LinearMap| match (map, &slot.kind) {
+            (LinearMap::Quantized(q), Kind::Leaf { codes: Some(codes), .. }) => {
+                quantized(q, codes, &self.slots[codes.scales].value)
+            }
+            (LinearMap::Dense(t), _) => tensor(t, &slot.value).map(LinearMap::Dense),
+            (other, _) => Ok(other.clone()),
         };
         Ok(match old {
             LinearMap::Sparse(s) => {
@@ -545,14 +503,8 @@ fn apply_mask<T: Number>(values: &mut [T], mask: &[bool]) {
     chunks.for_each(|(values, mask)| vectorized(Masking(values, mask)));
 }
 
-#[inline(always)]
-fn clamp<T: Number>(x: T, low: T, high: T) -> T {
-    let x = if x < low { low } else { x };
-    if x > high { high } else { x }
-}
-
 /// The parameters as a tensor of the old one's dtype.
-fn dense<T: Number>(old: &Tensor, values: &[T]) -> Result<LinearMap, MapError> {
+fn tensor<T: Number>(old: &Tensor, values: &[T]) -> Result<Tensor, MapError> {
     let floats = values.iter().map(|x| x.to_f64());
     let data = match old.dtype() {
         DType::F16 => Data::F16(Arc::new(floats.map(half::f16::from_f64).collect())),
@@ -560,18 +512,14 @@ fn dense<T: Number>(old: &Tensor, values: &[T]) -> Result<LinearMap, MapError> {
         DType::F64 => Data::F64(Arc::new(floats.collect())),
         _ => Data::F32(Arc::new(floats.map(|x| x as f32).collect())),
     };
-    Ok(LinearMap::Dense(Tensor::new(old.shape().to_vec(), data)?))
+    Ok(Tensor::new(old.shape().to_vec(), data)?)
 }
 
 /// The nearest codes.
-fn quantized<T: Number>(
-    old: &Quantized,
-    cols: usize,
-    codes: Option<&Codes<T>>,
-) -> Result<LinearMap, MapError> {
-    let Some(codes) = codes else { return Ok(LinearMap::Quantized(old.clone())) };
-    let tensor = Tensor::from_i8(old.codes().shape().to_vec(), codes.codes(cols))?;
+fn quantized<T: Number>(old: &Quantized, codes: &Codes<T>, scales: &[T]) -> Result<LinearMap, MapError> {
     let zeros = old.zero_points().cloned();
-    let new = Quantized::new(old.bits(), old.granularity(), tensor, old.scales().clone(), zeros)?;
+    let tensor_of_codes = Tensor::from_i8(old.codes().shape().to_vec(), codes.codes(scales))?;
+    let scales = tensor(old.scales(), scales)?;
+    let new = Quantized::new(old.bits(), old.granularity(), tensor_of_codes, scales, zeros)?;
     Ok(LinearMap::Quantized(new.with_activations(old.activations())))
 }
