@@ -65,6 +65,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         ),
     ],
     lossy: true,
+    recovers: false,
     needs_calibration: |options| options.word("method") != Some("magnitude") || options.flag("resolve"),
     make: |options| Ok(Box::new(Prune::new(options)?)),
 };

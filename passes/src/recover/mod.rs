@@ -121,6 +121,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         },
     ],
     lossy: true,
+    recovers: true,
     needs_calibration: |_| false,
     make: |options| Ok(Box::new(Recover::new(options)?)),
 };
