@@ -47,7 +47,7 @@ mod optimizer;
 mod run;
 mod shard;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod train_contraction;
 mod weights;
