@@ -1,7 +1,7 @@
 //! What people see: messages, progress, exit codes.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lstmc::passes::Interrupt;
+use lstmc::passes::{Interrupt, Status};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
@@ -78,7 +78,7 @@ pub(crate) fn start_log(verbose: u8) {
 /// A bar on standard error over `total` steps; hidden where that is no terminal.
 pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
     let bar = BARS.add(ProgressBar::new(total as u64));
-    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len} {per_sec} {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} {per_sec} {eta} left") {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(what.to_string());
@@ -120,11 +120,12 @@ impl Bar {
 }
 
 /// A bar for the passes of a run, after a label; to be told from any thread.
-pub(crate) fn pass_bar(label: String) -> impl Fn(&'static str, usize, usize) + Sync {
+pub(crate) fn pass_bar(label: String) -> impl Fn(Status<'_>) + Sync {
     let bar = Mutex::new(Bar::new(""));
-    move |pass, done, total| {
+    move |Status { pass, done, total, note }| {
         let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
-        bar.of(format!("{label}{pass}")).show(done, total);
+        let comma = if note.is_empty() { "" } else { ", " };
+        bar.of(format!("{label}{pass}{comma}{note}")).show(done, total);
     }
 }
 

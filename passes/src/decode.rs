@@ -28,6 +28,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
     }],
     // Where products took int8.
     lossy: true,
+    recovers: false,
     needs_calibration: |_| false,
     make: |options| Ok(Box::new(Decode::new(options))),
 };

@@ -46,4 +46,4 @@ pub use registry::PassInfo;
 pub use report::{Report, TextInfo};
 pub use target::{Target, TargetError};
 pub use trail::{Measure, Record, Trail, Verdict};
-pub use watch::{Interrupt, Watcher};
+pub use watch::{Interrupt, Status, Watcher};

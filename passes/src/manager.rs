@@ -104,8 +104,11 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     check(&graph).map_err(RunError::Input)?;
     let mut gate = Gate { budget: settings.budget, baseline: None, current: None };
     let mut state = Run { graph, trail: Trail::default() };
-    let passes = pipeline.passes.iter().take(settings.stop_after.unwrap_or(usize::MAX));
-    for (k, invocation) in passes.enumerate() {
+    // What the passes that are judged next started from.
+    let mut start: Option<Start> = None;
+    let passes: Vec<&Invocation> =
+        pipeline.passes.iter().take(settings.stop_after.unwrap_or(usize::MAX)).collect();
+    for (k, &invocation) in passes.iter().enumerate() {
         let at = At { step: k + 1, invocation };
         if invocation.info().lossy {
             settings.context.reference.get_or_insert_with(|| state.graph.clone());
@@ -114,6 +117,8 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
             }
             gate.before(&at, &state.graph, &mut settings.context.evaluator)?;
         }
+        let here = || Start { graph: state.graph.clone(), perplexity: gate.current, records: k };
+        let from = start.take().unwrap_or_else(here);
         let before = Measure { perplexity: gate.current, ..Measure::of(&state.graph) };
         let started = Instant::now();
         let outcome = at.run(&state.graph, &mut settings.context)?;
@@ -127,21 +132,38 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
                 check(&proposed).map_err(|e| at.invalid(e))?;
                 record.after = Measure::of(&proposed);
                 record.after.perplexity = gate.after(&at, &proposed, &mut settings.context.evaluator)?;
-                record.verdict = gate.verdict(record.after.perplexity);
-                match &record.verdict {
-                    Verdict::Rejected(reason) if gate.budget.strict => return Err(at.over_budget(reason)),
-                    Verdict::Rejected(_) | Verdict::NoEffect(_) => {}
-                    Verdict::Applied => (state.graph, gate.current) = (proposed, record.after.perplexity),
+                (state.graph, gate.current) = (proposed, record.after.perplexity);
+            }
+        }
+        state.trail.records.push(record);
+        if invocation.info().lossy && passes.get(k + 1).is_some_and(|next| next.info().recovers) {
+            start = Some(from);
+        } else if let Some(reason) = gate.exceeded(&state.trail.records[from.records..]) {
+            if gate.budget.strict {
+                return Err(at.over_budget(&reason));
+            }
+            (state.graph, gate.current) = (from.graph, from.perplexity);
+            for record in state.trail.records[from.records..].iter_mut() {
+                if record.verdict == Verdict::Applied {
+                    record.verdict = Verdict::Rejected(reason.clone());
                 }
             }
         }
+        let record = &state.trail.records[k];
         tracing::info!(pass = record.pass, seconds = record.seconds, "{record}");
         if let Some(observer) = &mut settings.observer {
-            observer(&record, &state.graph);
+            observer(record, &state.graph);
         }
-        state.trail.records.push(record);
     }
     Ok(state)
+}
+
+/// Where passes that are judged together started.
+struct Start {
+    graph: Graph,
+    perplexity: Option<f64>,
+    /// How many records there were.
+    records: usize,
 }
 
 /// The verifier; on a graph without generic operators it checks language-model form too.
@@ -230,9 +252,10 @@ impl Gate {
         measure(evaluator, graph, || format!("after {}", at.name()))
     }
 
-    fn verdict(&self, perplexity: Option<f64>) -> Verdict {
-        let reason = perplexity.zip(self.baseline).and_then(|(p, b)| self.budget.exceeded(p, b));
-        reason.map_or(Verdict::Applied, Verdict::Rejected)
+    /// Why what passes came to is over the budget, if it is and any of them did something.
+    fn exceeded(&self, records: &[Record]) -> Option<String> {
+        records.iter().find(|r| r.verdict == Verdict::Applied)?;
+        self.current.zip(self.baseline).and_then(|(p, b)| self.budget.exceeded(p, b))
     }
 }
 

@@ -173,6 +173,12 @@ impl Options {
         Options(values)
     }
 
+    /// The options with another value for one of them.
+    pub(crate) fn with(mut self, name: &'static str, value: Value) -> Options {
+        self.0.insert(name, value);
+        self
+    }
+
     /// A value of any kind.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)

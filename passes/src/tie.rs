@@ -43,6 +43,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
     ],
     // With a tolerance.
     lossy: true,
+    recovers: false,
     needs_calibration: |_| false,
     make: |options| Ok(Box::new(Tie::new(options))),
 };

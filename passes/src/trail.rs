@@ -92,8 +92,12 @@ impl Trail {
 
     /// The model after the last pass, rejected ones left out.
     pub fn after(&self) -> Option<Measure> {
-        let last = self.records.last()?;
-        Some(if matches!(last.verdict, Verdict::Applied) { last.after } else { last.before })
+        let is_applied = |r: &Record| r.verdict == Verdict::Applied;
+        let kept = self.records.iter().rposition(is_applied).map_or(0, |last| last + 1);
+        // Before what came to nothing, the first of which may have been too early for perplexity to be known.
+        let Some(first) = self.records.get(kept) else { return Some(self.records.last()?.after) };
+        let perplexity = self.records[kept..].iter().find_map(|r| r.before.perplexity);
+        Some(Measure { perplexity, ..first.before })
     }
 }
 

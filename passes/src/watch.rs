@@ -4,16 +4,28 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Told, from any thread, which pass is at work, how many of its steps are done, and of how many. A step is whatever the pass counts: a row, a matrix.
-/// All are done at the end of the pass, however it ends.
-pub type Watcher<'w> = dyn Fn(&'static str, usize, usize) + Sync + 'w;
+/// Told, from any thread, how far a pass is.
+pub type Watcher<'w> = dyn Fn(Status<'_>) + Sync + 'w;
+
+/// How far a pass is. A step is whatever the pass counts: a row, a matrix. All are done at the end of the pass, however it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status<'s> {
+    /// The pass at work.
+    pub pass: &'static str,
+    /// Steps that are done.
+    pub done: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// What it says of itself; empty where that is nothing.
+    pub note: &'s str,
+}
 
 /// The steps of a pass.
 pub(crate) struct Steps<'w> {
     watcher: Option<&'w Watcher<'w>>,
     pass: &'static str,
     total: usize,
-    /// Locked while it is told, so that numbers only rise.
+    /// How many are done. Locked while it is told, so that numbers only rise.
     done: Mutex<usize>,
 }
 
@@ -36,11 +48,16 @@ impl<'w> Steps<'w> {
 
     /// `n` more are done.
     pub(crate) fn add(&self, n: usize) {
+        self.add_and_say(n, String::new);
+    }
+
+    /// `n` more are done, and there is something to say.
+    pub(crate) fn add_and_say(&self, n: usize, note: impl FnOnce() -> String) {
         let Some(watcher) = self.watcher else { return };
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         if *done < self.total {
             *done = (*done + n).min(self.total);
-            watcher(self.pass, *done, self.total);
+            watcher(Status { pass: self.pass, done: *done, total: self.total, note: &note() });
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Text on which perplexity is measured before and after each lossy pass
     #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
     validate: Option<PathBuf>,
-    /// Reject passes that raise perplexity by more than this over the model before the first: 2% or 0.02
+    /// Reject passes that raise perplexity by more than this over the model before the first: 2% or 0.02; a pass that `recover` follows is judged after that
     #[arg(long, value_name = "FRACTION", value_parser = fraction, requires = "validate", help_heading = "Measuring")]
     max_increase: Option<f64>,
     /// Reject passes that raise perplexity over this

@@ -1,13 +1,14 @@
 //! `lstmc opt`: IR text to IR text.
 
 use super::compile::{PrintIr, pipeline};
-use super::read_utf8;
+use super::{read_text, read_utf8};
 use crate::terminal::Usage;
 use anyhow::Context;
-use lstmc::frontend::ir::{PrintOptions, parse, print_with};
-use lstmc::passes::{Settings, run as run_passes};
+use lstmc::frontend::ir::{Graph, PrintOptions, parse, print_with};
+use lstmc::passes::{Context as PassContext, Settings, run as run_passes};
+use lstmc::runtime::Vocabulary;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Run passes on a graph in text form, for people who write passes
 ///
@@ -22,6 +23,12 @@ pub(crate) struct Args {
     /// The passes
     #[arg(long, value_name = "TEXT", default_value = "canonicalize")]
     passes: String,
+    /// Text that the pass `recover` trains on
+    #[arg(long, value_name = "TEXT", requires = "vocab")]
+    train: Option<PathBuf>,
+    /// Vocabulary of that text, one word a line; line number from 0 = token id
+    #[arg(long, value_name = "FILE", requires = "train")]
+    vocab: Option<PathBuf>,
     /// Print the graph after passes too: after-all, or after=PASS
     #[arg(long, value_name = "WHEN")]
     print_ir: Option<PrintIr>,
@@ -34,6 +41,15 @@ pub(crate) struct Args {
     /// Print what each pass did to standard error
     #[arg(long)]
     trail: bool,
+}
+
+/// A text as words of the graph's vocabulary.
+fn tokens(graph: &Graph, text: &Path, vocabulary: &Path) -> anyhow::Result<Vec<u32>> {
+    let vocabulary = Vocabulary::read(vocabulary)?;
+    if let Some(expected) = graph.vocabulary {
+        vocabulary.check_len(expected)?;
+    }
+    Ok(read_text(text, &vocabulary)?.tokens)
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -50,8 +66,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         when.check(&pipeline).map_err(Usage)?;
     }
     let mut observer = PrintIr::observer(args.print_ir.as_ref());
-    let settings =
-        Settings { stop_after: args.stop_after, observer: Some(&mut observer), ..Settings::default() };
+    let training = args.train.as_deref().zip(args.vocab.as_deref());
+    let training = training.map(|(text, vocabulary)| tokens(&graph, text, vocabulary)).transpose()?;
+    let settings = Settings {
+        context: PassContext { training: training.as_deref(), ..PassContext::default() },
+        stop_after: args.stop_after,
+        observer: Some(&mut observer),
+        ..Settings::default()
+    };
     let run = run_passes(&pipeline, graph, settings)?;
     if args.trail {
         write!(std::io::stderr(), "{}", run.trail)?;

@@ -294,3 +294,21 @@ fn help() {
     }
     assert!(sandbox.ok(&["--version"]).starts_with("lstmc "));
 }
+
+/// `opt` trains on a text as well, in the words of a vocabulary that fits the graph.
+#[test]
+fn a_graph_in_text_form_is_trained() {
+    let sandbox = Sandbox::new();
+    sandbox.file("words", "<eos>\na\nb\nc\nd\ne\n");
+    sandbox.file("text", "a b c d e\n".repeat(20));
+    let file = "testdata/passes/recover-target.ir";
+    let train = ["opt", file, "--passes", "recover(batch=4, target=decoder.bias)", "--train", "[dir]/text"];
+    let trained = sandbox.ok(&[&train[..], &["--vocab", "[dir]/words"]].concat());
+    let before = sandbox.ok(&["opt", file]);
+    let changed: Vec<&str> = trained.lines().filter(|line| !before.contains(line)).collect();
+    assert!(matches!(changed[..], [line] if line.starts_with("@decoder.bias: ")), "{changed:?}");
+    sandbox.file("few", "<eos>\na\n");
+    let refused =
+        [sandbox.refused(&train), sandbox.refused(&[&train[..], &["--vocab", "[dir]/few"]].concat())];
+    assert_snapshot!(refused.concat());
+}

@@ -54,6 +54,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
     summary: "turn an imported graph into language-model form: embedding, lstm, linear",
     options: &[],
     lossy: false,
+    recovers: false,
     needs_calibration: |_| false,
     make: |_| Ok(Box::new(Canonicalize)),
 };

@@ -68,6 +68,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         option("bias", Kind::Flag, Presence::Default("true"), "whether biases make up for mean errors"),
     ],
     lossy: true,
+    recovers: false,
     needs_calibration: |options| options.word("method") == Some("whitened"),
     make: |options| Ok(Box::new(LowRankPass::new(options)?)),
 };

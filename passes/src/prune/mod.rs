@@ -26,6 +26,7 @@
 //! | `bias-correction` | move biases so that mean outputs stay | `true` |
 //! | `refit-rounds` | rounds of refitting the output layer's bias; needs the text | `2` |
 //! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
+//! | `steps`, `recover` | prune in so many steps along a cubic curve, and train so many epochs after each (Zhu and Gupta 2017) | at once |
 //!
 //! | method | score | source |
 //! |---|---|---|
@@ -36,6 +37,7 @@
 //! | `alternate` | starts as `wanda`, alternates between mask and least squares | Boyd et al. 2011; Meng et al. 2024 |
 
 mod allocate;
+mod gradual;
 mod options;
 mod stack;
 

@@ -1,6 +1,6 @@
 //! The options of `prune`.
 
-use super::{Competition, Method, Prune};
+use super::{Competition, Method, Prune, gradual};
 use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::PassError;
 use crate::registry::PassInfo;
@@ -63,10 +63,23 @@ pub(crate) const INFO: PassInfo = PassInfo {
             Presence::Default("0.01"),
             "added to the diagonal of the inputs' second moment, relative to its mean",
         ),
+        option(
+            "steps",
+            Kind::Integer { min: 1, max: 100 },
+            Presence::Optional,
+            "prune in so many steps, with training after each; needs recover",
+        ),
+        option(
+            "recover",
+            Kind::Number { min: 0.0, max: 1000.0 },
+            Presence::Optional,
+            "the epochs of training after each step",
+        ),
     ],
     lossy: true,
+    recovers: false,
     needs_calibration: |options| options.word("method") != Some("magnitude") || options.flag("resolve"),
-    make: |options| Ok(Box::new(Prune::new(options)?)),
+    make: gradual::make,
 };
 
 impl Prune {

@@ -146,6 +146,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         },
     ],
     lossy: true,
+    recovers: false,
     needs_calibration: |options| is_gptq(options),
     make: |options| Ok(Box::new(Quantize::new(options)?)),
 };

@@ -47,7 +47,7 @@ mod optimizer;
 mod run;
 mod shard;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod train_contraction;
 mod weights;
@@ -121,6 +121,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         },
     ],
     lossy: true,
+    recovers: true,
     needs_calibration: |_| false,
     make: |options| Ok(Box::new(Recover::new(options)?)),
 };

@@ -133,7 +133,7 @@ impl Job<'_> {
             let rate = plan.rate * plan.schedule.at(*step - 1, total);
             optimizer.step(&mut network.weights, &mut gradients[0], rate, factor);
             network.weights.refresh();
-            steps.add(1);
+            steps.add_and_say(1, || since.say(losses, &kept.measured));
             let epochs = *step as f64 / text.windows() as f64;
             let is_check = *step % every == 0 || *step == total;
             if is_check {
@@ -265,11 +265,22 @@ impl Since {
         Since { then: losses.clone(), started: Instant::now() }
     }
 
+    /// The mean loss since, and tokens per second.
+    fn measure(&self, losses: &Losses) -> [f64; 2] {
+        let tokens = (losses.tokens - self.then.tokens) as f64;
+        [(losses.sum - self.then.sum) / tokens, tokens / self.started.elapsed().as_secs_f64()]
+    }
+
+    /// What a bar shows.
+    fn say(&self, losses: &Losses, measured: &[(f64, f64)]) -> String {
+        let [loss, speed] = self.measure(losses);
+        let validation = measured.last().map(|(_, p)| format!(", validation perplexity {p:.2}"));
+        format!("loss {loss:.3}{}, {speed:.0} tokens/s", validation.unwrap_or_default())
+    }
+
     /// Logs what was since, and starts again.
     fn log(&mut self, losses: &Losses, epochs: f64) {
-        let tokens = losses.tokens - self.then.tokens;
-        let loss = (losses.sum - self.then.sum) / tokens as f64;
-        let tokens_per_second = tokens as f64 / self.started.elapsed().as_secs_f64();
+        let [loss, tokens_per_second] = self.measure(losses);
         tracing::info!(epochs, loss, tokens_per_second, "recover: training");
         *self = Since::now(losses);
     }

@@ -12,7 +12,7 @@ use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
 
-pub(super) const WORDS: usize = 7;
+pub(crate) const WORDS: usize = 7;
 const STREAMS: usize = 2;
 
 /// A step of the finite differences, and how far those may be off: the step's square for its curvature, `f64::EPSILON / STEP` for rounding, times
@@ -327,7 +327,7 @@ impl Evaluate for Interpreter {
     }
 }
 
-fn recovered(passes: &str, graph: Graph, validate: bool) -> Result<crate::Run, RunError> {
+pub(crate) fn recovered(passes: &str, graph: Graph, validate: bool) -> Result<crate::Run, RunError> {
     let (tokens, mut evaluator) = (text(), Interpreter(text()));
     let mut context = Context { training: Some(&tokens), ..Context::default() };
     if validate {

@@ -58,6 +58,7 @@ static TABLE: &[PassInfo] = &[
         summary: "fill the decoder",
         options: WITH,
         lossy: true,
+        recovers: false,
         needs_calibration: |_| false,
         make,
     },
@@ -66,6 +67,16 @@ static TABLE: &[PassInfo] = &[
         summary: "the same, said to be lossless",
         options: WITH,
         lossy: false,
+        recovers: false,
+        needs_calibration: |_| false,
+        make,
+    },
+    PassInfo {
+        name: "refill",
+        summary: "fill it with what is better",
+        options: WITH,
+        lossy: true,
+        recovers: true,
         needs_calibration: |_| false,
         make,
     },
@@ -119,6 +130,32 @@ fn an_increase_counts_from_before_the_first_lossy_pass() {
         verdicts,
         ["applied", "applied", "rejected: perplexity 111.00 > 110.00 (100.00 and 10%)", "applied"]
     );
+}
+
+/// A pass and what recovers directly after it are judged together, and rejected together.
+#[test]
+fn what_recovers_is_judged_with_what_it_recovers() {
+    let budget = Budget { max_perplexity: Some(120.0), ..Budget::default() };
+    let kept = |pipeline| {
+        let run = run_with(pipeline, budget).0.unwrap();
+        let verdicts: Vec<bool> = run.trail.records.iter().map(|r| r.verdict == Verdict::Applied).collect();
+        assert_eq!(run.trail.after().unwrap().perplexity, Some(f64::from(decoder(&run.graph)).max(100.0)));
+        (decoder(&run.graph), verdicts)
+    };
+    assert_eq!(kept("fill(with=131), refill(with=115)"), (115.0, vec![true, true]));
+    assert_eq!(kept("fill(with=131), refill(with=125), refill(with=115)"), (115.0, vec![true; 3]));
+    assert_eq!(kept("fill(with=110), fill(with=131), refill(with=125)"), (110.0, vec![true, false, false]));
+    assert_eq!(kept("set(with=1), fill(with=131), refill(with=0)"), (1.0, vec![true, false, false]));
+    // Another pass between them, or none before, and each is judged alone.
+    assert_eq!(
+        kept("set(with=1), fill(with=131), set(with=0), refill(with=115)"),
+        (115.0, vec![true, false, false, true])
+    );
+    assert_eq!(kept("fill(with=110), fill(with=0), refill(with=131)"), (110.0, vec![true, false, false]));
+    let strict = Budget { strict: true, ..budget };
+    assert!(run_with("fill(with=131), refill(with=115)", strict).0.is_ok());
+    let error = run_with("fill(with=131), refill(with=125)", strict).0.unwrap_err();
+    assert!(error.to_string().starts_with("pass 2, refill(with=125): rejected"), "{error}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ const fn info(name: &'static str, options: &'static [OptionInfo]) -> PassInfo {
         summary: "a pass",
         options,
         lossy: true,
+        recovers: false,
         needs_calibration: |_| false,
         make: |_| Err(PassError::Options("it does not exist".into())),
     }

@@ -1,7 +1,8 @@
 //! What those who watch a pass are told.
 
+use lstmc_frontend::ir::Graph;
 use lstmc_frontend::ir::arbitrary::{SplitMix64, language_model};
-use lstmc_passes::{Calibration, Context, Pipeline, Settings, run};
+use lstmc_passes::{Calibration, Context, Evaluate, Pipeline, Settings, Status, run};
 use std::sync::Mutex;
 
 const WORDS: usize = 17;
@@ -9,7 +10,7 @@ const WORDS: usize = 17;
 /// Each thing that was told of: how often, the first and the last number of steps, and of how many.
 fn told(passes: &str) -> Vec<(&'static str, usize, usize, usize, usize)> {
     let told: Mutex<Vec<(&'static str, usize, usize)>> = Mutex::default();
-    let watcher = |pass, done, total| told.lock().unwrap().push((pass, done, total));
+    let watcher = |s: Status<'_>| told.lock().unwrap().push((s.pass, s.done, s.total));
     let mut rng = SplitMix64::new(9);
     let tokens = (0..120).map(|_| rng.below(WORDS) as u32).collect();
     let context = Context {
@@ -52,5 +53,39 @@ fn all_is_done_in_the_end() {
         for (pass, _, _, last, total) in told(passes) {
             assert_eq!(last, total, "{passes}: {pass}");
         }
+    }
+}
+
+/// Stands for any perplexity.
+struct Seven;
+
+impl Evaluate for Seven {
+    fn perplexity(&mut self, _: &Graph) -> Result<f64, String> {
+        Ok(7.0)
+    }
+}
+
+/// Training tells of itself after each window.
+#[test]
+fn training_says_how_it_goes() {
+    let told: Mutex<Vec<(usize, usize, String)>> = Mutex::default();
+    let watcher = |s: Status<'_>| told.lock().unwrap().push((s.done, s.total, s.note.to_string()));
+    let text = vec![1; 4 * 41];
+    let context = Context {
+        training: Some(&text),
+        evaluator: Some(&mut Seven),
+        watcher: Some(&watcher),
+        ..Context::default()
+    };
+    let settings = Settings { context, ..Settings::default() };
+    let pipeline = Pipeline::parse("recover(batch=4, bptt=10, epochs=2)").unwrap();
+    run(&pipeline, language_model(6, 1, WORDS, 5), settings).unwrap();
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.len(), 8);
+    for (k, (done, total, note)) in told.iter().enumerate() {
+        assert_eq!((*done, *total), (k + 1, 8));
+        let parts: Vec<&str> = note.split(", ").collect();
+        assert!(parts[0].starts_with("loss ") && parts[2].ends_with(" tokens/s"), "{note}");
+        assert_eq!(parts[1], "validation perplexity 7.00");
     }
 }
