@@ -25,32 +25,53 @@ pub(super) enum Set {
     Avx512Vnni,
 }
 
+/// Each has what those before it have.
+const SETS: &[Set] = &[
+    Set::Portable,
+    #[cfg(target_arch = "aarch64")]
+    Set::Neon,
+    #[cfg(target_arch = "x86_64")]
+    Set::Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Set::Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Set::Avx512Vnni,
+];
+
+impl Set {
+    /// Whether the processor has what it adds to the one before.
+    fn is_there(self) -> bool {
+        match self {
+            Set::Portable => true,
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => true,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => is_x86_feature_detected!("avx512vnni"),
+        }
+    }
+}
+
 impl Level {
     /// The plain twin.
     pub const PORTABLE: Level = Level(Set::Portable);
 
-    /// The fastest that this processor has.
+    /// The fastest that this processor has. The first call asks, and none allocates.
     pub fn best() -> Level {
         static BEST: OnceLock<Level> = OnceLock::new();
-        *BEST.get_or_init(|| *Level::all().last().unwrap_or(&Level::PORTABLE))
+        *BEST.get_or_init(|| Level::each().last().unwrap_or(Level::PORTABLE))
     }
 
     /// Those that this processor has, slowest first.
     pub fn all() -> Vec<Level> {
-        let mut all = vec![Set::Portable];
-        #[cfg(target_arch = "aarch64")]
-        all.push(Set::Neon);
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            all.push(Set::Avx2);
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                all.push(Set::Avx512);
-                if is_x86_feature_detected!("avx512vnni") {
-                    all.push(Set::Avx512Vnni);
-                }
-            }
-        }
-        all.into_iter().map(Level).collect()
+        Level::each().collect()
+    }
+
+    fn each() -> impl Iterator<Item = Level> {
+        SETS.iter().copied().take_while(|set| set.is_there()).map(Level)
     }
 
     pub(super) fn set(self) -> Set {
