@@ -14,6 +14,7 @@ pub static PASSES: &[PassInfo] = &[
     prune::INFO,
     quantize::INFO,
     recover::INFO,
+    recover::REFIT,
 ];
 
 /// A pass's line in the table.

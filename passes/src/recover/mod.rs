@@ -25,6 +25,8 @@
 //! Perplexity on the validation text is measured four times per epoch, and the best weights are kept, those before among them; without that text, the last. A run that diverges
 //! stops with the best so far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it can be gone on with, to the same bits. The same seed gives the same weights on the same machine.
 //!
+//! `refit` is this pass with the output layer as its target and all of the loss from the model before.
+//!
 //! | option | what | default |
 //! |---|---|---|
 //! | `target` | the weights that are trained, by name; biases too | `*` |
@@ -58,7 +60,7 @@ use crate::options::{Kind, OptionInfo, Options, Presence};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
-use lstmc_frontend::ir::{Graph, LanguageModel};
+use lstmc_frontend::ir::{Graph, LanguageModel, Layer};
 use network::Network;
 use optimizer::{Method, Schedule};
 use run::{Job, Plan};
@@ -126,8 +128,31 @@ pub(crate) const INFO: PassInfo = PassInfo {
     make: |options| Ok(Box::new(Recover::new(options)?)),
 };
 
+/// The pass table's line of `refit`: [`INFO`] of the output layer alone, towards the model before compression. Nothing before that layer is trained, so no gradients
+/// go through the lstms, and the loss is convex where the layer is one matrix.
+pub(crate) const REFIT: PassInfo = PassInfo {
+    name: "refit",
+    summary: "fit the output layer to what the model before compression says of a text",
+    options: &[
+        OptionInfo {
+            name: "target",
+            kind: Kind::Target,
+            presence: Presence::Optional,
+            doc: "the weights that are fitted, by name; those of the output layer where it is not given",
+        },
+        number("epochs", 1000.0, "0.25", "times that the text is read; may be a fraction"),
+        number("lr", 1000.0, "0.3", "the learning rate of descent, which falls linearly to 0"),
+        number("distill", 1.0, "1", "the part of the loss that the model before compression sets"),
+    ],
+    lossy: true,
+    recovers: true,
+    needs_calibration: |_| false,
+    make: |options| Ok(Box::new(Recover::new(options)?)),
+};
+
 struct Recover {
-    target: Target,
+    /// None stands for the output layer.
+    target: Option<Target>,
     plan: Plan,
     /// All options, with their defaults.
     options: String,
@@ -160,21 +185,21 @@ impl Recover {
                 return Err(PassError::Options(format!("{name}={value}: it must be more than 0")));
             }
         }
-        Ok(Recover {
-            target: options.target("target").unwrap_or(Target::new("*")),
-            plan,
-            options: options.to_string(),
-        })
+        Ok(Recover { target: options.target("target"), plan, options: options.to_string() })
     }
 }
 
 impl Pass for Recover {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
         let vocabulary = LanguageModel::of(graph)?.vocabulary();
-        self.target.weights(graph)?;
+        let target = match &self.target {
+            Some(target) => target.clone(),
+            None => output_layer(graph)?,
+        };
+        target.weights(graph)?;
         let tokens = context.training.ok_or(PassError::NeedsTraining)?;
         let text = Text::new(tokens, &self.plan, vocabulary)?;
-        let mut network = Network::new(graph, Some(&self.target))?;
+        let mut network = Network::new(graph, Some(&target))?;
         network.weights.balance();
         let teacher = match (&context.reference, self.plan.distill > 0.0) {
             (Some(reference), true) => Some(Network::new(reference, None)?),
@@ -187,4 +212,16 @@ impl Pass for Recover {
             None => Outcome::NoEffect(found.notes.join("; ")),
         })
     }
+}
+
+/// The weights of the layer that makes logits.
+fn output_layer(graph: &Graph) -> Result<Target, PassError> {
+    let model = LanguageModel::of(graph)?;
+    let linear = model.layers().iter().rev().find_map(|layer| match layer {
+        Layer::Linear(linear) => Some(linear),
+        _ => None,
+    });
+    let weights = linear.into_iter().flat_map(|l| std::iter::once(l.weight).chain(l.bias));
+    let names: Vec<&str> = weights.map(|id| graph.weight(id).name.as_str()).collect();
+    Ok(Target::new(names.join("|")))
 }

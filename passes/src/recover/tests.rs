@@ -398,6 +398,19 @@ fn only_the_target_is_trained() {
     }
 }
 
+/// `refit` takes the output layer back to the model before, and leaves the rest alone.
+#[test]
+fn the_output_layer_is_refitted() {
+    let learn = "recover(lr=1, epochs=40, batch=4, bptt=10)";
+    let model = recovered(learn, language_model(12, 1, WORDS, 1), false).unwrap().graph;
+    let prune = "prune(target=decoder, sparsity=0.6, method=magnitude, resolve=false, bias-correction=false, refit-rounds=0)";
+    let pruned = recovered(prune, model.clone(), false).unwrap().graph;
+    let run = recovered(&format!("{prune}, refit(epochs=40)"), model.clone(), false).unwrap();
+    let [known, lost, fitted] = [&model, &pruned, &run.graph].map(perplexity);
+    assert!(fitted - known < (lost - known) / 2.0, "{known}, pruned {lost}, refitted {fitted}");
+    assert_eq!(run.trail.records[1].weights_changed, ["decoder", "decoder.bias"]);
+}
+
 /// The same seed gives the same bits, another one other bits.
 #[test]
 fn a_seed_decides() {
