@@ -150,6 +150,12 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
             }
         }
         let record = &state.trail.records[k];
+        if invocation.info().recovers
+            && record.verdict == Verdict::Applied
+            && let Some(calibration) = &mut settings.context.calibration
+        {
+            calibration.refer_to_trained(&state.graph);
+        }
         tracing::info!(pass = record.pass, seconds = record.seconds, "{record}");
         if let Some(observer) = &mut settings.observer {
             observer(record, &state.graph);

@@ -319,14 +319,21 @@ impl<'p> Calibration<'p> {
         Calibration { progress: Some(Box::new(progress)), ..self }
     }
 
-    /// Says which model the statistics are of: the driver gives the graph before the first lossy pass. Later calls do nothing.
+    /// Says which model the statistics are of: the driver gives the graph before the first lossy pass. Later calls do nothing, but for [`Calibration::refer_to_trained`].
     pub fn refer_to(&mut self, graph: &Graph) {
         if self.statistics.is_none() && self.reference.is_none() {
             self.reference = Some(graph.clone());
         }
     }
 
-    /// The statistics of the model before the first lossy pass, of which `graph` is what has become.
+    /// Says that `graph` has been trained: what was collected says little of it, and where there is text, statistics are of it from now on.
+    pub fn refer_to_trained(&mut self, graph: &Graph) {
+        if self.tokens.is_some() {
+            (self.statistics, self.reference) = (None, Some(graph.clone()));
+        }
+    }
+
+    /// The statistics of the model before the first lossy pass, or after the last training, of which `graph` is what has become.
     pub fn statistics(&mut self, graph: &Graph) -> Result<Arc<Statistics>, CalibrationError> {
         let statistics = match &self.statistics {
             Some(statistics) => statistics.clone(),

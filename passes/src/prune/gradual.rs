@@ -46,6 +46,10 @@ impl Pass for Gradual {
                 Outcome::Patch(patch) => {
                     notes.extend_from_slice(&patch.notes);
                     now = patch.apply(&now).expect("maps have the shapes of those that they replace");
+                    // What the next step asks for is of the model as it was trained.
+                    if let Some(calibration) = &mut context.calibration {
+                        calibration.refer_to_trained(&now);
+                    }
                 }
                 Outcome::NoEffect(why) => notes.push(why),
             }

@@ -4,7 +4,7 @@ use super::loss::cross_entropy;
 use super::network::{Network, State};
 use super::optimizer::{Method, Optimizer, Schedule};
 use crate::gate::Evaluate;
-use crate::{Context, Pipeline, RunError, Settings, Target, Verdict, run};
+use crate::{Calibration, Context, Pipeline, RunError, Settings, Target, Verdict, run};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{Kind, SplitMix64, language_model, language_model_of, random_map};
 use lstmc_frontend::ir::{Activations, WeightId};
@@ -409,6 +409,27 @@ fn the_output_layer_is_refitted() {
     let [known, lost, fitted] = [&model, &pruned, &run.graph].map(perplexity);
     assert!(fitted - known < (lost - known) / 2.0, "{known}, pruned {lost}, refitted {fitted}");
     assert_eq!(run.trail.records[1].weights_changed, ["decoder", "decoder.bias"]);
+}
+
+/// What comes after training gets statistics of the trained model, as if it were a run of its own.
+#[test]
+fn statistics_are_of_the_trained_model() {
+    let tokens = text();
+    let calibrated = |passes: &str, graph: Graph| {
+        let calibration = Some(Calibration::of_text(tokens.clone()));
+        let context = Context { training: Some(&tokens), calibration, ..Context::default() };
+        let settings = Settings { context, ..Settings::default() };
+        run(&Pipeline::parse(passes).unwrap(), graph, settings).unwrap().graph
+    };
+    let (prune, train, quantize) = (
+        "prune(target=decoder, sparsity=0.3)",
+        "recover(lr=1, epochs=20, batch=4, bptt=10)",
+        "quantize(bits=3, group=4)",
+    );
+    let graph = || language_model(12, 1, WORDS, 1);
+    let trained = calibrated(&format!("{prune}, {train}"), graph());
+    let at_once = calibrated(&format!("{prune}, {train}, {quantize}"), graph());
+    assert_eq!(print(&at_once), print(&calibrated(quantize, trained)));
 }
 
 /// The same seed gives the same bits, another one other bits.
