@@ -94,11 +94,7 @@ impl Sequence {
             self.step(jit, work, step, tokens.len());
         }
         let product = &plan.output.product;
-        let start = match product.start {
-            Start::Zero => batch::Start::Zero,
-            Start::Bias(id) => batch::Start::Bias(jit.weights()[id.0].f32s()),
-            Start::Buffer(b) => unreachable!("the plan starts the logits in {b:?}"),
-        };
+        let start = start(jit, product).expect("nothing but a bias is added to logits");
         let mut found = std::mem::take(&mut work.log_probabilities);
         found.resize(tokens.len(), 0.0);
         let lanes = product.out.next_multiple_of(PANEL);
@@ -223,14 +219,10 @@ impl Sequence {
     /// A product of `steps` vectors, in rows padded to whole panels.
     fn product(&self, jit: &Jit, work: &Work, p: &Product, steps: usize, to: &mut [f32]) {
         let lanes = p.out.next_multiple_of(PANEL);
-        let start = match p.start {
-            Start::Zero => batch::Start::Zero,
-            Start::Bias(id) => batch::Start::Bias(jit.weights()[id.0].f32s()),
-            Start::Buffer(b) => {
-                to[..steps * lanes].copy_from_slice(&work.rows(b)[..steps * lanes]);
-                batch::Start::Accumulate
-            }
-        };
+        let start = start(jit, p).unwrap_or_else(|buffer| {
+            to[..steps * lanes].copy_from_slice(&work.rows(buffer)[..steps * lanes]);
+            batch::Start::Accumulate
+        });
         let terms = self.terms(jit, work, &p.segments, lanes);
         batch::product(self.threads, steps, lanes, terms, to, lanes, start);
     }
@@ -271,6 +263,15 @@ impl Sequence {
             }
             _ => (panels, data),
         }
+    }
+}
+
+/// What a product is added to; the buffer, where that is one.
+fn start<'a>(jit: &'a Jit, product: &Product) -> Result<batch::Start<'a>, Buffer> {
+    match product.start {
+        Start::Zero => Ok(batch::Start::Zero),
+        Start::Bias(id) => Ok(batch::Start::Bias(jit.weights()[id.0].f32s())),
+        Start::Buffer(buffer) => Err(buffer),
     }
 }
 

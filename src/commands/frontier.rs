@@ -142,7 +142,8 @@ fn candidate(line: &str, path: &Path, number: usize) -> Result<Option<Candidate>
 /// Finished models, with the names of their files.
 fn finished(args: &Args, source: &Source) -> anyhow::Result<Vec<(String, Source)>> {
     let read = |path: &PathBuf| {
-        let model = Source::read(path)?.canonical()?;
+        let mut model = Source::read(path)?.canonical()?;
+        model.entropy |= args.entropy;
         if let (Some(own), Some(words)) = (&model.vocabulary, &source.vocabulary)
             && own.words().ne(words.words())
         {

@@ -56,14 +56,14 @@ fn insert(block: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
     }
 }
 
-/// The lanewise maximum of a block, none of it NaN.
+/// The lanewise maximum of what is not NaN in a block.
 ///
 /// # Safety
 /// The processor has the instructions, and a block can be read.
 #[inline(always)]
-unsafe fn maximum<V: Vector>(block: *const f32, start: V) -> V {
+unsafe fn maximum<V: Vector>(block: *const f32) -> V {
     // SAFETY: the caller's.
-    unsafe { (0..BLOCK).fold(start, |m, v| V::load(block.add(v * V::LANES)).max(m)) }
+    unsafe { (0..BLOCK).fold(V::splat(f32::NEG_INFINITY), |m, v| V::load(block.add(v * V::LANES)).max(m)) }
 }
 
 /// # Safety
@@ -75,7 +75,7 @@ unsafe fn select_of<V: Vector>(row: &[f32], values: &mut [f32], ids: &mut [u32])
         let last = values[values.len() - 1];
         // SAFETY: whole blocks are read as such; the instructions are the caller's to have.
         let matters = block.len() < BLOCK * V::LANES
-            || unsafe { maximum(block.as_ptr(), V::splat(f32::NEG_INFINITY)).any_above(V::splat(last)) };
+            || unsafe { maximum::<V>(block.as_ptr()).any_above(V::splat(last)) };
         if matters {
             insert(block, first, values, ids);
         }

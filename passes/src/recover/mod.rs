@@ -125,7 +125,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
     lossy: true,
     recovers: true,
     needs_calibration: |_| false,
-    make: |options| Ok(Box::new(Recover::new(options)?)),
+    make: |options| Ok(Box::new(Recover::new("recover", options)?)),
 };
 
 /// The pass table's line of `refit`: [`INFO`] of the output layer alone, towards the model before compression. Nothing before that layer is trained, so no gradients
@@ -147,10 +147,11 @@ pub(crate) const REFIT: PassInfo = PassInfo {
     lossy: true,
     recovers: true,
     needs_calibration: |_| false,
-    make: |options| Ok(Box::new(Recover::new(options)?)),
+    make: |options| Ok(Box::new(Recover::new("refit", options)?)),
 };
 
 struct Recover {
+    name: &'static str,
     /// None stands for the output layer.
     target: Option<Target>,
     plan: Plan,
@@ -159,7 +160,7 @@ struct Recover {
 }
 
 impl Recover {
-    fn new(options: &Options) -> Result<Recover, PassError> {
+    fn new(name: &'static str, options: &Options) -> Result<Recover, PassError> {
         let method = if options.word("optimizer") == Some("adamw") { Method::AdamW } else { Method::Sgd };
         let usual = if method == Method::AdamW { ADAMW_RATE } else { SGD_RATE };
         let plan = Plan {
@@ -185,7 +186,7 @@ impl Recover {
                 return Err(PassError::Options(format!("{name}={value}: it must be more than 0")));
             }
         }
-        Ok(Recover { target: options.target("target"), plan, options: options.to_string() })
+        Ok(Recover { name, target: options.target("target"), plan, options: options.to_string() })
     }
 }
 
@@ -205,7 +206,7 @@ impl Pass for Recover {
             (Some(reference), true) => Some(Network::new(reference, None)?),
             _ => None,
         };
-        let job = Job { graph, teacher: teacher.as_ref(), text, plan: &self.plan };
+        let job = Job { name: self.name, graph, teacher: teacher.as_ref(), text, plan: &self.plan };
         let found = job.run(&mut network, &self.options, context)?;
         Ok(match found.maps {
             Some(maps) => Outcome::Patch(Patch::weights(maps).with_notes(found.notes)),

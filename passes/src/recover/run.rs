@@ -1,6 +1,5 @@
 //! The training run: windows of streams, steps, and what is kept.
 
-use super::INFO;
 use super::checkpoint::{CheckpointError, Identity};
 use super::network::Network;
 use super::optimizer::{Method, Optimizer, Schedule, norm};
@@ -41,6 +40,8 @@ pub(super) struct Plan {
 
 /// What a run is of.
 pub(super) struct Job<'a> {
+    /// Of the pass.
+    pub(super) name: &'static str,
     pub(super) graph: &'a Graph,
     pub(super) teacher: Option<&'a Network<f32>>,
     pub(super) text: Text<'a>,
@@ -85,7 +86,7 @@ impl Job<'_> {
         let Job { graph, text, plan, .. } = self;
         let total = self.steps();
         let (vocabulary, every) = (graph.vocabulary.unwrap_or(1), self.steps_between_checks());
-        let steps = context.steps(INFO.name, total);
+        let steps = context.steps(self.name, total);
         let evaluator = &mut context.evaluator;
         let before =
             evaluator.as_mut().map(|e| e.perplexity(graph)).transpose().map_err(PassError::Evaluate)?;
