@@ -33,7 +33,7 @@ lstmc compile model.onnx --vocab vocab.txt -o model.lstmc    (see lstmc --help)
 
 With some minutes of training on a text like the model's own, compression need not cost anything:
   docs/recipes/ptb-31x.toml    0.6 MB of weights, perplexity 112.37, where the model as it came has 112.63
-  docs/recipes/ptb-20x.toml    0.93 MB, 104.07
+  docs/recipes/ptb-20x.toml    0.93 MB, 104.06
   lstmc compile model.onnx --vocab vocab.txt --recipe docs/recipes/ptb-31x.toml \\
     --calibrate calibration.txt --train train.txt --validate valid.txt -o model.lstmc";
 
