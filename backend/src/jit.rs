@@ -26,7 +26,6 @@ const STEPWISE: usize = 3;
 type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
 type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
 type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
-type Update = unsafe extern "C" fn(*const f32, *mut f32, *mut f32);
 type Phase = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize, *mut f32, usize, usize);
 type Gather = unsafe extern "C" fn(*const usize, *mut f32, usize);
 
@@ -70,7 +69,6 @@ struct Entries {
     advance: Advance,
     logits: Logits,
     recurrent: Vec<Recurrent>,
-    update: Vec<Update>,
     gather: Gather,
 }
 
@@ -137,9 +135,6 @@ impl Jit {
                 logits: std::mem::transmute::<*const u8, Logits>(address(Entry::Logits)),
                 recurrent: (0..cells)
                     .map(|n| std::mem::transmute::<*const u8, Recurrent>(address(Entry::Recurrent(n))))
-                    .collect(),
-                update: (0..cells)
-                    .map(|n| std::mem::transmute::<*const u8, Update>(address(Entry::Update(n))))
                     .collect(),
                 gather: std::mem::transmute::<*const u8, Gather>(address(Entry::Gather)),
             }
@@ -237,17 +232,8 @@ impl Jit {
         unsafe { (self.entries.gather)(self.table.as_ptr(), scratch, token) }
     }
 
-    /// One LSTM step from its gates' sums, in the order of the panels' lanes. The new hidden state is left in the plan's `out` buffer of
-    /// that cell too.
-    pub(crate) fn update(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
-        assert!(gates.len() >= self.lanes[cell], "length of the gates");
-        let (state, scratch) = self.check(state, scratch);
-        // SAFETY: lengths and alignment were checked just above against the plan that the code was made from.
-        unsafe { (self.entries.update[cell])(gates.as_ptr(), state, scratch) }
-    }
-
-    /// One LSTM step whose input terms `gates`, in the order of the panels' lanes, are given. The new hidden state is left in the
-    /// plan's `out` buffer of that cell.
+    /// The gates' sums of one LSTM step, in the order of the panels' lanes, whose input terms and bias are given in that order. They are left in the
+    /// plan's `gates` buffer of that cell.
     pub(crate) fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
         assert!(gates.len() >= self.lanes[cell], "length of the gates");
         let (state, scratch) = self.check(state, scratch);

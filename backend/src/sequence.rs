@@ -162,30 +162,37 @@ impl Sequence {
         steps: usize,
     ) {
         let lanes = (4 * cell.h.len).next_multiple_of(PANEL);
+        let units = lanes / 4;
         let mut gates = std::mem::take(&mut work.gates);
         gates.resize(steps * lanes, 0.0);
+        let bias = jit.weights()[cell.bias.0].f32s();
+        if cell.inputs.is_empty() {
+            gates.chunks_exact_mut(lanes.max(1)).for_each(|row| row.copy_from_slice(&bias[..lanes]));
+        } else {
+            let terms = self.terms(jit, work, &cell.inputs, lanes);
+            batch::product(self.threads, steps, lanes, terms, &mut gates, lanes, batch::Start::Bias(bias));
+        }
         // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
         let wide = self.wide(jit, cell);
-        if cell.inputs.is_empty() {
-            gates.fill(0.0);
-        } else {
-            let start = match wide {
-                Some(_) => batch::Start::Bias(jit.weights()[cell.bias.0].f32s()),
-                None => batch::Start::Zero,
-            };
-            let terms = self.terms(jit, work, &cell.inputs, lanes);
-            batch::product(self.threads, steps, lanes, terms, &mut gates, lanes, start);
-        }
+        let mut h_codes = std::mem::take(&mut work.h_codes);
         work.floats(cell.out, steps, |work, rows| {
             for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
                 let gates = &mut gates[t * lanes..][..lanes];
-                if let Some(weights) = wide {
+                let gates = if let Some((panels, weights)) = wide {
                     let h = &state[cell.h.offset..][..cell.h.len];
-                    let (stride, input) = (h.len(), h.len());
-                    let term = batch::Term::Floats(batch::Floats { x: h, stride, input, weights });
-                    let start = batch::Start::Accumulate;
-                    batch::product(self.threads, 1, lanes, std::iter::once(term), gates, lanes, start);
-                    jit.update(n, gates, state, scratch);
+                    let input = h.len();
+                    let term = match panels.format {
+                        Format::Integer(i) => {
+                            h_codes.fill(1, h, input, input, i.groups.size);
+                            batch::Term::Codes(h_codes.activations(), codes(i, weights.bytes(), lanes))
+                        }
+                        _ => {
+                            let weights = weights.f32s();
+                            batch::Term::Floats(batch::Floats { x: h, stride: input, input, weights })
+                        }
+                    };
+                    batch::recurrent_product(self.threads, lanes, term, gates, t % 2 == 1);
+                    &*gates
                 } else {
                     for step in &cell.prologue {
                         if let Step::Product { product: Product { start: Start::Buffer(b), .. }, .. } = step {
@@ -194,26 +201,27 @@ impl Sequence {
                         }
                     }
                     jit.recurrent(n, gates, state, scratch);
-                }
-                row[..cell.out.len].copy_from_slice(floats(scratch, cell.out));
+                    floats(scratch, Buffer { len: lanes, ..cell.gates })
+                };
+                batch::update(gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
+                state[cell.h.offset..][..cell.h.len].copy_from_slice(&row[..cell.h.len]);
             }
         });
         work.gates = gates;
+        work.h_codes = h_codes;
     }
 
-    /// The panels of a cell's recurrent term, where it is a plain product of f32s. (Integer ones are no faster with wider vectors: fewer bytes
-    /// are loaded for as many operations.)
-    fn wide<'a>(&self, jit: &'a Jit, cell: &Cell) -> Option<&'a [f32]> {
+    /// The panels of a cell's recurrent term, where it is a plain product of the hidden state.
+    fn wide<'a>(&'a self, jit: &'a Jit, cell: &Cell) -> Option<(Panels, &'a PackedData)> {
         let h = Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
-        match cell.recurrent[..] {
-            [s] if s.input == Input::Floats(h)
-                && jit.plan().panels(s.weights).format == Format::F32
-                && !cell.inputs.is_empty() =>
-            {
-                Some(jit.weights()[s.weights.0].f32s())
-            }
-            _ => None,
-        }
+        let [s] = cell.recurrent[..] else { return None };
+        let plain = match (s.input, &cell.prologue[..]) {
+            (Input::Floats(x), []) => x == h,
+            (Input::Codes(codes), [Step::Quantize { x, out }]) => (*x, *out) == (h, codes),
+            _ => false,
+        };
+        let (panels, data) = (jit.plan().panels(s.weights), &jit.weights()[s.weights.0]);
+        (plain && !matches!(panels.format, Format::Strips(_))).then_some((panels, data))
     }
 
     /// A product of `steps` vectors, in rows padded to whole panels.
@@ -300,6 +308,8 @@ struct Work {
     codes: Vec<(usize, CodeRows)>,
     /// `[T, lanes]` of the layer at hand.
     gates: Vec<f32>,
+    /// Its hidden state.
+    h_codes: CodeRows,
     /// Of the chunk's targets.
     log_probabilities: Vec<f32>,
 }

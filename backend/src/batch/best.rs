@@ -4,11 +4,14 @@
 //! blocks, hardly ever.
 
 use super::level::{Level, Set};
-use super::softmax::log_sum_exp;
+use super::softmax::{Sums, log_sum_exp_of};
 use super::vector::Vector;
 
 /// Vectors of a block.
 const BLOCK: usize = 4;
+
+/// Logits that are looked at and then summed while they are in the nearest cache.
+const PIECE: usize = 1024;
 
 /// Fills `ids` and `log_probabilities` with the best words of a row of logits, from the best on, equal ones by rising id.
 ///
@@ -20,24 +23,28 @@ pub fn top_k(row: &[f32], ids: &mut [u32], log_probabilities: &mut [f32]) {
     let level = Level::best();
     log_probabilities.fill(f32::NEG_INFINITY);
     ids.fill(0);
-    select(level, row, log_probabilities, ids);
-    let total = log_sum_exp(row);
+    let mut sums = [Sums::NOTHING];
+    for (n, piece) in row.chunks(PIECE).enumerate() {
+        select(level, piece, n * PIECE, log_probabilities, ids);
+        Sums::add_rows(level, piece, piece.len(), piece.len(), &mut sums);
+    }
+    let total = log_sum_exp_of(&sums.map(|s| s.total()));
     log_probabilities.iter_mut().for_each(|x| *x -= total);
 }
 
-/// Inserts what is larger than the least of `values`, which are in descending order, and its place in the row in `ids`.
-fn select(level: Level, row: &[f32], values: &mut [f32], ids: &mut [u32]) {
+/// Inserts what is larger than the least of `values`, which are in descending order, and its place in `ids`: `first` and how far it is in the row.
+fn select(level: Level, row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
     match level.set() {
-        Set::Portable => insert(row, 0, values, ids),
+        Set::Portable => insert(row, first, values, ids),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is proof that the processor has its instructions.
-        Set::Avx2 => unsafe { x86::select_avx2(row, values, ids) },
+        Set::Avx2 => unsafe { x86::select_avx2(row, first, values, ids) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Set::Avx512 | Set::Avx512Vnni => unsafe { x86::select_avx512(row, values, ids) },
+        Set::Avx512 | Set::Avx512Vnni => unsafe { x86::select_avx512(row, first, values, ids) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Set::Neon => unsafe { select_of::<std::arch::aarch64::float32x4_t>(row, values, ids) },
+        Set::Neon => unsafe { select_of::<std::arch::aarch64::float32x4_t>(row, first, values, ids) },
     }
 }
 
@@ -69,8 +76,7 @@ unsafe fn maximum<V: Vector>(block: *const f32) -> V {
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
-unsafe fn select_of<V: Vector>(row: &[f32], values: &mut [f32], ids: &mut [u32]) {
-    let mut first = 0;
+unsafe fn select_of<V: Vector>(row: &[f32], mut first: usize, values: &mut [f32], ids: &mut [u32]) {
     for block in row.chunks(BLOCK * V::LANES) {
         let last = values[values.len() - 1];
         // SAFETY: whole blocks are read as such; the instructions are the caller's to have.
@@ -91,17 +97,17 @@ mod x86 {
     /// # Safety
     /// The processor has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn select_avx2(row: &[f32], values: &mut [f32], ids: &mut [u32]) {
+    pub(super) unsafe fn select_avx2(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
         // SAFETY: the caller's.
-        unsafe { select_of::<__m256>(row, values, ids) }
+        unsafe { select_of::<__m256>(row, first, values, ids) }
     }
 
     /// # Safety
     /// The processor has AVX-512F.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn select_avx512(row: &[f32], values: &mut [f32], ids: &mut [u32]) {
+    pub(super) unsafe fn select_avx512(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
         // SAFETY: the caller's.
-        unsafe { select_of::<__m512>(row, values, ids) }
+        unsafe { select_of::<__m512>(row, first, values, ids) }
     }
 }
 
@@ -122,7 +128,7 @@ mod tests {
             order.sort_by(|&a, &b| row[b as usize].total_cmp(&row[a as usize]).then(a.cmp(&b)));
             for level in Level::all() {
                 let (mut values, mut ids) = (vec![f32::NEG_INFINITY; k], vec![0; k]);
-                select(level, &row, &mut values, &mut ids);
+                select(level, &row, 0, &mut values, &mut ids);
                 prop_assert_eq!(&ids, &order[..k]);
                 prop_assert!(ids.iter().zip(&values).all(|(&id, &x)| row[id as usize] == x));
             }
@@ -135,7 +141,7 @@ mod tests {
         (row[70], row[150]) = (-2.0, 3.0);
         for level in Level::all() {
             let (mut values, mut ids) = ([f32::NEG_INFINITY; 2], [0; 2]);
-            select(level, &row, &mut values, &mut ids);
+            select(level, &row, 0, &mut values, &mut ids);
             assert_eq!((values, ids), ([3.0, -2.0], [150, 70]));
         }
     }

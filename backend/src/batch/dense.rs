@@ -5,10 +5,9 @@
 //! inputs are then dealt out to up to four sets of sums.
 
 use super::level::{Level, Set};
-use super::share::{Destination, Tile};
+use super::share::{Destination, Panels, Tile};
 use super::vector::Vector;
 use super::{PANEL, check_rows, f32_panels_len};
-use std::ops::Range;
 
 /// Bytes of activations that a block of tokens may take: half of a small second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -60,7 +59,7 @@ impl<'a> Job<'a> {
     }
 
     /// `to = start + x w^T` in `panels`.
-    pub(super) fn run(&self, level: Level, panels: Range<usize>, to: Destination) {
+    pub(super) fn run(&self, level: Level, panels: Panels, to: Destination) {
         match level.set() {
             Set::Portable => self.portable(panels, to),
             #[cfg(target_arch = "x86_64")]
@@ -82,8 +81,8 @@ impl<'a> Job<'a> {
     }
 
     /// The plain twin of the kernels below.
-    fn portable(&self, panels: Range<usize>, to: Destination) {
-        for panel in panels {
+    fn portable(&self, panels: Panels, to: Destination) {
+        for panel in panels.each() {
             let (weights, width) = self.panel(panel);
             for t in 0..self.steps {
                 let mut sums = [0.0f32; PANEL];
@@ -105,7 +104,7 @@ impl<'a> Job<'a> {
     #[inline(always)]
     unsafe fn tiled<V: Vector, const T: usize, const N: usize>(
         &self,
-        panels: Range<usize>,
+        panels: Panels,
         to: Destination,
         tile: impl Fn(usize, &Strip, Tile),
     ) {
@@ -115,7 +114,7 @@ impl<'a> Job<'a> {
             let tiles = tokens.div_ceil(T);
             // Tiles of nearly the same size: a small one would wait for its own sums.
             let (least, larger) = (tokens / tiles, tokens % tiles);
-            for panel in panels.clone() {
+            for panel in panels.each() {
                 let (weights, width) = self.panel(panel);
                 let next_step = width / tiles;
                 for skip in (0..width).step_by(N * V::LANES) {
@@ -245,7 +244,7 @@ macro_rules! kernels {
         /// # Safety
         /// The processor has the features.
         #[target_feature(enable = $features)]
-        unsafe fn $name(job: &Job<'_>, panels: Range<usize>, to: Destination) {
+        unsafe fn $name(job: &Job<'_>, panels: Panels, to: Destination) {
             // SAFETY: the caller's; the tile has as many tokens as the number says.
             unsafe {
                 job.tiled::<$v, $last, $n>(panels, to, |tokens, strip, tile| match tokens {

@@ -11,10 +11,9 @@ mod x86;
 
 use super::level::{Level, Set};
 use super::quantize::{Activations, group_size, padded_len};
-use super::share::{Destination, Tile};
+use super::share::{Destination, Panels, Tile};
 use super::{PANEL, QUAD, check_rows};
 use std::cell::RefCell;
-use std::ops::Range;
 
 /// Bytes of activations that a block of tokens may take.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -101,6 +100,13 @@ impl Codes<'_> {
     fn offset(&self) -> u8 {
         1 << (self.bits - 1)
     }
+
+    /// Whether kernels, which want bytes less `offset`, can read panels as they are, without buffers.
+    fn in_place(&self, offset: u8) -> bool {
+        let flipped = if self.signed { 0x80 } else { 0 };
+        let scales = self.scale == Scale::F32 && self.bytes.as_ptr().cast::<f32>().is_aligned();
+        self.bits == 8 && offset == flipped && self.groups() == 1 && scales
+    }
 }
 
 /// A product whose shapes have been checked.
@@ -163,7 +169,7 @@ impl<'a> Job<'a> {
     }
 
     /// `to = start + x w^T` in `panels`.
-    pub(super) fn run(&self, level: Level, panels: Range<usize>, to: Destination) {
+    pub(super) fn run(&self, level: Level, panels: Panels, to: Destination) {
         match level.set() {
             Set::Portable => self.portable(panels, to),
             #[cfg(target_arch = "x86_64")]
@@ -195,9 +201,9 @@ impl<'a> Job<'a> {
     }
 
     /// The plain twin of the kernels below.
-    fn portable(&self, panels: Range<usize>, to: Destination) {
+    fn portable(&self, panels: Panels, to: Destination) {
         let mut unpacked = Unpacked::default();
-        for panel in panels {
+        for panel in panels.each() {
             let panel_data = unpacked.panel::<1>(&self.w, panel, self.w.offset());
             for t in 0..self.steps {
                 let mut codes = &self.x.codes[t * self.x.stride..];
@@ -231,7 +237,7 @@ impl<'a> Job<'a> {
     #[inline(always)]
     fn tiled<const T: usize, const W: usize>(
         &self,
-        panels: Range<usize>,
+        panels: Panels,
         to: Destination,
         offset: u8,
         tile: impl Fn(usize, &Strip, Tile),
@@ -239,30 +245,43 @@ impl<'a> Job<'a> {
         if self.w.groups() == 0 {
             return self.portable(panels, to);
         }
-        UNPACKED.with_borrow_mut(|unpacked| self.tiled_with::<T, W>(unpacked, panels, to, offset, tile));
+        if W == 1 && self.w.in_place(offset) {
+            return self.tiled_with::<T, W>(None, panels, to, offset, tile);
+        }
+        UNPACKED.with_borrow_mut(|unpacked| {
+            self.tiled_with::<T, W>(Some(unpacked), panels, to, offset, tile);
+        });
     }
 
-    /// The same with buffers to unpack to.
+    /// The same with buffers to unpack to, or where panels are read in place.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
     fn tiled_with<const T: usize, const W: usize>(
         &self,
-        unpacked: &mut Unpacked,
-        panels: Range<usize>,
+        mut unpacked: Option<&mut Unpacked>,
+        panels: Panels,
         to: Destination,
         offset: u8,
         tile: impl Fn(usize, &Strip, Tile),
     ) {
         let groups = self.w.groups();
         let quads = [self.w.quads(0), self.w.quads(groups - 1)];
+        let panel_len = self.w.panel_len();
         let block = (BLOCK_BYTES / self.x.stride.max(1)).next_multiple_of(T).max(T);
         for begin in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - begin);
             let tiles = tokens.div_ceil(T);
             // Tiles of nearly the same size: a small one would wait for its own sums.
             let (least, larger) = (tokens / tiles, tokens % tiles);
-            for panel in panels.clone() {
-                let data = unpacked.panel::<W>(&self.w, panel, offset);
+            for panel in panels.each() {
+                let data = match &mut unpacked {
+                    Some(unpacked) => unpacked.panel::<W>(&self.w, panel, offset),
+                    None => {
+                        let panel = &self.w.bytes[panel * panel_len..][..panel_len];
+                        let (weights, scales) = panel.split_at(quads[0] * QUAD_BYTES);
+                        Panel { weights, group_stride: 0, scales: bytemuck::cast_slice(scales) }
+                    }
+                };
                 let mut t = begin;
                 for i in 0..tiles {
                     let strip = Strip {

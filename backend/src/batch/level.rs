@@ -17,7 +17,7 @@ pub(super) enum Set {
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F and BW, and what `Avx2` has.
+    /// AVX-512 F, BW and DQ, and what `Avx2` has.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// VNNI, and what `Avx512` has.
@@ -48,7 +48,11 @@ impl Set {
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
+            Set::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+            }
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => is_x86_feature_detected!("avx512vnni"),
         }

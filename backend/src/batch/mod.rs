@@ -13,9 +13,11 @@
 //!
 //! ```text
 //! product(threads, steps, out, terms, to, to_stride, start)
+//! recurrent_product(threads, out, term, to, falling)              one vector's, step after step
 //! log_probabilities(threads, out, count, terms, start, targets, to)    a product's, whose logits are not kept
 //! CodeRows::fill(steps, x, x_stride, len, group)                  quantizes tokens' activations
 //! padded_len(len, group)                                          bytes of a token's codes
+//! update(gates, c, h)                                             an LSTM step from its gates' sums
 //! log_sum_exp(row), top_k(row, ids, log_probabilities)            of one token's logits
 //! ```
 //!
@@ -55,7 +57,9 @@
 )]
 
 mod best;
+mod cell;
 mod dense;
+mod exp;
 mod int;
 mod level;
 pub mod limits;
@@ -68,12 +72,14 @@ mod tests;
 mod vector;
 
 pub use best::top_k;
+pub use cell::update;
 pub use dense::Floats;
+pub use exp::MAX_EXP2_ERROR_ULPS;
 pub use int::{Codes, Scale};
 pub use level::Level;
-pub use product::{Term, log_probabilities, product};
+pub use product::{Term, log_probabilities, product, recurrent_product};
 pub use quantize::{Activations, CodeRows, padded_len};
-pub use softmax::{MAX_EXP2_ERROR_ULPS, log_sum_exp};
+pub use softmax::log_sum_exp;
 
 /// Outputs per panel.
 pub const PANEL: usize = 32;

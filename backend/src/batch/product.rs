@@ -1,7 +1,7 @@
 //! Products of many vectors with the sum of packed maps, and what is made of the output layer's.
 
 use super::level::Level;
-use super::share::{Destination, deserved, split};
+use super::share::{Destination, Panels, deserved, split};
 use super::softmax::{Sums, log_sum_exp_of};
 use super::{Activations, Codes, Floats, PANEL, Start, dense, int};
 use std::cell::RefCell;
@@ -46,6 +46,16 @@ pub fn product<'a>(
     product.run_on(deserved(threads, out.div_ceil(PANEL), product.work), to, to_stride, start);
 }
 
+/// Adds one vector's product with a map that is multiplied again and again: `to[o] += (w x)[o]`. Where the map does not fit a cache, `falling`
+/// every other time, which takes the panels from the last to the first, finds there what was read last.
+///
+/// # Panics
+/// As [`product`].
+pub fn recurrent_product(threads: usize, out: usize, term: Term<'_>, to: &mut [f32], falling: bool) {
+    let product = Product { falling, ..Product::new(Level::best(), 1, out, std::iter::once(term)) };
+    product.run_on(deserved(threads, out.div_ceil(PANEL), product.work), to, out, Start::Accumulate);
+}
+
 /// `to[t]` becomes the log-probability of output `targets[t]` among the first `count`, of logits as [`product`] makes them: `logit - log-sum-exp of
 /// all logits`. NaN where the log-sum-exp is. Logits are not kept.
 ///
@@ -75,6 +85,8 @@ pub(super) struct Product<I> {
     /// Multiply-adds of f32s that take as long.
     work: usize,
     terms: I,
+    /// Whether panels are taken from the last to the first.
+    falling: bool,
 }
 
 impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
@@ -95,7 +107,7 @@ impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
             }
         }
         assert!(count > 0, "a product has a term");
-        Product { level, steps, out, work, terms }
+        Product { level, steps, out, work, terms, falling: false }
     }
 
     fn panels(&self) -> usize {
@@ -109,7 +121,8 @@ impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
     }
 
     /// Some panels of the destination.
-    fn fill(&self, panels: Range<usize>, mut to: Destination) {
+    fn fill(&self, range: Range<usize>, mut to: Destination) {
+        let panels = Panels { range, falling: self.falling };
         for term in self.terms.clone() {
             match term {
                 Term::Floats(term) => {

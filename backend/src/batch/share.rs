@@ -39,6 +39,21 @@ pub(super) fn split(threads: usize, parts: usize, f: impl Fn(Range<usize>) + Syn
     });
 }
 
+/// Some panels, in the order that they are taken in.
+#[derive(Clone)]
+pub(super) struct Panels {
+    pub(super) range: Range<usize>,
+    /// From the last to the first.
+    pub(super) falling: bool,
+}
+
+impl Panels {
+    pub(super) fn each(&self) -> impl Iterator<Item = usize> {
+        let Panels { range: Range { start, end }, falling } = self.clone();
+        (start..end).map(move |panel| if falling { start + end - 1 - panel } else { panel })
+    }
+}
+
 /// Where a product goes: rows of `out` f32s, `stride` apart, whose columns several threads write, each its own panels.
 #[derive(Clone, Copy)]
 pub(super) struct Destination {

@@ -4,29 +4,23 @@
 //!   log2e (log-sum-exp of x) = r + log2 sum_o 2^(log2e x_o - r)          r: an integer near log2e max x
 //! ```
 //!
-//! With base 2 a term takes one multiply-add, the split of its exponent, and a polynomial of degree 5, the one that generated code uses for sums.
-//! `r` moves only when a logit exceeds it by much (as in Milakov and Gimelshein 2018, but rarely), and by an integer, so that sums are scaled
-//! without rounding.
+//! With base 2 a term takes one multiply-add, the split of its exponent, and a polynomial of degree 5. `r` is near the first logit, and moves only
+//! when a sum shows that a logit exceeds it by much (as in Milakov and Gimelshein 2018, but rarely), and by an integer, so that sums are
+//! scaled without rounding.
 
+use super::exp::exp2;
 use super::level::{Level, Set};
-use super::vector::Vector;
-use crate::codegen::math::EXP2;
+use super::vector::{MOST_LANES as LANES, Vector, lanes};
 use std::f32::consts::LOG2_E;
-
-/// Largest error of a power of two on `[LOWEST, MOST_ABOVE]` in units in the last place; smaller arguments count as `LOWEST`.
-pub const MAX_EXP2_ERROR_ULPS: f64 = 3.5;
-
-/// Below this the result would not be a normal number. So small a term adds nothing to a sum of at least 1/2.
-const LOWEST: f32 = -126.0;
 
 /// By how much a logit, times log2 e, may exceed the reference: `2^64` times as many words as fit in memory is a finite f32.
 const MOST_ABOVE: f32 = 64.0;
 
+/// The same of the power.
+const LARGEST: f32 = (1u128 << 64) as f32;
+
 /// Vectors at a time, enough to hide an addition's latency.
 const UNROLL: usize = 4;
-
-/// Lanes of the widest vector.
-const LANES: usize = 16;
 
 /// `log2e` times the log-sum-exp of some logits, as `reference + log2 (sum of lanes)`.
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +39,14 @@ impl Sums {
     /// Where the slice is too short.
     pub(super) fn add_rows(level: Level, rows: &[f32], stride: usize, count: usize, sums: &mut [Sums]) {
         super::check_rows("logits", sums.len(), stride, count, rows.len());
+        if count == 0 {
+            return;
+        }
         match level.set() {
             Set::Portable => {
                 for (t, sums) in sums.iter_mut().enumerate() {
                     let row = &rows[t * stride..][..count];
+                    sums.begin(row[0]);
                     sums.reach(row);
                     sums.add(row);
                 }
@@ -62,6 +60,14 @@ impl Sums {
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Set::Neon => unsafe { neon(rows.as_ptr(), stride, count, sums) },
+        }
+    }
+
+    /// Takes the first reference from the first logit, where that is finite.
+    fn begin(&mut self, logit: f32) {
+        let near = (LOG2_E * logit).ceil();
+        if self.reference == f32::MIN && near.is_finite() {
+            self.reference = near;
         }
     }
 
@@ -121,36 +127,6 @@ fn power_of_two(n: f32) -> f64 {
     }
 }
 
-/// The plain twin of the vectors' `2^t`, for `t` of at most [`MOST_ABOVE`].
-pub(super) fn exp2(t: f32) -> f32 {
-    // NaN stays.
-    let t = if t < LOWEST { LOWEST } else { t };
-    let n = t.round_ties_even();
-    let f = t - n;
-    let p = EXP2[1..].iter().fold(EXP2[0], |p, c| p * f + c);
-    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
-}
-
-/// Lanewise `2^t` of vectors, for `t` of at most [`MOST_ABOVE`]; NaN stays NaN.
-///
-/// # Safety
-/// The processor has the instructions.
-#[inline(always)]
-unsafe fn exp2_of<V: Vector, const N: usize>(t: [V; N]) -> [V; N] {
-    // SAFETY: the caller's.
-    unsafe {
-        // The constant first: where t is NaN it is kept.
-        let t = t.map(|t| V::splat(LOWEST).max(t));
-        let n = t.map(|t| t.nearest());
-        let f: [V; N] = std::array::from_fn(|i| t[i].sub(n[i]));
-        let mut p = [V::splat(EXP2[0]); N];
-        for c in &EXP2[1..] {
-            p = std::array::from_fn(|i| p[i].mul_add(f[i], V::splat(*c)));
-        }
-        std::array::from_fn(|i| p[i].scale2(n[i]))
-    }
-}
-
 /// Lanewise sums of `2^(log2e x - reference)` of so many logits, which fill whole vectors.
 ///
 /// # Safety
@@ -164,14 +140,10 @@ unsafe fn sum_of<V: Vector>(row: *const f32, count: usize, reference: f32) -> V 
         let blocks = count / (UNROLL * V::LANES) * (UNROLL * V::LANES);
         for at in (0..blocks).step_by(UNROLL * V::LANES) {
             let x: [V; UNROLL] = std::array::from_fn(|u| V::load(row.add(at + u * V::LANES)));
-            let terms = exp2_of(x.map(|x| x.mul_add(log2e, minus)));
-            for (total, term) in totals.iter_mut().zip(terms) {
-                *total = total.add(term);
-            }
+            totals = V::add_exp2(totals, x.map(|x| x.mul_add(log2e, minus)));
         }
         for at in (blocks..count).step_by(V::LANES) {
-            let [term] = exp2_of([V::load(row.add(at)).mul_add(log2e, minus)]);
-            totals[0] = totals[0].add(term);
+            [totals[0]] = V::add_exp2([totals[0]], [V::load(row.add(at)).mul_add(log2e, minus)]);
         }
         totals[0].add(totals[1]).add(totals[2].add(totals[3]))
     }
@@ -189,38 +161,28 @@ unsafe fn add_rows_of<V: Vector>(rows: *const f32, stride: usize, count: usize, 
         unsafe {
             let row = rows.add(t * stride);
             let rest = std::slice::from_raw_parts(row.add(whole), count - whole);
-            let mut top = V::splat(f32::NEG_INFINITY);
-            for at in (0..whole).step_by(V::LANES) {
-                top = V::load(row.add(at)).max(top);
-            }
-            let most = V::splat(sums.reference + MOST_ABOVE);
-            if top.mul_add(V::splat(LOG2_E), V::splat(0.0)).any_above(most) {
+            sums.begin(*row);
+            let mut sum: V = sum_of(row, whole, sums.reference);
+            if sum.any_above(V::splat(LARGEST)) {
+                let mut top = V::splat(f32::NEG_INFINITY);
+                for at in (0..whole).step_by(V::LANES) {
+                    top = V::load(row.add(at)).max(top);
+                }
                 sums.reach(&lanes(top)[..V::LANES]);
+                sum = sum_of(row, whole, sums.reference);
             }
             let to = sums.lanes.as_mut_ptr();
-            V::load(to).add(sum_of(row, whole, sums.reference)).store(to);
+            V::load(to).add(sum).store(to);
             sums.reach(rest);
             sums.add(rest);
         }
     }
 }
 
-/// A vector's lanes, the first of those returned.
-///
 /// # Safety
-/// The processor has the instructions.
-#[inline(always)]
-unsafe fn lanes<V: Vector>(v: V) -> [f32; LANES] {
-    let mut lanes = [0.0; LANES];
-    // SAFETY: no vector has more lanes; the instructions are the caller's to have.
-    unsafe { v.store(lanes.as_mut_ptr()) };
-    lanes
-}
-
-/// # Safety
-/// As [`add_rows_of`]; the instructions are those of AVX-512F.
+/// As [`add_rows_of`]; the instructions are those of AVX-512 F and DQ.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512dq")]
 unsafe fn avx512(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
     // SAFETY: the caller's.
     unsafe { add_rows_of::<std::arch::x86_64::__m512>(rows, stride, count, sums) }
@@ -247,90 +209,6 @@ unsafe fn neon(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums])
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    type Exp = Box<dyn Fn(f32) -> f32>;
-
-    /// The plain twin, and the vectors' `2^t` on every level, one number at a time.
-    fn exps() -> Vec<(&'static str, Exp)> {
-        let mut all: Vec<(&str, Exp)> = vec![("plain", Box::new(exp2))];
-        for level in Level::all() {
-            match level.set() {
-                Set::Portable => {}
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: a level is proof that the processor has its instructions.
-                Set::Avx2 => all.push(("AVX2", Box::new(|x| unsafe { exp_avx2(x) }))),
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                Set::Avx512 => all.push(("AVX-512", Box::new(|x| unsafe { exp_avx512(x) }))),
-                #[cfg(target_arch = "x86_64")]
-                Set::Avx512Vnni => {}
-                #[cfg(target_arch = "aarch64")]
-                // SAFETY: as above.
-                Set::Neon => all.push(("NEON", Box::new(|x| unsafe { exp_neon(x) }))),
-            }
-        }
-        all
-    }
-
-    /// # Safety
-    /// As [`exp2_of`].
-    #[inline(always)]
-    unsafe fn one<V: Vector>(x: f32) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { lanes(exp2_of([V::splat(x)])[0])[0] }
-    }
-
-    /// # Safety
-    /// The processor has AVX2 and FMA.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn exp_avx2(x: f32) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { one::<std::arch::x86_64::__m256>(x) }
-    }
-
-    /// # Safety
-    /// The processor has AVX-512F.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn exp_avx512(x: f32) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { one::<std::arch::x86_64::__m512>(x) }
-    }
-
-    /// # Safety
-    /// The processor has NEON.
-    #[cfg(target_arch = "aarch64")]
-    #[target_feature(enable = "neon")]
-    unsafe fn exp_neon(x: f32) -> f32 {
-        // SAFETY: the caller's.
-        unsafe { one::<std::arch::aarch64::float32x4_t>(x) }
-    }
-
-    fn check_errors(stride: usize) {
-        let bits = |end: f32| (0..=end.to_bits()).step_by(stride);
-        let below = || bits(-LOWEST).map(|b| -f32::from_bits(b));
-        for (name, exp) in exps() {
-            for x in below().chain(bits(MOST_ABOVE).map(f32::from_bits)) {
-                let want = f64::from(x).exp2();
-                let rounded = want as f32;
-                let ulp = f64::from(f32::from_bits(rounded.to_bits() + 1)) - f64::from(rounded);
-                let error = (f64::from(exp(x)) - want).abs() / ulp;
-                assert!(error <= MAX_EXP2_ERROR_ULPS, "{name} 2^{x:e}: {error:.3} ULP");
-            }
-        }
-    }
-
-    #[test]
-    fn errors_of_a_dense_sample_are_within_their_bound() {
-        check_errors(4099);
-    }
-
-    #[test]
-    #[ignore = "every f32 of the range: minutes; run by `just exhaustive`"]
-    fn errors_of_every_argument_are_within_their_bound() {
-        check_errors(1);
-    }
 
     /// In parts of so many logits.
     fn in_parts(level: Level, row: &[f32], part: usize) -> f32 {

@@ -4,7 +4,7 @@ use super::int::f16_to_f32;
 use super::product::Product;
 use super::{
     Activations, CodeRows, Codes, Floats, Level, PANEL, QUAD, Scale, Start, Term, f32_panels_len, padded_len,
-    product, quantize,
+    product, quantize, recurrent_product,
 };
 
 use std::iter::once;
@@ -258,6 +258,24 @@ fn integer_kernels_over_all_steps_and_forms() {
                 check_int(&mut random, steps, like, from, 1, false);
                 check_int(&mut random, steps, like, From::Zero, 2, true);
             }
+        }
+    }
+}
+
+#[test]
+fn a_recurrent_product_takes_panels_in_either_order() {
+    let mut random = Random(9);
+    for (out, input) in [(1, 3), (33, 31), (100, 257)] {
+        let (x, w) = (random.f32s(input), random.f32s(out * input));
+        let panels = dense_panels(&w, out, input);
+        let term = || floats(&x, input, input, &panels);
+        let begin = random.f32s(out);
+        let mut want = begin.clone();
+        product(1, 1, out, once(term()), &mut want, out, Start::Accumulate);
+        for falling in [false, true] {
+            let mut to = begin.clone();
+            recurrent_product(1, out, term(), &mut to, falling);
+            assert_eq!(to, want, "{out} x {input}, falling: {falling}");
         }
     }
 }

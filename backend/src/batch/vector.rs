@@ -1,5 +1,7 @@
 //! f32 vectors, so that one body serves every instruction set.
 
+use super::exp::exp2_of;
+
 /// A vector of f32s. Its methods are instructions.
 ///
 /// # Safety
@@ -19,16 +21,46 @@ pub(super) trait Vector: Copy {
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
     /// The larger; `other` where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
-    /// The nearest integers, ties to even.
-    unsafe fn nearest(self) -> Self;
-    /// `self * 2^n` of integers `n` for which both are normal numbers.
+    /// `self` less its floor, and what [`scale2`](Vector::scale2) takes the floor of. NaN stays; what is not within `[LOWEST, HIGHEST]` may be moved
+    /// there, or comes from infinity as a fraction of 0.
+    unsafe fn split_exponent(self) -> (Self, Self);
+    /// `totals + 2^t`, lane by lane; NaN stays NaN.
+    #[inline(always)]
+    unsafe fn add_exp2<const N: usize>(mut totals: [Self; N], t: [Self; N]) -> [Self; N] {
+        // SAFETY: the trait's condition.
+        unsafe {
+            let terms = exp2_of(t);
+            for (total, term) in totals.iter_mut().zip(terms) {
+                *total = total.add(term);
+            }
+        }
+        totals
+    }
+    /// `self * 2^floor n` of a number in `[0.5, 2.5]`, or zero or infinity where that is no normal number.
     unsafe fn scale2(self, n: Self) -> Self;
     /// Whether some lane is greater than that of `other`; never where either is NaN.
     unsafe fn any_above(self, other: Self) -> bool;
     /// Asks for a cache line, in the second-level cache at least. Any address will do.
     unsafe fn prefetch(at: *const f32);
+}
+
+/// Lanes of the widest vector.
+pub(super) const MOST_LANES: usize = 16;
+
+/// A vector's lanes, the first of those returned.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn lanes<V: Vector>(v: V) -> [f32; MOST_LANES] {
+    let mut lanes = [0.0; MOST_LANES];
+    // SAFETY: no vector has more lanes; the instructions are the caller's to have.
+    unsafe { v.store(lanes.as_mut_ptr()) };
+    lanes
 }
 
 /// Calls an instruction whose conditions are those of the method around it.
@@ -41,6 +73,7 @@ macro_rules! i {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use super::super::exp::{EXP2_OF_A_PART, HIGHEST, LOWEST, PARTS};
     use super::Vector;
     use std::arch::x86_64::*;
 
@@ -79,12 +112,39 @@ mod x86 {
             i!(_mm512_sub_ps(self, other))
         }
         #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(_mm512_mul_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            i!(_mm512_div_ps(self, other))
+        }
+        #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             i!(_mm512_max_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn nearest(self) -> Self {
-            i!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(self))
+        unsafe fn split_exponent(self) -> (Self, Self) {
+            (i!(_mm512_reduce_ps::<_MM_FROUND_TO_NEG_INF>(self)), self)
+        }
+        /// A vector holds half a table of `2^(j / 32)`, which saves half the polynomial.
+        #[inline(always)]
+        unsafe fn add_exp2<const N: usize>(mut totals: [Self; N], t: [Self; N]) -> [Self; N] {
+            /// Adding this rounds to a multiple of 1/32, which is then in the low bits. What is too large for that is so large, or small, that its
+            /// fraction does not matter.
+            const ROUND: f32 = 12_582_912.0 / 32.0; // 1.5 * 2^23 / 32
+            const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+            const FIVE_BITS_DOWN: i32 = 5 << 4 | _MM_FROUND_TO_NEG_INF;
+            let parts = i!([Self::load(PARTS.as_ptr()), Self::load(PARTS.as_ptr().add(16))]);
+            let [a, b] = EXP2_OF_A_PART;
+            for (total, t) in totals.iter_mut().zip(t) {
+                let f = i!(_mm512_reduce_ps::<FIVE_BITS_DOWN>(t));
+                let p = i!(f.mul_add(Self::splat(a), Self::splat(b)).mul_add(f, Self::splat(1.0)));
+                let j = i!(_mm512_castps_si512(_mm512_add_round_ps::<DOWN>(t, Self::splat(ROUND))));
+                let part = i!(_mm512_permutex2var_ps(parts[0], j, parts[1]));
+                *total = i!(_mm512_scalef_ps(p, t).mul_add(part, *total));
+            }
+            totals
         }
         #[inline(always)]
         unsafe fn scale2(self, n: Self) -> Self {
@@ -141,12 +201,24 @@ mod x86 {
             i!(_mm256_sub_ps(self, other))
         }
         #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(_mm256_mul_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            i!(_mm256_div_ps(self, other))
+        }
+        #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             i!(_mm256_max_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn nearest(self) -> Self {
-            i!(_mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self))
+        unsafe fn split_exponent(self) -> (Self, Self) {
+            // The constants first: where t is NaN it is kept.
+            let t = i!(_mm256_max_ps(Self::splat(LOWEST), self));
+            let t = i!(_mm256_min_ps(Self::splat(HIGHEST), t));
+            let n = i!(_mm256_floor_ps(t));
+            (i!(_mm256_sub_ps(t, n)), n)
         }
         #[inline(always)]
         unsafe fn scale2(self, n: Self) -> Self {
@@ -174,6 +246,7 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
+    use super::super::exp::{HIGHEST, LOWEST};
     use super::Vector;
     use std::arch::aarch64::*;
 
@@ -220,12 +293,23 @@ mod arm {
             i!(vsubq_f32(self, other))
         }
         #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(vmulq_f32(self, other))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            i!(vdivq_f32(self, other))
+        }
+        #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             i!(vbslq_f32(vcgtq_f32(self, other), self, other))
         }
         #[inline(always)]
-        unsafe fn nearest(self) -> Self {
-            i!(vrndnq_f32(self))
+        unsafe fn split_exponent(self) -> (Self, Self) {
+            // These keep NaN.
+            let t = i!(vminq_f32(vmaxq_f32(self, Self::splat(LOWEST)), Self::splat(HIGHEST)));
+            let n = i!(vrndmq_f32(t));
+            (i!(vsubq_f32(t, n)), n)
         }
         #[inline(always)]
         unsafe fn scale2(self, n: Self) -> Self {

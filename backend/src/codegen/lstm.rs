@@ -13,8 +13,6 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 pub(crate) struct CellAt {
     /// The gates' product, in panels of four gates of eight units, with the gate bias as its start.
     pub(crate) map: Map,
-    /// What else is added to the gates: f32s in the panels' order, perhaps not aligned.
-    pub(crate) given: Option<Value>,
     /// Room for the gates of all panels.
     pub(crate) gates: Value,
     /// The cell state, updated in place.
@@ -27,20 +25,20 @@ pub(crate) struct CellAt {
 
 /// Emits all panels of one step. Lanes past the last unit are zero and end in the padding of `c` and `out`.
 pub(crate) fn step(e: &mut Emit<'_, '_>, cell: &CellAt) {
+    sums(e, &cell.map, None, cell.gates);
     let panels = cell.hidden.div_ceil(PANEL_UNITS);
-    let mut carried = cell.map.pointers();
-    let pointers = carried.len();
-    carried.push(cell.gates);
-    carried.extend(cell.given);
-    e.repeat(panels, &carried, |e, _, p| product(e, cell, pointers, p));
-    update_all(e, cell.gates, cell.c, cell.out, cell.hidden);
+    let p = [cell.gates, cell.c, cell.out];
+    let p = e.repeat(panels / TOGETHER, &p, |e, _, p| update(e, p, TOGETHER));
+    e.repeat(panels % TOGETHER, &p, |e, _, p| update(e, p, 1));
 }
 
-/// Emits the second half of a step: everything after the gates' sums.
-pub(crate) fn update_all(e: &mut Emit<'_, '_>, gates: Value, c: Value, out: Value, hidden: usize) {
-    let panels = hidden.div_ceil(PANEL_UNITS);
-    let p = e.repeat(panels / TOGETHER, &[gates, c, out], |e, _, p| update(e, p, TOGETHER));
-    e.repeat(panels % TOGETHER, &p, |e, _, p| update(e, p, 1));
+/// Emits the gates' sums of all panels, with what else is `given`: f32s in the panels' order, perhaps not aligned.
+pub(crate) fn sums(e: &mut Emit<'_, '_>, map: &Map, given: Option<Value>, gates: Value) {
+    let mut carried = map.pointers();
+    let pointers = carried.len();
+    carried.push(gates);
+    carried.extend(given);
+    e.repeat(map.out.div_ceil(PANEL), &carried, |e, _, p| product(e, map, pointers, p));
 }
 
 /// Emits the panels `from..to`, at least one.
@@ -49,14 +47,14 @@ pub(crate) fn range(e: &mut Emit<'_, '_>, cell: &CellAt, [from, to]: [Value; 2])
     let pointers = carried.len();
     let gates = advance(e, cell.gates, from, PANEL * 4);
     carried.push(gates);
-    e.repeat_dynamic(from, to, &carried, |e, _, p| product(e, cell, pointers, p));
+    e.repeat_dynamic(from, to, &carried, |e, _, p| product(e, &cell.map, pointers, p));
     let [c, out] = [cell.c, cell.out].map(|p| advance(e, p, from, PANEL_UNITS * 4));
     e.repeat_dynamic(from, to, &[gates, c, out], |e, _, p| update(e, p, 1));
 }
 
 /// One panel's gates: the product's `pointers` pointers, then those of the gates and perhaps of what is given, moved on.
-fn product(e: &mut Emit<'_, '_>, cell: &CellAt, pointers: usize, p: &[Value]) -> Vec<Value> {
-    let (acc, mut next) = cell.map.panel(e, &p[..pointers]);
+fn product(e: &mut Emit<'_, '_>, map: &Map, pointers: usize, p: &[Value]) -> Vec<Value> {
+    let (acc, mut next) = map.panel(e, &p[..pointers]);
     let given = p.get(pointers + 1).copied();
     for (v, &a) in acc.iter().enumerate() {
         let a = match given {

@@ -34,10 +34,8 @@ pub enum Entry {
     TopK,
     /// Insertion into the list of the best; local.
     Insert,
-    /// One LSTM step whose input product is given.
+    /// The gates' sums of one LSTM step, from those of its input.
     Recurrent(usize),
-    /// One LSTM step whose gates are given.
-    Update(usize),
     /// A token's row of the embedding.
     Gather,
     /// A phase of the plan, for several threads.
@@ -54,7 +52,6 @@ impl Entry {
             Entry::TopK => "top_k".into(),
             Entry::Insert => "insert".into(),
             Entry::Recurrent(n) => format!("recurrent_{n}"),
-            Entry::Update(n) => format!("update_{n}"),
             Entry::Gather => "gather".into(),
             Entry::Phase(n) => format!("phase_{n}"),
         }
@@ -79,7 +76,6 @@ impl Entry {
             Entry::TopK => (5, false),
             Entry::Insert => (6, true),
             Entry::Recurrent(_) => (4, false),
-            Entry::Update(_) => (3, false),
             Entry::Gather => (3, false),
             Entry::Phase(_) => (7, false),
         };
@@ -109,7 +105,7 @@ const STEPWISE: [Entry; 5] = [Entry::Insert, Entry::Advance, Entry::Logits, Entr
 /// The functions that read many words at once, beside the kernels of [`crate::batch`].
 fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
     let cells = plan.cells().count();
-    std::iter::once(Entry::Gather).chain((0..cells).flat_map(|n| [Entry::Recurrent(n), Entry::Update(n)]))
+    std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent))
 }
 
 /// Defines every function of `plan` in `module` but the phases, and keeps CLIF and disassembly.
@@ -312,17 +308,12 @@ fn body(
         Entry::Recurrent(n) => {
             let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
             if let Some(cell) = plan.cells().nth(n) {
-                emit_cell(e, &frame, cell, Some(p[1]));
-            }
-            vec![]
-        }
-        Entry::Update(n) => {
-            let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
-            if let Some(cell) = plan.cells().nth(n) {
-                let c = frame.state(e, cell.c.offset);
-                let (gates, out) = (p[0], frame.buffer(e, cell.out));
-                lstm::update_all(e, gates, c, out, cell.h.len);
-                keep(e, &frame, cell);
+                for step in &cell.prologue {
+                    emit_step(e, &frame, None, step);
+                }
+                let map = Map { terms: frame.terms(e, &cell.recurrent), start: None, out: 4 * cell.h.len };
+                let gates = frame.buffer(e, cell.gates);
+                lstm::sums(e, &map, Some(p[1]), gates);
             }
             vec![]
         }
@@ -337,18 +328,14 @@ fn body(
     }
 }
 
-/// A cell's operands; `given` are the terms of its input where they were computed before.
-fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, given: Option<Value>) -> CellAt {
-    let mut terms = vec![];
-    if given.is_none() {
-        terms = frame.terms(e, &cell.inputs);
-    }
+/// A cell's operands.
+fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) -> CellAt {
+    let mut terms = frame.terms(e, &cell.inputs);
     terms.extend(frame.terms(e, &cell.recurrent));
     let start = Some(frame.weight(e, cell.bias));
     let map = Map { terms, start, out: 4 * cell.h.len };
     CellAt {
         map,
-        given,
         gates: frame.buffer(e, cell.gates),
         c: frame.state(e, cell.c.offset),
         out: frame.buffer(e, cell.out),
@@ -357,11 +344,11 @@ fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, given: Option<V
 }
 
 /// A cell's step.
-fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell, given: Option<Value>) {
+fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) {
     for step in &cell.prologue {
         emit_step(e, frame, None, step);
     }
-    let at = cell_at(e, frame, cell, given);
+    let at = cell_at(e, frame, cell);
     lstm::step(e, &at);
     keep(e, frame, cell);
 }
@@ -401,7 +388,7 @@ fn emit_part(
                 }
             }
             _ => {
-                let at = cell_at(e, frame, cell(n), None);
+                let at = cell_at(e, frame, cell(n));
                 match range {
                     Some(range) => lstm::range(e, &at, range),
                     None => lstm::step(e, &at),
@@ -458,7 +445,7 @@ fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, token: Option<Value>, step
             let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
             output::store_padded(e, &map, to);
         }
-        Step::Lstm(cell) => emit_cell(e, frame, cell, None),
+        Step::Lstm(cell) => emit_cell(e, frame, cell),
         Step::Unary { op, x, out } => {
             let (from, to) = (frame.buffer(e, *x), frame.buffer(e, *out));
             e.repeat(out.len.div_ceil(4), &[from, to], |e, _, p| {

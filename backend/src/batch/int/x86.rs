@@ -10,6 +10,12 @@ pub(super) const ONE_GROUP: usize = 12;
 /// Tokens of a tile where the groups' scaled sums stay in registers beside those of integers.
 pub(super) const GROUPS: usize = 6;
 
+/// Sums of one token that take turns.
+const TURNS: usize = 4;
+
+/// How far ahead weights that are read once are asked for, in bytes.
+const AHEAD: usize = 2048;
+
 /// 16 outputs of a quad.
 const HALF: usize = QUAD_BYTES / 2;
 
@@ -133,7 +139,24 @@ unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; 
             let raised = *strip.sums.add(t * strip.groups + g) * strip.raised;
             *sums = [_mm512_set1_epi32(-raised); 2];
         }
-        for q in 0..quads {
+        // One token has but two sums, each of which would wait for the one before: quads take turns over more of them.
+        let mut first = 0;
+        if T == 1 {
+            let mut others = [[_mm512_setzero_si512(); 2]; TURNS - 1];
+            for q in (0..quads / TURNS * TURNS).step_by(TURNS) {
+                add_quad(weights, x, q, &mut sums[0]);
+                for (u, others) in others.iter_mut().enumerate() {
+                    add_quad(weights, x, q + 1 + u, others);
+                }
+            }
+            for other in others {
+                for n in 0..2 {
+                    sums[0][n] = _mm512_add_epi32(sums[0][n], other[n]);
+                }
+            }
+            first = quads / TURNS * TURNS;
+        }
+        for q in first..quads {
             let w = weights.add(q * QUAD_BYTES);
             let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(HALF).cast())];
             for (t, sums) in sums.iter_mut().enumerate() {
@@ -145,6 +168,26 @@ unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; 
             }
         }
         sums
+    }
+}
+
+/// Adds one token's products of a quad.
+///
+/// # Safety
+/// As [`group_sums`]; the quad exists.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+unsafe fn add_quad(weights: *const u8, x: *const i8, q: usize, sums: &mut [__m512i; 2]) {
+    // SAFETY: the caller's.
+    unsafe {
+        let w = weights.add(q * QUAD_BYTES);
+        for n in 0..2 {
+            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(AHEAD + n * HALF).cast());
+        }
+        let x = _mm512_set1_epi32(x.add(q * QUAD).cast::<i32>().read_unaligned());
+        for (n, sum) in sums.iter_mut().enumerate() {
+            *sum = _mm512_dpbusd_epi32(*sum, _mm512_loadu_si512(w.add(n * HALF).cast()), x);
+        }
     }
 }
 

@@ -1,0 +1,186 @@
+//! Powers of two, from which exponentials, sigmoid and hyperbolic tangent are made.
+
+use super::vector::Vector;
+
+/// `2^f` on [0, 1]: minimax by relative error, degree 5 (7.6e-8 with rounded coefficients), found by iterated weighted least squares.
+const EXP2: [f32; 6] =
+    [1.877_576_7e-3, 8.989_341e-3, 5.582_630_6e-2, 2.401_536e-1, 6.931_531e-1, 9.999_999_4e-1];
+
+/// Largest error of a power of two on `[LOWEST, HIGHEST]` in units in the last place; smaller arguments give at most `2^LOWEST`, larger ones at
+/// least `2^HIGHEST`.
+pub const MAX_EXP2_ERROR_ULPS: f64 = 3.0;
+
+/// Below this the result need not be a normal number. So small a term adds nothing to a sum of at least 1/2.
+pub(super) const LOWEST: f32 = -126.0;
+
+/// Above this the result need not be finite.
+pub(super) const HIGHEST: f32 = 127.0;
+
+/// The plain twin of the vectors' `2^t`.
+pub(super) fn exp2(t: f32) -> f32 {
+    // NaN stays.
+    let t = if t < LOWEST { LOWEST } else { t };
+    let t = if t > HIGHEST { HIGHEST } else { t };
+    let n = t.floor();
+    let f = t - n;
+    let p = EXP2[1..].iter().fold(EXP2[0], |p, c| p * f + c);
+    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+/// Lanewise `2^t` of vectors; NaN stays NaN.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn exp2_of<V: Vector, const N: usize>(t: [V; N]) -> [V; N] {
+    // SAFETY: the caller's.
+    unsafe {
+        // Loops: a closure would be a function without the instructions, and might not be inlined.
+        let (mut f, mut n) = (t, t);
+        for i in 0..N {
+            (f[i], n[i]) = t[i].split_exponent();
+        }
+        let mut p = [V::splat(EXP2[0]); N];
+        for c in &EXP2[1..] {
+            for i in 0..N {
+                p[i] = p[i].mul_add(f[i], V::splat(*c));
+            }
+        }
+        for i in 0..N {
+            p[i] = p[i].scale2(n[i]);
+        }
+        p
+    }
+}
+
+/// `2^f` on [0, 1/32): minimax by relative error, degree 2 with a constant of 1 (6.6e-8 with rounded coefficients).
+#[cfg(target_arch = "x86_64")]
+pub(super) const EXP2_OF_A_PART: [f32; 2] = [2.426_527e-1, 6.931_237_6e-1];
+
+/// `2^(j / 32)`, by which the parts of [0, 1) differ.
+#[cfg(target_arch = "x86_64")]
+pub(super) const PARTS: [f32; 32] = [
+    1.0,
+    1.021_897_2,
+    1.044_273_7,
+    1.067_140_5,
+    1.090_507_7,
+    1.114_386_8,
+    1.138_788_6,
+    1.163_724_9,
+    1.189_207_1,
+    1.215_247_4,
+    1.241_857_8,
+    1.269_051,
+    1.296_839_6,
+    1.325_236_7,
+    1.354_255_6,
+    1.383_91,
+    1.414_213_5,
+    1.445_180_8,
+    1.476_826_2,
+    1.509_164_5,
+    1.542_210_8,
+    1.575_980_9,
+    1.610_490_3,
+    1.645_755_5,
+    1.681_792_9,
+    1.718_619_3,
+    1.756_252_2,
+    1.794_709_1,
+    1.834_008_1,
+    1.874_167_7,
+    1.915_206_6,
+    1.957_144_1,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::level::{Level, Set};
+    use super::super::vector::lanes;
+    use super::*;
+
+    type Exp = Box<dyn Fn(f32) -> f32>;
+
+    /// The plain twin, and the vectors' `2^t` on every level, one number at a time.
+    fn exps() -> Vec<(&'static str, Exp)> {
+        let mut all: Vec<(&str, Exp)> = vec![("plain", Box::new(exp2))];
+        for level in Level::all() {
+            match level.set() {
+                Set::Portable => {}
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: a level is proof that the processor has its instructions.
+                Set::Avx2 => all.push(("AVX2", Box::new(|x| unsafe { exp_avx2(x) }))),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Set::Avx512 => all.push(("AVX-512", Box::new(|x| unsafe { exp_avx512(x) }))),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512Vnni => {}
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Set::Neon => all.push(("NEON", Box::new(|x| unsafe { exp_neon(x) }))),
+            }
+        }
+        all
+    }
+
+    /// # Safety
+    /// As [`exp2_of`].
+    #[inline(always)]
+    unsafe fn one<V: Vector>(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { lanes(V::add_exp2([V::splat(0.0)], [V::splat(x)])[0])[0] }
+    }
+
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn exp_avx2(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { one::<std::arch::x86_64::__m256>(x) }
+    }
+
+    /// # Safety
+    /// The processor has AVX-512 F and DQ.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    unsafe fn exp_avx512(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { one::<std::arch::x86_64::__m512>(x) }
+    }
+
+    /// # Safety
+    /// The processor has NEON.
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "neon")]
+    unsafe fn exp_neon(x: f32) -> f32 {
+        // SAFETY: the caller's.
+        unsafe { one::<std::arch::aarch64::float32x4_t>(x) }
+    }
+
+    fn check_errors(stride: usize) {
+        let bits = |end: f32| (0..=end.to_bits()).step_by(stride);
+        let below = || bits(-LOWEST).map(|b| -f32::from_bits(b));
+        for (name, exp) in exps() {
+            for x in below().chain(bits(HIGHEST).map(f32::from_bits)) {
+                let want = f64::from(x).exp2();
+                let rounded = want as f32;
+                let ulp = f64::from(f32::from_bits(rounded.to_bits() + 1)) - f64::from(rounded);
+                let error = (f64::from(exp(x)) - want).abs() / ulp;
+                assert!(error <= MAX_EXP2_ERROR_ULPS, "{name} 2^{x:e}: {error:.3} ULP");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_a_dense_sample_are_within_their_bound() {
+        check_errors(4099);
+    }
+
+    #[test]
+    #[ignore = "every f32 of the range: minutes; run by `just exhaustive`"]
+    fn errors_of_every_argument_are_within_their_bound() {
+        check_errors(1);
+    }
+}
