@@ -121,13 +121,16 @@ pub(crate) fn accumulate_integers<'f>(
     for _ in 0..PANEL / s.height {
         let p = turns(e, w, &vec![zero; vectors], |e, p| {
             let quad = gather(e, p[0], table, inputs);
-            let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], s.entry_bytes())];
+            let mut sums = vec![];
             for v in 0..vectors {
                 let w = e.load(I8X16, weight_flags(), p[1], v * LANES * QUAD);
                 // Raised activations take the place of raised weights.
                 let (a, b) = if signed { (w, quad) } else { (quad, w) };
-                next.push(dot(e, a, b, p[2 + v]));
+                sums.push(dot(e, a, b, p[2 + v]));
             }
+            // Last: a pointer that has moved on while the old one is still read needs a register and a move of its own.
+            let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], s.entry_bytes())];
+            next.append(&mut sums);
             next
         });
         w = p[1];

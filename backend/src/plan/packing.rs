@@ -176,7 +176,7 @@ pub enum StripValues {
 /// A sparse map: strips of `height` outputs that share the inputs they read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Strips {
-    /// Outputs per strip: 4, 8 or 16.
+    /// Outputs per strip: 4, 8, 16 or a whole panel's.
     pub height: usize,
     /// What is stored.
     pub values: StripValues,

@@ -10,7 +10,7 @@ use lstmc_frontend::ir::{Pattern, Sparse};
 const MOST: f64 = 0.6;
 
 /// The heights of strips that can be generated.
-const HEIGHTS: [usize; 3] = [16, 8, 4];
+const HEIGHTS: [usize; 4] = [PANEL, 16, 8, 4];
 
 /// The inputs that each strip of a panel reads, in rising order: the union over its outputs.
 pub(crate) fn strip_inputs(
@@ -46,7 +46,7 @@ pub(crate) fn strips(
         Pattern::NOfM { .. } => 1,
     };
     // The gates of eight units share a panel: a taller block is cut there.
-    let most = if matches!(order, RowOrder::Gates(_)) { 8 } else { 16 };
+    let most = if matches!(order, RowOrder::Gates(_)) { 8 } else { PANEL };
     let height = HEIGHTS.into_iter().find(|&h| h <= most && rows % h == 0).unwrap_or(LANES);
     let values = match integer {
         Some(signed) => StripValues::Int8 { signed },
