@@ -121,6 +121,11 @@ fn nothing_is_allocated_per_token() {
             "score of one word",
             allocations(|| (0..30).for_each(|t| assert!(session.score(&[t, t + 1]).is_ok()))),
         );
+        // The first step of a thread makes room.
+        let mut streams = session.model().streams(3);
+        let mut step = |t: u32| assert!(streams.step(&[t, t + 1, t + 2]).is_ok());
+        step(0);
+        nothing("streams", allocations(|| (0..30).for_each(step)));
         let mut saved = SavedState::default();
         session.save_state_into(&mut saved);
         let states = || {

@@ -8,12 +8,13 @@
 )]
 
 use crate::batch;
+use crate::batched::Batched;
 use crate::codegen::{Entry, Program, build_engine};
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
 use crate::pack::{PackedData, pack};
 use crate::plan::{Layer, PANEL, Plan};
-use crate::sequence::Sequence;
+
 use crate::team::{Team, share};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
@@ -50,7 +51,7 @@ pub struct Jit {
     table: Vec<usize>,
     /// Lanes of each cell's panels.
     lanes: Vec<usize>,
-    sequence: Sequence,
+    batched: Batched,
     entries: Entries,
     team: Option<Crew>,
     /// Owns the code; never touched again before it is dropped.
@@ -106,14 +107,14 @@ impl Jit {
         let isa = isa::native(options.opt_level)?;
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
         let program = build_engine(&plan, &mut module, options.step_threads > 1)?;
-        let sequence = Sequence::new(&plan, options.threads);
-        Jit::link(plan, weights, sequence, module, &program, options.step_threads)
+        let batched = Batched::new(&plan, options.threads);
+        Jit::link(plan, weights, batched, module, &program, options.step_threads)
     }
 
     fn link(
         plan: Plan,
         weights: Arc<Vec<PackedData>>,
-        sequence: Sequence,
+        batched: Batched,
         mut module: JITModule,
         program: &Program,
         step_threads: usize,
@@ -166,7 +167,7 @@ impl Jit {
         };
         let lanes = plan.cells().map(|c| (4 * c.h.len).next_multiple_of(PANEL)).collect();
         let module = Mutex::new(Some(module));
-        Ok(Jit { plan, layout, weights, table, lanes, sequence, entries, team, module })
+        Ok(Jit { plan, layout, weights, table, lanes, batched, entries, team, module })
     }
 
     /// The plan that was compiled.
@@ -261,6 +262,20 @@ impl Kernels for Jit {
         unsafe { (self.entries.advance)(self.table.as_ptr(), state, scratch, token) }
     }
 
+    fn step_streams(&self, states: &mut [f32], scratch: &mut [u8], tokens: &[u32], logits: &mut [f32]) {
+        let streams = tokens.len();
+        assert_eq!(states.len(), streams * self.layout.state, "length of the states");
+        assert_eq!(logits.len(), streams * self.layout.vocabulary, "length of the logits");
+        for &token in tokens {
+            self.word(token);
+        }
+        match tokens {
+            [] => {}
+            &[token] => self.step(states, scratch, token, logits),
+            _ => self.batched.step(self, states, scratch, tokens, logits),
+        }
+    }
+
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
         let target = self.word(target);
         let logits = self.logits_in_scratch(state, scratch, token);
@@ -300,7 +315,7 @@ impl Kernels for Jit {
             progress(tokens.len().saturating_sub(1));
             return sum;
         }
-        self.sequence.score(self, state, scratch, tokens, progress)
+        self.batched.score(self, state, scratch, tokens, progress)
     }
 }
 

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod batch;
+mod batched;
 pub mod codegen;
 mod error;
 pub mod isa;
@@ -16,7 +17,6 @@ mod listing;
 pub mod object;
 pub mod pack;
 pub mod plan;
-mod sequence;
 mod team;
 
 pub use error::CompileError;

@@ -40,6 +40,20 @@ pub trait Kernels: Send + Sync {
     /// that may come next. `logits` has [`Layout::vocabulary`] elements.
     fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]);
 
+    /// Takes a [`step`](Kernels::step) of each of `tokens.len()` streams. `states` and `logits` hold
+    /// [`Layout::state`] and [`Layout::vocabulary`] elements for each, one stream after another.
+    ///
+    /// Implementations may load a weight once for all streams; what is given here takes them one by one.
+    fn step_streams(&self, states: &mut [f32], scratch: &mut [u8], tokens: &[u32], logits: &mut [f32]) {
+        let Layout { vocabulary, state, .. } = *self.layout();
+        assert_eq!(states.len(), tokens.len() * state, "length of the states");
+        assert_eq!(logits.len(), tokens.len() * vocabulary, "length of the logits");
+        let streams = states.chunks_exact_mut(state.max(1)).zip(logits.chunks_exact_mut(vocabulary));
+        for (&token, (state, logits)) in tokens.iter().zip(streams) {
+            self.step(state, scratch, token, logits);
+        }
+    }
+
     /// Consumes `token`, updates the state and returns the natural log-probability that `target`
     /// comes next.
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32;

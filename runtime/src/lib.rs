@@ -102,6 +102,7 @@ mod container;
 mod kernels;
 mod sampling;
 mod session;
+mod streams;
 #[cfg(test)]
 mod testing;
 mod vocabulary;
@@ -114,4 +115,5 @@ pub use container::{
 pub use kernels::{Kernels, Layout};
 pub use sampling::{Rng, Sampling};
 pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
+pub use streams::Streams;
 pub use vocabulary::{END_OF_LINE, Encoded, MAX_VOCABULARY_BYTES, UNKNOWN, Vocabulary, VocabularyError};

@@ -90,6 +90,14 @@ pub enum SessionError {
         /// Length of the other.
         log_probabilities: usize,
     },
+    /// Not one token for each stream.
+    #[error("{tokens} token{} for {streams} streams; a step takes one token for each", if *.tokens == 1 { "" } else { "s" })]
+    Streams {
+        /// Streams.
+        streams: usize,
+        /// Tokens given.
+        tokens: usize,
+    },
     /// A temperature that is negative, infinite or NaN.
     #[error("temperature {0} is not a finite number of at least 0")]
     Temperature(f32),

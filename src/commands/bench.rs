@@ -7,7 +7,7 @@ use super::ModelArgs;
 use crate::terminal::{self, thousands};
 use lstmc::backend::{Jit, Options};
 use lstmc::frontend::ir::arbitrary;
-use lstmc::runtime::{Description, Model, Session};
+use lstmc::runtime::{Description, Model, Session, SessionError, Streams};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// scoring a sequence of 200 tokens (log-likelihood of each next word). Beside them the speed at which one product kernel of
 /// the same layout, large enough to be nothing but memory traffic, reads its weights in the same run.
 ///
-/// With `--roofline`, also what bounds each layer: its bytes and multiply-adds against what one core was measured to do at most.
+/// With `--streams`, also a step that many streams take together, per token: a weight is loaded once for all of them. With `--roofline`, also what bounds each layer: its bytes and multiply-adds against what one core was measured to do at most.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  lstmc bench model.onnx --json\n  lstmc bench model.lstmc --roofline --plot roofline.svg"
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Threads that take a step together and that score a sequence. Suggesting runs on one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
+    /// Measure also so many streams that take their steps together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    streams: Option<u16>,
     /// Rounds of each measurement
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -71,6 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     // Interleaved, so that a busy moment of the machine hits all alike.
     let (mut decode, mut best, mut sequence, mut kernel) = (vec![], vec![], vec![], vec![]);
+    let (mut streams, mut together) = (args.streams.map(|n| model.streams(n.into())), vec![]);
     let tokens = tokens(&model);
     let (mut ids, mut scores) = ([0u32; SUGGESTIONS], [0f32; SUGGESTIONS]);
     let bar = terminal::progress(rounds as usize, "measuring");
@@ -83,6 +87,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let started = Instant::now();
         session.score(&tokens)?;
         sequence.push(started.elapsed() / SEQUENCE as u32);
+        if let Some(streams) = &mut streams {
+            together.push(round_of_streams(streams, &tokens)?);
+        }
         kernel.push(round(&mut panel, |s, i| s.step(i as u32 % 7).map(|_| ()))?);
         bar.inc(1);
     }
@@ -90,6 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     let bytes = layout.weight_bytes_per_token;
     let [decode, best, sequence, kernel] = [decode, best, sequence, kernel].map(Spread::of);
+    let together = args.streams.map(|n| (n, Spread::of(together)));
     let kernel_rate = rate(yardstick.layout().weight_bytes_per_token, kernel.best);
     let cpu = cpu();
     let roofline = args.roofline.then(|| roofline::measure(&source, rounds)).transpose()?;
@@ -112,6 +120,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "decode_gb_per_second": rate(bytes, decode.best),
             "kernel_gb_per_second": kernel_rate,
         });
+        if let Some((n, spread)) = together {
+            value["streams"] = n.into();
+            value["streams_us_per_token"] = micros(spread.best).into();
+            value["streams_median_us_per_token"] = micros(spread.median).into();
+        }
         if let Some(roofline) = roofline {
             value["roofline"] = roofline.json();
         }
@@ -127,6 +140,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ("suggest (one step, five best words)", &best),
         ("score a sequence of 200", &sequence),
     ] {
+        writeln!(out, "{what:40} {:>10.1} {:>10.1}", micros(spread.best), micros(spread.median))?;
+    }
+    if let Some((n, spread)) = together {
+        let what = format!("{n} streams in step, all logits, a token");
         writeln!(out, "{what:40} {:>10.1} {:>10.1}", micros(spread.best), micros(spread.median))?;
     }
     writeln!(out)?;
@@ -179,6 +196,22 @@ fn round<E>(
         call(session, i)?;
     }
     Ok(started.elapsed() / CALLS as u32)
+}
+
+/// The time per token of steps that streams take together, as many as come near the calls of a round.
+fn round_of_streams(streams: &mut Streams, tokens: &[u32]) -> Result<Duration, SessionError> {
+    let n = streams.len();
+    (0..n).for_each(|stream| streams.reset(stream));
+    let steps = CALLS.div_ceil(n);
+    let mut next = vec![0; n];
+    let started = Instant::now();
+    for i in 0..steps {
+        for (stream, next) in next.iter_mut().enumerate() {
+            *next = tokens[(i + 3 * stream) % SEQUENCE];
+        }
+        streams.step(&next)?;
+    }
+    Ok(started.elapsed() / (steps * n) as u32)
 }
 
 /// A model that is nothing but one large product: an embedding row goes straight into the output layer.

@@ -13,6 +13,7 @@
 //!
 //! ```text
 //! product(threads, steps, out, terms, to, to_stride, start)
+//! first_columns(threads, steps, [out, count], terms, ..)          a product's first columns
 //! recurrent_product(threads, out, term, to, falling)              one vector's, step after step
 //! log_probabilities(threads, out, count, terms, start, targets, to)    a product's, whose logits are not kept
 //! CodeRows::fill(steps, x, x_stride, len, group)                  quantizes tokens' activations
@@ -77,7 +78,7 @@ pub use dense::Floats;
 pub use exp::MAX_EXP2_ERROR_ULPS;
 pub use int::{Codes, Scale};
 pub use level::Level;
-pub use product::{Term, log_probabilities, product, recurrent_product};
+pub use product::{Term, first_columns, log_probabilities, product, recurrent_product};
 pub use quantize::{Activations, CodeRows, padded_len};
 pub use softmax::log_sum_exp;
 

@@ -42,8 +42,25 @@ pub fn product<'a>(
     to_stride: usize,
     start: Start<'_>,
 ) {
-    let product = Product::new(Level::best(), steps, out, terms);
-    product.run_on(deserved(threads, out.div_ceil(PANEL), product.work), to, to_stride, start);
+    first_columns(threads, steps, [out, out], terms, to, to_stride, start);
+}
+
+/// [`product`] of a map of `out` outputs, of which the first `count` are kept: rows of `count` f32s.
+///
+/// # Panics
+/// As [`product`]; where there are fewer outputs than `count`.
+pub fn first_columns<'a>(
+    threads: usize,
+    steps: usize,
+    [out, count]: [usize; 2],
+    terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
+    to: &mut [f32],
+    to_stride: usize,
+    start: Start<'_>,
+) {
+    assert!(count <= out, "{count} outputs of {out}");
+    let product = Product { columns: count, ..Product::new(Level::best(), steps, out, terms) };
+    product.run_on(deserved(threads, count.div_ceil(PANEL), product.work), to, to_stride, start);
 }
 
 /// Adds one vector's product with a map that is multiplied again and again: `to[o] += (w x)[o]`. Where the map does not fit a cache, `falling`
@@ -82,6 +99,8 @@ pub(super) struct Product<I> {
     level: Level,
     steps: usize,
     out: usize,
+    /// Outputs that are kept.
+    columns: usize,
     /// Multiply-adds of f32s that take as long.
     work: usize,
     terms: I,
@@ -107,17 +126,13 @@ impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
             }
         }
         assert!(count > 0, "a product has a term");
-        Product { level, steps, out, work, terms, falling: false }
-    }
-
-    fn panels(&self) -> usize {
-        self.out.div_ceil(PANEL)
+        Product { level, steps, out, columns: out, work, terms, falling: false }
     }
 
     /// On just so many threads, or one per panel.
     pub(super) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
-        let to = Destination::new(self.steps, to, to_stride, self.out, start);
-        split(threads, self.panels(), |panels| self.fill(panels, to));
+        let to = Destination::new(self.steps, to, to_stride, self.columns, start);
+        split(threads, self.columns.div_ceil(PANEL), |panels| self.fill(panels, to));
     }
 
     /// Some panels of the destination.

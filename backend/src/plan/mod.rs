@@ -165,11 +165,16 @@ pub enum Vector {
 }
 
 impl Vector {
+    /// Where in scratch or in the state.
+    pub fn buffer(self) -> Buffer {
+        match self {
+            Vector::Scratch(b) | Vector::State(b) => b,
+        }
+    }
+
     /// Elements.
     pub fn len(self) -> usize {
-        match self {
-            Vector::Scratch(b) | Vector::State(b) => b.len,
-        }
+        self.buffer().len
     }
 
     /// Whether it has none.

@@ -34,12 +34,14 @@ fn score_bound(logits: &[f32]) -> f64 {
     (8.0 + logits.len() as f64 / 32.0 + 8.0 * f64::from(size)) / f64::from(1 << 24)
 }
 
-/// Step, score, top-k, advance and the batched path on the same tokens.
+/// Step, streams, score, top-k, advance and the batched path on the same tokens.
 fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
     let model = compile(graph, opt_level, 1);
     let vocabulary = model.layout().vocabulary;
     let tokens = tokens(6, vocabulary, seed);
     let mut reference = Reference::new(graph);
+    let mut streams = model.streams(2);
+    let mut other = Reference::new(graph);
     let [mut step, mut score, mut best, mut advance] = [(); 4].map(|()| model.session());
     let mut total = 0.0;
     let mut slack = 0.0;
@@ -47,6 +49,10 @@ fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
         let want = reference.step(pair[0]);
         let logits = step.step(pair[0]).unwrap().to_vec();
         assert_close(&logits, &want);
+        // Beside a stream that reads another text.
+        streams.step(&[pair[0], pair[1]]).unwrap();
+        assert_close(streams.logits(0), &want);
+        assert_close(streams.logits(1), &other.step(pair[1]));
         let (lse, bound) = (log_sum_exp(&logits), score_bound(&logits));
         let want = f64::from(logits[pair[1] as usize]) - lse;
         let have = score_one(&mut score, pair);

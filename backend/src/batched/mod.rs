@@ -1,12 +1,11 @@
-//! The batched path: many time steps of one stream at once.
+//! The batched path: many vectors for each weight that is loaded, either many time steps of one stream ([`sequence`]) or a time step of many
+//! streams ([`streams`]).
 //!
-//! ```text
-//!   tokens[t..t+T] ─▶ rows ─▶ X W^T ─▶ recurrent steps ─▶ X W^T ─▶ ... ─▶ X W^T and log-probabilities, some words at a time
-//!                            batch     generated code     batch           batch
-//! ```
-//!
-//! Only the recurrence must go step by step; input products and the output layer are batched ([`crate::batch`]), which uses a weight for
-//! all steps of a chunk once it is loaded. The plan's steps are followed in order, with rows for the buffers of scratch.
+//! What does not depend on the state is the same for both, and is here. The plan's steps are followed in order, with rows for the
+//! buffers of scratch.
+
+mod sequence;
+mod streams;
 
 use crate::batch::{self, CodeRows};
 use crate::jit::Jit;
@@ -18,103 +17,58 @@ use crate::plan::{
 use lstmc_frontend::ir::{Binary, Unary};
 use std::sync::OnceLock;
 
-/// Steps per chunk, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
-const CHUNK: usize = 64;
-
 /// What the batched path needs besides a [`Jit`].
-pub(crate) struct Sequence {
+pub(crate) struct Batched {
     threads: usize,
     /// Sparse maps as panels, made when first a sequence is scored: a batch reads a weight once for many steps, and is faster on
     /// zeros in order than on entries with indices. By packed weight.
     twins: Vec<OnceLock<(Panels, PackedData)>>,
 }
 
-impl Sequence {
-    pub(crate) fn new(plan: &Plan, threads: usize) -> Sequence {
+impl Batched {
+    pub(crate) fn new(plan: &Plan, threads: usize) -> Batched {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        Sequence { threads, twins: plan.weights.iter().map(|_| OnceLock::new()).collect() }
+        Batched { threads, twins: plan.weights.iter().map(|_| OnceLock::new()).collect() }
     }
 
-    /// Sum of the log-probabilities of `tokens[1..]`, consuming all but the last. Lengths are checked by the caller.
-    pub(crate) fn score(
-        &self,
-        jit: &Jit,
-        state: &mut [f32],
-        scratch: &mut [u8],
-        tokens: &[u32],
-        progress: &mut dyn FnMut(usize),
-    ) -> f64 {
-        let mut total = 0.0;
-        let mut work = Work::default();
-        let inputs = tokens.len().saturating_sub(1);
-        // Chunks of like length: a short last one would use its weights less.
-        let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
-        for start in (0..inputs).step_by(chunk) {
-            let end = (start + chunk).min(inputs);
-            self.run(jit, &mut work, state, scratch, &tokens[start..end], &tokens[start + 1..=end]);
-            total += work.log_probabilities.iter().map(|&p| f64::from(p)).sum::<f64>();
-            progress(end);
-        }
-        total
-    }
-
-    /// Consumes a chunk of tokens; leaves the log-probabilities of their targets in `work`.
-    fn run(
-        &self,
-        jit: &Jit,
-        work: &mut Work,
-        state: &mut [f32],
-        scratch: &mut [u8],
-        tokens: &[u32],
-        targets: &[u32],
-    ) {
-        let plan = jit.plan();
-        let mut cell = 0;
-        for step in &plan.steps {
-            match step {
-                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
-                    work.floats(*out, tokens.len(), |_, rows| {
-                        for (row, &token) in rows.chunks_exact_mut(stride(*out)).zip(tokens) {
-                            jit.gather(token, scratch);
-                            row[..out.len].copy_from_slice(floats(scratch, *out));
-                        }
-                    });
-                }
-                Step::Lstm(of) => {
-                    self.cell(jit, work, state, scratch, cell, of, tokens.len());
-                    cell += 1;
-                }
-                other => self.step(jit, work, other, tokens.len()),
+    /// Reads the rows of the embedding.
+    fn gather(&self, jit: &Jit, work: &mut Work, scratch: &mut [u8], tokens: &[u32], out: Buffer) {
+        work.floats(out, tokens.len(), |_, rows| {
+            for (row, &token) in rows.chunks_exact_mut(stride(out)).zip(tokens) {
+                jit.gather(token, scratch);
+                row[..out.len].copy_from_slice(floats(scratch, out));
             }
-        }
-        for step in &plan.output.prologue {
-            self.step(jit, work, step, tokens.len());
-        }
-        let product = &plan.output.product;
-        let start = start(jit, product).expect("nothing but a bias is added to logits");
-        let mut found = std::mem::take(&mut work.log_probabilities);
-        found.resize(tokens.len(), 0.0);
-        let lanes = product.out.next_multiple_of(PANEL);
-        let terms = self.terms(jit, work, &product.segments, lanes);
-        batch::log_probabilities(self.threads, lanes, product.out, terms, start, targets, &mut found);
-        work.log_probabilities = found;
+        });
     }
 
-    /// A step that has nothing to do with the state.
-    fn step(&self, jit: &Jit, work: &mut Work, step: &Step, steps: usize) {
+    /// The gates' terms that do not depend on the state, bias included, in rows of whole panels.
+    fn inputs(&self, jit: &Jit, work: &Work, cell: &Cell, steps: usize, gates: &mut Vec<f32>) {
+        let lanes = lanes(cell);
+        let bias = jit.weights()[cell.bias.0].f32s();
+        gates.resize(steps * lanes, 0.0);
+        if cell.inputs.is_empty() {
+            gates.chunks_exact_mut(lanes.max(1)).for_each(|row| row.copy_from_slice(&bias[..lanes]));
+        } else {
+            let terms = self.terms(jit, work, &cell.inputs, lanes);
+            batch::product(self.threads, steps, lanes, terms, gates, lanes, batch::Start::Bias(bias));
+        }
+    }
+
+    /// A step that has nothing to do with the state, or reads rows of it that [`Work::hidden`] was given.
+    fn stateless(&self, jit: &Jit, work: &mut Work, step: &Step, steps: usize) {
         match step {
-            Step::Quantize { x: Vector::Scratch(x), out } => work.quantize(*x, *out, steps),
-            Step::Round { x: Vector::Scratch(x), out } => {
-                let groups = crate::plan::Groups { len: x.len, size: x.len.max(1) };
+            Step::Quantize { x, out } => work.quantize(*x, *out, steps),
+            Step::Round { x, out } => {
+                let groups = crate::plan::Groups { len: x.len(), size: x.len().max(1) };
                 let codes = Codes { offset: usize::MAX, groups };
                 work.quantize(*x, codes, steps);
                 work.floats(*out, steps, |work, rows| {
                     let q = work.codes_of(codes).activations();
                     for (t, row) in rows.chunks_exact_mut(stride(*out)).enumerate() {
-                        for (y, &c) in row.iter_mut().zip(&q.codes[t * q.stride..][..x.len]) {
+                        for (y, &c) in row.iter_mut().zip(&q.codes[t * q.stride..][..x.len()]) {
                             *y = f32::from(c) * q.scales[t];
                         }
                     }
@@ -150,80 +104,6 @@ impl Sequence {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one stream's buffers and one layer's place in the plan")]
-    fn cell(
-        &self,
-        jit: &Jit,
-        work: &mut Work,
-        state: &mut [f32],
-        scratch: &mut [u8],
-        n: usize,
-        cell: &Cell,
-        steps: usize,
-    ) {
-        let lanes = (4 * cell.h.len).next_multiple_of(PANEL);
-        let units = lanes / 4;
-        let mut gates = std::mem::take(&mut work.gates);
-        gates.resize(steps * lanes, 0.0);
-        let bias = jit.weights()[cell.bias.0].f32s();
-        if cell.inputs.is_empty() {
-            gates.chunks_exact_mut(lanes.max(1)).for_each(|row| row.copy_from_slice(&bias[..lanes]));
-        } else {
-            let terms = self.terms(jit, work, &cell.inputs, lanes);
-            batch::product(self.threads, steps, lanes, terms, &mut gates, lanes, batch::Start::Bias(bias));
-        }
-        // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
-        let wide = self.wide(jit, cell);
-        let mut h_codes = std::mem::take(&mut work.h_codes);
-        work.floats(cell.out, steps, |work, rows| {
-            for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
-                let gates = &mut gates[t * lanes..][..lanes];
-                let gates = if let Some((panels, weights)) = wide {
-                    let h = &state[cell.h.offset..][..cell.h.len];
-                    let input = h.len();
-                    let term = match panels.format {
-                        Format::Integer(i) => {
-                            h_codes.fill(1, h, input, input, i.groups.size);
-                            batch::Term::Codes(h_codes.activations(), codes(i, weights.bytes(), lanes))
-                        }
-                        _ => {
-                            let weights = weights.f32s();
-                            batch::Term::Floats(batch::Floats { x: h, stride: input, input, weights })
-                        }
-                    };
-                    batch::recurrent_product(self.threads, lanes, term, gates, t % 2 == 1);
-                    &*gates
-                } else {
-                    for step in &cell.prologue {
-                        if let Step::Product { product: Product { start: Start::Buffer(b), .. }, .. } = step {
-                            let from = &work.rows(*b)[t * stride(*b)..][..b.len];
-                            floats_mut(scratch, *b).copy_from_slice(from);
-                        }
-                    }
-                    jit.recurrent(n, gates, state, scratch);
-                    floats(scratch, Buffer { len: lanes, ..cell.gates })
-                };
-                batch::update(gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
-                state[cell.h.offset..][..cell.h.len].copy_from_slice(&row[..cell.h.len]);
-            }
-        });
-        work.gates = gates;
-        work.h_codes = h_codes;
-    }
-
-    /// The panels of a cell's recurrent term, where it is a plain product of the hidden state.
-    fn wide<'a>(&'a self, jit: &'a Jit, cell: &Cell) -> Option<(Panels, &'a PackedData)> {
-        let h = Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
-        let [s] = cell.recurrent[..] else { return None };
-        let plain = match (s.input, &cell.prologue[..]) {
-            (Input::Floats(x), []) => x == h,
-            (Input::Codes(codes), [Step::Quantize { x, out }]) => (*x, *out) == (h, codes),
-            _ => false,
-        };
-        let (panels, data) = (jit.plan().panels(s.weights), &jit.weights()[s.weights.0]);
-        (plain && !matches!(panels.format, Format::Strips(_))).then_some((panels, data))
-    }
-
     /// A product of `steps` vectors, in rows padded to whole panels.
     fn product(&self, jit: &Jit, work: &Work, p: &Product, steps: usize, to: &mut [f32]) {
         let lanes = p.out.next_multiple_of(PANEL);
@@ -246,9 +126,9 @@ impl Sequence {
         let term = move |s: &'a Segment| {
             let (panels, data) = self.batched(jit, s.weights);
             match (panels.format, s.input) {
-                (Format::F32, Input::Floats(Vector::Scratch(x))) => batch::Term::Floats(batch::Floats {
-                    x: work.rows(x),
-                    stride: stride(x),
+                (Format::F32, Input::Floats(x)) => batch::Term::Floats(batch::Floats {
+                    x: work.vectors(x),
+                    stride: stride(x.buffer()),
                     input: panels.input,
                     weights: data.f32s(),
                 }),
@@ -304,14 +184,21 @@ fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
 struct Work {
     /// `[T, width]` by offset in scratch.
     floats: Vec<(usize, Vec<f32>)>,
+    /// Hidden states `[T, width]`, by offset in the state.
+    hidden: Vec<(usize, Vec<f32>)>,
     /// Integer activations by offset in scratch.
     codes: Vec<(usize, CodeRows)>,
     /// `[T, lanes]` of the layer at hand.
     gates: Vec<f32>,
     /// Its hidden state.
     h_codes: CodeRows,
-    /// Of the chunk's targets.
+    /// Of a chunk's targets.
     log_probabilities: Vec<f32>,
+}
+
+/// f32s of all gates of a cell, in whole panels.
+fn lanes(cell: &Cell) -> usize {
+    (4 * cell.h.len).next_multiple_of(PANEL)
 }
 
 /// f32s from a row to the next.
@@ -320,6 +207,30 @@ fn stride(buffer: Buffer) -> usize {
 }
 
 impl Work {
+    fn vectors(&self, vector: Vector) -> &[f32] {
+        match vector {
+            Vector::Scratch(buffer) => self.rows(buffer),
+            Vector::State(h) => {
+                let found = self.hidden.iter().find(|(offset, _)| *offset == h.offset);
+                &found.expect("what needs rows of the state is done where they are made").1
+            }
+        }
+    }
+
+    /// Rows of a hidden state, to be filled.
+    fn hidden(&mut self, h: Buffer, steps: usize) -> &mut [f32] {
+        let at = match self.hidden.iter().position(|(offset, _)| *offset == h.offset) {
+            Some(at) => at,
+            None => {
+                self.hidden.push((h.offset, vec![]));
+                self.hidden.len() - 1
+            }
+        };
+        let rows = &mut self.hidden[at].1;
+        rows.resize(steps * stride(h), 0.0);
+        rows
+    }
+
     fn rows(&self, buffer: Buffer) -> &[f32] {
         let found = self.floats.iter().find(|(offset, _)| *offset == buffer.offset);
         &found.expect("a step fills a buffer before another reads it").1
@@ -345,7 +256,7 @@ impl Work {
         self.floats[at].1 = rows;
     }
 
-    fn quantize(&mut self, x: Buffer, to: Codes, steps: usize) {
+    fn quantize(&mut self, x: Vector, to: Codes, steps: usize) {
         let at = match self.codes.iter().position(|(offset, _)| *offset == to.offset) {
             Some(at) => at,
             None => {
@@ -354,7 +265,7 @@ impl Work {
             }
         };
         let mut q = std::mem::take(&mut self.codes[at].1);
-        q.fill(steps, self.rows(x), stride(x), x.len, to.groups.size);
+        q.fill(steps, self.vectors(x), stride(x.buffer()), x.len(), to.groups.size);
         self.codes[at].1 = q;
     }
 }

@@ -1,0 +1,147 @@
+//! Many time steps of one stream at once.
+//!
+//! ```text
+//!   tokens[t..t+T] ─▶ rows ─▶ X W^T ─▶ recurrent steps ─▶ X W^T ─▶ ... ─▶ X W^T and log-probabilities, some words at a time
+//!                            batch     step by step       batch           batch
+//! ```
+//!
+//! Only the recurrence must go step by step; input products and the output layer are batched ([`crate::batch`]), which uses a weight for
+//! all steps of a chunk once it is loaded.
+
+use super::{Batched, Work, codes, floats, floats_mut, lanes, start, stride};
+use crate::batch;
+use crate::jit::Jit;
+use crate::pack::PackedData;
+use crate::plan::{Buffer, Cell, Format, Input, PANEL, Panels, Product, Start, Step, Vector};
+
+/// Steps per chunk, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
+const CHUNK: usize = 64;
+
+impl Batched {
+    /// Sum of the log-probabilities of `tokens[1..]`, consuming all but the last. Lengths are checked by the caller.
+    pub(crate) fn score(
+        &self,
+        jit: &Jit,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> f64 {
+        let mut total = 0.0;
+        let mut work = Work::default();
+        let inputs = tokens.len().saturating_sub(1);
+        // Chunks of like length: a short last one would use its weights less.
+        let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
+        for start in (0..inputs).step_by(chunk) {
+            let end = (start + chunk).min(inputs);
+            self.run(jit, &mut work, state, scratch, &tokens[start..end], &tokens[start + 1..=end]);
+            total += work.log_probabilities.iter().map(|&p| f64::from(p)).sum::<f64>();
+            progress(end);
+        }
+        total
+    }
+
+    /// Consumes a chunk of tokens; leaves the log-probabilities of their targets in `work`.
+    fn run(
+        &self,
+        jit: &Jit,
+        work: &mut Work,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        tokens: &[u32],
+        targets: &[u32],
+    ) {
+        let plan = jit.plan();
+        let mut cell = 0;
+        for step in &plan.steps {
+            match step {
+                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
+                    self.gather(jit, work, scratch, tokens, *out);
+                }
+                Step::Lstm(of) => {
+                    self.cell(jit, work, state, scratch, cell, of, tokens.len());
+                    cell += 1;
+                }
+                other => self.stateless(jit, work, other, tokens.len()),
+            }
+        }
+        for step in &plan.output.prologue {
+            self.stateless(jit, work, step, tokens.len());
+        }
+        let product = &plan.output.product;
+        let start = start(jit, product).expect("nothing but a bias is added to logits");
+        let mut found = std::mem::take(&mut work.log_probabilities);
+        found.resize(tokens.len(), 0.0);
+        let lanes = product.out.next_multiple_of(PANEL);
+        let terms = self.terms(jit, work, &product.segments, lanes);
+        batch::log_probabilities(self.threads, lanes, product.out, terms, start, targets, &mut found);
+        work.log_probabilities = found;
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one stream's buffers and one layer's place in the plan")]
+    fn cell(
+        &self,
+        jit: &Jit,
+        work: &mut Work,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        n: usize,
+        cell: &Cell,
+        steps: usize,
+    ) {
+        let lanes = lanes(cell);
+        let units = lanes / 4;
+        let mut gates = std::mem::take(&mut work.gates);
+        self.inputs(jit, work, cell, steps, &mut gates);
+        // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
+        let wide = self.wide(jit, cell);
+        let mut h_codes = std::mem::take(&mut work.h_codes);
+        work.floats(cell.out, steps, |work, rows| {
+            for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
+                let gates = &mut gates[t * lanes..][..lanes];
+                let gates = if let Some((panels, weights)) = wide {
+                    let h = &state[cell.h.offset..][..cell.h.len];
+                    let input = h.len();
+                    let term = match panels.format {
+                        Format::Integer(i) => {
+                            h_codes.fill(1, h, input, input, i.groups.size);
+                            batch::Term::Codes(h_codes.activations(), codes(i, weights.bytes(), lanes))
+                        }
+                        _ => {
+                            let weights = weights.f32s();
+                            batch::Term::Floats(batch::Floats { x: h, stride: input, input, weights })
+                        }
+                    };
+                    batch::recurrent_product(self.threads, lanes, term, gates, t % 2 == 1);
+                    &*gates
+                } else {
+                    for step in &cell.prologue {
+                        if let Step::Product { product: Product { start: Start::Buffer(b), .. }, .. } = step {
+                            let from = &work.rows(*b)[t * stride(*b)..][..b.len];
+                            floats_mut(scratch, *b).copy_from_slice(from);
+                        }
+                    }
+                    jit.recurrent(n, gates, state, scratch);
+                    floats(scratch, Buffer { len: lanes, ..cell.gates })
+                };
+                batch::update(gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
+                state[cell.h.offset..][..cell.h.len].copy_from_slice(&row[..cell.h.len]);
+            }
+        });
+        work.gates = gates;
+        work.h_codes = h_codes;
+    }
+
+    /// The panels of a cell's recurrent term, where it is a plain product of the hidden state.
+    fn wide<'a>(&'a self, jit: &'a Jit, cell: &Cell) -> Option<(Panels, &'a PackedData)> {
+        let h = Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
+        let [s] = cell.recurrent[..] else { return None };
+        let plain = match (s.input, &cell.prologue[..]) {
+            (Input::Floats(x), []) => x == h,
+            (Input::Codes(codes), [Step::Quantize { x, out }]) => (*x, *out) == (h, codes),
+            _ => false,
+        };
+        let (panels, data) = (jit.plan().panels(s.weights), &jit.weights()[s.weights.0]);
+        (plain && !matches!(panels.format, Format::Strips(_))).then_some((panels, data))
+    }
+}

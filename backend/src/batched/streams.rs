@@ -1,0 +1,74 @@
+//! A time step of many streams at once: a weight is loaded once for all of them.
+
+use super::{Batched, Work, lanes, start, stride};
+use crate::batch;
+use crate::jit::Jit;
+use crate::plan::{Buffer, Cell, PANEL, Step};
+use std::cell::RefCell;
+
+thread_local! {
+    /// A thread's buffers, which it needs again for the next step.
+    static WORK: RefCell<Work> = RefCell::default();
+}
+
+impl Batched {
+    /// Takes a step of `tokens.len()` streams, whose states follow one another in `states`, and writes their logits, likewise. Lengths and tokens are
+    /// checked by the caller.
+    pub(crate) fn step(
+        &self,
+        jit: &Jit,
+        states: &mut [f32],
+        scratch: &mut [u8],
+        tokens: &[u32],
+        logits: &mut [f32],
+    ) {
+        let plan = jit.plan();
+        let streams = tokens.len();
+        let mut work = WORK.take();
+        for step in &plan.steps {
+            match step {
+                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
+                    self.gather(jit, &mut work, scratch, tokens, *out);
+                }
+                Step::Lstm(cell) => self.cell_of_streams(jit, &mut work, states, cell, streams),
+                other => self.stateless(jit, &mut work, other, streams),
+            }
+        }
+        for step in &plan.output.prologue {
+            self.stateless(jit, &mut work, step, streams);
+        }
+        let product = &plan.output.product;
+        let start = start(jit, product).expect("nothing but a bias is added to logits");
+        let (count, lanes) = (product.out, product.out.next_multiple_of(PANEL));
+        let terms = self.terms(jit, &work, &product.segments, lanes);
+        batch::first_columns(self.threads, streams, [lanes, count], terms, logits, count, start);
+        WORK.set(work);
+    }
+
+    fn cell_of_streams(&self, jit: &Jit, work: &mut Work, states: &mut [f32], cell: &Cell, streams: usize) {
+        let (lanes, each) = (lanes(cell), jit.plan().state_len);
+        let h = Buffer { offset: cell.h.offset, len: cell.h.len };
+        let mut gates = std::mem::take(&mut work.gates);
+        self.inputs(jit, work, cell, streams, &mut gates);
+        for (row, state) in work.hidden(h, streams).chunks_exact_mut(stride(h)).zip(states.chunks_exact(each))
+        {
+            row[..h.len].copy_from_slice(&state[h.offset..][..h.len]);
+        }
+        for step in &cell.prologue {
+            self.stateless(jit, work, step, streams);
+        }
+        if !cell.recurrent.is_empty() {
+            let terms = self.terms(jit, work, &cell.recurrent, lanes);
+            batch::product(self.threads, streams, lanes, terms, &mut gates, lanes, batch::Start::Accumulate);
+        }
+        work.floats(cell.out, streams, |_, rows| {
+            let rows = rows.chunks_exact_mut(stride(cell.out)).zip(states.chunks_exact_mut(each));
+            for ((row, state), gates) in rows.zip(gates.chunks_exact(lanes)) {
+                let units = lanes / 4;
+                batch::update(gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
+                state[h.offset..][..h.len].copy_from_slice(&row[..h.len]);
+            }
+        });
+        work.gates = gates;
+    }
+}

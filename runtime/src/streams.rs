@@ -1,0 +1,222 @@
+//! Several streams of text that go on in step.
+
+use std::fmt;
+
+use crate::aligned::Aligned;
+use crate::session::{Model, SavedState, SessionError};
+
+/// Several streams of one model that each consume a token at a time, together: a weight is loaded once for all of them, so a step takes
+/// little longer than one stream's. For a server that has a few texts to go on with, or a search with several hypotheses.
+///
+/// Nothing is allocated per token. Logits agree with those of a [`Session`](crate::Session) to rounding.
+///
+/// ```no_run
+/// # fn model() -> lstmc_runtime::Model { unimplemented!() }
+/// let model = model();
+/// let mut streams = model.streams(2);
+/// streams.step(&[17, 4])?;
+/// // The second stream goes on from where the first one is.
+/// streams.copy(0, 1);
+/// streams.step(&[23, 5])?;
+/// let [first, second] = [0, 1].map(|stream| streams.logits(stream));
+/// # let _ = (first, second);
+/// # Ok::<(), lstmc_runtime::SessionError>(())
+/// ```
+pub struct Streams {
+    model: Model,
+    count: usize,
+    states: Aligned<f32>, // [count][layers][h, c]
+    scratch: Aligned<u8>, // [layout.scratch]
+    logits: Aligned<f32>, // [count][vocabulary]
+}
+
+impl Model {
+    /// So many new streams of text, each at its beginning. Allocates all that they need.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit memory.
+    pub fn streams(&self, count: usize) -> Streams {
+        let layout = self.layout();
+        let all = |each: usize| each.checked_mul(count).expect("streams fit memory");
+        Streams {
+            count,
+            states: Aligned::zeroed(all(layout.state)),
+            scratch: Aligned::zeroed(layout.scratch),
+            logits: Aligned::zeroed(all(layout.vocabulary)),
+            model: self.clone(),
+        }
+    }
+}
+
+impl Streams {
+    /// The model that reads these streams.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Consumes a token in each stream and returns the logits (before the softmax) of every word that may come next,
+    /// `[streams][vocabulary]`. They are as the kernels wrote them, NaNs included.
+    ///
+    /// # Errors
+    ///
+    /// If there are not as many tokens as streams, or the model lacks one of them. Nothing is consumed then.
+    pub fn step(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
+        if tokens.len() != self.count {
+            return Err(SessionError::Streams { streams: self.count, tokens: tokens.len() });
+        }
+        let vocabulary = self.model.layout().vocabulary;
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(SessionError::Token { token, vocabulary });
+        }
+        self.model.kernels().step_streams(&mut self.states, &mut self.scratch, tokens, &mut self.logits);
+        Ok(&self.logits)
+    }
+
+    /// The logits of one stream after the last step, `[vocabulary]`; zeros before the first.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn logits(&self, stream: usize) -> &[f32] {
+        let each = self.model.layout().vocabulary;
+        &self.logits[self.checked(stream) * each..][..each]
+    }
+
+    /// Takes one stream back to the beginning: a state of zeros.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn reset(&mut self, stream: usize) {
+        self.state_mut(stream).fill(0.0);
+    }
+
+    /// Lets stream `to` go on from where stream `from` is.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn copy(&mut self, from: usize, to: usize) {
+        let each = self.model.layout().state;
+        let (from, to) = (self.checked(from) * each, self.checked(to) * each);
+        self.states.copy_within(from..from + each, to);
+    }
+
+    /// A copy of one stream's state, to come back to in any stream or session of the model.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn save_state(&self, stream: usize) -> SavedState {
+        let each = self.model.layout().state;
+        SavedState::from_values(self.states[self.checked(stream) * each..][..each].to_vec())
+    }
+
+    /// Takes one stream to a saved state.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::State`] if it is of another length, so of another model.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn restore_state(&mut self, stream: usize, saved: &SavedState) -> Result<(), SessionError> {
+        let state = self.state_mut(stream);
+        if saved.values().len() != state.len() {
+            return Err(SessionError::State { expected: state.len(), found: saved.values().len() });
+        }
+        state.copy_from_slice(saved.values());
+        Ok(())
+    }
+
+    fn state_mut(&mut self, stream: usize) -> &mut [f32] {
+        let each = self.model.layout().state;
+        let at = self.checked(stream) * each;
+        &mut self.states[at..][..each]
+    }
+
+    /// The stream, which must exist: an empty state would let any number pass.
+    fn checked(&self, stream: usize) -> usize {
+        assert!(stream < self.count, "stream {stream} of {}", self.count);
+        stream
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams")
+            .field("model", &self.model)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Description;
+    use crate::testing::Bigram;
+
+    fn model() -> Model {
+        let table: [&[f32]; 3] = [&[0.0, 1.0, 2.0], &[0.5, -1.0, 0.0], &[3.0, 0.0, 1.0]];
+        Model::new(Arc::new(Bigram::new(&table)), None, Description::default()).unwrap()
+    }
+
+    #[test]
+    fn streams_are_sessions_in_step() {
+        let model = model();
+        let mut streams = model.streams(3);
+        let mut sessions = [(); 3].map(|()| model.session());
+        assert_eq!((streams.len(), streams.is_empty()), (3, false));
+        for tokens in [[0, 1, 2], [2, 2, 0], [1, 0, 0]] {
+            streams.step(&tokens).unwrap();
+            for (stream, session) in sessions.iter_mut().enumerate() {
+                assert_eq!(session.step(tokens[stream]).unwrap(), streams.logits(stream));
+            }
+        }
+        streams.copy(2, 0);
+        streams.reset(1);
+        let saved = sessions[0].save_state();
+        streams.restore_state(2, &saved).unwrap();
+        sessions[1].reset();
+        let all = streams.step(&[1, 1, 1]).unwrap().to_vec();
+        let want = [2, 1, 0].map(|session| sessions[session].step(1).unwrap().to_vec());
+        assert_eq!(all, want.concat());
+        assert_eq!(streams.save_state(2), sessions[0].save_state());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_consumes_nothing() {
+        let mut streams = model().streams(2);
+        streams.step(&[0, 1]).unwrap();
+        let before = streams.save_state(0);
+        let few = streams.step(&[0]).unwrap_err();
+        assert_eq!(few.to_string(), "1 token for 2 streams; a step takes one token for each");
+        let unknown = streams.step(&[0, 3]).unwrap_err();
+        assert_eq!(unknown, SessionError::Token { token: 3, vocabulary: 3 });
+        let wrong = streams.restore_state(1, &SavedState::from_values(vec![0.0; 4])).unwrap_err();
+        assert_eq!(wrong, SessionError::State { expected: 3, found: 4 });
+        assert_eq!(streams.save_state(0), before);
+        assert!(model().streams(0).step(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "stream 2 of 2")]
+    fn streams_that_do_not_exist_panic() {
+        model().streams(2).reset(2);
+    }
+}
