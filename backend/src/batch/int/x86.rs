@@ -14,7 +14,7 @@ pub(super) const GROUPS: usize = 6;
 const TURNS: usize = 4;
 
 /// How far ahead weights that are read once are asked for, in bytes.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 1024;
 
 /// 16 outputs of a quad.
 const HALF: usize = QUAD_BYTES / 2;
