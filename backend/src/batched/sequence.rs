@@ -132,7 +132,7 @@ impl Batched {
         work.h_codes = h_codes;
     }
 
-    /// The panels of a cell's recurrent term, where it is a plain product of the hidden state.
+    /// The panels of a cell's recurrent term, where it is a plain product of the hidden state and batched kernels read them as they are.
     fn wide<'a>(&'a self, jit: &'a Jit, cell: &Cell) -> Option<(Panels, &'a PackedData)> {
         let h = Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
         let [s] = cell.recurrent[..] else { return None };
@@ -142,6 +142,12 @@ impl Batched {
             _ => false,
         };
         let (panels, data) = (jit.plan().panels(s.weights), &jit.weights()[s.weights.0]);
-        (plain && !matches!(panels.format, Format::Strips(_))).then_some((panels, data))
+        let as_they_are = match panels.format {
+            Format::F32 => true,
+            // Codes of fewer bits would be unpacked for a single vector.
+            Format::Integer(i) => i.bits == 8 && i.groups.count() == 1,
+            Format::Strips(_) => false,
+        };
+        (plain && as_they_are).then_some((panels, data))
     }
 }
