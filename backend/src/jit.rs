@@ -269,10 +269,13 @@ impl Kernels for Jit {
         for &token in tokens {
             self.word(token);
         }
-        match tokens {
-            [] => {}
-            &[token] => self.step(states, scratch, token, logits),
-            _ => self.batched.step(self, states, scratch, tokens, logits),
+        if streams >= self.batched.fewest_streams(self) {
+            return self.batched.step(self, states, scratch, tokens, logits);
+        }
+        let Layout { state: each, vocabulary, .. } = self.layout;
+        for (n, &token) in tokens.iter().enumerate() {
+            let logits = &mut logits[n * vocabulary..][..vocabulary];
+            self.step(&mut states[n * each..][..each], scratch, token, logits);
         }
     }
 

@@ -48,8 +48,9 @@ pub trait Kernels: Send + Sync {
         let Layout { vocabulary, state, .. } = *self.layout();
         assert_eq!(states.len(), tokens.len() * state, "length of the states");
         assert_eq!(logits.len(), tokens.len() * vocabulary, "length of the logits");
-        let streams = states.chunks_exact_mut(state.max(1)).zip(logits.chunks_exact_mut(vocabulary));
-        for (&token, (state, logits)) in tokens.iter().zip(streams) {
+        for (n, &token) in tokens.iter().enumerate() {
+            let (state, logits) =
+                (&mut states[n * state..][..state], &mut logits[n * vocabulary..][..vocabulary]);
             self.step(state, scratch, token, logits);
         }
     }

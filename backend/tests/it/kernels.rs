@@ -40,7 +40,7 @@ fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
     let vocabulary = model.layout().vocabulary;
     let tokens = tokens(6, vocabulary, seed);
     let mut reference = Reference::new(graph);
-    let mut streams = model.streams(2);
+    let mut streams = model.streams(4);
     let mut other = Reference::new(graph);
     let [mut step, mut score, mut best, mut advance] = [(); 4].map(|()| model.session());
     let mut total = 0.0;
@@ -49,10 +49,11 @@ fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
         let want = reference.step(pair[0]);
         let logits = step.step(pair[0]).unwrap().to_vec();
         assert_close(&logits, &want);
-        // Beside a stream that reads another text.
-        streams.step(&[pair[0], pair[1]]).unwrap();
+        // Beside streams that read another text.
+        streams.step(&[pair[0], pair[1], pair[1], pair[0]]).unwrap();
         assert_close(streams.logits(0), &want);
-        assert_close(streams.logits(1), &other.step(pair[1]));
+        assert_close(streams.logits(2), &other.step(pair[1]));
+        assert_eq!(streams.logits(0), streams.logits(3));
         let (lse, bound) = (log_sum_exp(&logits), score_bound(&logits));
         let want = f64::from(logits[pair[1] as usize]) - lse;
         let have = score_one(&mut score, pair);
@@ -255,4 +256,20 @@ model "flat" (vocabulary 70) {
     assert_eq!(ids.to_vec(), (0..40).collect::<Vec<u32>>());
     let want = -(70f32).ln();
     assert!(scores.iter().all(|s| (s - want).abs() < 1e-6), "{scores:?}");
+}
+
+/// An embedding row that goes straight into the output layer.
+#[test]
+fn streams_without_a_state() {
+    let model = compile(&language_model(33, 0, 40, 1), OptLevel::None, 1);
+    let (mut one, mut session) = (model.streams(1), model.session());
+    let mut five = model.streams(5);
+    for token in 0..7 {
+        let want = session.step(token).unwrap().to_vec();
+        assert_eq!(one.step(&[token]).unwrap(), want);
+        five.step(&[token, 1, 2, 3, token]).unwrap();
+        for (have, want) in five.logits(4).iter().zip(&want) {
+            assert!((have - want).abs() <= 1e-5 * want.abs().max(1.0), "{have}, expected {want}");
+        }
+    }
 }
