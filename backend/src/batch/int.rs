@@ -134,6 +134,9 @@ struct Panel<'a> {
 /// What a tile is computed from.
 struct Strip {
     weights: *const u8,
+    /// A cache line of the next panel for each quad, to be asked for. Any address will do.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "there is no stable instruction for it"))]
+    next: *const u8,
     group_stride: usize,
     scales: *const f32,
     groups: usize,
@@ -282,10 +285,13 @@ impl<'a> Job<'a> {
                         Panel { weights, group_stride: 0, scales: bytemuck::cast_slice(scales) }
                     }
                 };
+                let next = self.w.bytes.as_ptr().wrapping_add((panel + 1) * panel_len);
                 let mut t = begin;
                 for i in 0..tiles {
                     let strip = Strip {
                         weights: data.weights.as_ptr(),
+                        // A line is half a quad: two tiles ask for all.
+                        next: next.wrapping_add(i * quads[0] * QUAD_BYTES / 2),
                         group_stride: data.group_stride,
                         scales: data.scales.as_ptr(),
                         groups,

@@ -158,6 +158,9 @@ unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; 
         }
         for q in first..quads {
             let w = weights.add(q * QUAD_BYTES);
+            if T > 1 {
+                _mm_prefetch::<_MM_HINT_T1>(strip.next.wrapping_add(q * HALF).cast());
+            }
             let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(HALF).cast())];
             for (t, sums) in sums.iter_mut().enumerate() {
                 let x = x.add(t * strip.x_stride + q * QUAD).cast::<i32>().read_unaligned();
