@@ -8,7 +8,7 @@
 )]
 
 use crate::batch;
-use crate::batched::Batched;
+use crate::batched::{Batched, fewest_streams};
 use crate::codegen::{Entry, Program, build_engine};
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
@@ -269,7 +269,7 @@ impl Kernels for Jit {
         for &token in tokens {
             self.word(token);
         }
-        if streams >= self.batched.fewest_streams(self) {
+        if streams >= fewest_streams(&self.plan) {
             return self.batched.step(self, states, scratch, tokens, logits);
         }
         let Layout { state: each, vocabulary, .. } = self.layout;

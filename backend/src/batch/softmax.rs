@@ -4,7 +4,7 @@
 //!   log2e (log-sum-exp of x) = r + log2 sum_o 2^(log2e x_o - r)          r: an integer near log2e max x
 //! ```
 //!
-//! With base 2 a term takes one multiply-add, the split of its exponent, and a polynomial of degree 5. `r` is near the first logit, and moves only
+//! With base 2 a term takes one multiply-add, the split of its exponent, and a polynomial of degree 5, or 2 and a small table. `r` is near the first logit, and moves only
 //! when a sum shows that a logit exceeds it by much (as in Milakov and Gimelshein 2018, but rarely), and by an integer, so that sums are
 //! scaled without rounding.
 

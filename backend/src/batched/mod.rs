@@ -7,6 +7,8 @@
 mod sequence;
 mod streams;
 
+pub(crate) use streams::fewest_streams;
+
 use crate::batch::{self, CodeRows};
 use crate::jit::Jit;
 use crate::pack::{PackedData, unpack_strips};

@@ -3,7 +3,7 @@
 use super::{Batched, Work, lanes, start, stride};
 use crate::batch;
 use crate::jit::Jit;
-use crate::plan::{Buffer, Cell, Format, PANEL, Packed, Packing, Panels, Step};
+use crate::plan::{Buffer, Cell, Format, PANEL, Packed, Packing, Panels, Plan, Step};
 use std::cell::RefCell;
 
 thread_local! {
@@ -11,16 +11,16 @@ thread_local! {
     static WORK: RefCell<Work> = RefCell::default();
 }
 
-impl Batched {
-    /// From how many streams on a step together is faster than one after another: more where codes of few bits are unpacked for them.
-    pub(crate) fn fewest_streams(&self, jit: &Jit) -> usize {
-        let unpacked = |w: &Packed| match w.packing {
-            Packing::Panels(Panels { format: Format::Integer(i), .. }) => i.bits < 8 || i.groups.count() > 1,
-            _ => false,
-        };
-        if jit.plan().weights.iter().any(unpacked) { 4 } else { 2 }
-    }
+/// From how many streams on a step together is faster than one after another: more where codes of few bits are unpacked for them.
+pub(crate) fn fewest_streams(plan: &Plan) -> usize {
+    let unpacked = |w: &Packed| match w.packing {
+        Packing::Panels(Panels { format: Format::Integer(i), .. }) => i.bits < 8 || i.groups.count() > 1,
+        _ => false,
+    };
+    if plan.weights.iter().any(unpacked) { 4 } else { 2 }
+}
 
+impl Batched {
     /// Takes a step of `tokens.len()` streams, whose states follow one another in `states`, and writes their logits, likewise. Lengths and tokens are
     /// checked by the caller.
     pub(crate) fn step(
