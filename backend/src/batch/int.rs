@@ -144,6 +144,7 @@ struct Strip {
     quads: [usize; 2],
     /// The first token's codes.
     x: *const i8,
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's tiles have one token"))]
     x_stride: usize,
     /// The first token's scale.
     sx: *const f32,

@@ -41,14 +41,14 @@ pub fn multiply_floats(turns: usize) -> Option<usize> {
 }
 
 /// Does multiply-adds of bytes in registers, `turns` times in the widest vectors. Returns how many; none where there is no such loop.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such loop"))]
 pub fn multiply_integers(turns: usize) -> Option<usize> {
-    let bytes = match Level::best().set() {
+    match Level::best().set() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a level is proof that the processor has its instructions.
-        Set::Avx512Vnni => unsafe { x86::dot_vnni(turns) },
-        _ => return None,
-    };
-    Some(turns * SUMS * bytes)
+        Set::Avx512Vnni => Some(turns * SUMS * unsafe { x86::dot_vnni(turns) }),
+        _ => None,
+    }
 }
 
 /// # Safety

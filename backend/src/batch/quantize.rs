@@ -2,6 +2,7 @@
 
 use super::QUAD;
 use super::check_rows;
+#[cfg(target_arch = "x86_64")]
 use super::level::{Level, Set};
 
 /// Smaller magnitudes than this one count as zero.
@@ -65,15 +66,7 @@ impl CodeRows {
             let x = &x[t * x_stride..][..len];
             let codes = &mut self.codes[t * self.stride..][..self.stride];
             let sums = &mut self.sums[t * groups..][..groups];
-            *scale = match Level::best().set() {
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: a level is proof that the processor has its instructions.
-                Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(x, group, codes, sums) },
-                #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
-                Set::Avx2 => unsafe { avx2(x, group, codes, sums) },
-                _ => row(x, group, codes, sums),
-            };
+            *scale = best_row(x, group, codes, sums);
         }
     }
 
@@ -82,6 +75,19 @@ impl CodeRows {
         let CodeRows { codes, stride, scales, sums } = self;
         Activations { codes, stride: *stride, scales, sums }
     }
+}
+
+/// [`row`] in the widest vectors there are.
+fn best_row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    match Level::best().set() {
+        // SAFETY: a level is proof that the processor has its instructions.
+        Set::Avx512 | Set::Avx512Vnni => return unsafe { avx512(x, group, codes, sums) },
+        // SAFETY: as above.
+        Set::Avx2 => return unsafe { avx2(x, group, codes, sums) },
+        Set::Portable => {}
+    }
+    row(x, group, codes, sums)
 }
 
 /// One row, in plain code that compiles to good vector code; returns its scale.
