@@ -28,9 +28,11 @@ ci:
 exhaustive:
     cargo test --release -p lstmc-backend --lib -- --ignored
 
-# Linked models for arm64 over 200 words, in emulation (needs aarch64-linux-gnu-gcc and qemu-aarch64)
+# Linked models for arm64 over 200 words, and the batched kernels' tests, in emulation (needs aarch64-linux-gnu-gcc, qemu-aarch64, and the target from rustup)
 emulated:
     cargo test --release --test it link -- --ignored --nocapture
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
+        cargo test --target aarch64-unknown-linux-gnu -p lstmc-backend --lib batch
 
 # Accept every new and changed snapshot; read `git diff` afterwards
 snapshots:
