@@ -8,13 +8,12 @@
 )]
 
 use crate::batch;
-use crate::batched::{Batched, fewest_streams};
+use crate::batched::Batched;
 use crate::codegen::{Entry, Program, build_engine};
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
 use crate::pack::{PackedData, pack};
 use crate::plan::{Layer, PANEL, Plan};
-
 use crate::team::{Team, share};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
@@ -269,7 +268,7 @@ impl Kernels for Jit {
         for &token in tokens {
             self.word(token);
         }
-        if streams >= fewest_streams(&self.plan) {
+        if streams >= self.batched.fewest_streams {
             return self.batched.step(self, states, scratch, tokens, logits);
         }
         let Layout { state: each, vocabulary, .. } = self.layout;

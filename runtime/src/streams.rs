@@ -10,9 +10,8 @@ use crate::session::{Model, SavedState, SessionError};
 ///
 /// Nothing is allocated per token. Logits agree with those of a [`Session`](crate::Session) to rounding.
 ///
-/// ```no_run
-/// # fn model() -> lstmc_runtime::Model { unimplemented!() }
-/// let model = model();
+/// ```
+/// # fn example(model: &lstmc_runtime::Model) -> Result<(), lstmc_runtime::SessionError> {
 /// let mut streams = model.streams(2);
 /// streams.step(&[17, 4])?;
 /// // The second stream goes on from where the first one is.
@@ -20,7 +19,8 @@ use crate::session::{Model, SavedState, SessionError};
 /// streams.step(&[23, 5])?;
 /// let [first, second] = [0, 1].map(|stream| streams.logits(stream));
 /// # let _ = (first, second);
-/// # Ok::<(), lstmc_runtime::SessionError>(())
+/// # Ok(())
+/// # }
 /// ```
 pub struct Streams {
     model: Model,

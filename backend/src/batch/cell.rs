@@ -7,7 +7,7 @@
 use super::PANEL;
 use super::exp::{exp2, exp2_of};
 use super::level::{Level, Set};
-use super::vector::Vector;
+use super::vector::Split;
 use std::f32::consts::LOG2_E;
 
 /// Units whose gates are in a panel.
@@ -73,16 +73,16 @@ fn tanh(x: f32) -> f32 {
     2.0 / (1.0 + exp2(-2.0 * LOG2_E * x)) - 1.0
 }
 
-/// Lanewise `1 / (1 + e^-x)`.
+/// Lanewise `1 / (1 + e^-(n x))`.
 ///
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
-unsafe fn sigmoid_of<V: Vector, const N: usize>(mut x: [V; N]) -> [V; N] {
+unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] {
     // SAFETY: the caller's.
     unsafe {
         for x in &mut x {
-            *x = x.mul(V::splat(-LOG2_E));
+            *x = x.mul(V::splat(-LOG2_E * n));
         }
         let mut y = exp2_of(x);
         for y in &mut y {
@@ -92,20 +92,17 @@ unsafe fn sigmoid_of<V: Vector, const N: usize>(mut x: [V; N]) -> [V; N] {
     }
 }
 
-/// Lanewise hyperbolic tangent, `2 / (1 + e^-2x) - 1`.
+/// Lanewise hyperbolic tangent, twice the sigmoid of `2 x` less 1.
 ///
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
-unsafe fn tanh_of<V: Vector, const N: usize>(mut x: [V; N]) -> [V; N] {
+unsafe fn tanh_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
     // SAFETY: the caller's.
     unsafe {
-        for x in &mut x {
-            *x = x.mul(V::splat(-2.0 * LOG2_E));
-        }
-        let mut y = exp2_of(x);
+        let mut y = sigmoid_of(x, 2.0);
         for y in &mut y {
-            *y = V::splat(2.0).div(y.add(V::splat(1.0))).sub(V::splat(1.0));
+            *y = y.mul_add(V::splat(2.0), V::splat(-1.0));
         }
         y
     }
@@ -116,17 +113,18 @@ unsafe fn tanh_of<V: Vector, const N: usize>(mut x: [V; N]) -> [V; N] {
 /// # Safety
 /// The processor has the instructions; vectors divide a panel's part; the units and their gates are there.
 #[inline(always)]
-unsafe fn update_some<V: Vector, const N: usize>(gates: *const f32, c: *mut f32, h: *mut f32) {
+unsafe fn update_some<V: Split, const N: usize>(gates: *const f32, c: *mut f32, h: *mut f32) {
     // SAFETY: the caller's.
     unsafe {
-        let (i, f) = (sigmoid_of(gate::<V, N>(gates, INPUT)), sigmoid_of(gate::<V, N>(gates, FORGET)));
+        let (i, f) =
+            (sigmoid_of(gate::<V, N>(gates, INPUT), 1.0), sigmoid_of(gate::<V, N>(gates, FORGET), 1.0));
         let g = tanh_of(gate::<V, N>(gates, CELL));
         let mut new = f;
         for (n, new) in new.iter_mut().enumerate() {
             *new = i[n].mul_add(g[n], new.mul(V::load(c.add(n * V::LANES))));
             new.store(c.add(n * V::LANES));
         }
-        let (t, o) = (tanh_of(new), sigmoid_of(gate::<V, N>(gates, OUTPUT)));
+        let (t, o) = (tanh_of(new), sigmoid_of(gate::<V, N>(gates, OUTPUT), 1.0));
         for n in 0..N {
             o[n].mul(t[n]).store(h.add(n * V::LANES));
         }
@@ -138,7 +136,7 @@ unsafe fn update_some<V: Vector, const N: usize>(gates: *const f32, c: *mut f32,
 /// # Safety
 /// As [`update_some`].
 #[inline(always)]
-unsafe fn gate<V: Vector, const N: usize>(gates: *const f32, gate: usize) -> [V; N] {
+unsafe fn gate<V: Split, const N: usize>(gates: *const f32, gate: usize) -> [V; N] {
     // SAFETY: the caller's.
     unsafe {
         let mut x = [V::splat(0.0); N];
@@ -155,7 +153,7 @@ unsafe fn gate<V: Vector, const N: usize>(gates: *const f32, gate: usize) -> [V;
 /// # Safety
 /// The processor has the instructions; vectors divide a panel's part; `gates` has a panel for every part of `c` and `h`.
 #[inline(always)]
-unsafe fn update_all<V: Vector, const MANY: usize, const ONE: usize>(
+unsafe fn update_all<V: Split, const MANY: usize, const ONE: usize>(
     gates: &[f32],
     c: &mut [f32],
     h: &mut [f32],

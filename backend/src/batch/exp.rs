@@ -1,6 +1,6 @@
 //! Powers of two, from which exponentials, sigmoid and hyperbolic tangent are made.
 
-use super::vector::Vector;
+use super::vector::Split;
 
 /// `2^f` on [0, 1]: minimax by relative error, degree 5 (7.6e-8 with rounded coefficients), found by iterated weighted least squares.
 const EXP2: [f32; 6] =
@@ -32,7 +32,7 @@ pub(super) fn exp2(t: f32) -> f32 {
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
-pub(super) unsafe fn exp2_of<V: Vector, const N: usize>(t: [V; N]) -> [V; N] {
+pub(super) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
     // SAFETY: the caller's.
     unsafe {
         // Loops: a closure would be a function without the instructions, and might not be inlined.
@@ -51,6 +51,22 @@ pub(super) unsafe fn exp2_of<V: Vector, const N: usize>(t: [V; N]) -> [V; N] {
         }
         p
     }
+}
+
+/// `totals + 2^t`, lane by lane; NaN stays NaN.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+pub(super) unsafe fn add_powers<V: Split, const N: usize>(mut totals: [V; N], t: [V; N]) -> [V; N] {
+    // SAFETY: the caller's.
+    unsafe {
+        let terms = exp2_of(t);
+        for (total, term) in totals.iter_mut().zip(terms) {
+            *total = total.add(term);
+        }
+    }
+    totals
 }
 
 /// `2^f` on [0, 1/32): minimax by relative error, degree 2 with a constant of 1 (6.6e-8 with rounded coefficients).
@@ -97,7 +113,7 @@ pub(super) const PARTS: [f32; 32] = [
 #[cfg(test)]
 mod tests {
     use super::super::level::{Level, Set};
-    use super::super::vector::lanes;
+    use super::super::vector::{Vector, lanes};
     use super::*;
 
     type Exp = Box<dyn Fn(f32) -> f32>;
@@ -125,7 +141,7 @@ mod tests {
     }
 
     /// # Safety
-    /// As [`exp2_of`].
+    /// As [`Vector::add_exp2`].
     #[inline(always)]
     unsafe fn one<V: Vector>(x: f32) -> f32 {
         // SAFETY: the caller's.

@@ -1,7 +1,5 @@
 //! f32 vectors, so that one body serves every instruction set.
 
-use super::exp::exp2_of;
-
 /// A vector of f32s. Its methods are instructions.
 ///
 /// # Safety
@@ -20,32 +18,27 @@ pub(super) trait Vector: Copy {
     /// `self * a + b`, rounded once.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
-    unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
     /// The larger; `other` where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
-    /// `self` less its floor, and what [`scale2`](Vector::scale2) takes the floor of. NaN stays; what is not within `[LOWEST, HIGHEST]` may be moved
-    /// there, or comes from infinity as a fraction of 0.
-    unsafe fn split_exponent(self) -> (Self, Self);
     /// `totals + 2^t`, lane by lane; NaN stays NaN.
-    #[inline(always)]
-    unsafe fn add_exp2<const N: usize>(mut totals: [Self; N], t: [Self; N]) -> [Self; N] {
-        // SAFETY: the trait's condition.
-        unsafe {
-            let terms = exp2_of(t);
-            for (total, term) in totals.iter_mut().zip(terms) {
-                *total = total.add(term);
-            }
-        }
-        totals
-    }
-    /// `self * 2^floor n` of a number in `[0.5, 2.5]`, or zero or infinity where that is no normal number.
-    unsafe fn scale2(self, n: Self) -> Self;
+    unsafe fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N];
     /// Whether some lane is greater than that of `other`; never where either is NaN.
     unsafe fn any_above(self, other: Self) -> bool;
     /// Asks for a cache line, in the second-level cache at least. Any address will do.
     unsafe fn prefetch(at: *const f32);
+}
+
+/// A vector without instructions for powers of two, which are made of these.
+///
+/// # Safety
+/// As [`Vector`].
+pub(super) trait Split: Vector {
+    /// `self`, moved to `[LOWEST, HIGHEST]`, less its floor, and that floor. NaN stays.
+    unsafe fn split_exponent(self) -> (Self, Self);
+    /// `self * 2^n` of a number in `[0.5, 2.5]` and an integer within `[LOWEST, HIGHEST]`.
+    unsafe fn scale2(self, n: Self) -> Self;
 }
 
 /// Lanes of the widest vector.
@@ -73,8 +66,8 @@ macro_rules! i {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::exp::{EXP2_OF_A_PART, HIGHEST, LOWEST, PARTS};
-    use super::Vector;
+    use super::super::exp::{EXP2_OF_A_PART, HIGHEST, LOWEST, PARTS, add_powers};
+    use super::{Split, Vector};
     use std::arch::x86_64::*;
 
     impl Vector for __m512 {
@@ -108,10 +101,6 @@ mod x86 {
             i!(_mm512_add_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn sub(self, other: Self) -> Self {
-            i!(_mm512_sub_ps(self, other))
-        }
-        #[inline(always)]
         unsafe fn mul(self, other: Self) -> Self {
             i!(_mm512_mul_ps(self, other))
         }
@@ -122,10 +111,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn max(self, other: Self) -> Self {
             i!(_mm512_max_ps(self, other))
-        }
-        #[inline(always)]
-        unsafe fn split_exponent(self) -> (Self, Self) {
-            (i!(_mm512_reduce_ps::<_MM_FROUND_TO_NEG_INF>(self)), self)
         }
         /// A vector holds half a table of `2^(j / 32)`, which saves half the polynomial.
         #[inline(always)]
@@ -145,10 +130,6 @@ mod x86 {
                 *total = i!(_mm512_scalef_ps(p, t).mul_add(part, *total));
             }
             totals
-        }
-        #[inline(always)]
-        unsafe fn scale2(self, n: Self) -> Self {
-            i!(_mm512_scalef_ps(self, n))
         }
         #[inline(always)]
         unsafe fn any_above(self, other: Self) -> bool {
@@ -197,10 +178,6 @@ mod x86 {
             i!(_mm256_add_ps(self, other))
         }
         #[inline(always)]
-        unsafe fn sub(self, other: Self) -> Self {
-            i!(_mm256_sub_ps(self, other))
-        }
-        #[inline(always)]
         unsafe fn mul(self, other: Self) -> Self {
             i!(_mm256_mul_ps(self, other))
         }
@@ -213,6 +190,21 @@ mod x86 {
             i!(_mm256_max_ps(self, other))
         }
         #[inline(always)]
+        unsafe fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N] {
+            i!(add_powers(totals, t))
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self, other))) != 0
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+        }
+    }
+
+    impl Split for __m256 {
+        #[inline(always)]
         unsafe fn split_exponent(self) -> (Self, Self) {
             // The constants first: where t is NaN it is kept.
             let t = i!(_mm256_max_ps(Self::splat(LOWEST), self));
@@ -224,14 +216,6 @@ mod x86 {
         unsafe fn scale2(self, n: Self) -> Self {
             let n = i!(_mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n)));
             i!(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), n)))
-        }
-        #[inline(always)]
-        unsafe fn any_above(self, other: Self) -> bool {
-            i!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self, other))) != 0
-        }
-        #[inline(always)]
-        unsafe fn prefetch(at: *const f32) {
-            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
         }
     }
 
@@ -246,8 +230,8 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::super::exp::{HIGHEST, LOWEST};
-    use super::Vector;
+    use super::super::exp::{HIGHEST, LOWEST, add_powers};
+    use super::{Split, Vector};
     use std::arch::aarch64::*;
 
     impl Vector for float32x4_t {
@@ -289,10 +273,6 @@ mod arm {
             i!(vaddq_f32(self, other))
         }
         #[inline(always)]
-        unsafe fn sub(self, other: Self) -> Self {
-            i!(vsubq_f32(self, other))
-        }
-        #[inline(always)]
         unsafe fn mul(self, other: Self) -> Self {
             i!(vmulq_f32(self, other))
         }
@@ -305,6 +285,20 @@ mod arm {
             i!(vbslq_f32(vcgtq_f32(self, other), self, other))
         }
         #[inline(always)]
+        unsafe fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N] {
+            i!(add_powers(totals, t))
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(vmaxvq_u32(vcgtq_f32(self, other))) != 0
+        }
+        /// Left to the processor: the instruction is not stable in Rust.
+        #[inline(always)]
+        unsafe fn prefetch(_: *const f32) {}
+    }
+
+    impl Split for float32x4_t {
+        #[inline(always)]
         unsafe fn split_exponent(self) -> (Self, Self) {
             // These keep NaN.
             let t = i!(vminq_f32(vmaxq_f32(self, Self::splat(LOWEST)), Self::splat(HIGHEST)));
@@ -316,12 +310,5 @@ mod arm {
             let n = i!(vshlq_n_s32::<23>(vcvtnq_s32_f32(n)));
             i!(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(self), n)))
         }
-        #[inline(always)]
-        unsafe fn any_above(self, other: Self) -> bool {
-            i!(vmaxvq_u32(vcgtq_f32(self, other))) != 0
-        }
-        /// Left to the processor: the instruction is not stable in Rust.
-        #[inline(always)]
-        unsafe fn prefetch(_: *const f32) {}
     }
 }

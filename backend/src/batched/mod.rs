@@ -7,8 +7,6 @@
 mod sequence;
 mod streams;
 
-pub(crate) use streams::fewest_streams;
-
 use crate::batch::{self, CodeRows};
 use crate::jit::Jit;
 use crate::pack::{PackedData, unpack_strips};
@@ -22,6 +20,8 @@ use std::sync::OnceLock;
 /// What the batched path needs besides a [`Jit`].
 pub(crate) struct Batched {
     threads: usize,
+    /// From how many streams on a step together is faster than one after another.
+    pub(crate) fewest_streams: usize,
     /// Sparse maps as panels, made when first a sequence is scored: a batch reads a weight once for many steps, and is faster on
     /// zeros in order than on entries with indices. By packed weight.
     twins: Vec<OnceLock<(Panels, PackedData)>>,
@@ -33,7 +33,34 @@ impl Batched {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        Batched { threads, twins: plan.weights.iter().map(|_| OnceLock::new()).collect() }
+        let twins = plan.weights.iter().map(|_| OnceLock::new()).collect();
+        Batched { threads, fewest_streams: streams::fewest(plan), twins }
+    }
+
+    /// Follows the plan for a vector per token up to the output layer's product: rows of the embedding, layers by
+    /// `cell(work, scratch, n, the nth cell)`, and what has nothing to do with the state.
+    fn follow(
+        &self,
+        jit: &Jit,
+        work: &mut Work,
+        scratch: &mut [u8],
+        tokens: &[u32],
+        mut cell: impl FnMut(&mut Work, &mut [u8], usize, &Cell),
+    ) {
+        let plan = jit.plan();
+        let mut cells = 0;
+        for step in plan.steps.iter().chain(&plan.output.prologue) {
+            match step {
+                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
+                    self.gather(jit, work, scratch, tokens, *out);
+                }
+                Step::Lstm(of) => {
+                    cell(work, scratch, cells, of);
+                    cells += 1;
+                }
+                other => self.stateless(jit, work, other, tokens.len()),
+            }
+        }
     }
 
     /// Reads the rows of the embedding.
@@ -181,7 +208,7 @@ fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
     }
 }
 
-/// Buffers of one run over a sequence. Rows of f32s are padded to whole panels.
+/// Buffers of one run over a sequence, or of steps of streams. Rows of f32s are padded to whole panels.
 #[derive(Default)]
 struct Work {
     /// `[T, width]` by offset in scratch.
@@ -221,14 +248,7 @@ impl Work {
 
     /// Rows of a hidden state, to be filled.
     fn hidden(&mut self, h: Buffer, steps: usize) -> &mut [f32] {
-        let at = match self.hidden.iter().position(|(offset, _)| *offset == h.offset) {
-            Some(at) => at,
-            None => {
-                self.hidden.push((h.offset, vec![]));
-                self.hidden.len() - 1
-            }
-        };
-        let rows = &mut self.hidden[at].1;
+        let rows = at(&mut self.hidden, h.offset);
         rows.resize(steps * stride(h), 0.0);
         rows
     }
@@ -245,31 +265,26 @@ impl Work {
 
     /// Fills the rows of a buffer.
     fn floats(&mut self, to: Buffer, steps: usize, fill: impl FnOnce(&Work, &mut [f32])) {
-        let at = match self.floats.iter().position(|(offset, _)| *offset == to.offset) {
-            Some(at) => at,
-            None => {
-                self.floats.push((to.offset, vec![]));
-                self.floats.len() - 1
-            }
-        };
-        let mut rows = std::mem::take(&mut self.floats[at].1);
+        let mut rows = std::mem::take(at(&mut self.floats, to.offset));
         rows.resize(steps * stride(to), 0.0);
         fill(self, &mut rows);
-        self.floats[at].1 = rows;
+        *at(&mut self.floats, to.offset) = rows;
     }
 
     fn quantize(&mut self, x: Vector, to: Codes, steps: usize) {
-        let at = match self.codes.iter().position(|(offset, _)| *offset == to.offset) {
-            Some(at) => at,
-            None => {
-                self.codes.push((to.offset, CodeRows::default()));
-                self.codes.len() - 1
-            }
-        };
-        let mut q = std::mem::take(&mut self.codes[at].1);
+        let mut q = std::mem::take(at(&mut self.codes, to.offset));
         q.fill(steps, self.vectors(x), stride(x.buffer()), x.len(), to.groups.size);
-        self.codes[at].1 = q;
+        *at(&mut self.codes, to.offset) = q;
     }
+}
+
+/// The rows at an offset, empty ones where there were none.
+fn at<T: Default>(all: &mut Vec<(usize, T)>, offset: usize) -> &mut T {
+    let found = all.iter().position(|(o, _)| *o == offset).unwrap_or_else(|| {
+        all.push((offset, T::default()));
+        all.len() - 1
+    });
+    &mut all[found].1
 }
 
 /// A buffer of scratch.

@@ -51,24 +51,10 @@ impl Batched {
         tokens: &[u32],
         targets: &[u32],
     ) {
-        let plan = jit.plan();
-        let mut cell = 0;
-        for step in &plan.steps {
-            match step {
-                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
-                    self.gather(jit, work, scratch, tokens, *out);
-                }
-                Step::Lstm(of) => {
-                    self.cell(jit, work, state, scratch, cell, of, tokens.len());
-                    cell += 1;
-                }
-                other => self.stateless(jit, work, other, tokens.len()),
-            }
-        }
-        for step in &plan.output.prologue {
-            self.stateless(jit, work, step, tokens.len());
-        }
-        let product = &plan.output.product;
+        self.follow(jit, work, scratch, tokens, |work, scratch, n, cell| {
+            self.cell(jit, work, state, scratch, n, cell, tokens.len());
+        });
+        let product = &jit.plan().output.product;
         let start = start(jit, product).expect("nothing but a bias is added to logits");
         let mut found = std::mem::take(&mut work.log_probabilities);
         found.resize(tokens.len(), 0.0);

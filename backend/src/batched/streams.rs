@@ -3,7 +3,7 @@
 use super::{Batched, Work, lanes, start, stride};
 use crate::batch;
 use crate::jit::Jit;
-use crate::plan::{Buffer, Cell, Format, PANEL, Packed, Packing, Panels, Plan, Step};
+use crate::plan::{Buffer, Cell, Format, PANEL, Packed, Packing, Panels, Plan};
 use std::cell::RefCell;
 
 thread_local! {
@@ -11,8 +11,8 @@ thread_local! {
     static WORK: RefCell<Work> = RefCell::default();
 }
 
-/// From how many streams on a step together is faster than one after another: more where codes of few bits are unpacked for them.
-pub(crate) fn fewest_streams(plan: &Plan) -> usize {
+/// See [`Batched::fewest_streams`]: more where codes of few bits are unpacked for them, as measured.
+pub(super) fn fewest(plan: &Plan) -> usize {
     let unpacked = |w: &Packed| match w.packing {
         Packing::Panels(Panels { format: Format::Integer(i), .. }) => i.bits < 8 || i.groups.count() > 1,
         _ => false,
@@ -31,22 +31,12 @@ impl Batched {
         tokens: &[u32],
         logits: &mut [f32],
     ) {
-        let plan = jit.plan();
         let streams = tokens.len();
         let mut work = WORK.take();
-        for step in &plan.steps {
-            match step {
-                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
-                    self.gather(jit, &mut work, scratch, tokens, *out);
-                }
-                Step::Lstm(cell) => self.cell_of_streams(jit, &mut work, states, cell, streams),
-                other => self.stateless(jit, &mut work, other, streams),
-            }
-        }
-        for step in &plan.output.prologue {
-            self.stateless(jit, &mut work, step, streams);
-        }
-        let product = &plan.output.product;
+        self.follow(jit, &mut work, scratch, tokens, |work, _, _, cell| {
+            self.cell_of_streams(jit, work, states, cell, streams);
+        });
+        let product = &jit.plan().output.product;
         let start = start(jit, product).expect("nothing but a bias is added to logits");
         let (count, lanes) = (product.out, product.out.next_multiple_of(PANEL));
         let terms = self.terms(jit, &work, &product.segments, lanes);
