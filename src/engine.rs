@@ -21,20 +21,21 @@ pub enum Engine {
 /// Measures perplexity of graphs on one text.
 pub struct Scorer<'a> {
     engine: Engine,
-    threads: usize,
+    options: Options,
     tokens: &'a [u32],
     progress: Box<dyn FnMut(usize) + 'a>,
 }
 
 impl<'a> Scorer<'a> {
-    /// A scorer of `tokens` (at least two) on `threads` threads (0: all cores). `progress` is told how many were consumed.
+    /// A scorer of `tokens` (at least two). `options` say how generated code is made, at which processor level it runs and on how many
+    /// threads; the interpreter has no use for them. `progress` is told how many tokens were consumed.
     pub fn new(
         engine: Engine,
-        threads: usize,
+        options: Options,
         tokens: &'a [u32],
         progress: impl FnMut(usize) + 'a,
     ) -> Scorer<'a> {
-        Scorer { engine, threads, tokens, progress: Box::new(progress) }
+        Scorer { engine, options, tokens, progress: Box::new(progress) }
     }
 
     /// Perplexity of a graph in language-model form: the exponential of the mean negative log-likelihood of `tokens[1..]`, state carried
@@ -42,7 +43,7 @@ impl<'a> Scorer<'a> {
     pub fn perplexity(&mut self, graph: &Graph) -> Result<f64, Error> {
         match self.engine {
             Engine::Jit => {
-                let jit = Jit::new(graph, Options { threads: self.threads, ..Options::default() })?;
+                let jit = Jit::new(graph, self.options)?;
                 let model = Model::new(Arc::new(jit), None, Description::default())?;
                 Ok(model.session().perplexity_with_progress(self.tokens, &mut self.progress)?)
             }

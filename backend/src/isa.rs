@@ -1,8 +1,10 @@
 //! Targets: the CPU that code is made for.
 
 use crate::error::CompileError;
+use crate::level::Level;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, Flags};
+use target_lexicon::{Architecture, Triple};
 
 /// How hard Cranelift optimises. `None` keeps the order of our unrolled bodies, which is usually what is wanted: `Speed`
 /// moves their loads together.
@@ -30,10 +32,15 @@ pub(crate) fn flags(level: OptLevel, pic: bool) -> Result<Flags, CompileError> {
     Ok(Flags::new(b))
 }
 
-/// The machine this program runs on, with all features it has.
-pub fn native(level: OptLevel) -> Result<OwnedTargetIsa, CompileError> {
-    let builder = cranelift_native::builder().map_err(|e| CompileError::Target(e.to_string()))?;
-    builder.finish(flags(level, false)?).map_err(|e| CompileError::Target(e.to_string()))
+/// The machine this program runs on, with the features of a level.
+pub fn host(level: Level, opt_level: OptLevel) -> Result<OwnedTargetIsa, CompileError> {
+    let target = |e: &dyn std::fmt::Display| CompileError::Target(e.to_string());
+    let mut builder = cranelift_native::builder_with_options(false).map_err(|e| target(&e))?;
+    let triple = builder.triple().clone();
+    for flag in level_flags(&triple, level.name()).unwrap_or_default() {
+        builder.enable(flag).map_err(|e| target(&e))?;
+    }
+    builder.finish(flags(opt_level, false)?).map_err(|e| target(&e))
 }
 
 /// A target triple with Cranelift's feature flags set by name, for listings that are the same on every machine.
@@ -65,8 +72,69 @@ pub const X86_SERVER: &[&str] = &[
     "has_avx512vnni",
 ];
 
+/// The features of an x86-64 core with AVX2 and AVX-VNNI.
+const X86_AVX_VNNI: &[&str] = &[
+    "has_sse3",
+    "has_ssse3",
+    "has_sse41",
+    "has_sse42",
+    "has_popcnt",
+    "has_avx",
+    "has_avx2",
+    "has_fma",
+    "has_bmi1",
+    "has_bmi2",
+    "has_lzcnt",
+    "has_avx_vnni",
+];
+
+/// What generated code may use at each [`Level`], by its name.
+pub(crate) const X86_LEVELS: &[(&str, &[&str])] = &[
+    ("plain", &[]),
+    ("sse4.1", X86_SERVER.split_at(3).0),
+    ("avx2", X86_SERVER.split_at(11).0),
+    ("avx2-vnni", X86_AVX_VNNI),
+    ("avx512", X86_SERVER.split_at(14).0),
+    ("avx512-vnni", X86_SERVER),
+];
+
+/// The same of arm64.
+pub(crate) const ARM_LEVELS: &[(&str, &[&str])] =
+    &[("plain", &[]), ("neon", &[]), ("dotprod", &["has_dotprod"]), ("i8mm", &["has_dotprod", "has_i8mm"])];
+
+/// The levels of an architecture.
+pub(crate) fn levels(triple: &Triple) -> &'static [(&'static str, &'static [&'static str])] {
+    match triple.architecture {
+        Architecture::X86_64 => X86_LEVELS,
+        Architecture::Aarch64(_) => ARM_LEVELS,
+        _ => &[],
+    }
+}
+
+/// What code for a target may use at a level.
+fn level_flags(triple: &Triple, level: &str) -> Option<&'static [&'static str]> {
+    levels(triple).iter().find(|(name, _)| *name == level).map(|(_, flags)| *flags)
+}
+
 /// What a plan must know of a target.
 pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
-    let arm = matches!(isa.triple().architecture, target_lexicon::Architecture::Aarch64(_));
+    let arm = matches!(isa.triple().architecture, Architecture::Aarch64(_));
     crate::plan::Target { signed_bytes: arm }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_has_its_flags() {
+        for (name, _, level) in Level::known() {
+            assert!(level_flags(&Triple::host(), name).is_some(), "{name}");
+            if let Ok(level) = level {
+                let isa = host(level, OptLevel::None).unwrap();
+                let dot = crate::codegen::features(&*isa).dot;
+                assert_eq!(dot, name.contains("vnni") || ["dotprod", "i8mm"].contains(&name), "{name}");
+            }
+        }
+    }
 }

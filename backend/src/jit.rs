@@ -8,16 +8,17 @@
 )]
 
 use crate::batch;
-use crate::batched::Batched;
+use crate::batched::{Batched, Work};
 use crate::codegen::{Entry, Program, build_engine};
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
+use crate::level::Level;
 use crate::pack::{PackedData, pack};
 use crate::plan::{Layer, PANEL, Plan};
 use crate::team::{Team, share};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
-use lstmc_runtime::{Kernels, Layout};
+use lstmc_runtime::{Kernels, Layout, Workspace};
 use std::sync::{Arc, Mutex};
 
 /// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
@@ -32,6 +33,8 @@ type Gather = unsafe extern "C" fn(*const usize, *mut f32, usize);
 /// How to compile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
+    /// Which of the processor's instructions generated code and batched kernels use; all of them by default.
+    pub level: Level,
     /// Cranelift's optimisation level.
     pub opt_level: OptLevel,
     /// Threads that score a sequence; 0 means all cores.
@@ -51,6 +54,7 @@ pub struct Jit {
     /// Lanes of each cell's panels.
     lanes: Vec<usize>,
     batched: Batched,
+    level: Level,
     entries: Entries,
     team: Option<Crew>,
     /// Owns the code; never touched again before it is dropped.
@@ -77,6 +81,7 @@ impl std::fmt::Debug for Jit {
         f.debug_struct("Jit")
             .field("plan", &self.plan.name)
             .field("layout", &self.layout)
+            .field("level", &self.level)
             .finish_non_exhaustive()
     }
 }
@@ -84,7 +89,7 @@ impl std::fmt::Debug for Jit {
 impl Jit {
     /// Plans, packs and compiles a graph in language-model form for this machine.
     pub fn new(graph: &Graph, options: Options) -> Result<Jit, CompileError> {
-        let plan = Plan::new(graph, isa::plan_target(&*isa::native(options.opt_level)?))?;
+        let plan = Plan::new(graph, isa::plan_target(&*isa::host(options.level, options.opt_level)?))?;
         let weights = Arc::new(pack(&plan, graph)?);
         Jit::compile(plan, weights, options)
     }
@@ -92,7 +97,7 @@ impl Jit {
     /// The layers of a graph in language-model form, each compiled alone, to measure what each costs. They share the weights and have
     /// the same buffers: advancing one after another, then letting the last one make logits, is one step of the whole.
     pub fn layers(graph: &Graph, options: Options) -> Result<Vec<(Layer, Jit)>, CompileError> {
-        let plan = Plan::new(graph, isa::plan_target(&*isa::native(options.opt_level)?))?;
+        let plan = Plan::new(graph, isa::plan_target(&*isa::host(options.level, options.opt_level)?))?;
         let weights = Arc::new(pack(&plan, graph)?);
         let compile = |layer: Layer| {
             let jit = Jit::compile(layer.plan.clone(), weights.clone(), options)?;
@@ -103,21 +108,20 @@ impl Jit {
 
     /// Compiles a plan whose weights are packed.
     fn compile(plan: Plan, weights: Arc<Vec<PackedData>>, options: Options) -> Result<Jit, CompileError> {
-        let isa = isa::native(options.opt_level)?;
+        let isa = isa::host(options.level, options.opt_level)?;
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
         let program = build_engine(&plan, &mut module, options.step_threads > 1)?;
-        let batched = Batched::new(&plan, options.threads);
-        Jit::link(plan, weights, batched, module, &program, options.step_threads)
+        Jit::link(plan, weights, module, &program, options)
     }
 
     fn link(
         plan: Plan,
         weights: Arc<Vec<PackedData>>,
-        batched: Batched,
         mut module: JITModule,
         program: &Program,
-        step_threads: usize,
+        options: Options,
     ) -> Result<Jit, CompileError> {
+        let Options { level, threads, step_threads, .. } = options;
         module
             .finalize_definitions()
             .map_err(|e| CompileError::Codegen { function: "all".into(), reason: e.to_string() })?;
@@ -166,12 +170,18 @@ impl Jit {
         };
         let lanes = plan.cells().map(|c| (4 * c.h.len).next_multiple_of(PANEL)).collect();
         let module = Mutex::new(Some(module));
-        Ok(Jit { plan, layout, weights, table, lanes, batched, entries, team, module })
+        let batched = Batched::new(&plan, level, threads);
+        Ok(Jit { plan, layout, weights, table, lanes, batched, level, entries, team, module })
     }
 
     /// The plan that was compiled.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The processor level that it was compiled for.
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// Packed weights, in the plan's order.
@@ -182,7 +192,7 @@ impl Jit {
     /// The state and scratch as generated code takes them.
     ///
     /// # Panics
-    /// Where a buffer's length or alignment is not what [`Layout`] says.
+    /// Where the state has another length than [`Layout`] says, scratch is shorter, or one is not aligned.
     fn check(&self, state: &mut [f32], scratch: &mut [u8]) -> (*mut f32, *mut f32) {
         assert_eq!(state.len(), self.layout.state, "length of the state");
         let state = state.as_mut_ptr();
@@ -191,7 +201,8 @@ impl Jit {
     }
 
     fn check_scratch(&self, scratch: &mut [u8]) -> *mut f32 {
-        assert_eq!(scratch.len(), self.layout.scratch, "length of scratch");
+        let (have, need) = (scratch.len(), self.layout.scratch);
+        assert!(have >= need, "scratch of {have} bytes; at least {need} are needed");
         let scratch = scratch.as_mut_ptr();
         assert!(scratch.addr().is_multiple_of(64), "scratch is aligned to 64 bytes");
         scratch.cast()
@@ -261,7 +272,25 @@ impl Kernels for Jit {
         unsafe { (self.entries.advance)(self.table.as_ptr(), state, scratch, token) }
     }
 
-    fn step_streams(&self, states: &mut [f32], scratch: &mut [u8], tokens: &[u32], logits: &mut [f32]) {
+    fn streams_workspace(&self, streams: usize) -> Workspace {
+        if streams < self.batched.fewest_streams {
+            return Workspace::none();
+        }
+        Workspace::new(self.batched.streams_work(&self.plan, &self.weights, streams))
+    }
+
+    fn sequence_workspace(&self) -> Workspace {
+        Workspace::new(self.batched.sequence_work(&self.plan, &self.weights))
+    }
+
+    fn step_streams(
+        &self,
+        states: &mut [f32],
+        scratch: &mut [u8],
+        workspace: &mut Workspace,
+        tokens: &[u32],
+        logits: &mut [f32],
+    ) {
         let streams = tokens.len();
         assert_eq!(states.len(), streams * self.layout.state, "length of the states");
         assert_eq!(logits.len(), streams * self.layout.vocabulary, "length of the logits");
@@ -269,7 +298,10 @@ impl Kernels for Jit {
             self.word(token);
         }
         if streams >= self.batched.fewest_streams {
-            return self.batched.step(self, states, scratch, tokens, logits);
+            let work = workspace
+                .get::<Work>()
+                .expect("the workspace is one of `streams_workspace`, of as many streams");
+            return self.batched.step(self, work, states, scratch, tokens, logits);
         }
         let Layout { state: each, vocabulary, .. } = self.layout;
         for (n, &token) in tokens.iter().enumerate() {
@@ -281,7 +313,7 @@ impl Kernels for Jit {
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
         let target = self.word(target);
         let logits = self.logits_in_scratch(state, scratch, token);
-        logits[target] - batch::log_sum_exp(logits)
+        logits[target] - batch::log_sum_exp(self.level, logits)
     }
 
     fn top_k(
@@ -295,7 +327,7 @@ impl Kernels for Jit {
         let k = ids.len().min(log_probabilities.len()).min(self.layout.vocabulary);
         assert!(k > 0, "at least one word is asked for");
         let logits = self.logits_in_scratch(state, scratch, token);
-        batch::top_k(logits, &mut ids[..k], &mut log_probabilities[..k]);
+        batch::top_k(self.level, logits, &mut ids[..k], &mut log_probabilities[..k]);
         k
     }
 
@@ -303,6 +335,7 @@ impl Kernels for Jit {
         &self,
         state: &mut [f32],
         scratch: &mut [u8],
+        workspace: &mut Workspace,
         tokens: &[u32],
         progress: &mut dyn FnMut(usize),
     ) -> f64 {
@@ -317,7 +350,8 @@ impl Kernels for Jit {
             progress(tokens.len().saturating_sub(1));
             return sum;
         }
-        self.batched.score(self, state, scratch, tokens, progress)
+        let work = workspace.get::<Work>().expect("the workspace is one of `sequence_workspace`");
+        self.batched.score(self, work, state, scratch, tokens, progress)
     }
 }
 
@@ -384,11 +418,12 @@ pub(crate) mod testing {
 
     use crate::codegen::testing::{Function, define};
     use crate::isa::{self, OptLevel};
+    use crate::level::Level;
     use cranelift_jit::{JITBuilder, JITModule};
 
-    /// `f` of every element.
-    pub(crate) fn map(f: Function, values: &[f32]) -> Vec<f32> {
-        let isa = isa::native(OptLevel::None).unwrap();
+    /// `f` of every element, in code of a level.
+    pub(crate) fn map(level: Level, f: Function, values: &[f32]) -> Vec<f32> {
+        let isa = isa::host(level, OptLevel::None).unwrap();
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
         let id = define(&mut module, f);
         module.finalize_definitions().unwrap();

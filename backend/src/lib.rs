@@ -13,6 +13,7 @@ pub mod codegen;
 mod error;
 pub mod isa;
 mod jit;
+mod level;
 mod listing;
 pub mod object;
 pub mod pack;
@@ -21,4 +22,5 @@ mod team;
 
 pub use error::CompileError;
 pub use jit::{Jit, Options};
+pub use level::{Level, LevelError};
 pub use listing::{Stage, listing};

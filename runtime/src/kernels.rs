@@ -1,5 +1,8 @@
 //! The safe border between a model and whatever computes it.
 
+use std::any::Any;
+use std::fmt;
+
 /// How often [`Kernels::score_sequence`] reports, in tokens.
 const PROGRESS_INTERVAL: usize = 256;
 
@@ -16,6 +19,34 @@ pub struct Layout {
     pub weight_bytes_per_token: usize,
 }
 
+/// Memory that kernels use in calls that take many tokens together, besides scratch. The kernels that make it know what it is; whoever calls
+/// them keeps it from call to call, so that nothing is allocated per token and nothing is hidden in threads.
+#[derive(Default)]
+pub struct Workspace(Option<Box<dyn Any + Send + Sync>>);
+
+impl Workspace {
+    /// That of kernels that need none.
+    pub const fn none() -> Workspace {
+        Workspace(None)
+    }
+
+    /// Memory of some type.
+    pub fn new(memory: impl Any + Send + Sync) -> Workspace {
+        Workspace(Some(Box::new(memory)))
+    }
+
+    /// The memory, where it is of this type.
+    pub fn get<T: Any>(&mut self) -> Option<&mut T> {
+        self.0.as_mut()?.downcast_mut()
+    }
+}
+
+impl fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Workspace" } else { "Workspace(none)" })
+    }
+}
+
 /// A compiled language model: pure functions of weights, state and token.
 ///
 /// All methods share these arguments:
@@ -23,6 +54,7 @@ pub struct Layout {
 /// - `state`: exactly [`Layout::state`] elements, updated in place. All zeros is the state before the
 ///   first token.
 /// - `scratch`: at least [`Layout::scratch`] bytes, overwritten.
+/// - `workspace`: of the same kernels, from [`Kernels::streams_workspace`] or [`Kernels::sequence_workspace`].
 /// - `token`, `target`: ids below [`Layout::vocabulary`].
 ///
 /// [`Session`](crate::Session) passes buffers that start at a multiple of
@@ -40,11 +72,30 @@ pub trait Kernels: Send + Sync {
     /// that may come next. `logits` has [`Layout::vocabulary`] elements.
     fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]);
 
+    /// What [`Kernels::step_streams`] needs for so many streams.
+    fn streams_workspace(&self, streams: usize) -> Workspace {
+        let _ = streams;
+        Workspace::none()
+    }
+
+    /// What [`Kernels::score_sequence`] needs.
+    fn sequence_workspace(&self) -> Workspace {
+        Workspace::none()
+    }
+
     /// Takes a [`step`](Kernels::step) of each of `tokens.len()` streams. `states` and `logits` hold
     /// [`Layout::state`] and [`Layout::vocabulary`] elements for each, one stream after another.
     ///
     /// Implementations may load a weight once for all streams; what is given here takes them one by one.
-    fn step_streams(&self, states: &mut [f32], scratch: &mut [u8], tokens: &[u32], logits: &mut [f32]) {
+    fn step_streams(
+        &self,
+        states: &mut [f32],
+        scratch: &mut [u8],
+        workspace: &mut Workspace,
+        tokens: &[u32],
+        logits: &mut [f32],
+    ) {
+        let _ = workspace;
         let Layout { vocabulary, state, .. } = *self.layout();
         assert_eq!(states.len(), tokens.len() * state, "length of the states");
         assert_eq!(logits.len(), tokens.len() * vocabulary, "length of the logits");
@@ -69,9 +120,11 @@ pub trait Kernels: Send + Sync {
         &self,
         state: &mut [f32],
         scratch: &mut [u8],
+        workspace: &mut Workspace,
         tokens: &[u32],
         progress: &mut dyn FnMut(usize),
     ) -> f64 {
+        let _ = workspace;
         let targets = tokens.len().saturating_sub(1);
         let mut sum = 0.0;
         for (index, pair) in tokens.windows(2).enumerate() {

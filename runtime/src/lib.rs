@@ -112,7 +112,7 @@ pub use container::{
     Blob, BlobOut, Container, ContainerError, Contents, FORMAT_VERSION, Flaw, Guess, MAGIC, MAX_HEADER_BYTES,
     MAX_RANK, MAX_TENSORS,
 };
-pub use kernels::{Kernels, Layout};
+pub use kernels::{Kernels, Layout, Workspace};
 pub use sampling::{Rng, Sampling};
 pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
 pub use streams::Streams;

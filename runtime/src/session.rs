@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::aligned::Aligned;
-use crate::kernels::{Kernels, Layout};
+use crate::kernels::{Kernels, Layout, Workspace};
 use crate::sampling::{self, Rng, Sampling};
 use crate::vocabulary::{Vocabulary, VocabularyError};
 
@@ -140,6 +140,7 @@ impl Model {
         Session {
             state: Aligned::zeroed(layout.state),
             scratch: Aligned::zeroed(layout.scratch),
+            workspace: None,
             logits: Aligned::zeroed(layout.vocabulary),
             candidates: Vec::new(),
             model: self.clone(),
@@ -192,10 +193,11 @@ impl fmt::Debug for Model {
 /// allocated per token.
 pub struct Session {
     model: Model,
-    state: Aligned<f32>,  // [layers][h, c]
-    scratch: Aligned<u8>, // [layout.scratch]
-    logits: Aligned<f32>, // [vocabulary]
-    candidates: Vec<u32>, // [largest k sampled from so far]
+    state: Aligned<f32>,          // [layers][h, c]
+    scratch: Aligned<u8>,         // [layout.scratch]
+    workspace: Option<Workspace>, // made when first a sequence is scored
+    logits: Aligned<f32>,         // [vocabulary]
+    candidates: Vec<u32>,         // [largest k sampled from so far]
 }
 
 /// A recurrent state, as [`Session::save_state`] found it. It belongs to one model.
@@ -348,7 +350,8 @@ impl Session {
             return Ok(0.0);
         }
         let kernels = &self.model.shared.kernels;
-        let sum = kernels.score_sequence(&mut self.state, &mut self.scratch, tokens, progress);
+        let workspace = self.workspace.get_or_insert_with(|| kernels.sequence_workspace());
+        let sum = kernels.score_sequence(&mut self.state, &mut self.scratch, workspace, tokens, progress);
         if sum.is_nan() || sum == f64::INFINITY {
             return Err(SessionError::NotFinite);
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::aligned::Aligned;
+use crate::kernels::Workspace;
 use crate::session::{Model, SavedState, SessionError};
 
 /// Several streams of one model that each consume a token at a time, together: a weight is loaded once for all of them, so a step takes
@@ -27,6 +28,7 @@ pub struct Streams {
     count: usize,
     states: Aligned<f32>, // [count][layers][h, c]
     scratch: Aligned<u8>, // [layout.scratch]
+    workspace: Workspace,
     logits: Aligned<f32>, // [count][vocabulary]
 }
 
@@ -43,6 +45,7 @@ impl Model {
             count,
             states: Aligned::zeroed(all(layout.state)),
             scratch: Aligned::zeroed(layout.scratch),
+            workspace: self.kernels().streams_workspace(count),
             logits: Aligned::zeroed(all(layout.vocabulary)),
             model: self.clone(),
         }
@@ -79,7 +82,8 @@ impl Streams {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(SessionError::Token { token, vocabulary });
         }
-        self.model.kernels().step_streams(&mut self.states, &mut self.scratch, tokens, &mut self.logits);
+        let Streams { model, states, scratch, workspace, logits, .. } = self;
+        model.kernels().step_streams(states, scratch, workspace, tokens, logits);
         Ok(&self.logits)
     }
 

@@ -3,9 +3,9 @@
 mod plot;
 mod roofline;
 
-use super::ModelArgs;
+use super::{CpuArgs, ModelArgs};
 use crate::terminal::{self, thousands};
-use lstmc::backend::{Jit, Options};
+use lstmc::backend::{Jit, Level, Options};
 use lstmc::frontend::ir::arbitrary;
 use lstmc::runtime::{Description, Model, Session, SessionError, Streams};
 use std::io::Write;
@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// Threads that take a step together and that score a sequence. Suggesting runs on one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     threads: u8,
@@ -63,12 +65,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.read()?;
     let started = Instant::now();
     let threads = usize::from(args.threads);
-    let options = Options { threads, step_threads: threads, ..Options::default() };
+    let options = Options { threads, step_threads: threads, ..args.cpu.options() };
     let model = source.compile(options)?;
     let compile = started.elapsed();
     let layout = model.layout().clone();
     let mut session = model.session();
-    let yardstick = yardstick()?;
+    let level = options.level;
+    let yardstick = yardstick(level)?;
     let mut panel = yardstick.session();
     let rounds = args.rounds;
 
@@ -99,8 +102,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let [decode, best, sequence, kernel] = [decode, best, sequence, kernel].map(Spread::of);
     let together = args.streams.map(|n| (n, Spread::of(together)));
     let kernel_rate = rate(yardstick.layout().weight_bytes_per_token, kernel.best);
-    let cpu = cpu();
-    let roofline = args.roofline.then(|| roofline::measure(&source, rounds)).transpose()?;
+    let cpu = super::processor();
+    let roofline = args.roofline.then(|| roofline::measure(&source, level, rounds)).transpose()?;
     if let (Some(file), Some(roofline)) = (&args.plot, &roofline) {
         let name = source.path.file_stem().unwrap_or_default().to_string_lossy();
         super::write_whole(file, plot::svg(roofline, &name).as_bytes())?;
@@ -115,6 +118,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             "sequence_median_us_per_token": micros(sequence.median),
             "threads": args.threads,
             "cpu": cpu,
+            "level": level.name(),
             "compile_ms": compile.as_secs_f64() * 1e3,
             "weight_bytes_per_token": bytes,
             "decode_gb_per_second": rate(bytes, decode.best),
@@ -131,7 +135,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return terminal::json(&value);
     }
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{cpu}; compiled in {:.1} ms", compile.as_secs_f64() * 1e3)?;
+    writeln!(out, "{cpu}, level {level}; compiled in {:.1} ms", compile.as_secs_f64() * 1e3)?;
     writeln!(out, "{} bytes of weights read per token", thousands(bytes))?;
     writeln!(out)?;
     writeln!(out, "{:40} {:>10} {:>10}", "us per token", "best", "median")?;
@@ -215,21 +219,9 @@ fn round_of_streams(streams: &mut Streams, tokens: &[u32]) -> Result<Duration, S
 }
 
 /// A model that is nothing but one large product: an embedding row goes straight into the output layer.
-fn yardstick() -> anyhow::Result<Model> {
+fn yardstick(level: Level) -> anyhow::Result<Model> {
     let (words, features) = YARDSTICK;
     let graph = arbitrary::language_model(features, 0, words, 1);
-    let jit = Jit::new(&graph, Options::default())?;
+    let jit = Jit::new(&graph, Options { level, ..Options::default() })?;
     Ok(Model::new(Arc::new(jit), None, Description::default())?)
-}
-
-/// The processor's name, as far as the system tells.
-fn cpu() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        info.lines()
-            .find(|l| l.starts_with(name))
-            .and_then(|l| l.split(':').nth(1))
-            .map(|v| v.trim().to_string())
-    };
-    field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }

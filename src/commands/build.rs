@@ -20,7 +20,8 @@ Targets:
 CPUs:
   generic   every CPU of the target's architecture: SSE2 on x86-64, NEON on arm64
   native    all that this machine's CPU has
-  FEATURES  names apart by commas, each with what it needs: x86-64-v3, avx-vnni, avx512-vnni; on arm64 dotprod.
+  LEVEL     a processor level that `lstmc cpu` lists: avx2, avx2-vnni, avx512-vnni; on arm64 neon, dotprod, i8mm
+  FEATURES  names apart by commas, each with what it needs: x86-64-v3, avx-vnni, fma.
             On a CPU without them the program ends by an illegal instruction
 
 Examples:
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     /// The target's triple; this machine's by default
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// What the CPU has: generic, native, or features
+    /// What the CPU has: generic, native, a level, or features
     #[arg(long, value_name = "CPU", default_value = "generic")]
     cpu: String,
     /// What to write, apart by commas

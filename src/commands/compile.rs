@@ -1,10 +1,10 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
 use super::eval::EngineName;
-use super::{ModelArgs, read_utf8, table, texts};
+use super::{CpuArgs, ModelArgs, read_utf8, table, texts};
 use crate::terminal::{self, Usage, bytes, thousands};
 use lstmc::backend::isa::{self, OptLevel};
-use lstmc::backend::{Stage, listing};
+use lstmc::backend::{Options, Stage, listing};
 use lstmc::frontend::ir::{Graph, print};
 use lstmc::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
 use lstmc::{Format, Scorer, Source};
@@ -25,6 +25,8 @@ use std::str::FromStr;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// Where to write the compiled model
     #[arg(short, long, value_name = "FILE.lstmc", required_unless_present_any = ["print", "print_ir"])]
     output: Option<PathBuf>,
@@ -212,7 +214,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut scorer = validation.as_ref().map(|text| {
         let mut bar = terminal::Bar::new("measuring perplexity");
         let total = text.tokens.len() - 1;
-        Scorer::new(args.engine.into(), args.threads, &text.tokens, move |n| bar.show(n, total))
+        let options = Options { threads: args.threads, ..args.cpu.options() };
+        Scorer::new(args.engine.into(), options, &text.tokens, move |n| bar.show(n, total))
     });
     let calibration_info = calibration.as_ref().map(|c| c.info.clone());
     let watcher = terminal::pass_bar(String::new());
@@ -255,7 +258,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Print::Clif => Stage::Clif,
             Print::Asm => Stage::Assembly,
         };
-        let text = listing(&source.graph, isa::native(OptLevel::None)?, stage)?;
+        let text = listing(&source.graph, isa::host(args.cpu.options().level, OptLevel::None)?, stage)?;
         write!(std::io::stdout(), "{text}")?;
     }
     let Some(output) = &args.output else { return Ok(()) };

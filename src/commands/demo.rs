@@ -1,5 +1,6 @@
 //! `lstmc demo`: a tour of everything on the bundled model.
 
+use super::CpuArgs;
 use super::table::table;
 use crate::terminal::{Bar, bytes, pass_bar, thousands, uninterrupted};
 use anyhow::bail;
@@ -22,6 +23,8 @@ pub(crate) struct Args {
     /// The folder with the bundled model, where it is not found by itself
     #[arg(long, value_name = "DIR", env = "LSTMC_DEMO")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    cpu: CpuArgs,
 }
 
 /// The recipe that the demonstration runs, as shipped.
@@ -41,6 +44,7 @@ const PROMPT: &str = "the company said it expects to";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let data = find(args.data.as_deref())?;
+    let options = args.cpu.options();
     let mut out = std::io::stdout().lock();
 
     heading(&mut out, "Import: ONNX to IR")?;
@@ -59,10 +63,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     heading(&mut out, "Compile: IR to machine code")?;
     let started = Instant::now();
-    let model = source.compile(Options::default())?;
+    let model = source.compile(options)?;
     writeln!(
         out,
-        "compiled for this machine in {:.0} ms; {} of weights read per token",
+        "compiled for this machine, processor level {}, in {:.0} ms; {} of weights read per token",
+        options.level,
         started.elapsed().as_secs_f64() * 1e3,
         bytes(model.layout().weight_bytes_per_token)
     )?;
@@ -72,7 +77,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let text = super::read_text(&data.join("test.txt"), words)?;
     for (engine, name) in [(Engine::Jit, "generated code"), (Engine::Interpreter, "interpreter")] {
         let started = Instant::now();
-        let perplexity = Scorer::new(engine, 0, &text.tokens, |_| ()).perplexity(&source.graph)?;
+        let perplexity = Scorer::new(engine, options, &text.tokens, |_| ()).perplexity(&source.graph)?;
         let seconds = started.elapsed().as_secs_f64();
         writeln!(
             out,
@@ -95,10 +100,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     )?;
 
     heading(&mut out, "Compress: a recipe watched by perplexity, no training")?;
-    let before = Scorer::new(Engine::Jit, 0, &text.tokens, |_| ()).perplexity(&source.graph)?;
-    let source = compress(&mut out, &data, source)?;
+    let before = Scorer::new(Engine::Jit, options, &text.tokens, |_| ()).perplexity(&source.graph)?;
+    let source = compress(&mut out, &data, source, options)?;
     let words = super::vocabulary(&source)?;
-    let after = Scorer::new(Engine::Jit, 0, &text.tokens, |_| ()).perplexity(&source.graph)?;
+    let after = Scorer::new(Engine::Jit, options, &text.tokens, |_| ()).perplexity(&source.graph)?;
     writeln!(
         out,
         "on the test excerpt, which the recipe has not seen: {before:.2} before, {after:.2} after"
@@ -110,7 +115,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let file = folder.path().join("ptb-small.lstmc");
         let size = source.write(&file)?;
         let started = Instant::now();
-        Ok((size, started, lstmc::load(&file)?))
+        Ok((size, started, Source::read(&file)?.canonical()?.compile(options)?))
     })?;
     let mut session = model.session();
     session.step(0)?;
@@ -133,7 +138,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Runs the bundled recipe, calibrated and validated on excerpts.
-fn compress(out: &mut impl Write, data: &Path, source: Source) -> anyhow::Result<Source> {
+fn compress(out: &mut impl Write, data: &Path, source: Source, options: Options) -> anyhow::Result<Source> {
     let pipeline = Pipeline::from_recipe(RECIPE)?;
     writeln!(out, "{pipeline}\n")?;
     let words = super::vocabulary(&source)?;
@@ -141,7 +146,7 @@ fn compress(out: &mut impl Write, data: &Path, source: Source) -> anyhow::Result
     let validation = super::read_text(&data.join("valid.txt"), words)?;
     let mut bar = Bar::new("measuring perplexity");
     let total = validation.tokens.len() - 1;
-    let mut scorer = Scorer::new(Engine::Jit, 0, &validation.tokens, |n| bar.show(n, total));
+    let mut scorer = Scorer::new(Engine::Jit, options, &validation.tokens, |n| bar.show(n, total));
     let watcher = pass_bar(String::new());
     let context = Context {
         evaluator: Some(&mut scorer),

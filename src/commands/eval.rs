@@ -1,7 +1,8 @@
 //! `lstmc eval`: perplexity.
 
-use super::{ModelArgs, read_text, vocabulary};
+use super::{CpuArgs, ModelArgs, read_text, vocabulary};
 use crate::terminal::{self, Usage, thousands};
+use lstmc::backend::Options;
 use lstmc::{Engine, Scorer};
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use std::time::Instant;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// The text
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
@@ -55,8 +58,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let bar = terminal::progress(text.tokens.len() - 1, "scoring");
     let started = Instant::now();
-    let mut scorer =
-        Scorer::new(args.engine.into(), args.threads, &text.tokens, |n| bar.set_position(n as u64));
+    let options = Options { threads: args.threads, ..args.cpu.options() };
+    let mut scorer = Scorer::new(args.engine.into(), options, &text.tokens, |n| bar.set_position(n as u64));
     let perplexity = scorer.perplexity(&source.graph)?;
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();

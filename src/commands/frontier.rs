@@ -4,9 +4,10 @@ mod figure;
 mod points;
 
 use super::eval::EngineName;
-use super::{ModelArgs, check_place, read_utf8, texts, write_whole};
+use super::{CpuArgs, ModelArgs, check_place, read_utf8, texts, write_whole};
 use crate::terminal::{self, Bar, Usage};
 use anyhow::bail;
+use lstmc::backend::Options;
 use lstmc::passes::{
     Calibration, Context, Evaluate, Measure, Pipeline, Settings, Trail, Verdict, run as run_passes,
 };
@@ -40,6 +41,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// The text that perplexity is measured on
     #[arg(long, value_name = "TEXT")]
     text: PathBuf,
@@ -168,7 +171,8 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn scorer<'t>(&self, tokens: &'t [u32], what: String) -> Scorer<'t> {
         let (mut bar, total) = (Bar::new(what), tokens.len() - 1);
-        Scorer::new(self.args.engine.into(), self.args.threads, tokens, move |n| bar.show(n, total))
+        let options = Options { threads: self.args.threads, ..self.args.cpu.options() };
+        Scorer::new(self.args.engine.into(), options, tokens, move |n| bar.show(n, total))
     }
 
     /// Size and perplexity of a model.

@@ -1,9 +1,8 @@
 //! `lstmc generate`: text.
 
 use super::suggest::feed;
-use super::{ModelArgs, vocabulary};
+use super::{CpuArgs, ModelArgs, vocabulary};
 use crate::terminal::{self, Usage};
-use lstmc::backend::Options;
 use lstmc::runtime::{END_OF_LINE, Rng, Sampling};
 use std::io::Write;
 
@@ -17,6 +16,8 @@ use std::io::Write;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// The text so far
     #[arg(long, default_value = "")]
     prompt: String,
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let source = args.model.read()?;
     let words = vocabulary(&source)?;
-    let model = source.compile(Options::default())?;
+    let model = source.compile(args.cpu.options())?;
     let mut session = model.session();
     let mut last = feed(&mut session, words, &args.prompt)?;
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod calibrate;
 pub(crate) mod compile;
+pub(crate) mod cpu;
 pub(crate) mod demo;
 pub(crate) mod eval;
 pub(crate) mod export;
@@ -18,6 +19,7 @@ pub(crate) mod verify;
 
 use crate::terminal::Usage;
 use lstmc::Source;
+use lstmc::backend::{Level, Options};
 use lstmc::runtime::{Encoded, Vocabulary};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +39,39 @@ impl ModelArgs {
     pub(crate) fn read(&self) -> anyhow::Result<Source> {
         Ok(Source::read(&self.model)?.with_vocabulary(self.vocab.as_deref())?.canonical()?)
     }
+}
+
+/// The processor level that generated code runs at.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct CpuArgs {
+    /// Instructions that code may use: `best`, or a processor level that `lstmc cpu` lists
+    #[arg(
+        long = "cpu",
+        value_name = "LEVEL",
+        env = "LSTMC_CPU",
+        hide_env_values = true,
+        default_value = "best"
+    )]
+    level: Level,
+}
+
+impl CpuArgs {
+    /// The other options by default.
+    pub(crate) fn options(self) -> Options {
+        Options { level: self.level, ..Options::default() }
+    }
+}
+
+/// The processor's name, as far as the system tells.
+pub(crate) fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        info.lines()
+            .find(|l| l.starts_with(name))
+            .and_then(|l| l.split(':').nth(1))
+            .map(|v| v.trim().to_string())
+    };
+    field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }
 
 /// The model's vocabulary, or what to do about its absence.

@@ -1,9 +1,8 @@
 //! `lstmc suggest`: likely next words.
 
-use super::{ModelArgs, vocabulary};
+use super::{CpuArgs, ModelArgs, vocabulary};
 use crate::terminal::{self, Usage};
 use anyhow::Context;
-use lstmc::backend::Options;
 use lstmc::runtime::{END_OF_LINE, Session, Vocabulary};
 use std::io::Write;
 
@@ -15,6 +14,8 @@ use std::io::Write;
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// The text so far
     #[arg(long)]
     prompt: String,
@@ -29,7 +30,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.read()?;
     let words = vocabulary(&source)?;
-    let model = source.compile(Options::default())?;
+    let model = source.compile(args.cpu.options())?;
     let mut session = model.session();
     let last = feed(&mut session, words, &args.prompt)?;
     let k = (args.k as usize).min(words.len());

@@ -1,10 +1,11 @@
 //! `lstmc verify`: ONNX test cases in the standard layout.
 
+use super::CpuArgs;
 use super::eval::EngineName;
 use crate::terminal::Usage;
 use anyhow::{Context, bail};
 use lstmc::Source;
-use lstmc::backend::{Jit, Options};
+use lstmc::backend::Jit;
 use lstmc::frontend::interpret::Interpreter;
 use lstmc::frontend::ir::Op;
 use lstmc::frontend::onnx::{read_tensor, read_with_inputs};
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     /// What computes
     #[arg(long, value_enum, default_value_t = EngineName::Interpreter)]
     engine: EngineName,
+    #[command(flatten)]
+    cpu: CpuArgs,
     /// Relative tolerance, as in ONNX's own runner
     #[arg(long, default_value_t = 1e-3)]
     rtol: f64,
@@ -165,7 +168,7 @@ fn jit(
     args: &Args,
 ) -> anyhow::Result<()> {
     let source = Source::read(model)?.canonical()?;
-    let jit = Jit::new(&source.graph, Options::default())?;
+    let jit = Jit::new(&source.graph, args.cpu.options())?;
     let slots: Vec<(usize, usize)> = jit.plan().state.iter().map(|s| (s.offset, s.len)).collect();
     let model = Model::new(Arc::new(jit), None, Description::default())?;
     let words = model.layout().vocabulary;

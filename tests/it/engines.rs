@@ -141,7 +141,9 @@ fn perplexity() {
         assert_eq!(recorded["predictions"].as_u64(), Some(predictions as u64), "{name}");
         let wanted = recorded["log_likelihood"].as_f64().unwrap() / predictions as f64;
         for engine in [Engine::Jit, Engine::Interpreter] {
-            let found = Scorer::new(engine, 0, &text.tokens, |_| ()).perplexity(&source.graph).unwrap();
+            let found = Scorer::new(engine, Options::default(), &text.tokens, |_| ())
+                .perplexity(&source.graph)
+                .unwrap();
             let (error, bound) = ((-found.ln() - wanted).abs(), 2.0 * max_mean_error(predictions, magnitude));
             println!(
                 "{name}, {engine:?}: {found}, mean log-likelihood is {error:.1e} off, bound {bound:.1e}"

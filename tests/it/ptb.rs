@@ -7,6 +7,7 @@
 //! ```
 
 use crate::program::root;
+use lstmc::backend::Options;
 use lstmc::{Engine, Scorer, Source};
 use std::path::PathBuf;
 
@@ -29,7 +30,8 @@ fn check(model: PathBuf, engine: Engine, text: &str, wanted: f64) {
     let text = std::fs::read_to_string(ptb.join(text)).unwrap();
     let text = source.vocabulary.as_ref().unwrap().encode(&text).unwrap();
     assert_eq!(text.unknown, 0);
-    let found = Scorer::new(engine, 0, &text.tokens, |_| ()).perplexity(&source.graph).unwrap();
+    let found =
+        Scorer::new(engine, Options::default(), &text.tokens, |_| ()).perplexity(&source.graph).unwrap();
     println!("{engine:?}: perplexity {found:.4}, recorded {wanted}");
     assert!((found / wanted - 1.0).abs() < 0.5e-4, "{engine:?}: perplexity {found}, recorded {wanted}");
 }

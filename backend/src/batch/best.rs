@@ -3,9 +3,9 @@
 //! A row is looked at in blocks, and a block more closely only where something in it is larger than the least that is kept: after the first
 //! blocks, hardly ever.
 
-use super::level::{Level, Set};
 use super::softmax::{Sums, log_sum_exp_of};
 use super::vector::Vector;
+use crate::level::{Level, Set};
 
 /// Vectors of a block.
 const BLOCK: usize = 4;
@@ -17,10 +17,9 @@ const PIECE: usize = 1024;
 ///
 /// # Panics
 /// Where the two are not of one length from 1 to that of the row.
-pub fn top_k(row: &[f32], ids: &mut [u32], log_probabilities: &mut [f32]) {
+pub fn top_k(level: Level, row: &[f32], ids: &mut [u32], log_probabilities: &mut [f32]) {
     assert_eq!(ids.len(), log_probabilities.len(), "as many ids as log-probabilities");
     assert!((1..=row.len()).contains(&ids.len()), "{} best words of {}", ids.len(), row.len());
-    let level = Level::best();
     log_probabilities.fill(f32::NEG_INFINITY);
     ids.fill(0);
     let mut sums = [Sums::NOTHING];
@@ -37,13 +36,13 @@ fn select(level: Level, row: &[f32], first: usize, values: &mut [f32], ids: &mut
     match level.set() {
         Set::Portable => insert(row, first, values, ids),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level is proof that the processor has its instructions.
+        // SAFETY: the level is proof that the processor has AVX2 and FMA.
         Set::Avx2 => unsafe { x86::select_avx2(row, first, values, ids) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
+        // SAFETY: the level is proof that the processor has AVX-512 F.
         Set::Avx512 | Set::Avx512Vnni => unsafe { x86::select_avx512(row, first, values, ids) },
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
+        // SAFETY: the level is proof that the processor has NEON.
         Set::Neon => unsafe { select_of::<std::arch::aarch64::float32x4_t>(row, first, values, ids) },
     }
 }
@@ -69,7 +68,7 @@ fn insert(block: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
 /// The processor has the instructions, and a block can be read.
 #[inline(always)]
 unsafe fn maximum<V: Vector>(block: *const f32) -> V {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions, and a block is `BLOCK` vectors.
     unsafe { (0..BLOCK).fold(V::splat(f32::NEG_INFINITY), |m, v| V::load(block.add(v * V::LANES)).max(m)) }
 }
 
@@ -98,7 +97,7 @@ mod x86 {
     /// The processor has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn select_avx2(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
-        // SAFETY: the caller's.
+        // SAFETY: AVX2 and FMA are enabled here.
         unsafe { select_of::<__m256>(row, first, values, ids) }
     }
 
@@ -106,7 +105,7 @@ mod x86 {
     /// The processor has AVX-512F.
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn select_avx512(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
-        // SAFETY: the caller's.
+        // SAFETY: AVX-512 F is enabled here.
         unsafe { select_of::<__m512>(row, first, values, ids) }
     }
 }

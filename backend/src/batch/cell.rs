@@ -6,8 +6,8 @@
 
 use super::PANEL;
 use super::exp::{exp2, exp2_of};
-use super::level::{Level, Set};
 use super::vector::Split;
+use crate::level::{Level, Set};
 use std::f32::consts::LOG2_E;
 
 /// Units whose gates are in a panel.
@@ -29,11 +29,7 @@ const TOGETHER: usize = 4 * UNITS;
 ///
 /// # Panics
 /// Unless `c` and `h` have 8 elements for every 32 gates.
-pub fn update(gates: &[f32], c: &mut [f32], h: &mut [f32]) {
-    update_at(Level::best(), gates, c, h);
-}
-
-fn update_at(level: Level, gates: &[f32], c: &mut [f32], h: &mut [f32]) {
+pub fn update(level: Level, gates: &[f32], c: &mut [f32], h: &mut [f32]) {
     let panels = gates.len() / PANEL;
     assert!(
         [gates.len(), c.len(), h.len()] == [panels * PANEL, panels * UNITS, panels * UNITS],
@@ -55,11 +51,11 @@ fn update_at(level: Level, gates: &[f32], c: &mut [f32], h: &mut [f32]) {
         }
         // Vectors no longer than a panel's part, though longer ones be there.
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level is proof that the processor has its instructions; the lengths were checked.
-        _ => unsafe { avx2(gates, c, h) },
+        // SAFETY: every level above `plain` and `sse4.1` has AVX2 and FMA; the lengths were checked above.
+        Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe { avx2(gates, c, h) },
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
-        _ => unsafe { neon(gates, c, h) },
+        // SAFETY: the level is proof that the processor has NEON; the lengths were checked above.
+        Set::Neon => unsafe { neon(gates, c, h) },
     }
 }
 
@@ -79,7 +75,7 @@ fn tanh(x: f32) -> f32 {
 /// The processor has the instructions.
 #[inline(always)]
 unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
     unsafe {
         for x in &mut x {
             *x = x.mul(V::splat(-LOG2_E * n));
@@ -98,7 +94,7 @@ unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] 
 /// The processor has the instructions.
 #[inline(always)]
 unsafe fn tanh_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
     unsafe {
         let mut y = sigmoid_of(x, 2.0);
         for y in &mut y {
@@ -114,7 +110,7 @@ unsafe fn tanh_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
 /// The processor has the instructions; vectors divide a panel's part; the units and their gates are there.
 #[inline(always)]
 unsafe fn update_some<V: Split, const N: usize>(gates: *const f32, c: *mut f32, h: *mut f32) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; `N` vectors of units, and their gates, lie within the slices that the pointers are from.
     unsafe {
         let (i, f) =
             (sigmoid_of(gate::<V, N>(gates, INPUT), 1.0), sigmoid_of(gate::<V, N>(gates, FORGET), 1.0));
@@ -137,7 +133,7 @@ unsafe fn update_some<V: Split, const N: usize>(gates: *const f32, c: *mut f32, 
 /// As [`update_some`].
 #[inline(always)]
 unsafe fn gate<V: Split, const N: usize>(gates: *const f32, gate: usize) -> [V; N] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; a vector lies within its panel's part, since the part is a multiple of its lanes.
     unsafe {
         let mut x = [V::splat(0.0); N];
         for (n, x) in x.iter_mut().enumerate() {
@@ -161,11 +157,11 @@ unsafe fn update_all<V: Split, const MANY: usize, const ONE: usize>(
     let (gates, units, c, h) = (gates.as_ptr(), c.len(), c.as_mut_ptr(), h.as_mut_ptr());
     let many = units / TOGETHER * TOGETHER;
     for u in (0..many).step_by(TOGETHER) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions; `u + TOGETHER` units exist, and four times as many gates.
         unsafe { update_some::<V, MANY>(gates.add(u * 4), c.add(u), h.add(u)) };
     }
     for u in (many..units).step_by(UNITS) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions; `u + UNITS` units exist, and four times as many gates.
         unsafe { update_some::<V, ONE>(gates.add(u * 4), c.add(u), h.add(u)) };
     }
 }
@@ -175,7 +171,7 @@ unsafe fn update_all<V: Split, const MANY: usize, const ONE: usize>(
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(gates: &[f32], c: &mut [f32], h: &mut [f32]) {
-    // SAFETY: the caller's.
+    // SAFETY: AVX2 and FMA are enabled here; the caller has checked the lengths.
     unsafe { update_all::<std::arch::x86_64::__m256, 4, 1>(gates, c, h) }
 }
 
@@ -184,7 +180,7 @@ unsafe fn avx2(gates: &[f32], c: &mut [f32], h: &mut [f32]) {
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 unsafe fn neon(gates: &[f32], c: &mut [f32], h: &mut [f32]) {
-    // SAFETY: the caller's.
+    // SAFETY: NEON is enabled here; the caller has checked the lengths.
     unsafe { update_all::<std::arch::aarch64::float32x4_t, 8, 2>(gates, c, h) }
 }
 
@@ -215,7 +211,7 @@ mod tests {
         for level in Level::all() {
             let run = |i: &[f32], o: &[f32], f: &[f32], g: &[f32], c: f32| {
                 let (mut c, mut h) = (vec![c; x.len()], vec![0.0; x.len()]);
-                update_at(level, &panels([i, o, f, g]), &mut c, &mut h);
+                update(level, &panels([i, o, f, g]), &mut c, &mut h);
                 (c, h)
             };
             let (input, _) = run(&x, &open, &shut, &open, 3.0);
@@ -237,7 +233,7 @@ mod tests {
             let (mut gates, mut c, mut h) =
                 (vec![0.0; 5 * PANEL], vec![0.5; 5 * UNITS], vec![0.0; 5 * UNITS]);
             gates[PANEL + FORGET + 3] = f32::NAN;
-            update_at(level, &gates, &mut c, &mut h);
+            update(level, &gates, &mut c, &mut h);
             for u in 0..5 * UNITS {
                 assert_eq!(c[u].is_nan(), u == UNITS + 3, "{level:?}: c of unit {u}");
                 assert_eq!(h[u].is_nan(), u == UNITS + 3, "{level:?}: h of unit {u}");

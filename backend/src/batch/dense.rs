@@ -4,10 +4,10 @@
 //! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency;
 //! inputs are then dealt out to up to four sets of sums.
 
-use super::level::{Level, Set};
 use super::share::{Destination, Panels, Tile};
 use super::vector::Vector;
 use super::{PANEL, check_rows, f32_panels_len};
+use crate::level::{Level, Set};
 
 /// Bytes of activations that a block of tokens may take: half of a small second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -49,6 +49,7 @@ impl<'a> Job<'a> {
     pub(super) fn new(steps: usize, term: &Floats<'a>, out: usize) -> Job<'a> {
         let Floats { x, stride: x_stride, input, weights } = *term;
         check_rows("activations", steps, x_stride, input, x.len());
+        // Saturated: no slice is so long.
         let need = f32_panels_len(out, input);
         assert!(
             weights.len() >= need,
@@ -58,18 +59,22 @@ impl<'a> Job<'a> {
         Job { steps, x, x_stride, input, weights, out }
     }
 
-    /// `to = start + x w^T` in `panels`.
-    pub(super) fn run(&self, level: Level, panels: Panels, to: Destination) {
+    /// `to = start + x w^T` in `panels`. Panics where the destination lacks one of them or has other tokens.
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
+    pub(super) unsafe fn run(&self, level: Level, panels: Panels, to: &Destination<'_>) {
         match level.set() {
-            Set::Portable => self.portable(panels, to),
+            // SAFETY: the columns are this thread's, as the caller promises.
+            Set::Portable => unsafe { self.portable(panels, to) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is proof that the processor has its instructions.
+            // SAFETY: the level is proof that the processor has AVX2 and FMA; the columns are this thread's, as the caller promises.
             Set::Avx2 => unsafe { avx2(self, panels, to) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
+            // SAFETY: the level is proof that the processor has AVX-512 F; the columns are this thread's, as the caller promises.
             Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels, to) },
             #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
+            // SAFETY: the level is proof that the processor has NEON; the columns are this thread's, as the caller promises.
             Set::Neon => unsafe { neon(self, panels, to) },
         }
     }
@@ -81,7 +86,10 @@ impl<'a> Job<'a> {
     }
 
     /// The plain twin of the kernels below.
-    fn portable(&self, panels: Panels, to: Destination) {
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
+    unsafe fn portable(&self, panels: Panels, to: &Destination<'_>) {
         for panel in panels.each() {
             let (weights, width) = self.panel(panel);
             for t in 0..self.steps {
@@ -91,8 +99,8 @@ impl<'a> Job<'a> {
                         *sum += x * w;
                     }
                 }
-                // SAFETY: the token and the panel exist, and the panel is this thread's.
-                unsafe { to.tile(t, panel, 0).store_plain(&sums) };
+                // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
+                unsafe { to.tile(t, 1, panel, 0) }.store_plain(&sums);
             }
         }
     }
@@ -100,12 +108,12 @@ impl<'a> Job<'a> {
     /// All tokens through `panels`, by tiles of at most `T` tokens and `N` vectors: `tile(n, ...)` does `n` tokens.
     ///
     /// # Safety
-    /// The processor has the instructions of `V`.
+    /// The processor has the instructions of `V`; this thread alone writes these panels' columns of the destination meanwhile.
     #[inline(always)]
     unsafe fn tiled<V: Vector, const T: usize, const N: usize>(
         &self,
         panels: Panels,
-        to: Destination,
+        to: &Destination<'_>,
         tile: impl Fn(usize, &Strip, Tile),
     ) {
         let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
@@ -117,7 +125,8 @@ impl<'a> Job<'a> {
             for panel in panels.each() {
                 let (weights, width) = self.panel(panel);
                 let next_step = width / tiles;
-                for skip in (0..width).step_by(N * V::LANES) {
+                // Outputs of a panel that are not kept are not computed either.
+                for skip in (0..to.columns(panel)).step_by(N * V::LANES) {
                     let mut strip = Strip {
                         x: self.x[first * self.x_stride..].as_ptr(),
                         x_stride: self.x_stride,
@@ -131,8 +140,8 @@ impl<'a> Job<'a> {
                     let mut t = first;
                     for i in 0..tiles {
                         let n = least + usize::from(i < larger);
-                        // SAFETY: the token and the column exist (a panel's width exceeds the real columns by less than a vector of four).
-                        tile(n, &strip, unsafe { to.tile(t, panel, skip) });
+                        // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
+                        tile(n, &strip, unsafe { to.tile(t, n, panel, skip) });
                         t += n;
                         strip.x = strip.x.wrapping_add(n * self.x_stride);
                         strip.next = strip.next.wrapping_add(self.input * next_step);
@@ -166,21 +175,24 @@ struct Strip {
 #[inline(always)]
 unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(strip: &Strip, tile: Tile) {
     if strip.width == PANEL {
-        // SAFETY: vectors divide a whole panel, so the strip is full; else as the caller promises.
+        // SAFETY: vectors divide a whole panel, so the strip is full; instructions and tokens are there, as the caller promises.
         unsafe { product_of::<V, T, N, U, false>(strip, tile) }
     } else {
-        // SAFETY: as the caller promises.
+        // SAFETY: instructions and tokens are there, as the caller promises.
         unsafe { product_of::<V, T, N, U, true>(strip, tile) }
     }
 }
 
 /// See [`product`]; a strip that is not `PARTIAL` is one of a whole panel.
+///
+/// # Safety
+/// As [`product`].
 #[inline(always)]
 unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, const PARTIAL: bool>(
     strip: &Strip,
     tile: Tile,
 ) {
-    // SAFETY: inputs below `strip.input`. Stores go to columns that exist. The instructions are the caller's to have.
+    // SAFETY: inputs are below `strip.input` and tokens below `T`, which the strip and the tile have; the caller has the instructions.
     unsafe {
         let mut sums = [[[V::splat(0.0); N]; T]; U];
         let whole = strip.input / U * U;
@@ -214,7 +226,8 @@ unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bo
     k: usize,
     sums: &mut [[V; N]; T],
 ) {
-    // SAFETY: loads stay within the strip's tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do.
+    // SAFETY: loads stay within the strip's tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do. The caller
+    // has the instructions.
     unsafe {
         let mut w = [V::splat(0.0); N];
         let width = if PARTIAL { strip.width } else { PANEL };
@@ -242,10 +255,11 @@ unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bo
 macro_rules! kernels {
     ($name:ident, $tile:ident, $v:ty, $features:literal, $n:literal, $last:literal: [$(($t:literal, $u:literal))*]) => {
         /// # Safety
-        /// The processor has the features.
+        /// The processor has the features; this thread alone writes these panels' columns of the destination meanwhile.
         #[target_feature(enable = $features)]
-        unsafe fn $name(job: &Job<'_>, panels: Panels, to: Destination) {
-            // SAFETY: the caller's; the tile has as many tokens as the number says.
+        unsafe fn $name(job: &Job<'_>, panels: Panels, to: &Destination<'_>) {
+            // SAFETY: the vector's instructions are enabled here; the columns are this thread's, as the caller promises; strip and tile have
+            // as many tokens as the number says.
             unsafe {
                 job.tiled::<$v, $last, $n>(panels, to, |tokens, strip, tile| match tokens {
                     $($t => $tile::<$t, $u>(strip, tile),)*
@@ -259,7 +273,7 @@ macro_rules! kernels {
         #[target_feature(enable = $features)]
         #[inline(never)]
         unsafe fn $tile<const T: usize, const U: usize>(strip: &Strip, tile: Tile) {
-            // SAFETY: the caller's.
+            // SAFETY: the vector's instructions are enabled here; strip and tile have `T` tokens, as the caller promises.
             unsafe { product::<$v, T, $n, U>(strip, tile) }
         }
     };

@@ -33,7 +33,7 @@ pub(super) fn exp2(t: f32) -> f32 {
 /// The processor has the instructions.
 #[inline(always)]
 pub(super) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
     unsafe {
         // Loops: a closure would be a function without the instructions, and might not be inlined.
         let (mut f, mut n) = (t, t);
@@ -59,7 +59,7 @@ pub(super) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
 /// The processor has the instructions.
 #[inline(always)]
 pub(super) unsafe fn add_powers<V: Split, const N: usize>(mut totals: [V; N], t: [V; N]) -> [V; N] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
     unsafe {
         let terms = exp2_of(t);
         for (total, term) in totals.iter_mut().zip(terms) {
@@ -112,9 +112,9 @@ pub(super) const PARTS: [f32; 32] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::level::{Level, Set};
     use super::super::vector::{Vector, lanes};
     use super::*;
+    use crate::level::{Level, Set};
 
     type Exp = Box<dyn Fn(f32) -> f32>;
 
@@ -125,18 +125,20 @@ mod tests {
             match level.set() {
                 Set::Portable => {}
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: a level is proof that the processor has its instructions.
+                // SAFETY: the level is proof that the processor has AVX2 and FMA.
                 Set::Avx2 => all.push(("AVX2", Box::new(|x| unsafe { exp_avx2(x) }))),
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
+                // SAFETY: the level is proof that the processor has AVX-512 F and DQ.
                 Set::Avx512 => all.push(("AVX-512", Box::new(|x| unsafe { exp_avx512(x) }))),
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx512Vnni => {}
                 #[cfg(target_arch = "aarch64")]
-                // SAFETY: as above.
+                // SAFETY: the level is proof that the processor has NEON.
                 Set::Neon => all.push(("NEON", Box::new(|x| unsafe { exp_neon(x) }))),
             }
         }
+        // Several levels have the same vectors.
+        all.dedup_by_key(|(name, _)| *name);
         all
     }
 
@@ -144,7 +146,7 @@ mod tests {
     /// As [`Vector::add_exp2`].
     #[inline(always)]
     unsafe fn one<V: Vector>(x: f32) -> f32 {
-        // SAFETY: the caller's.
+        // SAFETY: the caller has the instructions.
         unsafe { lanes(V::add_exp2([V::splat(0.0)], [V::splat(x)])[0])[0] }
     }
 
@@ -153,7 +155,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn exp_avx2(x: f32) -> f32 {
-        // SAFETY: the caller's.
+        // SAFETY: the vector's instructions are enabled here.
         unsafe { one::<std::arch::x86_64::__m256>(x) }
     }
 
@@ -162,7 +164,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512dq")]
     unsafe fn exp_avx512(x: f32) -> f32 {
-        // SAFETY: the caller's.
+        // SAFETY: the vector's instructions are enabled here.
         unsafe { one::<std::arch::x86_64::__m512>(x) }
     }
 
@@ -171,7 +173,7 @@ mod tests {
     #[cfg(target_arch = "aarch64")]
     #[target_feature(enable = "neon")]
     unsafe fn exp_neon(x: f32) -> f32 {
-        // SAFETY: the caller's.
+        // SAFETY: the vector's instructions are enabled here.
         unsafe { one::<std::arch::aarch64::float32x4_t>(x) }
     }
 

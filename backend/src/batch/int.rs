@@ -9,11 +9,11 @@ mod arm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::level::{Level, Set};
 use super::quantize::{Activations, group_size, padded_len};
 use super::share::{Destination, Panels, Tile};
 use super::{PANEL, QUAD, check_rows};
-use std::cell::RefCell;
+use crate::level::{Level, Set};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes of activations that a block of tokens may take.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -62,9 +62,9 @@ pub struct Codes<'a> {
 }
 
 impl Codes<'_> {
-    /// Bytes that the panels take.
+    /// Bytes that the panels take; `usize::MAX` where they are more than that.
     pub fn len(&self) -> usize {
-        self.out.div_ceil(PANEL) * self.panel_len()
+        self.out.div_ceil(PANEL).saturating_mul(self.panel_len())
     }
 
     /// Whether there is nothing in it.
@@ -74,7 +74,8 @@ impl Codes<'_> {
 
     fn panel_len(&self) -> usize {
         let quads = padded_len(self.input, self.group) / QUAD;
-        quads * self.packed_quad() + self.groups() * PANEL * self.scale.size()
+        let scales = self.groups().saturating_mul(PANEL * self.scale.size());
+        quads.saturating_mul(self.packed_quad()).saturating_add(scales)
     }
 
     fn packed_quad(&self) -> usize {
@@ -93,7 +94,7 @@ impl Codes<'_> {
 
     /// Multiply-adds of f32s that take as long as those of as many steps.
     pub(super) fn work(&self, steps: usize) -> usize {
-        steps * self.out * self.input / SPEEDUP
+        steps.saturating_mul(self.out).saturating_mul(self.input) / SPEEDUP
     }
 
     /// What is added to a code to store it.
@@ -162,53 +163,70 @@ impl<'a> Job<'a> {
         check_rows("activations", steps, x.stride, padded_len(w.input, w.group), x.codes.len());
         assert!(x.scales.len() >= steps, "{} activation scales for {steps} tokens", x.scales.len());
         let need = w.len();
+        // Saturated where it is more than any slice has.
         assert!(w.bytes.len() >= need, "integer panels take {need} bytes, not {}", w.bytes.len());
         let groups = w.groups();
         assert!(
-            x.sums.len() >= steps * groups,
+            x.sums.len() >= steps.saturating_mul(groups),
             "{} sums for {steps} tokens of {groups} groups",
             x.sums.len()
         );
         Job { steps, x, w }
     }
 
-    /// `to = start + x w^T` in `panels`.
-    pub(super) fn run(&self, level: Level, panels: Panels, to: Destination) {
-        match level.set() {
-            Set::Portable => self.portable(panels, to),
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2 | Set::Avx512 => {
-                self.tiled::<1, 2>(panels, to, self.w.offset(), |_, strip, tile| {
-                    // SAFETY: a level is proof that the processor has its instructions.
-                    unsafe { x86::avx2(strip, tile) }
-                });
+    /// `to = start + x w^T` in `panels`, with buffers for panels that are not read in place. Panics where the destination lacks a panel or
+    /// has other tokens.
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
+    pub(super) unsafe fn run(
+        &self,
+        level: Level,
+        buffers: &Mutex<Unpacked>,
+        panels: Panels,
+        to: &Destination<'_>,
+    ) {
+        let offset = self.w.offset();
+        let set = if self.w.groups() == 0 { Set::Portable } else { level.set() };
+        // SAFETY: the columns are this thread's, as the caller promises. A level is proof that the processor has the instructions of its
+        // kernels, which get strips and tiles of as many tokens as they are told, of at least one group.
+        unsafe {
+            match set {
+                Set::Portable => self.portable(level, &mut lock(buffers), panels, to),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx2 | Set::Avx512 => {
+                    self.tiled::<1, 2>(level, buffers, panels, to, offset, |_, strip, tile| {
+                        x86::avx2(strip, tile);
+                    });
+                }
+                // Weights stay unsigned.
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512Vnni if self.w.groups() == 1 => {
+                    self.tiled::<{ x86::ONE_GROUP }, 1>(level, buffers, panels, to, 0, |n, strip, tile| {
+                        x86::one_group(n, strip, tile);
+                    });
+                }
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512Vnni => {
+                    self.tiled::<{ x86::GROUPS }, 1>(level, buffers, panels, to, 0, |n, strip, tile| {
+                        x86::groups(n, strip, tile);
+                    });
+                }
+                #[cfg(target_arch = "aarch64")]
+                Set::Neon => self.tiled::<1, 1>(level, buffers, panels, to, offset, |_, strip, tile| {
+                    arm::neon(strip, tile);
+                }),
             }
-            // Weights stay unsigned.
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512Vnni if self.w.groups() == 1 => {
-                self.tiled::<{ x86::ONE_GROUP }, 1>(panels, to, 0, |n, strip, tile| {
-                    // SAFETY: as above.
-                    unsafe { x86::one_group(n, strip, tile) }
-                });
-            }
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512Vnni => self.tiled::<{ x86::GROUPS }, 1>(panels, to, 0, |n, strip, tile| {
-                // SAFETY: as above.
-                unsafe { x86::groups(n, strip, tile) }
-            }),
-            #[cfg(target_arch = "aarch64")]
-            Set::Neon => self.tiled::<1, 1>(panels, to, self.w.offset(), |_, strip, tile| {
-                // SAFETY: as above.
-                unsafe { arm::neon(strip, tile) }
-            }),
         }
     }
 
     /// The plain twin of the kernels below.
-    fn portable(&self, panels: Panels, to: Destination) {
-        let mut unpacked = Unpacked::default();
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
+    unsafe fn portable(&self, level: Level, unpacked: &mut Unpacked, panels: Panels, to: &Destination<'_>) {
         for panel in panels.each() {
-            let panel_data = unpacked.panel::<1>(&self.w, panel, self.w.offset());
+            let panel_data = unpacked.panel::<1>(level, &self.w, panel, self.w.offset());
             for t in 0..self.steps {
                 let mut codes = &self.x.codes[t * self.x.stride..];
                 let mut values = [0.0f32; PANEL];
@@ -230,44 +248,30 @@ impl<'a> Job<'a> {
                     }
                 }
                 let values = values.map(|v| v * self.x.scales[t]);
-                // SAFETY: the token and the panel exist, and the panel is this thread's.
-                unsafe { to.tile(t, panel, 0).store_plain(&values) };
+                // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
+                unsafe { to.tile(t, 1, panel, 0) }.store_plain(&values);
             }
         }
     }
 
-    /// All tokens through `panels` of `W`-byte weights less `offset`, by tiles of at most `T` tokens: `tile(n, ...)` does `n` of them.
+    /// All tokens through `panels` of `W`-byte weights less `offset`, of which there is a group, by tiles of at most `T` tokens: `tile(n, ...)` does
+    /// `n` of them.
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
-    fn tiled<const T: usize, const W: usize>(
+    unsafe fn tiled<const T: usize, const W: usize>(
         &self,
+        level: Level,
+        buffers: &Mutex<Unpacked>,
         panels: Panels,
-        to: Destination,
+        to: &Destination<'_>,
         offset: u8,
         tile: impl Fn(usize, &Strip, Tile),
     ) {
-        if self.w.groups() == 0 {
-            return self.portable(panels, to);
-        }
-        if W == 1 && self.w.in_place(offset) {
-            return self.tiled_with::<T, W>(None, panels, to, offset, tile);
-        }
-        UNPACKED.with_borrow_mut(|unpacked| {
-            self.tiled_with::<T, W>(Some(unpacked), panels, to, offset, tile);
-        });
-    }
-
-    /// The same with buffers to unpack to, or where panels are read in place.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    #[inline(always)]
-    fn tiled_with<const T: usize, const W: usize>(
-        &self,
-        mut unpacked: Option<&mut Unpacked>,
-        panels: Panels,
-        to: Destination,
-        offset: u8,
-        tile: impl Fn(usize, &Strip, Tile),
-    ) {
+        let in_place = W == 1 && self.w.in_place(offset);
+        let mut unpacked = if in_place { None } else { Some(lock(buffers)) };
         let groups = self.w.groups();
         let quads = [self.w.quads(0), self.w.quads(groups - 1)];
         let panel_len = self.w.panel_len();
@@ -279,7 +283,7 @@ impl<'a> Job<'a> {
             let (least, larger) = (tokens / tiles, tokens % tiles);
             for panel in panels.each() {
                 let data = match &mut unpacked {
-                    Some(unpacked) => unpacked.panel::<W>(&self.w, panel, offset),
+                    Some(unpacked) => unpacked.panel::<W>(level, &self.w, panel, offset),
                     None => {
                         let panel = &self.w.bytes[panel * panel_len..][..panel_len];
                         let (weights, scales) = panel.split_at(quads[0] * QUAD_BYTES);
@@ -304,8 +308,8 @@ impl<'a> Job<'a> {
                         raised: self.w.offset().into(),
                     };
                     let n = least + usize::from(i < larger);
-                    // SAFETY: the token and the panel exist.
-                    tile(n, &strip, unsafe { to.tile(t, panel, 0) });
+                    // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
+                    tile(n, &strip, unsafe { to.tile(t, n, panel, 0) });
                     t += n;
                 }
             }
@@ -315,19 +319,33 @@ impl<'a> Job<'a> {
 
 /// Buffers for a panel that is not read in place, and for its scales.
 #[derive(Default)]
-struct Unpacked {
+pub(super) struct Unpacked {
     lines: Vec<Line>,
     scales: Vec<f32>,
 }
 
-thread_local! {
-    /// A thread's buffers, which it needs again for the next few panels.
-    static UNPACKED: RefCell<Unpacked> = RefCell::default();
+/// A thread's buffers. That another thread panicked meanwhile does not matter: they hold nothing between panels.
+fn lock(buffers: &Mutex<Unpacked>) -> MutexGuard<'_, Unpacked> {
+    buffers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Unpacked {
+    /// Room for a panel, so that unpacking needs no more memory.
+    pub(super) fn reserve(&mut self, w: &Codes<'_>) {
+        // Two bytes a weight at most.
+        let lines = padded_len(w.input, w.group).saturating_mul(2 * PANEL) / size_of::<Line>();
+        self.lines.reserve(lines.saturating_sub(self.lines.len()));
+        self.scales.reserve((w.groups() * PANEL).saturating_sub(self.scales.len()));
+    }
+
     /// A panel's weights as `W`-byte numbers, less `offset`, and its scales.
-    fn panel<'a, const W: usize>(&'a mut self, w: &Codes<'a>, panel: usize, offset: u8) -> Panel<'a> {
+    fn panel<'a, const W: usize>(
+        &'a mut self,
+        level: Level,
+        w: &Codes<'a>,
+        panel: usize,
+        offset: u8,
+    ) -> Panel<'a> {
         let bytes = &w.bytes[panel * w.panel_len()..][..w.panel_len()];
         let in_place = W == 1 && w.bits == 8 && offset == if w.signed { 0x80 } else { 0 };
         let scale_bytes = PANEL * w.scale.size();
@@ -342,7 +360,7 @@ impl Unpacked {
             let packed = w.quads(g) * w.packed_quad();
             if !in_place {
                 let len = w.quads(g) * QUAD_BYTES * W;
-                unpack::<W>(&bytes[at..at + packed], w, offset, &mut lines[to..to + len]);
+                unpack::<W>(level, &bytes[at..at + packed], w, offset, &mut lines[to..to + len]);
                 to += len;
             }
             at += packed;
@@ -376,11 +394,12 @@ fn bytes_of(lines: &mut [Line]) -> &mut [u8] {
 }
 
 /// Whole quads of packed codes to `W`-byte numbers, less `offset`.
-fn unpack<const W: usize>(packed: &[u8], w: &Codes<'_>, offset: u8, to: &mut [u8]) {
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is one way"))]
+fn unpack<const W: usize>(level: Level, packed: &[u8], w: &Codes<'_>, offset: u8, to: &mut [u8]) {
     let flip = if w.signed { 0x80 } else { 0 };
     #[cfg(target_arch = "x86_64")]
-    if W == 1 && offset == 0 && Level::best().set() >= Set::Avx512 {
-        // SAFETY: a level is proof that the processor has its instructions.
+    if W == 1 && offset == 0 && level.set() >= Set::Avx512 {
+        // SAFETY: the level is proof that the processor has AVX-512 F.
         return unsafe { x86::unpack(packed, w.bits, flip, to) };
     }
     match w.bits {

@@ -1,7 +1,7 @@
 //! What a core can do at most: loops too simple to be slow, to hold kernels against.
 
-use super::level::{Level, Set};
 use super::vector::Vector;
+use crate::level::{Level, Set};
 use std::hint::black_box;
 
 /// Independent sums: enough to hide an instruction's latency, few enough for sixteen registers.
@@ -12,40 +12,40 @@ pub fn read(level: Level, from: &[f32]) -> f32 {
     match level.set() {
         Set::Portable => from.iter().sum(),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level is proof that the processor has its instructions.
+        // SAFETY: the level is proof that the processor has AVX2 and FMA.
         Set::Avx2 => unsafe { x86::read_avx2(from) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
+        // SAFETY: the level is proof that the processor has AVX-512 F.
         Set::Avx512 | Set::Avx512Vnni => unsafe { x86::read_avx512(from) },
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
+        // SAFETY: the level is proof that the processor has NEON.
         Set::Neon => unsafe { read_vectors::<std::arch::aarch64::float32x4_t>(from) },
     }
 }
 
-/// Does multiply-adds of f32s in registers, `turns` times in the widest vectors. Returns how many; none where there is no such loop.
-pub fn multiply_floats(turns: usize) -> Option<usize> {
-    let lanes = match Level::best().set() {
+/// Does multiply-adds of f32s in registers, `turns` times in the widest vectors of `level`. Returns how many; none where there is no such loop.
+pub fn multiply_floats(level: Level, turns: usize) -> Option<usize> {
+    let lanes = match level.set() {
         Set::Portable => return None,
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level is proof that the processor has its instructions.
+        // SAFETY: the level is proof that the processor has AVX2 and FMA.
         Set::Avx2 => unsafe { x86::multiply_avx2(turns) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
+        // SAFETY: the level is proof that the processor has AVX-512 F.
         Set::Avx512 | Set::Avx512Vnni => unsafe { x86::multiply_avx512(turns) },
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: as above.
+        // SAFETY: the level is proof that the processor has NEON.
         Set::Neon => unsafe { multiply_vectors::<std::arch::aarch64::float32x4_t>(turns) },
     };
     Some(turns * SUMS * lanes)
 }
 
-/// Does multiply-adds of bytes in registers, `turns` times in the widest vectors. Returns how many; none where there is no such loop.
+/// Does multiply-adds of bytes in registers, `turns` times in the widest vectors of `level`. Returns how many; none where there is no such loop.
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such loop"))]
-pub fn multiply_integers(turns: usize) -> Option<usize> {
-    match Level::best().set() {
+pub fn multiply_integers(level: Level, turns: usize) -> Option<usize> {
+    match level.set() {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: a level is proof that the processor has its instructions.
+        // SAFETY: the level is proof that the processor has AVX-512 F and VNNI.
         Set::Avx512Vnni => Some(turns * SUMS * unsafe { x86::dot_vnni(turns) }),
         _ => None,
     }
@@ -57,7 +57,7 @@ pub fn multiply_integers(turns: usize) -> Option<usize> {
 unsafe fn read_vectors<V: Vector>(from: &[f32]) -> f32 {
     let (block, mut lanes) = (SUMS * V::LANES, [0.0f32; 16]);
     let whole = from.len() / block * block;
-    // SAFETY: the caller's; a block lies within the slice, and sixteen lanes are the most there are.
+    // SAFETY: the caller has the instructions; a block lies within the slice, and sixteen lanes are the most there are.
     unsafe {
         let mut sums = [V::splat(0.0); SUMS];
         for at in (0..whole).step_by(block) {
@@ -78,7 +78,7 @@ unsafe fn read_vectors<V: Vector>(from: &[f32]) -> f32 {
 /// As the methods of [`Vector`].
 #[inline(always)]
 unsafe fn multiply_vectors<V: Vector>(turns: usize) -> usize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
     unsafe {
         let (a, b) = (V::splat(black_box(0.5)), V::splat(black_box(1.0)));
         let mut sums = [V::splat(black_box(0.0)); SUMS];
@@ -153,9 +153,11 @@ mod tests {
 
     #[test]
     fn work_is_counted() {
-        let counted = [multiply_floats(1), multiply_floats(10)];
-        assert_eq!(counted[0].map(|n| n * 10), counted[1]);
-        let counted = [multiply_integers(1), multiply_integers(10)];
-        assert_eq!(counted[0].map(|n| n * 10), counted[1]);
+        for level in Level::all() {
+            let counted = [1, 10].map(|turns| multiply_floats(level, turns));
+            assert_eq!(counted[0].map(|n| n * 10), counted[1]);
+            let counted = [1, 10].map(|turns| multiply_integers(level, turns));
+            assert_eq!(counted[0].map(|n| n * 10), counted[1]);
+        }
     }
 }

@@ -12,20 +12,19 @@
 //! The functions, all on slices whose shapes they check:
 //!
 //! ```text
-//! product(threads, steps, out, terms, to, to_stride, start)
-//! first_columns(threads, steps, [out, count], terms, ..)          a product's first columns
-//! recurrent_product(threads, out, term, to, falling)              one vector's, step after step
-//! log_probabilities(threads, out, count, terms, start, targets, to)    a product's, whose logits are not kept
-//! CodeRows::fill(steps, x, x_stride, len, group)                  quantizes tokens' activations
+//! Products::product(steps, out, terms, to, to_stride, start)
+//! Products::first_columns(steps, [out, count], terms, ..)         a product's first columns
+//! Products::recurrent_product(out, term, to, falling)             one vector's, step after step
+//! Products::log_probabilities(out, count, terms, start, targets, to)    a product's, whose logits are not kept
+//! CodeRows::fill(level, steps, x, x_stride, len, group)           quantizes tokens' activations
 //! padded_len(len, group)                                          bytes of a token's codes
-//! update(gates, c, h)                                             an LSTM step from its gates' sums
-//! log_sum_exp(row), top_k(row, ids, log_probabilities)            of one token's logits
+//! update(level, gates, c, h)                                      an LSTM step from its gates' sums
+//! log_sum_exp(level, row), top_k(level, row, ids, log_probabilities)    of one token's logits
 //! ```
 //!
-//! A term is a packed map, of f32s or of codes, and the vectors that it is multiplied with.
-//!
-//! `threads` is the number of threads, 0 for all cores. Panels are shared out among them; where the work would not last long enough to pay for
-//! waking a thread, fewer are used. Results do not depend on it.
+//! A term is a packed map, of f32s or of codes, and the vectors that it is multiplied with. [`Products`] holds the processor level, the number of
+//! threads and the memory that they need. Panels are shared out among threads; where the work would not last long enough to pay for waking
+//! a thread, fewer are used. Results do not depend on it.
 //!
 //! # Layouts
 //!
@@ -44,10 +43,11 @@
 //! # Kernels
 //!
 //! Each product exists in plain Rust, which is the twin that tests compare with, and in instructions of AVX2, AVX-512 (with and without VNNI) and
-//! NEON; [`Level::best`] asks the processor once. Integer sums are exact in all of them; f32 sums differ in rounding only.
+//! NEON; a [`Level`](crate::Level) says which to run. Integer sums are exact in all of them; f32 sums differ in rounding only.
 //!
-//! This module has `unsafe` for two reasons: instructions that the processor must have, which [`Level`] stands for, and pointers into slices,
-//! whose shapes are checked on entry.
+//! This module has `unsafe` for two reasons: instructions that the processor must have, for which a level is the proof, and pointers into slices.
+//! Shapes are checked on entry, in every build and with arithmetic that cannot wrap; a tile is checked against the destination when it is
+//! cut out. Inner loops check nothing.
 #![allow(
     unsafe_code,
     reason = "vector instructions behind a feature check, and columns of one buffer written by several threads"
@@ -62,7 +62,6 @@ mod cell;
 mod dense;
 mod exp;
 mod int;
-mod level;
 pub mod limits;
 mod product;
 mod quantize;
@@ -77,8 +76,7 @@ pub use cell::update;
 pub use dense::Floats;
 pub use exp::MAX_EXP2_ERROR_ULPS;
 pub use int::{Codes, Scale};
-pub use level::Level;
-pub use product::{Term, first_columns, log_probabilities, product, recurrent_product};
+pub use product::{Products, Term};
 pub use quantize::{Activations, CodeRows, padded_len};
 pub use softmax::log_sum_exp;
 
@@ -99,9 +97,9 @@ pub enum Start<'a> {
     Accumulate,
 }
 
-/// f32s of a map packed in f32 panels.
+/// f32s of a map packed in f32 panels; `usize::MAX` where they are more than that.
 pub fn f32_panels_len(out: usize, input: usize) -> usize {
-    (out / PANEL * PANEL + (out % PANEL).next_multiple_of(4)) * input
+    (out / PANEL * PANEL).saturating_add((out % PANEL).next_multiple_of(4)).saturating_mul(input)
 }
 
 /// Panics unless `steps` rows of `len` at `stride` lie within `have` elements.

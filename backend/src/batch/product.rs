@@ -1,11 +1,12 @@
 //! Products of many vectors with the sum of packed maps, and what is made of the output layer's.
 
-use super::level::Level;
+use super::int::Unpacked;
 use super::share::{Destination, Panels, deserved, split};
 use super::softmax::{Sums, log_sum_exp_of};
 use super::{Activations, Codes, Floats, PANEL, Start, dense, int};
-use std::cell::RefCell;
+use crate::level::Level;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Panels whose logits are kept until they are part of the log-sum-exp: 64 tokens' fit a first-level cache.
 const BLOCK: usize = 4;
@@ -28,75 +29,145 @@ pub enum Term<'a> {
     Codes(Activations<'a>, Codes<'a>),
 }
 
-/// `to[t][o] = start[t][o] + sum over terms of (w x[t])[o]` for `steps` tokens and `o < out`; `to` has rows of `out` f32s, `to_stride` apart, and
-/// what lies between them is left alone. An integer term is `scales[t] sum_g scale[o][g] (sum_k code[o][k] x[t][k])`, `k` in group `g`.
+/// What products are done with: the processor level, the number of threads, and each thread's memory, which is used again.
 ///
-/// # Panics
-/// Where a slice is too short for its shape, a stride for its row, or codes are not of 8, 4 or 2 bits.
-pub fn product<'a>(
-    threads: usize,
-    steps: usize,
-    out: usize,
-    terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
-    to: &mut [f32],
-    to_stride: usize,
-    start: Start<'_>,
-) {
-    first_columns(threads, steps, [out, out], terms, to, to_stride, start);
+/// Products of one `Products` may run at the same time, but then wait for each other's memory.
+pub struct Products {
+    level: Level,
+    /// `[threads]`
+    own: Vec<Own>,
+    /// `[steps][sections][reference, sum]` of the sections' log-sum-exps.
+    totals: Mutex<Vec<f32>>,
 }
 
-/// [`product`] of a map of `out` outputs, of which the first `count` are kept: rows of `count` f32s.
-///
-/// # Panics
-/// As [`product`]; where there are fewer outputs than `count`.
-pub fn first_columns<'a>(
-    threads: usize,
-    steps: usize,
-    [out, count]: [usize; 2],
-    terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
-    to: &mut [f32],
-    to_stride: usize,
-    start: Start<'_>,
-) {
-    assert!(count <= out, "{count} outputs of {out}");
-    let product = Product { columns: count, ..Product::new(Level::best(), steps, out, terms) };
-    product.run_on(deserved(threads, count.div_ceil(PANEL), product.work), to, to_stride, start);
+/// One thread's memory.
+#[derive(Default)]
+struct Own {
+    unpacked: Mutex<Unpacked>,
+    rows: Mutex<Rows>,
 }
 
-/// Adds one vector's product with a map that is multiplied again and again: `to[o] += (w x)[o]`. Where the map does not fit a cache, `falling`
-/// every other time, which takes the panels from the last to the first, finds there what was read last.
-///
-/// # Panics
-/// As [`product`].
-pub fn recurrent_product(threads: usize, out: usize, term: Term<'_>, to: &mut [f32], falling: bool) {
-    let product = Product { falling, ..Product::new(Level::best(), 1, out, std::iter::once(term)) };
-    product.run_on(deserved(threads, out.div_ceil(PANEL), product.work), to, out, Start::Accumulate);
+impl std::fmt::Debug for Products {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Products")
+            .field("level", &self.level)
+            .field("threads", &self.threads())
+            .finish_non_exhaustive()
+    }
 }
 
-/// `to[t]` becomes the log-probability of output `targets[t]` among the first `count`, of logits as [`product`] makes them: `logit - log-sum-exp of
-/// all logits`. NaN where the log-sum-exp is. Logits are not kept.
-///
-/// # Panics
-/// As [`product`]; where there are fewer places than targets, or fewer outputs than `count`, or a target is not below it; where `start` is to
-/// accumulate.
-pub fn log_probabilities<'a>(
-    threads: usize,
-    out: usize,
-    count: usize,
-    terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
-    start: Start<'_>,
-    targets: &[u32],
-    to: &mut [f32],
-) {
-    let product = Product::new(Level::best(), targets.len(), out, terms);
-    let work = product.work + targets.len() * count * EXP_WORK;
-    let threads = deserved(threads, count.div_ceil(SECTION * PANEL), work);
-    product.log_probabilities_on(threads, count, start, targets, to);
+impl Products {
+    /// At a level, on at most so many threads; 0 means all cores.
+    pub fn new(level: Level, threads: usize) -> Products {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let own = (0..threads).map(|_| Own::default()).collect();
+        Products { level, own, totals: Mutex::default() }
+    }
+
+    /// The level.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    fn threads(&self) -> usize {
+        self.own.len()
+    }
+
+    /// Room for panels of codes, so that products with them allocate nothing.
+    pub fn reserve(&mut self, weights: &Codes<'_>) {
+        for own in &mut self.own {
+            own.unpacked.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(weights);
+        }
+    }
+
+    /// Room for the log-probabilities of `steps` tokens among `count` outputs.
+    pub fn reserve_log_probabilities(&mut self, steps: usize, count: usize) {
+        for own in &mut self.own {
+            own.rows.get_mut().unwrap_or_else(PoisonError::into_inner).clear(steps);
+        }
+        let totals = self.totals.get_mut().unwrap_or_else(PoisonError::into_inner);
+        totals.resize(steps * 2 * sections(count), 0.0);
+    }
+
+    /// `to[t][o] = start[t][o] + sum over terms of (w x[t])[o]` for `steps` tokens and `o < out`; `to` has rows of `out` f32s, `to_stride` apart,
+    /// and what lies between them is left alone. An integer term is `scales[t] sum_g scale[o][g] (sum_k code[o][k] x[t][k])`, `k` in group `g`.
+    ///
+    /// # Panics
+    /// Where a slice is too short for its shape, a stride for its row, or codes are not of 8, 4 or 2 bits.
+    pub fn product<'a>(
+        &self,
+        steps: usize,
+        out: usize,
+        terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
+        to: &mut [f32],
+        to_stride: usize,
+        start: Start<'_>,
+    ) {
+        self.first_columns(steps, [out, out], terms, to, to_stride, start);
+    }
+
+    /// [`Products::product`] of a map of `out` outputs, of which the first `count` are kept: rows of `count` f32s.
+    ///
+    /// # Panics
+    /// As [`Products::product`]; where there are fewer outputs than `count`.
+    pub fn first_columns<'a>(
+        &self,
+        steps: usize,
+        [out, count]: [usize; 2],
+        terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
+        to: &mut [f32],
+        to_stride: usize,
+        start: Start<'_>,
+    ) {
+        assert!(count <= out, "{count} outputs of {out}");
+        let product = Product { columns: count, ..Product::new(self, steps, out, terms) };
+        let threads = deserved(self.threads(), count.div_ceil(PANEL), product.work);
+        product.run_on(threads, to, to_stride, start);
+    }
+
+    /// Adds one vector's product with a map that is multiplied again and again: `to[o] += (w x)[o]`. Where the map does not fit a cache, `falling`
+    /// every other time, which takes the panels from the last to the first, finds there what was read last.
+    ///
+    /// # Panics
+    /// As [`Products::product`].
+    pub fn recurrent_product(&self, out: usize, term: Term<'_>, to: &mut [f32], falling: bool) {
+        let product = Product { falling, ..Product::new(self, 1, out, std::iter::once(term)) };
+        let threads = deserved(self.threads(), out.div_ceil(PANEL), product.work);
+        product.run_on(threads, to, out, Start::Accumulate);
+    }
+
+    /// `to[t]` becomes the log-probability of output `targets[t]` among the first `count`, of logits as [`Products::product`] makes them: `logit -
+    /// log-sum-exp of all logits`. NaN where the log-sum-exp is. Logits are not kept.
+    ///
+    /// # Panics
+    /// As [`Products::product`]; where there are fewer places than targets, or fewer outputs than `count`, or a target is not below it; where
+    /// `start` is to accumulate.
+    pub fn log_probabilities<'a>(
+        &self,
+        [out, count]: [usize; 2],
+        terms: impl Iterator<Item = Term<'a>> + Clone + Sync,
+        start: Start<'_>,
+        targets: &[u32],
+        to: &mut [f32],
+    ) {
+        let product = Product::new(self, targets.len(), out, terms);
+        let work = product.work.saturating_add(targets.len() * count * EXP_WORK);
+        let threads = deserved(self.threads(), sections(count), work);
+        product.log_probabilities_on(threads, count, start, targets, to);
+    }
+}
+
+/// Sections of so many outputs.
+fn sections(count: usize) -> usize {
+    count.div_ceil(SECTION * PANEL)
 }
 
 /// Terms whose shapes have been checked.
-pub(super) struct Product<I> {
-    level: Level,
+pub(super) struct Product<'p, I> {
+    with: &'p Products,
     steps: usize,
     out: usize,
     /// Outputs that are kept.
@@ -108,50 +179,61 @@ pub(super) struct Product<I> {
     falling: bool,
 }
 
-impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
-    pub(super) fn new(level: Level, steps: usize, out: usize, terms: I) -> Product<I> {
-        let (mut work, mut count) = (0, 0);
+impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
+    pub(super) fn new(with: &'p Products, steps: usize, out: usize, terms: I) -> Product<'p, I> {
+        let (mut work, mut count) = (0usize, 0);
         for term in terms.clone() {
             count += 1;
             match term {
                 Term::Floats(floats) => {
                     dense::Job::new(steps, &floats, out);
-                    work += floats.work(steps, out);
+                    work = work.saturating_add(floats.work(steps, out));
                 }
                 Term::Codes(x, weights) => {
                     assert_eq!(weights.out, out, "outputs of a term");
                     int::Job::new(steps, &x, &weights);
-                    work += weights.work(steps);
+                    work = work.saturating_add(weights.work(steps));
                 }
             }
         }
         assert!(count > 0, "a product has a term");
-        Product { level, steps, out, columns: out, work, terms, falling: false }
+        Product { with, steps, out, columns: out, work, terms, falling: false }
     }
 
-    /// On just so many threads, or one per panel.
+    /// On just so many of the threads, or one per panel.
     pub(super) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
         let to = Destination::new(self.steps, to, to_stride, self.columns, start);
-        split(threads, self.columns.div_ceil(PANEL), |panels| self.fill(panels, to));
+        split(threads, self.columns.div_ceil(PANEL), |thread, panels| {
+            // SAFETY: `split` gives each panel to one thread.
+            unsafe { self.fill(&self.with.own[thread], panels, &to) }
+        });
     }
 
     /// Some panels of the destination.
-    fn fill(&self, range: Range<usize>, mut to: Destination) {
-        let panels = Panels { range, falling: self.falling };
-        for term in self.terms.clone() {
-            match term {
-                Term::Floats(term) => {
-                    dense::Job::new(self.steps, &term, self.out).run(self.level, panels.clone(), to);
-                }
-                Term::Codes(x, weights) => {
-                    int::Job::new(self.steps, &x, &weights).run(self.level, panels.clone(), to);
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
+    unsafe fn fill(&self, own: &Own, range: Range<usize>, to: &Destination<'_>) {
+        let (level, panels) = (self.with.level, Panels { range, falling: self.falling });
+        let added = to.accumulating();
+        for (n, term) in self.terms.clone().enumerate() {
+            let to = if n == 0 { to } else { &added };
+            // SAFETY: the columns are this thread's, as the caller promises; terms come one after another.
+            unsafe {
+                match term {
+                    Term::Floats(term) => {
+                        dense::Job::new(self.steps, &term, self.out).run(level, panels.clone(), to);
+                    }
+                    Term::Codes(x, weights) => {
+                        let job = int::Job::new(self.steps, &x, &weights);
+                        job.run(level, &own.unpacked, panels.clone(), to);
+                    }
                 }
             }
-            to = to.accumulating();
         }
     }
 
-    /// On just so many threads, or one per section.
+    /// On just so many of the threads, or one per section.
     pub(super) fn log_probabilities_on(
         &self,
         threads: usize,
@@ -160,13 +242,8 @@ impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
         targets: &[u32],
         to: &mut [f32],
     ) {
-        thread_local! {
-            /// What a thread needs again for the next chunk of tokens.
-            static ROWS: RefCell<Rows> = const { RefCell::new(Rows { logits: vec![], sums: vec![] }) };
-            static TOTALS: RefCell<Vec<f32>> = const { RefCell::new(vec![]) };
-        }
         let (steps, panels) = (self.steps, count.div_ceil(PANEL));
-        let sections = panels.div_ceil(SECTION);
+        let sections = sections(count);
         assert!(
             targets.len() >= steps && to.len() >= steps,
             "a target and a place for each of {steps} tokens"
@@ -174,48 +251,52 @@ impl<'a, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<I> {
         assert!(count <= self.out, "{count} outputs of {}", self.out);
         assert!(targets.iter().all(|&t| (t as usize) < count), "targets are below {count}");
         assert!(!matches!(start, Start::Accumulate), "there are no logits to add to");
-        let mut totals = TOTALS.take();
+        let mut totals = self.with.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.clear();
         totals.resize(steps * 2 * sections, 0.0);
         let found = Found {
             logits: Destination::new(steps, to, 1, 1, Start::Zero),
             totals: Destination::new(steps, &mut totals, 2 * sections, 2 * sections, Start::Zero),
         };
-        split(threads, sections, |sections| {
-            ROWS.with_borrow_mut(|rows| {
-                for section in sections {
-                    rows.clear(steps);
-                    for first in (section * SECTION..panels.min((section + 1) * SECTION)).step_by(BLOCK) {
-                        let columns = first * PANEL..count.min((first + BLOCK) * PANEL);
-                        let start = match start {
-                            Start::Bias(bias) => Start::Bias(&bias[columns.clone()]),
-                            other => other,
-                        };
-                        let block = Destination::new(steps, &mut rows.logits, WIDTH, columns.len(), start);
-                        self.fill(first..panels.min(first + BLOCK), block.starting_at(first));
-                        Sums::add_rows(self.level, &rows.logits, WIDTH, columns.len(), &mut rows.sums);
-                        for (t, &target) in targets.iter().enumerate() {
-                            if columns.contains(&(target as usize)) {
-                                let logit = rows.logits[t * WIDTH + target as usize - columns.start];
-                                // SAFETY: the token exists; its target is in this block only, and that is this thread's.
-                                unsafe { found.logits.tile(t, 0, 0).store_plain(&[logit]) };
-                            }
+        split(threads, sections, |thread, sections| {
+            let own = &self.with.own[thread];
+            let rows = &mut *own.rows.lock().unwrap_or_else(PoisonError::into_inner);
+            for section in sections {
+                rows.clear(steps);
+                for first in (section * SECTION..panels.min((section + 1) * SECTION)).step_by(BLOCK) {
+                    let columns = first * PANEL..count.min((first + BLOCK) * PANEL);
+                    let start = match start {
+                        Start::Bias(bias) => Start::Bias(&bias[columns.clone()]),
+                        other => other,
+                    };
+                    let block = Destination::new(steps, &mut rows.logits, WIDTH, columns.len(), start);
+                    // SAFETY: the block is this thread's.
+                    unsafe { self.fill(own, first..panels.min(first + BLOCK), &block.starting_at(first)) };
+                    Sums::add_rows(self.with.level, &rows.logits, WIDTH, columns.len(), &mut rows.sums);
+                    for (t, &target) in targets.iter().enumerate() {
+                        if columns.contains(&(target as usize)) {
+                            let logit = rows.logits[t * WIDTH + target as usize - columns.start];
+                            // SAFETY: a token's target is in one block only, which one thread has.
+                            unsafe { found.logits.tile(t, 1, 0, 0) }.store_plain(&[logit]);
                         }
                     }
-                    for (t, sums) in rows.sums.iter().enumerate() {
-                        // SAFETY: the token and the section exist, and the section is this thread's.
-                        unsafe { found.totals.tile(t, 0, 2 * section).store_plain(&sums.total()) };
-                    }
                 }
-            });
+                let column = 2 * section;
+                for (t, sums) in rows.sums.iter().enumerate() {
+                    // SAFETY: a section's two columns are those of the thread that has the section.
+                    unsafe { found.totals.tile(t, 1, column / PANEL, column % PANEL) }
+                        .store_plain(&sums.total());
+                }
+            }
         });
         for (to, totals) in to.iter_mut().zip(totals.as_chunks::<2>().0.chunks_exact(sections.max(1))) {
             *to -= log_sum_exp_of(totals);
         }
-        TOTALS.set(totals);
     }
 }
 
 /// Logits of a block, and the sums of the section that it is in, by token.
+#[derive(Default)]
 struct Rows {
     logits: Vec<f32>,
     sums: Vec<Sums>,
@@ -230,7 +311,7 @@ impl Rows {
 }
 
 /// Where threads leave what they find, each its own columns: the targets' logits, and the sections' sums.
-struct Found {
-    logits: Destination,
-    totals: Destination,
+struct Found<'a> {
+    logits: Destination<'a>,
+    totals: Destination<'a>,
 }

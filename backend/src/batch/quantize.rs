@@ -2,8 +2,7 @@
 
 use super::QUAD;
 use super::check_rows;
-#[cfg(target_arch = "x86_64")]
-use super::level::{Level, Set};
+use crate::level::{Level, Set};
 
 /// Smaller magnitudes than this one count as zero.
 const SMALLEST: f32 = 1e-30;
@@ -14,10 +13,12 @@ const TOP: f32 = 127.0;
 /// Adding this rounds to the nearest integer, ties to even, and leaves it in the low bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
-/// Bytes of a token's codes: `len` inputs in groups of `group`, each padded to quads. A group of 0 means all inputs.
+/// Bytes of a token's codes: `len` inputs in groups of `group`, each padded to quads. A group of 0 means all inputs. `usize::MAX` where they are
+/// more than that.
 pub fn padded_len(len: usize, group: usize) -> usize {
     let group = group_size(len, group);
-    len / group * group.next_multiple_of(QUAD) + (len % group).next_multiple_of(QUAD)
+    let padded = |len: usize| len.checked_next_multiple_of(QUAD).unwrap_or(usize::MAX);
+    (len / group).saturating_mul(padded(group)).saturating_add(padded(len % group))
 }
 
 /// At least 1 and at most the row.
@@ -48,13 +49,21 @@ pub struct CodeRows {
 }
 
 impl CodeRows {
+    /// Room for `steps` rows of `len` inputs in groups of `group`, so that [`CodeRows::fill`] needs no more memory for as many.
+    pub fn reserve(&mut self, steps: usize, len: usize, group: usize) {
+        let groups = len.div_ceil(group_size(len, group));
+        self.codes.reserve(steps * padded_len(len, group));
+        self.scales.reserve(steps);
+        self.sums.reserve(steps * groups);
+    }
+
     /// Quantizes `steps` rows of `len` f32s, `x_stride` apart, in groups of `group` (0: all inputs): per token `m = max(max |x|, 1e-30)`, the codes are
     /// `x * (127 / m)` rounded to the nearest integer, ties to even, group by group with padding of zeros, and the scale is `m / 127`. A
     /// row that holds a NaN gets the scale NaN.
     ///
     /// # Panics
     /// Where the slice is too short for its shape, or the stride for its row.
-    pub fn fill(&mut self, steps: usize, x: &[f32], x_stride: usize, len: usize, group: usize) {
+    pub fn fill(&mut self, level: Level, steps: usize, x: &[f32], x_stride: usize, len: usize, group: usize) {
         check_rows("activations", steps, x_stride, len, x.len());
         self.stride = padded_len(len, group);
         let group = group_size(len, group);
@@ -66,7 +75,7 @@ impl CodeRows {
             let x = &x[t * x_stride..][..len];
             let codes = &mut self.codes[t * self.stride..][..self.stride];
             let sums = &mut self.sums[t * groups..][..groups];
-            *scale = best_row(x, group, codes, sums);
+            *scale = row_at(level, x, group, codes, sums);
         }
     }
 
@@ -77,17 +86,17 @@ impl CodeRows {
     }
 }
 
-/// [`row`] in the widest vectors there are.
-fn best_row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    match Level::best().set() {
-        // SAFETY: a level is proof that the processor has its instructions.
-        Set::Avx512 | Set::Avx512Vnni => return unsafe { avx512(x, group, codes, sums) },
-        // SAFETY: as above.
-        Set::Avx2 => return unsafe { avx2(x, group, codes, sums) },
-        Set::Portable => {}
+/// [`row`] in the widest vectors of a level.
+fn row_at(level: Level, x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is proof that the processor has AVX-512 F and BW.
+        Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(x, group, codes, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is proof that the processor has AVX2.
+        Set::Avx2 => unsafe { avx2(x, group, codes, sums) },
+        _ => row(x, group, codes, sums),
     }
-    row(x, group, codes, sums)
 }
 
 /// One row, in plain code that compiles to good vector code; returns its scale.

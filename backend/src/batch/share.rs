@@ -3,29 +3,24 @@
 use super::vector::Vector;
 use super::{PANEL, Start};
 use crate::team::{Team, share};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Least work of a thread, in multiply-adds of f32s: about 20 us with AVX-512, a few times what two threads that are awake take to meet.
 pub(super) const THREAD_WORK: usize = 1 << 20;
 
-/// How many threads `work` units in `parts` parts deserve, of those asked for (0: all cores).
-pub(super) fn deserved(asked: usize, parts: usize, work: usize) -> usize {
-    // Small work first: asking for the number of cores is a system call.
-    let most = parts.min(work / THREAD_WORK).max(1);
-    if most == 1 || asked == 1 {
-        return 1;
-    }
-    let have = if asked == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { asked };
-    most.min(have)
+/// How many threads `work` units in `parts` parts deserve, of those that there are.
+pub(super) fn deserved(threads: usize, parts: usize, work: usize) -> usize {
+    parts.min(work / THREAD_WORK).min(threads).max(1)
 }
 
-/// Runs `f` on `0..parts` cut into `threads` ranges (at most one per part), on threads that are awake where work follows work.
-pub(super) fn split(threads: usize, parts: usize, f: impl Fn(Range<usize>) + Sync) {
+/// Runs `f(thread, range)` on `0..parts` cut into `threads` ranges (at most one per part), on threads that are awake where work follows work.
+pub(super) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>) + Sync) {
     let threads = threads.min(parts).max(1);
     if threads == 1 {
-        return f(0..parts);
+        return f(0, 0..parts);
     }
-    let work = |member: usize, _: &dyn Fn()| f(share(parts, member, threads));
+    let work = |member: usize, _: &dyn Fn()| f(member, share(parts, member, threads));
     if Team::of_all_cores().is_some_and(|team| team.run(threads, &work)) {
         return;
     }
@@ -33,9 +28,9 @@ pub(super) fn split(threads: usize, parts: usize, f: impl Fn(Range<usize>) + Syn
     std::thread::scope(|scope| {
         for i in 1..threads {
             let f = &f;
-            scope.spawn(move || f(share(parts, i, threads)));
+            scope.spawn(move || f(i, share(parts, i, threads)));
         }
-        f(share(parts, 0, threads));
+        f(0, share(parts, 0, threads));
     });
 }
 
@@ -55,20 +50,23 @@ impl Panels {
 }
 
 /// Where a product goes: rows of `out` f32s, `stride` apart, whose columns several threads write, each its own panels.
-#[derive(Clone, Copy)]
-pub(super) struct Destination {
+pub(super) struct Destination<'a> {
     to: *mut f32,
     stride: usize,
+    steps: usize,
     out: usize,
     /// The panel that goes to the first column.
     first: usize,
     /// The first column's starting value, `start_stride` apart from token to token; null for zero.
     start: *const f32,
     start_stride: usize,
+    /// The rows are borrowed, and so is a bias.
+    rows: PhantomData<(&'a mut [f32], &'a [f32])>,
 }
 
-// SAFETY: the pointers come from slices that outlive the product, and threads write the columns of distinct panels.
-unsafe impl Sync for Destination {}
+// SAFETY: `to` and `start` come from slices that stay borrowed for 'a. What is written through `to` is written through tiles, each of which its
+// thread alone has (`Destination::tile`), and starting values are read only there, or from a bias that nobody writes.
+unsafe impl Sync for Destination<'_> {}
 
 /// A tile of a destination: the outputs of a panel or of a part of it, from one token on.
 #[derive(Clone, Copy)]
@@ -78,55 +76,80 @@ pub(super) struct Tile {
     /// Null for zero.
     pub(super) start: *const f32,
     pub(super) start_stride: usize,
-    /// Columns that exist.
+    /// Tokens that exist.
+    pub(super) tokens: usize,
+    /// Columns that exist, at least one.
     pub(super) columns: usize,
 }
 
-impl Destination {
+impl<'a> Destination<'a> {
     /// Panics where the shapes do not fit.
     pub(super) fn new(
         steps: usize,
-        to: &mut [f32],
+        to: &'a mut [f32],
         stride: usize,
         out: usize,
-        start: Start<'_>,
-    ) -> Destination {
+        start: Start<'a>,
+    ) -> Destination<'a> {
         super::check_rows("destination", steps, stride, out, to.len());
         start.check(out);
         let to = to.as_mut_ptr();
-        let to = Destination { to, stride, out, first: 0, start: std::ptr::null(), start_stride: 0 };
-        match start {
-            Start::Zero => to,
-            Start::Bias(bias) => Destination { start: bias.as_ptr(), ..to },
-            Start::Accumulate => to.accumulating(),
-        }
+        let (start, start_stride) = match start {
+            Start::Zero => (std::ptr::null(), 0),
+            Start::Bias(bias) => (bias.as_ptr(), 0),
+            Start::Accumulate => (to.cast_const(), stride),
+        };
+        Destination { to, stride, steps, out, first: 0, start, start_stride, rows: PhantomData }
     }
 
     /// The same for the panels from `first` on.
-    pub(super) fn starting_at(self, first: usize) -> Destination {
+    pub(super) fn starting_at(self, first: usize) -> Destination<'a> {
         Destination { first, ..self }
     }
 
     /// The same, to be added to what it then holds.
-    pub(super) fn accumulating(self) -> Destination {
-        Destination { start: self.to.cast_const(), start_stride: self.stride, ..self }
+    pub(super) fn accumulating(&self) -> Destination<'_> {
+        Destination { start: self.to.cast_const(), start_stride: self.stride, ..*self }
     }
 
-    /// The tile of `panel` from `token` on, without its first `skip` columns.
+    /// Columns of `panel`: a panel's width, or fewer in the last one.
+    ///
+    /// Panics where there is no such panel.
+    pub(super) fn columns(&self, panel: usize) -> usize {
+        let before = panel.checked_sub(self.first).and_then(|n| n.checked_mul(PANEL));
+        match before {
+            Some(before) if before < self.out => PANEL.min(self.out - before),
+            _ => {
+                panic!("panel {panel} of a destination of {} columns from panel {} on", self.out, self.first)
+            }
+        }
+    }
+
+    /// The tile of `panel` of `tokens` tokens from `token` on, without its first `skip` columns.
+    ///
+    /// Panics where one of these does not exist.
     ///
     /// # Safety
-    /// The token and the column must exist.
-    pub(super) unsafe fn tile(&self, token: usize, panel: usize, skip: usize) -> Tile {
+    /// No other thread writes these columns of these tokens while the tile is in use, and no other tile of them is.
+    pub(super) unsafe fn tile(&self, token: usize, tokens: usize, panel: usize, skip: usize) -> Tile {
+        assert!(
+            skip < self.columns(panel) && token <= self.steps && tokens <= self.steps - token,
+            "a tile of {tokens} tokens from {token} on, of panel {panel} from column {skip} on, in {} rows of {}",
+            self.steps,
+            self.out
+        );
         let column = (panel - self.first) * PANEL + skip;
         let start = if self.start.is_null() {
             self.start
         } else {
-            // SAFETY: as the caller promises, and the starting values were checked to have an element per column.
+            // SAFETY: token and column exist, as asserted; a bias has an element per column and no stride, what is added to has the
+            // destination's own rows (`Destination::new` checked both).
             unsafe { self.start.add(token * self.start_stride + column) }
         };
-        // SAFETY: as the caller promises, and the rows were checked.
+        // SAFETY: token and column exist, as asserted, in rows that `Destination::new` checked.
         let to = unsafe { self.to.add(token * self.stride + column) };
-        Tile { to, stride: self.stride, start, start_stride: self.start_stride, columns: self.out - column }
+        let (stride, start_stride, columns) = (self.stride, self.start_stride, self.out - column);
+        Tile { to, stride, start, start_stride, tokens, columns }
     }
 }
 
@@ -134,13 +157,16 @@ impl Tile {
     /// `to = start + values` in as many columns from `column` on as there are, of token `t` of the tile.
     ///
     /// # Safety
-    /// The processor has the instructions of `V`, the token exists, and the tile is this thread's.
+    /// The processor has the instructions of `V`, and `t` is below the tile's tokens.
     #[inline(always)]
     pub(super) unsafe fn store<V: Vector>(&self, t: usize, column: usize, values: V) {
+        debug_assert!(t < self.tokens);
         let columns = self.columns.saturating_sub(column);
+        // Where there is no such column nothing is touched.
         let to = self.to.wrapping_add(t * self.stride + column);
         let start = self.start.wrapping_add(t * self.start_stride + column);
-        // SAFETY: whole vectors are touched only where their columns exist; else as the caller promises.
+        // SAFETY: a whole vector is touched only where all of its columns exist, and else only those that do; the token exists and the
+        // processor has the instructions, as the caller promises.
         unsafe {
             if columns >= V::LANES {
                 let values = if self.start.is_null() { values } else { values.add(V::load(start)) };
@@ -153,13 +179,12 @@ impl Tile {
         }
     }
 
-    /// The plain twin of [`Tile::store`], of the first token.
-    ///
-    /// # Safety
-    /// The tile is this thread's.
-    pub(super) unsafe fn store_plain(&self, values: &[f32]) {
+    /// The plain twin of [`Tile::store`], of the first token. Panics where there is none.
+    pub(super) fn store_plain(&self, values: &[f32]) {
+        assert!(self.tokens > 0, "a tile of no tokens");
         for (i, &v) in values.iter().enumerate().take(self.columns) {
-            // SAFETY: i is a column that exists, and no other thread writes it.
+            // SAFETY: token 0 exists, as asserted, and `i` is below the number of columns; `Destination::tile` made the pointers so, and nobody
+            // else writes there while the tile is in use, as its caller promised.
             unsafe {
                 let start = if self.start.is_null() { 0.0 } else { *self.start.add(i) };
                 *self.to.add(i) = start + v;

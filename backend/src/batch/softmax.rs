@@ -9,8 +9,8 @@
 //! scaled without rounding.
 
 use super::exp::exp2;
-use super::level::{Level, Set};
 use super::vector::{MOST_LANES as LANES, Vector, lanes};
+use crate::level::{Level, Set};
 use std::f32::consts::LOG2_E;
 
 /// By how much a logit, times log2 e, may exceed the reference: `2^64` times as many words as fit in memory is a finite f32.
@@ -52,13 +52,13 @@ impl Sums {
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a level is proof that the processor has its instructions; the rows were checked.
+            // SAFETY: the level is proof that the processor has AVX2 and FMA; the rows were checked above.
             Set::Avx2 => unsafe { avx2(rows.as_ptr(), stride, count, sums) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
+            // SAFETY: the level is proof that the processor has AVX-512 F and DQ; the rows were checked above.
             Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(rows.as_ptr(), stride, count, sums) },
             #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
+            // SAFETY: the level is proof that the processor has NEON; the rows were checked above.
             Set::Neon => unsafe { neon(rows.as_ptr(), stride, count, sums) },
         }
     }
@@ -110,9 +110,9 @@ pub(super) fn log_sum_exp_of(parts: &[[f32; 2]]) -> f32 {
 }
 
 /// `ln(sum_o exp(row[o]))`; see [`log_sum_exp_of`].
-pub fn log_sum_exp(row: &[f32]) -> f32 {
+pub fn log_sum_exp(level: Level, row: &[f32]) -> f32 {
     let mut sums = [Sums::NOTHING];
-    Sums::add_rows(Level::best(), row, row.len(), row.len(), &mut sums);
+    Sums::add_rows(level, row, row.len(), row.len(), &mut sums);
     log_sum_exp_of(&sums.map(|s| s.total()))
 }
 
@@ -133,7 +133,7 @@ fn power_of_two(n: f32) -> f64 {
 /// The processor has the instructions, and the logits exist.
 #[inline(always)]
 unsafe fn sum_of<V: Vector>(row: *const f32, count: usize, reference: f32) -> V {
-    // SAFETY: the caller's.
+    // SAFETY: the caller has the instructions; vectors end at or before `count`, which the caller has made a multiple of their lanes.
     unsafe {
         let (log2e, minus) = (V::splat(LOG2_E), V::splat(-reference));
         let mut totals = [V::splat(0.0); UNROLL];
@@ -184,7 +184,7 @@ unsafe fn add_rows_of<V: Vector>(rows: *const f32, stride: usize, count: usize, 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq")]
 unsafe fn avx512(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
-    // SAFETY: the caller's.
+    // SAFETY: AVX-512 F and DQ are enabled here; the caller has checked the rows.
     unsafe { add_rows_of::<std::arch::x86_64::__m512>(rows, stride, count, sums) }
 }
 
@@ -193,7 +193,7 @@ unsafe fn avx512(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
-    // SAFETY: the caller's.
+    // SAFETY: AVX2 and FMA are enabled here; the caller has checked the rows.
     unsafe { add_rows_of::<std::arch::x86_64::__m256>(rows, stride, count, sums) }
 }
 
@@ -202,7 +202,7 @@ unsafe fn avx2(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums])
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 unsafe fn neon(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
-    // SAFETY: the caller's.
+    // SAFETY: NEON is enabled here; the caller has checked the rows.
     unsafe { add_rows_of::<std::arch::aarch64::float32x4_t>(rows, stride, count, sums) }
 }
 
@@ -255,7 +255,9 @@ mod tests {
             assert!(of(&[inf, 0.0]).is_nan());
             assert_eq!(of(&[-inf; 40]), -inf);
         }
-        assert_eq!(log_sum_exp(&[]), -inf);
+        for level in Level::all() {
+            assert_eq!(log_sum_exp(level, &[]), -inf, "{level:?}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Every kernel that the machine has against products in f64, which the plain twins must meet as well.
 
 use super::int::f16_to_f32;
-use super::product::Product;
+use super::product::{Product, Products};
 use super::{
-    Activations, CodeRows, Codes, Floats, Level, PANEL, QUAD, Scale, Start, Term, f32_panels_len, padded_len,
-    product, quantize, recurrent_product,
+    Activations, CodeRows, Codes, Floats, PANEL, QUAD, Scale, Start, Term, f32_panels_len, padded_len,
+    quantize,
 };
+use crate::level::Level;
 
 use std::iter::once;
 
@@ -94,6 +95,10 @@ fn dense_panels(w: &[f32], out: usize, input: usize) -> Vec<f32> {
     packed
 }
 
+fn one_thread() -> Products {
+    Products::new(Level::best(), 1)
+}
+
 fn floats<'a>(x: &'a [f32], stride: usize, input: usize, weights: &'a [f32]) -> Term<'a> {
     Term::Floats(Floats { x, stride, input, weights })
 }
@@ -123,7 +128,8 @@ fn f32_kernels_over_odd_shapes() {
                 let what = format!("{level:?}, {steps} x [{out}, {input}]");
                 check(&what, (steps, out), from, &want, tolerance, |to, stride, start| {
                     let term = floats(&x, x_stride, input, &packed);
-                    Product::new(level, steps, out, once(term)).run_on(1 + case % 3, to, stride, start);
+                    let products = Products::new(level, 1 + case % 3);
+                    Product::new(&products, steps, out, once(term)).run_on(1 + case % 3, to, stride, start);
                 });
             }
         }
@@ -227,7 +233,8 @@ fn check_int(random: &mut Random, steps: usize, like: Codes<'_>, from: From, thr
     for level in Level::all() {
         let what = format!("{level:?}, {steps} x {:?}", Codes { bytes: &[], ..like });
         check(&what, (steps, out), from, &want, tolerance, |to, stride, start| {
-            Product::new(level, steps, out, once(Term::Codes(x, w))).run_on(threads, to, stride, start);
+            let products = Products::new(level, threads);
+            Product::new(&products, steps, out, once(Term::Codes(x, w))).run_on(threads, to, stride, start);
         });
     }
 }
@@ -270,12 +277,15 @@ fn a_recurrent_product_takes_panels_in_either_order() {
         let panels = dense_panels(&w, out, input);
         let term = || floats(&x, input, input, &panels);
         let begin = random.f32s(out);
-        let mut want = begin.clone();
-        product(1, 1, out, once(term()), &mut want, out, Start::Accumulate);
-        for falling in [false, true] {
-            let mut to = begin.clone();
-            recurrent_product(1, out, term(), &mut to, falling);
-            assert_eq!(to, want, "{out} x {input}, falling: {falling}");
+        for level in Level::all() {
+            let products = Products::new(level, 1);
+            let mut want = begin.clone();
+            products.product(1, out, once(term()), &mut want, out, Start::Accumulate);
+            for falling in [false, true] {
+                let mut to = begin.clone();
+                products.recurrent_product(out, term(), &mut to, falling);
+                assert_eq!(to, want, "{level:?}, {out} x {input}, falling: {falling}");
+            }
         }
     }
 }
@@ -284,10 +294,13 @@ fn a_recurrent_product_takes_panels_in_either_order() {
 fn tokens_go_through_in_blocks_that_fit_the_cache() {
     let (steps, out, input) = (45, 5, 3000);
     let (x, w) = (vec![1.0; steps * input], vec![0.5; out * input]);
-    let mut to = vec![0.0; steps * out];
     let panels = dense_panels(&w, out, input);
-    product(1, steps, out, once(floats(&x, input, input, &panels)), &mut to, out, Start::Zero);
-    assert_eq!(to, vec![1500.0; steps * out]);
+    for level in Level::all() {
+        let mut to = vec![0.0; steps * out];
+        let term = once(floats(&x, input, input, &panels));
+        Products::new(level, 1).product(steps, out, term, &mut to, out, Start::Zero);
+        assert_eq!(to, vec![1500.0; steps * out], "{level:?}");
+    }
     let like =
         Codes { bytes: &[], out, input: 11_000, bits: 4, group: 100, scale: Scale::F32, signed: false };
     check_int(&mut Random(4), steps, like, From::Bias, 1, false);
@@ -321,7 +334,8 @@ fn log_probabilities_are_those_of_the_logits() {
         let count = out - 1;
         let targets: Vec<u32> = (0..steps).map(|t| ((t * 7919 + 1) % count) as u32).collect();
         for level in Level::all() {
-            let product = Product::new(level, steps, out, terms.iter().copied());
+            let products = Products::new(level, 3);
+            let product = Product::new(&products, steps, out, terms.iter().copied());
             let mut logits = vec![0.0; steps * out];
             product.run_on(1, &mut logits, out, Start::Bias(&bias));
             let mut one = vec![0.0; steps];
@@ -345,42 +359,122 @@ fn log_probabilities_are_those_of_the_logits() {
     }
 }
 
+/// A last panel of which few columns are kept, though its weights are whole: what lies behind them must stay.
+#[test]
+fn first_columns_keep_what_lies_behind_them() {
+    let mut random = Random(11);
+    let input = 7;
+    for count in 1..=100 {
+        let out = usize::next_multiple_of(count, PANEL);
+        let w = random.f32s(out * input);
+        let packed = dense_panels(&w, out, input);
+        let like = Codes { bytes: &[], out, input, bits: 8, group: 0, scale: Scale::F32, signed: false };
+        let map = pack(&mut random, &like, true);
+        for steps in [1, 2, 3, 6, 7, 9, 13] {
+            let x = random.f32s(steps * input);
+            let codes: Vec<i8> = (0..steps * 8).map(|_| random.next(256) as u8 as i8).collect();
+            let (scales, sums) = (vec![1.0; steps], sums_of(&codes, 8, steps, input, input));
+            let activations = Activations { codes: &codes, stride: 8, scales: &scales, sums: &sums };
+            let terms = [
+                floats(&x, input, input, &packed),
+                Term::Codes(activations, Codes { bytes: &map.bytes, ..like }),
+            ];
+            for term in terms {
+                let stride = count + 2;
+                let mut whole = vec![0.0; steps * out];
+                one_thread().product(steps, out, once(term), &mut whole, out, Start::Zero);
+                for level in Level::all() {
+                    let mut to = vec![GAP; steps * stride];
+                    let products = Products::new(level, 1);
+                    products.first_columns(steps, [out, count], once(term), &mut to, stride, Start::Zero);
+                    for (t, row) in to.chunks(stride).enumerate() {
+                        assert_eq!(row[count..], [GAP; 2], "{level:?}, {steps} x {count}: behind the row");
+                        for (have, want) in row[..count].iter().zip(&whole[t * out..]) {
+                            let error = (have - want).abs();
+                            assert!(error <= 1e-5, "{level:?}, {steps} x {count}: {have}, expected {want}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a tile of 3 tokens from 1 on")]
+fn a_tile_beyond_its_destination_is_refused() {
+    let mut to = [0.0; 6];
+    let to = super::share::Destination::new(3, &mut to, 2, 2, Start::Zero);
+    // SAFETY: nothing else uses the destination.
+    unsafe { to.tile(1, 3, 0, 0) };
+}
+
+/// Sizes whose products wrap to small numbers.
+#[test]
+fn sizes_that_wrap_are_refused() {
+    let refused = |f: &dyn Fn()| {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).unwrap_err();
+        caught.downcast_ref::<String>().unwrap().clone()
+    };
+    let huge = 1usize << 62;
+    for level in Level::all() {
+        let products = Products::new(level, 1);
+        let dense = || {
+            let term = floats(&[0.0; 8], 8, 4, &[0.0; 128]);
+            products.product(1, huge, once(term), &mut [0.0; 4], huge, Start::Zero);
+        };
+        assert!(refused(&dense).contains("f32 panels of"));
+        let codes = |out: usize, input: usize, group: usize| {
+            let like =
+                Codes { bytes: &[0; 256], out, input, bits: 8, group, scale: Scale::F32, signed: false };
+            let x = Activations { codes: &[0; 64], stride: usize::MAX, scales: &[1.0], sums: &[0; 64] };
+            products.product(1, out, once(Term::Codes(x, like)), &mut [0.0; 4], out, Start::Zero);
+        };
+        assert!(refused(&|| codes(huge, 4, 0)).contains("integer panels take"));
+        assert!(refused(&|| codes(4, usize::MAX, 1)).contains("activations: 1 rows of 18446744073709551615"));
+    }
+}
+
 #[test]
 #[should_panic(expected = "targets are below 31")]
 fn a_target_that_is_no_output_is_refused() {
     let term = floats(&[0.0; 2], 2, 2, &[0.0; 64]);
-    super::log_probabilities(1, 32, 31, once(term), Start::Zero, &[31], &mut [0.0]);
+    one_thread().log_probabilities([32, 31], once(term), Start::Zero, &[31], &mut [0.0]);
 }
 
 #[test]
 fn nothing_is_written_where_there_is_nothing() {
     let mut to = [GAP; 4];
-    product(0, 0, 4, once(floats(&[], 3, 3, &[0.0; 12])), &mut to, 4, Start::Zero);
+    one_thread().product(0, 4, once(floats(&[], 3, 3, &[0.0; 12])), &mut to, 4, Start::Zero);
     assert_eq!(to, [GAP; 4]);
     // No inputs: a sum of nothing.
     for level in Level::all() {
         let mut to = [GAP; 20];
-        Product::new(level, 1, 20, once(floats(&[], 0, 0, &[]))).run_on(1, &mut to, 20, Start::Zero);
+        let term = once(floats(&[], 0, 0, &[]));
+        Products::new(level, 1).product(1, 20, term, &mut to, 20, Start::Zero);
         assert_eq!(to, [0.0; 20]);
     }
-    product(1, 1, 2, once(floats(&[], 0, 0, &[])), &mut to, 4, Start::Bias(&[1.0, 2.0]));
-    assert_eq!(to, [1.0, 2.0, GAP, GAP]);
     let none = Codes { bytes: &[], out: 3, input: 0, bits: 8, group: 0, scale: Scale::F32, signed: false };
     let x = Activations { codes: &[], stride: 0, scales: &[1.0], sums: &[] };
-    product(1, 1, 3, once(Term::Codes(x, none)), &mut to, 4, Start::Zero);
-    assert_eq!(to, [0.0, 0.0, 0.0, GAP]);
+    for products in Level::all().into_iter().map(|level| Products::new(level, 1)) {
+        let mut to = [GAP; 4];
+        products.product(1, 2, once(floats(&[], 0, 0, &[])), &mut to, 4, Start::Bias(&[1.0, 2.0]));
+        assert_eq!(to, [1.0, 2.0, GAP, GAP]);
+        products.product(1, 3, once(Term::Codes(x, none)), &mut to, 4, Start::Zero);
+        assert_eq!(to, [0.0, 0.0, 0.0, GAP]);
+    }
 }
 
 #[test]
 #[should_panic(expected = "f32 panels of [33, 2] have 72 f32s, not 71")]
 fn short_panels_are_refused() {
-    product(1, 1, 33, once(floats(&[0.0; 2], 2, 2, &[0.0; 71])), &mut [0.0; 33], 33, Start::Zero);
+    one_thread().product(1, 33, once(floats(&[0.0; 2], 2, 2, &[0.0; 71])), &mut [0.0; 33], 33, Start::Zero);
 }
 
 #[test]
 #[should_panic(expected = "destination: 2 rows of 33 at a stride of 33 do not fit 65 elements")]
 fn a_short_destination_is_refused() {
-    product(1, 2, 33, once(floats(&[0.0; 4], 2, 2, &[0.0; 72])), &mut [0.0; 65], 33, Start::Zero);
+    one_thread().product(2, 33, once(floats(&[0.0; 4], 2, 2, &[0.0; 72])), &mut [0.0; 65], 33, Start::Zero);
 }
 
 #[test]
@@ -389,24 +483,26 @@ fn rows_are_quantized_by_their_largest_magnitude() {
     for (len, group) in DIMS.into_iter().flat_map(|d| GROUPS.map(|g| (d, g))) {
         let (steps, x_stride) = (3, len + 2);
         let x = random.f32s(steps * x_stride);
-        let mut rows = CodeRows::default();
-        rows.fill(steps, &x, x_stride, len, group);
-        let Activations { codes, stride, scales, sums } = rows.activations();
-        let size = if group == 0 { len } else { group.min(len) };
-        for t in 0..steps {
-            let x = &x[t * x_stride..][..len];
-            let top = x.iter().fold(1e-30f32, |m, x| m.max(x.abs()));
-            assert_eq!(scales[t], top / 127.0);
-            let want: Vec<i8> = x
-                .chunks(size)
-                .flat_map(|x| {
-                    let codes = x.iter().map(|x| (x * (127.0 / top)).round_ties_even() as i8);
-                    codes.chain([0; QUAD]).take(x.len().next_multiple_of(QUAD)).collect::<Vec<_>>()
-                })
-                .collect();
-            assert_eq!(codes[t * stride..(t + 1) * stride], want);
+        for level in Level::all() {
+            let mut rows = CodeRows::default();
+            rows.fill(level, steps, &x, x_stride, len, group);
+            let Activations { codes, stride, scales, sums } = rows.activations();
+            let size = if group == 0 { len } else { group.min(len) };
+            for t in 0..steps {
+                let x = &x[t * x_stride..][..len];
+                let top = x.iter().fold(1e-30f32, |m, x| m.max(x.abs()));
+                assert_eq!(scales[t], top / 127.0);
+                let want: Vec<i8> = x
+                    .chunks(size)
+                    .flat_map(|x| {
+                        let codes = x.iter().map(|x| (x * (127.0 / top)).round_ties_even() as i8);
+                        codes.chain([0; QUAD]).take(x.len().next_multiple_of(QUAD)).collect::<Vec<_>>()
+                    })
+                    .collect();
+                assert_eq!(codes[t * stride..(t + 1) * stride], want, "{level:?}");
+            }
+            assert_eq!(sums, sums_of(codes, stride, steps, len, size), "{level:?}");
         }
-        assert_eq!(sums, sums_of(codes, stride, steps, len, size));
     }
 }
 

@@ -7,18 +7,21 @@
 mod sequence;
 mod streams;
 
-use crate::batch::{self, CodeRows};
+use crate::batch::{self, CodeRows, Products};
 use crate::jit::Jit;
+use crate::level::Level;
 use crate::pack::{PackedData, unpack_strips};
 use crate::plan::{
-    Buffer, Cell, Codes, Format, Input, Integer, Other, PANEL, PackedId, Panels, Plan, Product, Scale,
-    Segment, Start, Step, Vector,
+    Buffer, Cell, Codes, Format, Groups, Input, Integer, Other, PANEL, PackedId, Packing, Panels, Plan,
+    Product, Scale, Segment, Start, Step, Vector,
 };
 use lstmc_frontend::ir::{Binary, Unary};
 use std::sync::OnceLock;
 
-/// What the batched path needs besides a [`Jit`].
+/// What the batched path needs besides a [`Jit`] and a [`Work`].
 pub(crate) struct Batched {
+    level: Level,
+    /// 0: all cores.
     threads: usize,
     /// From how many streams on a step together is faster than one after another.
     pub(crate) fewest_streams: usize,
@@ -28,13 +31,9 @@ pub(crate) struct Batched {
 }
 
 impl Batched {
-    pub(crate) fn new(plan: &Plan, threads: usize) -> Batched {
-        let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
+    pub(crate) fn new(plan: &Plan, level: Level, threads: usize) -> Batched {
         let twins = plan.weights.iter().map(|_| OnceLock::new()).collect();
-        Batched { threads, fewest_streams: streams::fewest(plan), twins }
+        Batched { level, threads, fewest_streams: streams::fewest(plan), twins }
     }
 
     /// Follows the plan for a vector per token up to the output layer's product: rows of the embedding, layers by
@@ -82,7 +81,7 @@ impl Batched {
             gates.chunks_exact_mut(lanes.max(1)).for_each(|row| row.copy_from_slice(&bias[..lanes]));
         } else {
             let terms = self.terms(jit, work, &cell.inputs, lanes);
-            batch::product(self.threads, steps, lanes, terms, gates, lanes, batch::Start::Bias(bias));
+            work.products.product(steps, lanes, terms, gates, lanes, batch::Start::Bias(bias));
         }
     }
 
@@ -91,8 +90,7 @@ impl Batched {
         match step {
             Step::Quantize { x, out } => work.quantize(*x, *out, steps),
             Step::Round { x, out } => {
-                let groups = crate::plan::Groups { len: x.len(), size: x.len().max(1) };
-                let codes = Codes { offset: usize::MAX, groups };
+                let codes = rounded(*x);
                 work.quantize(*x, codes, steps);
                 work.floats(*out, steps, |work, rows| {
                     let q = work.codes_of(codes).activations();
@@ -141,7 +139,7 @@ impl Batched {
             batch::Start::Accumulate
         });
         let terms = self.terms(jit, work, &p.segments, lanes);
-        batch::product(self.threads, steps, lanes, terms, to, lanes, start);
+        work.products.product(steps, lanes, terms, to, lanes, start);
     }
 
     /// What segments of `out` outputs multiply with what.
@@ -208,9 +206,14 @@ fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
     }
 }
 
-/// Buffers of one run over a sequence, or of steps of streams. Rows of f32s are padded to whole panels.
-#[derive(Default)]
-struct Work {
+/// Where the codes of a vector are that is rounded, but kept in f32.
+fn rounded(x: Vector) -> Codes {
+    Codes { offset: usize::MAX, groups: Groups { len: x.len(), size: x.len().max(1) } }
+}
+
+/// Buffers of one run over a sequence, or of steps of streams: allocated once, for so many rows. Rows of f32s are padded to whole panels.
+pub(crate) struct Work {
+    products: Products,
     /// `[T, width]` by offset in scratch.
     floats: Vec<(usize, Vec<f32>)>,
     /// Hidden states `[T, width]`, by offset in the state.
@@ -236,6 +239,58 @@ fn stride(buffer: Buffer) -> usize {
 }
 
 impl Work {
+    /// For at most so many rows: streams, or steps of a chunk.
+    fn new(batched: &Batched, plan: &Plan, weights: &[PackedData], rows: usize) -> Work {
+        let mut work = Work {
+            products: Products::new(batched.level, batched.threads),
+            floats: vec![],
+            hidden: vec![],
+            codes: vec![],
+            gates: vec![],
+            h_codes: CodeRows::default(),
+            log_probabilities: Vec::with_capacity(rows),
+        };
+        for step in plan.steps.iter().chain(&plan.output.prologue) {
+            work.reserve(step, rows);
+        }
+        for (packed, data) in plan.weights.iter().zip(weights) {
+            if let Packing::Panels(Panels { format: Format::Integer(i), out, .. }) = packed.packing {
+                work.products.reserve(&codes(i, data.bytes(), out.next_multiple_of(PANEL)));
+            }
+        }
+        work
+    }
+
+    /// Room for what a step writes.
+    fn reserve(&mut self, step: &Step, rows: usize) {
+        let mut floats = |out: &Buffer| at(&mut self.floats, out.offset).reserve(rows * stride(*out));
+        match step {
+            Step::Gather { out, .. }
+            | Step::GatherTrain { out, .. }
+            | Step::Product { out, .. }
+            | Step::Unary { out, .. }
+            | Step::Binary { out, .. } => floats(out),
+            Step::Quantize { x, out } => {
+                at(&mut self.codes, out.offset).reserve(rows, x.len(), out.groups.size);
+            }
+            Step::Round { x, out } => {
+                floats(out);
+                let codes = rounded(*x);
+                at(&mut self.codes, codes.offset).reserve(rows, x.len(), codes.groups.size);
+            }
+            Step::Spread { .. } => {}
+            Step::Lstm(cell) => {
+                floats(&cell.out);
+                let h = Buffer { offset: cell.h.offset, len: cell.h.len };
+                at(&mut self.hidden, h.offset).reserve(rows * stride(h));
+                let gates = rows * lanes(cell);
+                self.gates.reserve(gates.saturating_sub(self.gates.len()));
+                self.h_codes.reserve(1, h.len, h.len);
+                cell.prologue.iter().for_each(|step| self.reserve(step, rows));
+            }
+        }
+    }
+
     fn vectors(&self, vector: Vector) -> &[f32] {
         match vector {
             Vector::Scratch(buffer) => self.rows(buffer),
@@ -273,7 +328,7 @@ impl Work {
 
     fn quantize(&mut self, x: Vector, to: Codes, steps: usize) {
         let mut q = std::mem::take(at(&mut self.codes, to.offset));
-        q.fill(steps, self.vectors(x), stride(x.buffer()), x.len(), to.groups.size);
+        q.fill(self.products.level(), steps, self.vectors(x), stride(x.buffer()), x.len(), to.groups.size);
         *at(&mut self.codes, to.offset) = q;
     }
 }

@@ -12,29 +12,36 @@ use super::{Batched, Work, codes, floats, floats_mut, lanes, start, stride};
 use crate::batch;
 use crate::jit::Jit;
 use crate::pack::PackedData;
-use crate::plan::{Buffer, Cell, Format, Input, PANEL, Panels, Product, Start, Step, Vector};
+use crate::plan::{Buffer, Cell, Format, Input, PANEL, Panels, Plan, Product, Start, Step, Vector};
 
 /// Steps per chunk, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
 const CHUNK: usize = 64;
 
 impl Batched {
+    /// Memory to score sequences with.
+    pub(crate) fn sequence_work(&self, plan: &Plan, weights: &[PackedData]) -> Work {
+        let mut work = Work::new(self, plan, weights, CHUNK);
+        work.products.reserve_log_probabilities(CHUNK, plan.output.product.out);
+        work
+    }
+
     /// Sum of the log-probabilities of `tokens[1..]`, consuming all but the last. Lengths are checked by the caller.
     pub(crate) fn score(
         &self,
         jit: &Jit,
+        work: &mut Work,
         state: &mut [f32],
         scratch: &mut [u8],
         tokens: &[u32],
         progress: &mut dyn FnMut(usize),
     ) -> f64 {
         let mut total = 0.0;
-        let mut work = Work::default();
         let inputs = tokens.len().saturating_sub(1);
         // Chunks of like length: a short last one would use its weights less.
         let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
         for start in (0..inputs).step_by(chunk) {
             let end = (start + chunk).min(inputs);
-            self.run(jit, &mut work, state, scratch, &tokens[start..end], &tokens[start + 1..=end]);
+            self.run(jit, work, state, scratch, &tokens[start..end], &tokens[start + 1..=end]);
             total += work.log_probabilities.iter().map(|&p| f64::from(p)).sum::<f64>();
             progress(end);
         }
@@ -60,7 +67,7 @@ impl Batched {
         found.resize(tokens.len(), 0.0);
         let lanes = product.out.next_multiple_of(PANEL);
         let terms = self.terms(jit, work, &product.segments, lanes);
-        batch::log_probabilities(self.threads, lanes, product.out, terms, start, targets, &mut found);
+        work.products.log_probabilities([lanes, product.out], terms, start, targets, &mut found);
         work.log_probabilities = found;
     }
 
@@ -90,7 +97,7 @@ impl Batched {
                     let input = h.len();
                     let term = match panels.format {
                         Format::Integer(i) => {
-                            h_codes.fill(1, h, input, input, i.groups.size);
+                            h_codes.fill(self.level, 1, h, input, input, i.groups.size);
                             batch::Term::Codes(h_codes.activations(), codes(i, weights.bytes(), lanes))
                         }
                         _ => {
@@ -98,7 +105,7 @@ impl Batched {
                             batch::Term::Floats(batch::Floats { x: h, stride: input, input, weights })
                         }
                     };
-                    batch::recurrent_product(self.threads, lanes, term, gates, t % 2 == 1);
+                    work.products.recurrent_product(lanes, term, gates, t % 2 == 1);
                     &*gates
                 } else {
                     for step in &cell.prologue {
@@ -110,7 +117,7 @@ impl Batched {
                     jit.recurrent(n, gates, state, scratch);
                     floats(scratch, Buffer { len: lanes, ..cell.gates })
                 };
-                batch::update(gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
+                batch::update(self.level, gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
                 state[cell.h.offset..][..cell.h.len].copy_from_slice(&row[..cell.h.len]);
             }
         });

@@ -3,13 +3,8 @@
 use super::{Batched, Work, lanes, start, stride};
 use crate::batch;
 use crate::jit::Jit;
+use crate::pack::PackedData;
 use crate::plan::{Buffer, Cell, Format, PANEL, Packed, Packing, Panels, Plan};
-use std::cell::RefCell;
-
-thread_local! {
-    /// A thread's buffers, which it needs again for the next step.
-    static WORK: RefCell<Work> = RefCell::default();
-}
 
 /// See [`Batched::fewest_streams`]: more where codes of few bits are unpacked for them, as measured.
 pub(super) fn fewest(plan: &Plan) -> usize {
@@ -21,27 +16,31 @@ pub(super) fn fewest(plan: &Plan) -> usize {
 }
 
 impl Batched {
+    /// Memory for steps of so many streams.
+    pub(crate) fn streams_work(&self, plan: &Plan, weights: &[PackedData], streams: usize) -> Work {
+        Work::new(self, plan, weights, streams)
+    }
+
     /// Takes a step of `tokens.len()` streams, whose states follow one another in `states`, and writes their logits, likewise. Lengths and tokens are
     /// checked by the caller.
     pub(crate) fn step(
         &self,
         jit: &Jit,
+        work: &mut Work,
         states: &mut [f32],
         scratch: &mut [u8],
         tokens: &[u32],
         logits: &mut [f32],
     ) {
         let streams = tokens.len();
-        let mut work = WORK.take();
-        self.follow(jit, &mut work, scratch, tokens, |work, _, _, cell| {
+        self.follow(jit, work, scratch, tokens, |work, _, _, cell| {
             self.cell_of_streams(jit, work, states, cell, streams);
         });
         let product = &jit.plan().output.product;
         let start = start(jit, product).expect("nothing but a bias is added to logits");
         let (count, lanes) = (product.out, product.out.next_multiple_of(PANEL));
-        let terms = self.terms(jit, &work, &product.segments, lanes);
-        batch::first_columns(self.threads, streams, [lanes, count], terms, logits, count, start);
-        WORK.set(work);
+        let terms = self.terms(jit, work, &product.segments, lanes);
+        work.products.first_columns(streams, [lanes, count], terms, logits, count, start);
     }
 
     fn cell_of_streams(&self, jit: &Jit, work: &mut Work, states: &mut [f32], cell: &Cell, streams: usize) {
@@ -58,13 +57,13 @@ impl Batched {
         }
         if !cell.recurrent.is_empty() {
             let terms = self.terms(jit, work, &cell.recurrent, lanes);
-            batch::product(self.threads, streams, lanes, terms, &mut gates, lanes, batch::Start::Accumulate);
+            work.products.product(streams, lanes, terms, &mut gates, lanes, batch::Start::Accumulate);
         }
         work.floats(cell.out, streams, |_, rows| {
             let rows = rows.chunks_exact_mut(stride(cell.out)).zip(states.chunks_exact_mut(each));
             for ((row, state), gates) in rows.zip(gates.chunks_exact(lanes)) {
                 let units = lanes / 4;
-                batch::update(gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
+                batch::update(self.level, gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
                 state[h.offset..][..h.len].copy_from_slice(&row[..h.len]);
             }
         });

@@ -198,14 +198,21 @@ mod tests {
     use super::*;
     use crate::codegen::testing::Function;
     use crate::jit::testing::map;
+    use crate::level::Level;
 
     /// The largest error in ULP of the rounded result (at least of `floor`, to which results near zero are held) and where.
-    fn worst(f: Function, exact: fn(f64) -> f64, floor: f32, bits: impl Iterator<Item = u32>) -> (f64, f32) {
+    fn worst(
+        level: Level,
+        f: Function,
+        exact: fn(f64) -> f64,
+        floor: f32,
+        bits: impl Iterator<Item = u32>,
+    ) -> (f64, f32) {
         let mut worst = (0.0, 0.0);
         let bits: Vec<u32> = bits.collect();
         for chunk in bits.chunks(1 << 20) {
             let x: Vec<f32> = chunk.iter().map(|&b| f32::from_bits(b)).collect();
-            for (&x, y) in x.iter().zip(map(f, &x)) {
+            for (&x, y) in x.iter().zip(map(level, f, &x)) {
                 let want = exact(f64::from(x));
                 let rounded = (want.abs() as f32).max(floor);
                 let ulp = f64::from(f32::from_bits(rounded.to_bits() + 1)) - f64::from(rounded);
@@ -236,35 +243,41 @@ mod tests {
         ]
     }
 
-    fn check(stride: usize) {
+    fn check(level: Level, stride: usize) {
         for (f, exact, floor, bound, range, negative) in cases() {
             let bits = (range.start().to_bits()..=range.end().to_bits()).step_by(stride);
             let signs: &[u32] = if negative { &[0, 1 << 31] } else { &[0] };
             let all = signs.iter().flat_map(|&s| bits.clone().map(move |b| b | s));
-            let (error, at) = worst(f, exact, floor, all);
-            assert!(error <= bound, "{f:?}({at:e}): {error:.3} ULP, more than {bound}");
+            let (error, at) = worst(level, f, exact, floor, all);
+            assert!(error <= bound, "{level:?}, {f:?}({at:e}): {error:.3} ULP, more than {bound}");
         }
     }
 
     #[test]
     fn errors_of_a_dense_sample_are_within_their_bounds() {
-        check(4099);
+        for level in Level::all() {
+            check(level, 4099);
+        }
     }
 
     #[test]
     #[ignore = "every f32 of the ranges: minutes; run by `just exhaustive`"]
     fn errors_of_every_argument_are_within_their_bounds() {
-        check(1);
+        for level in Level::all() {
+            check(level, 1);
+        }
     }
 
     #[test]
     fn arguments_beyond_the_range_are_clamped_and_nan_stays_nan() {
         let x = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e30];
-        let e = map(Function::Exp, &[f32::NEG_INFINITY, f32::NAN, -1e30]);
-        assert!(e[0] > 0.0 && e[0] < 2e-38 && e[1].is_nan() && e[2] == e[0]);
-        let s = map(Function::Sigmoid, &x);
-        assert!(s[0] == 1.0 && s[1] < 2e-38 && s[2].is_nan() && s[3] == 1.0);
-        let t = map(Function::Tanh, &x);
-        assert!(t[0] == 1.0 && t[1] == -1.0 && t[2].is_nan());
+        for level in Level::all() {
+            let e = map(level, Function::Exp, &[f32::NEG_INFINITY, f32::NAN, -1e30]);
+            assert!(e[0] > 0.0 && e[0] < 2e-38 && e[1].is_nan() && e[2] == e[0], "{level:?}");
+            let s = map(level, Function::Sigmoid, &x);
+            assert!(s[0] == 1.0 && s[1] < 2e-38 && s[2].is_nan() && s[3] == 1.0, "{level:?}");
+            let t = map(level, Function::Tanh, &x);
+            assert!(t[0] == 1.0 && t[1] == -1.0 && t[2].is_nan(), "{level:?}");
+        }
     }
 }

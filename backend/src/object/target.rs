@@ -28,7 +28,7 @@ pub enum Cpu {
     Generic,
     /// What the CPU of this machine has.
     Native,
-    /// These features, and those that they are never without.
+    /// These features or levels, and what they are never without.
     Features(Vec<String>),
 }
 
@@ -123,7 +123,7 @@ const IMPLIED: &[(&str, &[&str])] = &[
     ("has_avx512vnni", &["has_avx512vl"]),
 ];
 
-/// Names for several features: the levels of the x86-64 ABI.
+/// Names for several features, besides those of [`Level`](crate::Level)s: the levels of the x86-64 ABI.
 const LEVELS: &[(&str, &[&str])] = &[
     ("x86-64-v2", &["has_sse42", "has_popcnt", "has_cmpxchg16b"]),
     ("x86-64-v3", &["x86-64-v2", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt"]),
@@ -236,16 +236,23 @@ fn closure(triple: &str, builder: &Builder, list: &[String]) -> Result<BTreeSet<
     let flags: Vec<&'static str> = settings.map(|s| s.name).filter(|n| n.starts_with("has_")).collect();
     let x86 = matches!(builder.triple().architecture, Architecture::X86_64);
     let levels = if x86 { LEVELS } else { &[] };
+    let all_levels = isa::levels(builder.triple()).iter().chain(levels);
     let mut open: Vec<&'static str> = vec![];
     for feature in list {
-        let names = flags.iter().chain(levels.iter().map(|(name, _)| name));
-        let found = names.copied().find(|name| plain(name) == plain(feature));
-        open.push(found.ok_or_else(|| {
-            let names = flags.iter().map(|f| &f[4..]).chain(levels.iter().map(|(name, _)| *name));
+        // A level's name comes before a feature's: `avx2` brings what a processor with AVX2 has.
+        if let Some((_, flags)) = all_levels.clone().find(|(name, _)| plain(name) == plain(feature)) {
+            open.extend(*flags);
+            continue;
+        }
+        let found = flags.iter().find(|name| plain(name) == plain(feature));
+        open.push(*found.ok_or_else(|| {
+            let features = flags.iter().map(|f| &f[4..]);
+            let names = all_levels.clone().map(|(name, _)| *name);
+            let names = names.filter(|name| flags.iter().all(|f| plain(f) != plain(name)));
             TargetError::Feature {
                 triple: triple.into(),
                 feature: feature.clone(),
-                known: names.map(str::to_string).collect(),
+                known: features.chain(names).map(str::to_string).collect(),
             }
         })?);
     }
@@ -275,6 +282,10 @@ mod tests {
         assert_eq!(features(TRIPLES[0], "fma"), ["avx", "fma", "sse3", "sse41", "sse42", "ssse3"]);
         assert_eq!(features(TRIPLES[0], "has_fma"), features(TRIPLES[0], "fma"));
         assert!(features(TRIPLES[0], "avx512-vnni").contains(&"avx512vl"));
+        assert!(features(TRIPLES[0], "avx2").contains(&"fma"));
+        assert_eq!(features(TRIPLES[0], "plain"), [""; 0]);
+        assert!(features(TRIPLES[0], "avx2-vnni").contains(&"avx_vnni"));
+        assert_eq!(features(TRIPLES[1], "i8mm"), ["dotprod", "i8mm"]);
         assert!(features(TRIPLES[0], "x86-64-v3, avx-vnni").contains(&"avx_vnni"));
         assert_eq!(features(TRIPLES[1], "dotprod,lse"), ["dotprod", "lse"]);
     }

@@ -3,15 +3,15 @@
 use crate::bound::{Reference, assert_close};
 use crate::models::{FORMS, model};
 use lstmc_backend::isa::OptLevel;
-use lstmc_backend::{Jit, Options};
+use lstmc_backend::{Jit, Level, Options};
 use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
 use lstmc_frontend::ir::{Graph, parse};
 use lstmc_runtime::{Description, Model, Session};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-fn compile(graph: &Graph, opt_level: OptLevel, step_threads: usize) -> Model {
-    let options = Options { opt_level, threads: 1, step_threads };
+fn compile(graph: &Graph, level: Level, opt_level: OptLevel, step_threads: usize) -> Model {
+    let options = Options { level, opt_level, threads: 1, step_threads };
     let jit = Jit::new(graph, options).unwrap();
     Model::new(Arc::new(jit), None, Description::default()).unwrap()
 }
@@ -34,41 +34,42 @@ fn score_bound(logits: &[f32]) -> f64 {
     (8.0 + logits.len() as f64 / 32.0 + 8.0 * f64::from(size)) / f64::from(1 << 24)
 }
 
-/// Step, streams, score, top-k, advance and the batched path on the same tokens.
+/// Step, streams, score, top-k, advance and the batched path on the same tokens, at every level that this processor has.
 fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
-    let model = compile(graph, opt_level, 1);
-    let vocabulary = model.layout().vocabulary;
+    let vocabulary = graph.vocabulary.unwrap();
     let tokens = tokens(6, vocabulary, seed);
-    let mut reference = Reference::new(graph);
-    let mut streams = model.streams(4);
-    let mut other = Reference::new(graph);
-    let [mut step, mut score, mut best, mut advance] = [(); 4].map(|()| model.session());
-    let mut total = 0.0;
-    let mut slack = 0.0;
-    for pair in tokens.windows(2) {
-        let want = reference.step(pair[0]);
-        let logits = step.step(pair[0]).unwrap().to_vec();
-        assert_close(&logits, &want);
-        // Beside streams that read another text.
-        streams.step(&[pair[0], pair[1], pair[1], pair[0]]).unwrap();
-        assert_close(streams.logits(0), &want);
-        assert_close(streams.logits(2), &other.step(pair[1]));
-        assert_eq!(streams.logits(0), streams.logits(3));
-        let (lse, bound) = (log_sum_exp(&logits), score_bound(&logits));
-        let want = f64::from(logits[pair[1] as usize]) - lse;
-        let have = score_one(&mut score, pair);
-        assert!((have - want).abs() <= bound, "score {have}, expected {want} within {bound:e}");
-        check_top_k(&mut best, pair[0], &logits, lse, bound);
-        advance.advance(pair[0]).unwrap();
-        assert_eq!(advance.save_state().values(), step.save_state().values());
-        total += want;
-        slack += bound;
+    let (mut reference, mut other) = (Reference::new(graph), Reference::new(graph));
+    let want: Vec<_> = tokens.windows(2).map(|pair| (reference.step(pair[0]), other.step(pair[1]))).collect();
+    for level in Level::all() {
+        let model = compile(graph, level, opt_level, 1);
+        let mut streams = model.streams(4);
+        let [mut step, mut score, mut best, mut advance] = [(); 4].map(|()| model.session());
+        let mut total = 0.0;
+        let mut slack = 0.0;
+        for (pair, (want, other)) in tokens.windows(2).zip(&want) {
+            let logits = step.step(pair[0]).unwrap().to_vec();
+            assert_close(level, &logits, want);
+            // Beside streams that read another text.
+            streams.step(&[pair[0], pair[1], pair[1], pair[0]]).unwrap();
+            assert_close(level, streams.logits(0), want);
+            assert_close(level, streams.logits(2), other);
+            assert_eq!(streams.logits(0), streams.logits(3), "{level}");
+            let (lse, bound) = (log_sum_exp(&logits), score_bound(&logits));
+            let want = f64::from(logits[pair[1] as usize]) - lse;
+            let have = score_one(&mut score, pair);
+            assert!((have - want).abs() <= bound, "{level}: score {have}, expected {want} within {bound:e}");
+            check_top_k(&mut best, pair[0], &logits, lse, bound);
+            advance.advance(pair[0]).unwrap();
+            assert_eq!(advance.save_state().values(), step.save_state().values(), "{level}");
+            total += want;
+            slack += bound;
+        }
+        // The batched path adds up in another order, and carries its state's difference on.
+        let mut batched = model.session();
+        let have = batched.score(&tokens).unwrap();
+        let bound = 100.0 * slack + 1e-4;
+        assert!((have - total).abs() <= bound, "{level}: sequence {have}, expected {total} within {bound:e}");
     }
-    // The batched path adds up in another order, and carries its state's difference on.
-    let mut batched = model.session();
-    let have = batched.score(&tokens).unwrap();
-    let bound = 100.0 * slack + 1e-4;
-    assert!((have - total).abs() <= bound, "sequence {have}, expected {total} within {bound:e}");
 }
 
 fn score_one(session: &mut Session, pair: &[u32]) -> f64 {
@@ -149,24 +150,26 @@ fn a_team_takes_the_same_steps() {
     let of = |kind: Kind| language_model_of(40, 2, 2100, move |_, shape| random_map(kind, shape, 5));
     for kind in Kind::ALL {
         let graph = of(kind);
-        let alone = compile(&graph, OptLevel::None, 1);
-        let team = compile(&graph, OptLevel::None, 3);
-        let (mut a, mut b) = (alone.session(), team.session());
-        for token in tokens(20, 2100, 3) {
-            assert_eq!(a.step(token).unwrap(), b.step(token).unwrap(), "{kind:?}");
-        }
-        assert_eq!(a.save_state().values(), b.save_state().values());
-        // Two sessions at once: the team takes the steps of one, the other goes alone.
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    let (mut a, mut b) = (alone.session(), team.session());
-                    for token in tokens(20, 2100, 4) {
-                        assert_eq!(a.step(token).unwrap(), b.step(token).unwrap());
-                    }
-                });
+        for level in Level::all() {
+            let alone = compile(&graph, level, OptLevel::None, 1);
+            let team = compile(&graph, level, OptLevel::None, 3);
+            let (mut a, mut b) = (alone.session(), team.session());
+            for token in tokens(20, 2100, 3) {
+                assert_eq!(a.step(token).unwrap(), b.step(token).unwrap(), "{kind:?}, {level}");
             }
-        });
+            assert_eq!(a.save_state().values(), b.save_state().values());
+            // Two sessions at once: the team takes the steps of one, the other goes alone.
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let (mut a, mut b) = (alone.session(), team.session());
+                        for token in tokens(20, 2100, 4) {
+                            assert_eq!(a.step(token).unwrap(), b.step(token).unwrap());
+                        }
+                    });
+                }
+            });
+        }
     }
 }
 
@@ -250,26 +253,85 @@ model "flat" (vocabulary 70) {
 @decoder: f32[70, 2] ZEROS
 "#;
     let text = text.replace("ZEROS", &format!("[{}]", vec!["0"; 140].join(", ")));
-    let model = compile(&parse(&text).unwrap(), OptLevel::None, 1);
-    let (mut ids, mut scores) = ([9u32; 40], [0f32; 40]);
-    model.session().top_k_into(3, &mut ids, &mut scores).unwrap();
-    assert_eq!(ids.to_vec(), (0..40).collect::<Vec<u32>>());
-    let want = -(70f32).ln();
-    assert!(scores.iter().all(|s| (s - want).abs() < 1e-6), "{scores:?}");
+    for level in Level::all() {
+        let model = compile(&parse(&text).unwrap(), level, OptLevel::None, 1);
+        let (mut ids, mut scores) = ([9u32; 40], [0f32; 40]);
+        model.session().top_k_into(3, &mut ids, &mut scores).unwrap();
+        assert_eq!(ids.to_vec(), (0..40).collect::<Vec<u32>>(), "{level}");
+        let want = -(70f32).ln();
+        assert!(scores.iter().all(|s| (s - want).abs() < 1e-6), "{level}: {scores:?}");
+    }
 }
 
 /// An embedding row that goes straight into the output layer.
 #[test]
 fn streams_without_a_state() {
-    let model = compile(&language_model(33, 0, 40, 1), OptLevel::None, 1);
-    let (mut one, mut session) = (model.streams(1), model.session());
-    let mut five = model.streams(5);
-    for token in 0..7 {
-        let want = session.step(token).unwrap().to_vec();
-        assert_eq!(one.step(&[token]).unwrap(), want);
-        five.step(&[token, 1, 2, 3, token]).unwrap();
-        for (have, want) in five.logits(4).iter().zip(&want) {
-            assert!((have - want).abs() <= 1e-5 * want.abs().max(1.0), "{have}, expected {want}");
+    for level in Level::all() {
+        let model = compile(&language_model(33, 0, 40, 1), level, OptLevel::None, 1);
+        let (mut one, mut session) = (model.streams(1), model.session());
+        let mut five = model.streams(5);
+        for token in 0..7 {
+            let want = session.step(token).unwrap().to_vec();
+            assert_eq!(one.step(&[token]).unwrap(), want, "{level}");
+            five.step(&[token, 1, 2, 3, token]).unwrap();
+            for (have, want) in five.logits(4).iter().zip(&want) {
+                assert!(
+                    (have - want).abs() <= 1e-5 * want.abs().max(1.0),
+                    "{level}: {have}, expected {want}"
+                );
+            }
         }
     }
+}
+
+#[test]
+fn no_streams_take_no_steps() {
+    for level in Level::all() {
+        let model = compile(&language_model(3, 1, 5, 1), level, OptLevel::None, 1);
+        assert_eq!(model.streams(0).step(&[]).unwrap(), [0.0; 0]);
+    }
+}
+
+/// Streams of every number that leaves tiles of few tokens, of vocabularies whose last panel has any number of columns.
+fn check_streams(model_of: impl Fn(usize) -> Graph) {
+    const STREAMS: usize = 9;
+    for vocabulary in 1..=100 {
+        let graph = model_of(vocabulary);
+        let token = |stream: usize, step: usize| ((stream * 7 + step * 3) % vocabulary) as u32;
+        // [streams][steps]
+        let want: Vec<Vec<_>> = (0..STREAMS)
+            .map(|stream| {
+                let mut reference = Reference::new(&graph);
+                (0..2).map(|step| reference.step(token(stream, step))).collect()
+            })
+            .collect();
+        for level in Level::all() {
+            let model = compile(&graph, level, OptLevel::None, 1);
+            for n in 1..=STREAMS {
+                let mut streams = model.streams(n);
+                for step in 0..2 {
+                    let tokens: Vec<u32> = (0..n).map(|stream| token(stream, step)).collect();
+                    streams.step(&tokens).unwrap();
+                    for (stream, want) in want[..n].iter().enumerate() {
+                        assert_close(level, streams.logits(stream), &want[step]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn streams_of_every_vocabulary_in_integers() {
+    for form in &FORMS[..7] {
+        check_streams(|vocabulary| model(*form, 5, 1, vocabulary, 7));
+    }
+}
+
+#[test]
+fn streams_of_every_vocabulary_in_strips_factors_and_f32() {
+    for form in &FORMS[7..] {
+        check_streams(|vocabulary| model(*form, 5, 1, vocabulary, 7));
+    }
+    check_streams(|vocabulary| language_model(5, 1, vocabulary, 7));
 }

@@ -1,7 +1,8 @@
 //! What the backend makes of a tiny model, as text; and that the instructions that matter are really there.
 
 use crate::models::{Form, codes, map, model};
-use lstmc_backend::isa::{OptLevel, X86_SERVER, native, target};
+use lstmc_backend::Level;
+use lstmc_backend::isa::{OptLevel, X86_SERVER, host, target};
 use lstmc_backend::{Stage, listing};
 use lstmc_frontend::ir::arbitrary::{language_model, language_model_of};
 use lstmc_frontend::ir::{Granularity, Graph, Pattern};
@@ -60,7 +61,8 @@ fn arm64_multiplies_and_adds_in_one_instruction() {
 #[test]
 fn this_machine_can_be_compiled_for() {
     let text =
-        listing(&language_model(3, 1, 5, 1), native(OptLevel::Speed).unwrap(), Stage::Assembly).unwrap();
+        listing(&language_model(3, 1, 5, 1), host(Level::best(), OptLevel::Speed).unwrap(), Stage::Assembly)
+            .unwrap();
     assert!(text.contains("; top_k"));
 }
 

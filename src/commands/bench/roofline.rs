@@ -10,10 +10,11 @@
 //! token, from first to last and again, so that it meets the same caches. Layers are timed where they stand, one after another within a step:
 //! alone, a small one's weights would stay in a cache that the others push them out of.
 
-use super::{SEQUENCE, SUGGESTIONS, Spread, cpu, micros, rate, round, tokens};
+use super::{SEQUENCE, SUGGESTIONS, Spread, micros, rate, round, tokens};
 use crate::terminal::{self, thousands};
 use lstmc::Source;
-use lstmc::backend::batch::{Level, limits};
+use lstmc::backend::Level;
+use lstmc::backend::batch::limits;
 use lstmc::backend::plan::{Cost, Layer};
 use lstmc::backend::{Jit, Options};
 use lstmc::runtime::{Description, Kernels, Layout, Model, Session, SessionError};
@@ -198,9 +199,9 @@ impl Memory {
 }
 
 /// Multiply-adds per second.
-fn arithmetic(run: fn(usize) -> Option<usize>) -> Option<f64> {
+fn arithmetic(level: Level, run: fn(Level, usize) -> Option<usize>) -> Option<f64> {
     let started = Instant::now();
-    let done = run(TURNS)?;
+    let done = run(level, TURNS)?;
     Some(done as f64 / started.elapsed().as_secs_f64())
 }
 
@@ -221,8 +222,8 @@ fn clock() -> Duration {
     started.elapsed() / READINGS
 }
 
-pub(super) fn measure(source: &Source, rounds: u32) -> anyhow::Result<Roofline> {
-    let options = Options { threads: 1, ..Options::default() };
+pub(super) fn measure(source: &Source, level: Level, rounds: u32) -> anyhow::Result<Roofline> {
+    let options = Options { level, threads: 1, ..Options::default() };
     let layers = Arc::new(Layers { all: Jit::layers(&source.graph, options)?, laps: Mutex::default() });
     layers.take();
     let whole = source.compile(options)?;
@@ -270,8 +271,8 @@ pub(super) fn measure(source: &Source, rounds: u32) -> anyhow::Result<Roofline> 
         sequence.push(started.elapsed() / SEQUENCE as u32);
         clocks.push(clock());
         limits.read = limits.read.max(memory.rate());
-        raise(&mut limits.floats, arithmetic(limits::multiply_floats));
-        raise(&mut limits.integers, arithmetic(limits::multiply_integers));
+        raise(&mut limits.floats, arithmetic(level, limits::multiply_floats));
+        raise(&mut limits.integers, arithmetic(level, limits::multiply_integers));
         for ((_, best), memory) in sizes.iter_mut().zip(&others) {
             *best = best.max(memory.rate());
         }
@@ -390,6 +391,6 @@ impl Roofline {
 
     /// For the figure.
     pub(super) fn title(&self, name: &str) -> String {
-        format!("{name}, one thread, {}", cpu())
+        format!("{name}, one thread, {}", crate::commands::processor())
     }
 }

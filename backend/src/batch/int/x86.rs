@@ -63,7 +63,7 @@ pub(super) unsafe fn unpack(packed: &[u8], bits: u32, flip: u8, to: &mut [u8]) {
 /// The processor has AVX-512 F, BW and VNNI; the tile has `n <= ONE_GROUP` tokens, the weights one group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn one_group(n: usize, strip: &Strip, tile: Tile) {
-    // SAFETY: the caller's.
+    // SAFETY: the same instructions are enabled here; strip and tile have `n` tokens, as the caller promises.
     unsafe { dispatch!(n, one_group_of(strip, tile): 1 2 3 4 5 6 7 8 9 10 11, ONE_GROUP) }
 }
 
@@ -71,7 +71,7 @@ pub(super) unsafe fn one_group(n: usize, strip: &Strip, tile: Tile) {
 /// The processor has AVX-512 F, BW and VNNI; the tile has `n <= GROUPS` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn groups(n: usize, strip: &Strip, tile: Tile) {
-    // SAFETY: the caller's.
+    // SAFETY: the same instructions are enabled here; strip and tile have `n` tokens, as the caller promises.
     unsafe { dispatch!(n, groups_of(strip, tile): 1 2 3 4 5, GROUPS) }
 }
 
@@ -80,7 +80,7 @@ pub(super) unsafe fn groups(n: usize, strip: &Strip, tile: Tile) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline(never)]
 unsafe fn one_group_of<const T: usize>(strip: &Strip, tile: Tile) {
-    // SAFETY: the caller's.
+    // SAFETY: the instructions are enabled here; group 0 exists, with 32 scales, and strip and tile have `T` tokens, as the caller promises.
     unsafe {
         let sums = group_sums::<T>(strip, 0);
         let scales = [_mm512_loadu_ps(strip.scales), _mm512_loadu_ps(strip.scales.add(16))];
@@ -99,7 +99,8 @@ unsafe fn one_group_of<const T: usize>(strip: &Strip, tile: Tile) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline(never)]
 unsafe fn groups_of<const T: usize>(strip: &Strip, tile: Tile) {
-    // SAFETY: the caller's.
+    // SAFETY: the instructions are enabled here; groups are below their number, each with 32 scales, and strip and tile have `T` tokens, as the
+    // caller promises.
     unsafe {
         let mut values = [[_mm512_setzero_ps(); 2]; T];
         for g in 0..strip.groups {
@@ -128,7 +129,8 @@ unsafe fn groups_of<const T: usize>(strip: &Strip, tile: Tile) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; T] {
-    // SAFETY: the caller's; quads below the group's number lie within the weights and within each token's codes.
+    // SAFETY: the instructions are enabled here; the group exists and the strip has `T` tokens, as the caller promises; quads below the group's
+    // number lie within the weights and within each token's codes.
     unsafe {
         let quads = strip.quads[usize::from(g + 1 == strip.groups)];
         let weights = strip.weights.add(g * strip.group_stride);
@@ -181,7 +183,8 @@ unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn add_quad(weights: *const u8, x: *const i8, q: usize, sums: &mut [__m512i; 2]) {
-    // SAFETY: the caller's.
+    // SAFETY: the instructions are enabled here; the quad exists in the weights and in the codes, as the caller promises. Prefetches may name any
+    // address.
     unsafe {
         let w = weights.add(q * QUAD_BYTES);
         for n in 0..2 {
@@ -200,7 +203,8 @@ unsafe fn add_quad(weights: *const u8, x: *const i8, q: usize, sums: &mut [__m51
 /// The processor has AVX2 and FMA; the tile has a token.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn avx2(strip: &Strip, tile: Tile) {
-    // SAFETY: the caller's; quads below a group's number lie within the weights and within the token's codes.
+    // SAFETY: the instructions are enabled here; strip and tile have a token, as the caller promises; quads below a group's number lie within the
+    // weights and within the token's codes.
     unsafe {
         let mut values = [_mm256_setzero_ps(); 4];
         for g in 0..strip.groups {
