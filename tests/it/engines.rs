@@ -11,7 +11,7 @@
 //! Both sides of a comparison may err, except the interpreter in f64, whose errors are nothing here.
 
 use crate::program::root;
-use lstmc::backend::{Jit, Options};
+use lstmc::backend::{Jit, Level, Options};
 use lstmc::frontend::interpret::LanguageModel;
 use lstmc::frontend::ir::Graph;
 use lstmc::runtime::{Description, Model, Session};
@@ -89,8 +89,8 @@ fn wide(values: &[f32]) -> Vec<f64> {
 }
 
 /// Logits of generated code step by step, and the state after them as `(h, c)` of `[layers, units]`.
-fn run_jit(graph: &Graph, tokens: &[u32]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    let jit = Jit::new(graph, Options::default()).unwrap();
+fn run_jit(graph: &Graph, level: Level, tokens: &[u32]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let jit = Jit::new(graph, Options { level, ..Options::default() }).unwrap();
     let slots: Vec<_> = jit.plan().state.iter().map(|s| s.offset..s.offset + s.len).collect();
     let model = Model::new(Arc::new(jit), None, Description::default()).unwrap();
     let mut session = model.session();
@@ -110,7 +110,6 @@ fn run_jit(graph: &Graph, tokens: &[u32]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
 fn logits() {
     let (graph, tokens) = (graph(), recorded_tokens());
     let steps = tokens.len();
-    let (jit, h, c) = run_jit(&graph, &tokens);
     let single = LanguageModel::<f32>::new(&graph).unwrap();
     let single = wide(&single.logits(&mut single.state(), &tokens).unwrap());
     let double = LanguageModel::<f64>::new(&graph).unwrap();
@@ -119,15 +118,22 @@ fn logits() {
 
     assert_close("ONNX Runtime, interpreter in f64", steps, 1, &onnx, &double);
     assert_close("interpreter in f32, in f64", steps, 1, &single, &double);
-    assert_close("generated code, interpreter in f64", steps, 1, &jit, &double);
-    assert_close("generated code, interpreter in f32", steps, 2, &jit, &single);
-    assert_close("generated code, ONNX Runtime", steps, 2, &jit, &onnx);
     assert_close("interpreter in f32, ONNX Runtime", steps, 2, &single, &onnx);
-    assert_close("hidden state, ONNX Runtime", steps, 2, &h, &wide(&recorded_f32("hn")));
-    assert_close("cell state, ONNX Runtime", steps, 2, &c, &wide(&recorded_f32("cn")));
+    for level in Level::all() {
+        let (jit, h, c) = run_jit(&graph, level, &tokens);
+        let what = |other: &str| format!("generated code at {level}, {other}");
+        assert_close(&what("interpreter in f64"), steps, 1, &jit, &double);
+        assert_close(&what("interpreter in f32"), steps, 2, &jit, &single);
+        assert_close(&what("ONNX Runtime"), steps, 2, &jit, &onnx);
+        assert_close(&what("ONNX Runtime's hidden state"), steps, 2, &h, &wide(&recorded_f32("hn")));
+        assert_close(&what("ONNX Runtime's cell state"), steps, 2, &c, &wide(&recorded_f32("cn")));
+    }
 }
 
-/// Perplexity of two excerpts, of a few thousand words each, by both engines.
+/// Tokens that every level scores.
+const SOME_TOKENS: usize = 300;
+
+/// Perplexity of two excerpts, of a few thousand words each, by both engines, and of their beginnings at every level.
 #[test]
 fn perplexity() {
     let source = Source::read(folder().join("model.onnx")).unwrap();
@@ -140,18 +146,26 @@ fn perplexity() {
         let predictions = text.tokens.len() - 1;
         assert_eq!(recorded["predictions"].as_u64(), Some(predictions as u64), "{name}");
         let wanted = recorded["log_likelihood"].as_f64().unwrap() / predictions as f64;
+        let perplexity = |engine: Engine, level: Level, tokens: &[u32]| {
+            let options = Options { level, ..Options::default() };
+            Scorer::new(engine, options, tokens, |_| ()).perplexity(&source.graph).unwrap()
+        };
+        let check = |engine: Engine, level: Level, tokens: &[u32], wanted: f64| {
+            let found = perplexity(engine, level, tokens);
+            let bound = 2.0 * max_mean_error(tokens.len() - 1, magnitude);
+            let error = (-found.ln() - wanted).abs();
+            let what = format!("{name}, {} tokens, {engine:?} at {level}: perplexity {found}", tokens.len());
+            println!("{what}, mean log-likelihood is {error:.1e} off, bound {bound:.1e}");
+            assert!(error <= bound, "{what}; {error:e} is more than {bound:e}");
+        };
         for engine in [Engine::Jit, Engine::Interpreter] {
-            let found = Scorer::new(engine, Options::default(), &text.tokens, |_| ())
-                .perplexity(&source.graph)
-                .unwrap();
-            let (error, bound) = ((-found.ln() - wanted).abs(), 2.0 * max_mean_error(predictions, magnitude));
-            println!(
-                "{name}, {engine:?}: {found}, mean log-likelihood is {error:.1e} off, bound {bound:.1e}"
-            );
-            assert!(
-                error <= bound,
-                "{name}, {engine:?}: perplexity {found}; {error:e} is more than {bound:e}"
-            );
+            check(engine, Level::best(), &text.tokens, wanted);
+        }
+        // The lower levels on what they do in seconds without optimisation.
+        let few = &text.tokens[..SOME_TOKENS];
+        let wanted = -perplexity(Engine::Interpreter, Level::best(), few).ln();
+        for level in Level::all() {
+            check(Engine::Jit, level, few, wanted);
         }
     }
 }
@@ -175,16 +189,18 @@ fn transcript(mut session: Session, tokens: &[u32]) -> Vec<u32> {
 #[test]
 fn sessions_on_threads() {
     let source = Source { graph: graph(), ..Source::read(folder().join("model.onnx")).unwrap() };
-    let model = source.compile(Options { threads: 1, ..Options::default() }).unwrap();
     let texts: Vec<Vec<u32>> =
         (0..4).map(|n| (0..40).map(|k| (k * 7919 + n * 104_729) % 10_000).collect()).collect();
-    let alone: Vec<_> = texts.iter().map(|text| transcript(model.session(), text)).collect();
-    let together: Vec<_> = std::thread::scope(|scope| {
-        let handles: Vec<_> =
-            texts.iter().map(|text| scope.spawn(|| transcript(model.session(), text))).collect();
-        handles.into_iter().map(|h| h.join().unwrap()).collect()
-    });
-    assert!(alone == together);
+    for level in Level::all() {
+        let model = source.compile(Options { level, threads: 1, ..Options::default() }).unwrap();
+        let alone: Vec<_> = texts.iter().map(|text| transcript(model.session(), text)).collect();
+        let together: Vec<_> = std::thread::scope(|scope| {
+            let handles: Vec<_> =
+                texts.iter().map(|text| scope.spawn(|| transcript(model.session(), text))).collect();
+            handles.into_iter().map(|h| h.join().unwrap()).collect()
+        });
+        assert!(alone == together, "{level}");
+    }
 }
 
 /// The model lives as long as its last session.

@@ -19,5 +19,6 @@ mod link;
 mod program;
 mod ptb;
 mod refused_output;
+mod streams;
 mod training;
 mod usage;

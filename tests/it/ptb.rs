@@ -7,7 +7,7 @@
 //! ```
 
 use crate::program::root;
-use lstmc::backend::Options;
+use lstmc::backend::{Level, Options};
 use lstmc::{Engine, Scorer, Source};
 use std::path::PathBuf;
 
@@ -30,10 +30,16 @@ fn check(model: PathBuf, engine: Engine, text: &str, wanted: f64) {
     let text = std::fs::read_to_string(ptb.join(text)).unwrap();
     let text = source.vocabulary.as_ref().unwrap().encode(&text).unwrap();
     assert_eq!(text.unknown, 0);
-    let found =
-        Scorer::new(engine, Options::default(), &text.tokens, |_| ()).perplexity(&source.graph).unwrap();
-    println!("{engine:?}: perplexity {found:.4}, recorded {wanted}");
-    assert!((found / wanted - 1.0).abs() < 0.5e-4, "{engine:?}: perplexity {found}, recorded {wanted}");
+    let levels = match engine {
+        Engine::Jit => Level::all(),
+        Engine::Interpreter => vec![Level::best()],
+    };
+    for level in levels {
+        let options = Options { level, ..Options::default() };
+        let found = Scorer::new(engine, options, &text.tokens, |_| ()).perplexity(&source.graph).unwrap();
+        println!("{engine:?} at {level}: perplexity {found:.4}, recorded {wanted}");
+        assert!((found / wanted - 1.0).abs() < 0.5e-4, "{engine:?} at {level}: {found}, recorded {wanted}");
+    }
 }
 
 fn bundled() -> PathBuf {

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 use crate::program::{Sandbox, TINY, TINY_TEXT, TINY_WORDS};
+use lstmc::backend::Level;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,26 @@ fn ctrl_c_twice_ends_the_program() {
     }
     assert_eq!(sandbox.outcome(child.wait_with_output().unwrap()).code, Some(130));
     assert!(!sandbox.path("out.lstmc").exists());
+}
+
+/// Training does not depend on the processor level, and the perplexities that watch it differ by rounding only.
+#[test]
+fn training_at_every_level() {
+    let passes =
+        "recover(epochs=3, batch=4, bptt=4, optimizer=adamw, lr=0.01), quantize(bits=8, method=nearest)";
+    let run = |level: Level| {
+        let sandbox = Sandbox::new();
+        sandbox.ok(&train(passes, &["--cpu", level.name()]));
+        let eval = ["eval", "[dir]/out.lstmc", "--text", TINY_TEXT, "--cpu", level.name()];
+        let perplexity = sandbox.json(&eval)["perplexity"].as_f64().unwrap();
+        (sandbox.ok(&["inspect", "[dir]/out.lstmc", "--ir"]), perplexity)
+    };
+    let (graph, perplexity) = run(Level::best());
+    for level in Level::all() {
+        let (found, other) = run(level);
+        assert_eq!(found, graph, "{level}");
+        assert!((other / perplexity - 1.0).abs() < 1e-3, "{level}: {other}, not {perplexity}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::program::{Sandbox, TINY, TINY_WORDS};
 use insta::assert_snapshot;
+use lstmc::backend::Level;
 
 /// Runs commands which must all be refused; what they print is one snapshot.
 fn refused(commands: &[&[&str]]) -> String {
@@ -32,6 +33,44 @@ fn arguments() {
         &["bench", TINY, "--roofline", "--threads", "2"],
         &["verify"],
     ]));
+}
+
+/// Levels that there are not, and those that this machine does not have, whichever they are.
+#[test]
+fn processor_levels() {
+    let sandbox = Sandbox::new();
+    let error = |name: &str| {
+        let given = sandbox.refused(&["bench", TINY, "--cpu", name]);
+        let variable = sandbox.command(&["bench", TINY]).env("LSTMC_CPU", name).output().unwrap();
+        let variable = sandbox.outcome(variable);
+        assert_eq!(variable.code, Some(2), "{}", variable.stderr);
+        assert!(given.trim_end().ends_with(variable.stderr.trim_end()), "{given}{}", variable.stderr);
+        given
+    };
+    let unknown = error("avx9");
+    assert!(
+        unknown.contains("exit 2") && unknown.contains("there is no processor level `avx9`"),
+        "{unknown}"
+    );
+    for (name, _, level) in Level::known() {
+        match level {
+            Ok(_) => {
+                assert_eq!(sandbox.json(&["bench", TINY, "--rounds", "1", "--cpu", name])["level"], name)
+            }
+            Err(_) => {
+                let missing = error(name);
+                let have = Level::all().into_iter().map(Level::name).collect::<Vec<_>>().join(", ");
+                assert!(
+                    missing.contains("exit 2") && missing.contains(&format!("it has {have}")),
+                    "{missing}"
+                );
+            }
+        }
+    }
+    let listed = sandbox.json(&["cpu"]);
+    assert_eq!(listed["best"], Level::best().name());
+    assert_eq!(listed["levels"].as_array().unwrap().len(), Level::known().count());
+    assert!(sandbox.ok(&["cpu"]).contains("yes, the best one: the default"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(crate) struct Batched {
     threads: usize,
     /// From how many streams on a step together is faster than one after another.
     pub(crate) fewest_streams: usize,
-    /// Sparse maps as panels, made when first a sequence is scored: a batch reads a weight once for many steps, and is faster on
+    /// Sparse maps as panels, made with the first [`Work`]: a batch reads a weight once for many steps, and is faster on
     /// zeros in order than on entries with indices. By packed weight.
     twins: Vec<OnceLock<(Panels, PackedData)>>,
 }
@@ -151,7 +151,7 @@ impl Batched {
         out: usize,
     ) -> impl Iterator<Item = batch::Term<'a>> + Clone + Sync {
         let term = move |s: &'a Segment| {
-            let (panels, data) = self.batched(jit, s.weights);
+            let (panels, data) = self.panels(jit.plan(), jit.weights(), s.weights);
             match (panels.format, s.input) {
                 (Format::F32, Input::Floats(x)) => batch::Term::Floats(batch::Floats {
                     x: work.vectors(x),
@@ -169,8 +169,13 @@ impl Batched {
     }
 
     /// A packed weight as the batched products read it.
-    fn batched<'a>(&'a self, jit: &'a Jit, id: PackedId) -> (Panels, &'a PackedData) {
-        let (panels, data) = (jit.plan().panels(id), &jit.weights()[id.0]);
+    fn panels<'a>(
+        &'a self,
+        plan: &Plan,
+        weights: &'a [PackedData],
+        id: PackedId,
+    ) -> (Panels, &'a PackedData) {
+        let (panels, data) = (plan.panels(id), &weights[id.0]);
         match panels.format {
             Format::Strips(s) => {
                 let (panels, data) = self.twins[id.0].get_or_init(|| unpack_strips(&panels, s, data.bytes()));
@@ -253,8 +258,11 @@ impl Work {
         for step in plan.steps.iter().chain(&plan.output.prologue) {
             work.reserve(step, rows);
         }
-        for (packed, data) in plan.weights.iter().zip(weights) {
-            if let Packing::Panels(Panels { format: Format::Integer(i), out, .. }) = packed.packing {
+        for (n, packed) in plan.weights.iter().enumerate() {
+            if let Packing::Panels(_) | Packing::Transposed(_) = packed.packing
+                && let (Panels { format: Format::Integer(i), out, .. }, data) =
+                    batched.panels(plan, weights, PackedId(n))
+            {
                 work.products.reserve(&codes(i, data.bytes(), out.next_multiple_of(PANEL)));
             }
         }

@@ -1,7 +1,7 @@
 //! Layers compiled alone, run one after another, are the model.
 
 use lstmc_backend::plan::{Cost, Layer};
-use lstmc_backend::{Jit, Options};
+use lstmc_backend::{Jit, Level, Options};
 use lstmc_frontend::ir::Graph;
 use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
 use lstmc_runtime::{Description, Kernels, Layout, Model, Session};
@@ -53,8 +53,14 @@ fn session(kernels: impl Kernels + 'static) -> Session {
 }
 
 fn check(graph: &Graph) -> Vec<(String, Cost)> {
-    let whole = Jit::new(graph, Options::default()).unwrap();
-    let layers = Jit::layers(graph, Options::default()).unwrap();
+    let costs = Level::all().into_iter().map(|level| check_at(level, graph));
+    costs.reduce(|a, b| if a == b { a } else { panic!("{a:?}, but {b:?}") }).unwrap()
+}
+
+fn check_at(level: Level, graph: &Graph) -> Vec<(String, Cost)> {
+    let options = Options { level, ..Options::default() };
+    let whole = Jit::new(graph, options).unwrap();
+    let layers = Jit::layers(graph, options).unwrap();
     let costs: Vec<_> = layers.iter().map(|(layer, _)| (layer.name.clone(), layer.cost)).collect();
     assert_eq!(costs.iter().map(|(_, c)| c.bytes).sum::<usize>(), whole.layout().weight_bytes_per_token);
     let (mut whole, mut chain) = (session(whole), session(Chain(layers)));

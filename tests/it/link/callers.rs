@@ -2,6 +2,7 @@
 
 use super::tools::{Machine, done, has, skipped};
 use crate::program::{Sandbox, TINY};
+use lstmc::backend::Level;
 use std::process::Command;
 
 fn check(machine: Machine, cpus: &[&str]) {
@@ -16,7 +17,9 @@ fn check(machine: Machine, cpus: &[&str]) {
         done(&mut machine.command(&check));
         let threads = machine.program(&sandbox, "threads", cpu, &[]);
         done(&mut machine.command(&threads));
-        if machine == Machine::Here && has("valgrind", "reads and writes beyond the end") {
+        // Valgrind knows no instructions beyond AVX2; `native` may be one of those that it knows.
+        let known = !cpu.starts_with("avx512") && !cpu.ends_with("vnni");
+        if machine == Machine::Here && known && has("valgrind", "reads and writes beyond the end") {
             let mut valgrind = Command::new("valgrind");
             done(valgrind.args(["--quiet", "--error-exitcode=9"]).arg(&check));
         }
@@ -27,12 +30,13 @@ fn check(machine: Machine, cpus: &[&str]) {
 /// they see alone: a stress test, as the generated code has nothing that a tool could watch but loads and stores.
 #[test]
 fn mistakes_have_a_status_and_threads_do_not_meet() {
-    check(Machine::Here, &["generic", "native"]);
+    let levels = Level::all().into_iter().map(Level::name);
+    check(Machine::Here, &levels.chain(["generic", "native"]).collect::<Vec<_>>());
 }
 
 #[test]
 fn mistakes_have_a_status_on_arm64_too() {
-    check(Machine::Arm64, &["generic", "dotprod"]);
+    check(Machine::Arm64, &["generic", "neon", "dotprod", "i8mm"]);
 }
 
 /// The C side of the threads' test under ThreadSanitizer, which watches the harness and the library's callers.

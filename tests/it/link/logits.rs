@@ -1,6 +1,7 @@
 //! Linked libraries against the JIT, for every representation, on words of the Penn Treebank.
 //!
-//! With the same instructions the numbers are the same, bit for bit: `--cpu native` is held to that. Other CPUs differ in whether products are
+//! With the same instructions the numbers are the same, bit for bit: a library for a processor level is held to what the JIT computes at that
+//! level, and `--cpu native` and `--cpu generic` to the best level and to the plain one. Levels differ in whether products are
 //! added with one rounding or two, so their logits may be as far apart as `engines` says of two f32 programs. Where activations are
 //! rounded to int8, one on the border of two codes may go either way; [`INT8`] covers that.
 
@@ -8,7 +9,7 @@ use super::tools::{Machine, done};
 use crate::engines::max_error;
 use crate::program::{Sandbox, root};
 use lstmc::Source;
-use lstmc::backend::Options;
+use lstmc::backend::{Level, Options};
 use lstmc::frontend::ir::arbitrary::sparse;
 use lstmc::frontend::ir::{LinearMap, LowRank, Pattern};
 use std::fs;
@@ -72,7 +73,14 @@ fn bytes(tokens: &[u32]) -> Vec<u8> {
     tokens.iter().flat_map(|t| t.to_ne_bytes()).collect()
 }
 
-fn compare(machine: Machine, cpus: &[&str], tokens: usize) {
+/// Logits of a text, from the JIT.
+fn jit(source: &Source, level: Level, text: &[u32]) -> Vec<f32> {
+    let mut session = source.compile(Options { level, ..Options::default() }).unwrap().session();
+    text.iter().flat_map(|&t| session.step(t).unwrap().to_vec()).collect()
+}
+
+/// Libraries for some CPUs against the JIT at a level, and whether their numbers must be the same.
+fn compare(machine: Machine, cpus: &[(&str, Level, bool)], tokens: usize) {
     if !machine.is_there() {
         return;
     }
@@ -81,12 +89,15 @@ fn compare(machine: Machine, cpus: &[&str], tokens: usize) {
         let source = model(&sandbox, name, passes);
         let text = &excerpt(&source)[..tokens];
         sandbox.file("tokens", bytes(text));
-        let mut session = source.compile(Options::default()).unwrap().session();
-        let jit: Vec<f32> = text.iter().flat_map(|&t| session.step(t).unwrap().to_vec()).collect();
-        let magnitude = jit.iter().fold(0.0f64, |m, &x| m.max(x.abs().into()));
-        assert!(magnitude.is_finite() && magnitude > 1.0);
         let int8 = source.graph.weights().any(|(_, w)| w.map.has_int8_activations());
-        for cpu in cpus {
+        let mut before: Option<(Level, Vec<f32>)> = None;
+        for &(cpu, level, same) in cpus {
+            let jit = match before.take_if(|(of, _)| *of == level) {
+                Some((_, logits)) => logits,
+                None => jit(&source, level, text),
+            };
+            let magnitude = jit.iter().fold(0.0f64, |m, &x| m.max(x.abs().into()));
+            assert!(magnitude.is_finite() && magnitude > 1.0);
             machine.library(&sandbox, &format!("{name}.lstmc"), cpu, cpu);
             let program = machine.program(&sandbox, "run", cpu, &[]);
             let out = sandbox.path("logits");
@@ -97,31 +108,42 @@ fn compare(machine: Machine, cpus: &[&str], tokens: usize) {
             let worst = logits
                 .zip(&jit)
                 .fold(0.0f64, |m, (a, &b)| if a == b { m } else { m.max(f64::from(a - b).abs()) });
-            let bound = match *cpu {
-                "native" => 0.0,
-                _ if int8 => INT8 * magnitude,
-                _ => 2.0 * max_error(tokens, magnitude),
+            let bound = match same {
+                true => 0.0,
+                false if int8 => INT8 * magnitude,
+                false => 2.0 * max_error(tokens, magnitude),
             };
-            println!("{name}, {} {cpu}: largest difference {worst:.1e}, bound {bound:.1e}", machine.triple());
-            assert!(worst <= bound, "{name}, {machine:?} {cpu}: {worst:e} is more than {bound:e}");
+            let triple = machine.triple();
+            println!(
+                "{name}, {triple} {cpu}, JIT at {level}: largest difference {worst:.1e}, bound {bound:.1e}"
+            );
+            assert!(
+                worst <= bound,
+                "{name}, {machine:?} {cpu}, JIT at {level}: {worst:e} is more than {bound:e}"
+            );
+            before = Some((level, jit));
         }
     }
 }
 
 #[test]
 fn libraries_and_the_jit_agree() {
-    compare(Machine::Here, &["native", "generic"], TOKENS);
+    let (best, plain) = (Level::best(), Level::PLAIN);
+    let levels = Level::all().into_iter().map(|level| (level.name(), level, true));
+    let other = [("native", best, true), ("generic", best, false), ("generic", plain, true)];
+    compare(Machine::Here, &levels.chain(other).collect::<Vec<_>>(), TOKENS);
 }
 
 #[test]
 fn libraries_for_arm64_and_the_jit_agree() {
-    compare(Machine::Arm64, &["dotprod"], FEW_TOKENS);
+    compare(Machine::Arm64, &[("dotprod", Level::best(), false)], FEW_TOKENS);
 }
 
 #[test]
 #[ignore = "a minute or two of emulation; `cargo test --release --test it link -- --ignored`"]
 fn libraries_for_arm64_and_the_jit_agree_on_many_words() {
-    compare(Machine::Arm64, &["generic", "dotprod"], TOKENS);
+    let cpus = ["generic", "neon", "dotprod", "i8mm"];
+    compare(Machine::Arm64, &cpus.map(|cpu| (cpu, Level::best(), false)), TOKENS);
 }
 
 /// The largest relative difference of two perplexities of the excerpt, one from single steps and the other from batched products: what
