@@ -54,9 +54,11 @@ struct Row {
     /// What it is, for people.
     about: &'static str,
     set: Set,
-    /// Features that must be there, by their names in Rust, and how to ask.
-    needs: &'static [(&'static str, fn() -> bool)],
+    needs: &'static [Feature],
 }
+
+/// A feature that must be there, by its name in Rust, and how to ask.
+type Feature = (&'static str, fn() -> bool);
 
 /// A table of features and how to ask for each.
 macro_rules! needs {
