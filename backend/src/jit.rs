@@ -150,7 +150,8 @@ impl Jit {
                 .into_iter()
                 .enumerate()
                 .map(|(n, phase)| {
-                    // SAFETY: as above; `Phase` is the signature of these entries.
+                    // SAFETY: `codegen::program` builds these entries with the signature `Phase` in the C calling convention; the code lives as
+                    // long as `module`, which this `Jit` owns.
                     let f = unsafe { std::mem::transmute::<*const u8, Phase>(address(Entry::Phase(n))) };
                     (f, phase.panels)
                 })
@@ -268,7 +269,8 @@ impl Kernels for Jit {
     fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32) {
         let token = self.word(token);
         let (state, scratch) = self.check(state, scratch);
-        // SAFETY: as in `logits`.
+        // SAFETY: lengths, alignment and the token were checked just above against the plan that the code was made from; the code reads and
+        // writes within them.
         unsafe { (self.entries.advance)(self.table.as_ptr(), state, scratch, token) }
     }
 

@@ -116,6 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
         #[test]
         fn every_level_selects_what_sorting_does(
             // Few values, so that some are equal.

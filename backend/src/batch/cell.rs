@@ -198,7 +198,8 @@ mod tests {
     /// With a cell state of zero or one and gates that let all through, or nothing, a unit shows each function by itself.
     #[test]
     fn every_level_is_within_the_bounds_of_its_functions() {
-        let mut x: Vec<f32> = (0..40_000).map(|i| (i as f32 - 20_000.0) / 1000.0).collect();
+        let step = if cfg!(miri) { 200 } else { 1 };
+        let mut x: Vec<f32> = (0..40_000).step_by(step).map(|i| (i as f32 - 20_000.0) / 1000.0).collect();
         x.extend([f32::MIN_POSITIVE, 1e-9, -1e-9, 1e4, -1e4, f32::MAX, f32::MIN, f32::INFINITY]);
         let (open, shut) = (vec![f32::INFINITY; x.len()], vec![f32::NEG_INFINITY; x.len()]);
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
