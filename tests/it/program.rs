@@ -132,6 +132,13 @@ impl Sandbox {
     }
 }
 
+/// Ctrl-C for a program that runs; nothing for one that has ended but was not waited for.
+#[cfg(unix)]
+pub(crate) fn interrupt(child: &std::process::Child) {
+    let quiet = std::process::Stdio::null();
+    Command::new("kill").args(["-INT", &child.id().to_string()]).stderr(quiet).status().unwrap();
+}
+
 /// Arguments as a shell would want them.
 fn quoted(args: &[&str]) -> String {
     let plain = |a: &str| !a.is_empty() && a.chars().all(|c| c.is_alphanumeric() || "-_./[]".contains(c));

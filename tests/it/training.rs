@@ -1,9 +1,9 @@
 //! Training that is stopped: by a crash, and by Ctrl-C.
 #![cfg(unix)]
 
-use crate::program::{Sandbox, TINY, TINY_TEXT, TINY_WORDS};
+use crate::program::{Sandbox, TINY, TINY_TEXT, TINY_WORDS, interrupt};
 use lstmc::backend::Level;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longer than any of these runs takes on a slow machine.
@@ -47,10 +47,6 @@ fn a_run_that_is_killed_and_resumed_ends_like_one_that_is_not() {
         child.wait().unwrap();
         assert_eq!(sandbox.ok(&arguments(&["--checkpoint", "[dir]/run", "--resume"])), whole);
     }
-}
-
-fn interrupt(child: &Child) {
-    Command::new("kill").args(["-INT", &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
 }
 
 /// The first Ctrl-C keeps the best so far, and what follows in the pipeline goes on.
