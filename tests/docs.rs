@@ -9,10 +9,11 @@
 //! - Every operator is in the IR reference, links to files lead somewhere, and every page is in the summary.
 
 use lstmc::frontend::ir::{PrintOptions, parse, print_with, verify};
+use lstmc::frontend::testing::check_all;
 use lstmc::passes::Pipeline;
 use lstmc::passes::options::Presence;
 use lstmc::passes::registry::PASSES;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,23 +39,37 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The contents of the fenced blocks in `language`, each with the number of its first line.
-fn blocks<'t>(text: &'t str, language: &str) -> Vec<(usize, String)> {
-    let mut found: Vec<(usize, String)> = vec![];
-    let mut inside: Option<(bool, &'t str)> = None;
+/// A fenced block of a page, known by the place of its first line.
+struct Block {
+    place: String,
+    text: String,
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place)
+    }
+}
+
+/// The fenced blocks in `language`.
+fn blocks(page: &Path, language: &str) -> Vec<Block> {
+    let text = fs::read_to_string(page).unwrap();
+    let mut found: Vec<Block> = vec![];
+    let mut inside: Option<(bool, &str)> = None;
     for (n, line) in text.lines().enumerate() {
         match inside {
             None if line.starts_with("```") => {
                 let wanted = line.trim_start_matches('`').trim() == language;
                 inside = Some((wanted, &line[..line.len() - line.trim_start_matches('`').len()]));
                 if wanted {
-                    found.push((n + 2, String::new()));
+                    let place = format!("{}:{}", page.display(), n + 2);
+                    found.push(Block { place, text: String::new() });
                 }
             }
             Some((_, fence)) if line.trim() == fence => inside = None,
             Some((true, _)) => {
-                if let Some((_, block)) = found.last_mut() {
-                    let _ = writeln!(block, "{line}");
+                if let Some(block) = found.last_mut() {
+                    let _ = writeln!(block.text, "{line}");
                 }
             }
             _ => {}
@@ -179,21 +194,17 @@ fn checked_blocks_are_what_the_program_prints() {
 
 #[test]
 fn ir_blocks_are_graphs() {
-    let mut count = 0;
-    for page in pages() {
-        for (line, block) in blocks(&fs::read_to_string(&page).unwrap(), "ir") {
-            let place = format!("{}:{line}", page.display());
-            let graph = parse(&block).unwrap_or_else(|e| panic!("{place}: {e}"));
-            verify(&graph).unwrap_or_else(|e| panic!("{place}: {e}"));
-            for inline_up_to in [0, usize::MAX] {
-                let text = print_with(&graph, &PrintOptions { inline_up_to });
-                let again = parse(&text).unwrap_or_else(|e| panic!("{place}: printed text: {e}\n{text}"));
-                assert_eq!(print_with(&again, &PrintOptions { inline_up_to }), text, "{place}");
-            }
-            count += 1;
+    let blocks: Vec<_> = pages().iter().flat_map(|page| blocks(page, "ir")).collect();
+    assert!(!blocks.is_empty());
+    check_all(blocks, |block| {
+        let graph = parse(&block.text).unwrap_or_else(|e| panic!("{e}"));
+        verify(&graph).unwrap_or_else(|e| panic!("{e}"));
+        for inline_up_to in [0, usize::MAX] {
+            let text = print_with(&graph, &PrintOptions { inline_up_to });
+            let again = parse(&text).unwrap_or_else(|e| panic!("printed text: {e}\n{text}"));
+            assert_eq!(print_with(&again, &PrintOptions { inline_up_to }), text);
         }
-    }
-    assert!(count > 0);
+    });
 }
 
 /// The snapshot of the parser's tests that holds every operator is the list to keep to.
@@ -204,10 +215,10 @@ fn the_ir_reference_has_every_operator() {
     let list = fs::read_to_string(list).unwrap();
     let names = list.splitn(3, "---\n").last().unwrap().lines().filter_map(|l| l.split(' ').next());
     let reference = fs::read_to_string(root().join("docs/ir.md")).unwrap();
-    for name in names {
+    check_all(names, |name| {
         let is_there = [format!("`{name}`"), format!("`{name} {{")].iter().any(|n| reference.contains(n));
         assert!(is_there, "docs/ir.md does not tell of {name}");
-    }
+    });
 }
 
 #[test]
@@ -215,23 +226,19 @@ fn rust_blocks_are_parts_of_examples() {
     let folder = fs::read_dir(root().join("examples")).unwrap().map(|e| e.unwrap().path());
     let examples: Vec<String> =
         folder.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).unwrap()).collect();
-    for page in pages().iter().filter(|p| p.file_name().is_some_and(|n| n != "CONTRIBUTING.md")) {
-        for (line, block) in blocks(&fs::read_to_string(page).unwrap(), "rust") {
-            assert!(examples.iter().any(|e| e.contains(&block)), "{}:{line}", page.display());
-        }
-    }
+    let mut pages = pages();
+    pages.retain(|p| p.file_name().is_some_and(|n| n != "CONTRIBUTING.md"));
+    check_all(pages.iter().flat_map(|page| blocks(page, "rust")), |block| {
+        assert!(examples.iter().any(|e| e.contains(&block.text)), "{}", block.text);
+    });
 }
 
 #[test]
 fn recipes_are_read() {
-    for page in pages() {
-        for (line, block) in blocks(&fs::read_to_string(&page).unwrap(), "toml") {
-            if block.contains("[[pass]]") {
-                let read = Pipeline::from_recipe(&block);
-                assert!(read.is_ok(), "{}:{line}: {}", page.display(), read.unwrap_err());
-            }
-        }
-    }
+    let recipes = pages().into_iter().flat_map(|page| blocks(&page, "toml"));
+    check_all(recipes.filter(|block| block.text.contains("[[pass]]")), |block| {
+        Pipeline::from_recipe(&block.text).unwrap_or_else(|e| panic!("{e}"));
+    });
 }
 
 /// Each figure of a frontier has its pipelines beside it, and they are read. Rooflines have none.
@@ -244,17 +251,16 @@ fn figures_have_pipelines() {
     files.extend(
         entries("docs/figures").filter(|path| !roofline(path)).map(|path| path.with_extension("txt")),
     );
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    check_all(files, |file| {
+        let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{e}"));
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let pipeline = match line.split_once(": ") {
                 Some((name, rest)) if !name.contains('(') => rest,
                 _ => line,
             };
-            let read = Pipeline::parse(pipeline);
-            assert!(read.is_ok(), "{}: {line}: {}", file.display(), read.unwrap_err());
+            Pipeline::parse(pipeline).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
-    }
+    });
 }
 
 #[test]
@@ -289,9 +295,8 @@ fn every_page_is_in_the_summary() {
 /// The README's second command is what CI runs.
 #[test]
 fn ci_runs_the_test_command_of_the_readme() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let commands = blocks(&readme, "sh");
-    let test = commands[1].1.trim();
+    let commands = blocks(&root().join("README.md"), "sh");
+    let test = commands[1].text.trim();
     assert!(test.starts_with("cargo test"), "the second block of README.md: {test}");
     let script = fs::read_to_string(root().join(".ci/run")).unwrap();
     assert!(script.lines().any(|l| l == test), ".ci/run does not run `{test}`");

@@ -14,3 +14,4 @@ pub mod ir;
 pub mod onnx;
 pub mod product;
 pub mod tensor;
+pub mod testing;

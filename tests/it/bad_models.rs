@@ -4,6 +4,7 @@ use crate::program::{Sandbox, TINY, TINY_WORDS, cases, root};
 use insta::assert_snapshot;
 use lstmc::frontend::ir::print;
 use lstmc::frontend::onnx;
+use lstmc::frontend::testing::check_all;
 
 /// Every model of `testdata/refused`: `compile` says why, and `inspect` says the same, as an error or as a remark on a model that it
 /// can show.
@@ -11,7 +12,7 @@ use lstmc::frontend::onnx;
 fn refused_models() {
     let sandbox = Sandbox::new();
     let mut all = String::new();
-    for case in cases("refused") {
+    check_all(cases("refused"), |case| {
         let model = format!("testdata/refused/{case}/model.onnx");
         let compile = sandbox.refused(&["compile", &model, "--vocab", TINY_WORDS, "-o", "[dir]/out.lstmc"]);
         let message = compile.split_once("error: ").unwrap().1.trim_end();
@@ -32,7 +33,7 @@ fn refused_models() {
             }
         };
         all += &format!("{case}, {shown}:\n{message}\n\n");
-    }
+    });
     assert_snapshot!(all);
 }
 

@@ -4,6 +4,7 @@ use crate::program::{cases, root};
 use lstmc::Source;
 use lstmc::frontend::ir::{Graph, parse, print};
 use lstmc::frontend::onnx;
+use lstmc::frontend::testing::check_all;
 use lstmc::passes::canonicalize::canonicalize;
 use std::path::Path;
 
@@ -30,9 +31,7 @@ fn exporters_agree() {
         }
     }
     assert!(pairs.len() >= 10, "{pairs:?}");
-    for (one, other) in pairs {
-        assert_eq!(canonical(&model(&one)), canonical(&model(&other)), "{one} and {other}");
-    }
+    check_all(pairs, |(one, other)| assert_eq!(canonical(&model(one)), canonical(&model(other))));
 }
 
 /// The same for a real model, where both exports are at hand: in the folder `LSTMC_MODELS`, or `../shared/models`.
@@ -47,10 +46,10 @@ fn exporters_agree_on_a_real_model() {
     assert_eq!(canonical(&root().join("testdata/ptb-small/model.onnx")), canonical(&other));
 }
 
-fn round_trip(graph: &Graph, what: &str) {
+fn round_trip(graph: &Graph) {
     let text = print(graph);
-    let parsed = parse(&text).unwrap_or_else(|e| panic!("{what}: {e}\n{text}"));
-    assert_eq!(print(&parsed), text, "{what}");
+    let parsed = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert_eq!(print(&parsed), text);
 }
 
 /// Print, parse, print is the identity, for graphs as imported and in language-model form.
@@ -64,15 +63,15 @@ fn text_is_read_back() {
         .collect();
     models.push("testdata/ptb-small/model.onnx".into());
     let (mut raw, mut language_models) = (0, 0);
-    for model in models {
+    check_all(models, |model| {
         // Cases whose axes are inputs, and damaged files, cannot be imported.
-        let Ok(graph) = onnx::read(&root().join(&model)) else { continue };
-        round_trip(&graph, &model);
+        let Ok(graph) = onnx::read(&root().join(model)) else { return };
+        round_trip(&graph);
         raw += 1;
         if let Ok(Some(canonical)) = canonicalize(&graph) {
-            round_trip(&canonical.graph, &model);
+            round_trip(&canonical.graph);
             language_models += 1;
         }
-    }
+    });
     assert!(raw > 150 && language_models > 25, "{raw} graphs, {language_models} language models");
 }

@@ -6,6 +6,7 @@
 use lstmc_frontend::interpret::Interpreter;
 use lstmc_frontend::ir::{Graph, parse, print};
 use lstmc_frontend::tensor::Tensor;
+use lstmc_frontend::testing::check_all;
 use lstmc_passes::canonicalize::canonicalize;
 use lstmc_passes::{Calibration, Pipeline, Settings, run};
 use std::path::{Path, PathBuf};
@@ -59,10 +60,10 @@ fn every_file_gives_its_snapshot() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| {
-        for path in paths {
+        check_all(paths, |path| {
             let name = path.file_stem().unwrap().to_str().unwrap().to_string();
-            insta::assert_snapshot!(name, outcome(&std::fs::read_to_string(&path).unwrap()));
-        }
+            insta::assert_snapshot!(name, outcome(&std::fs::read_to_string(path).unwrap()));
+        });
     });
 }
 
@@ -75,7 +76,7 @@ fn logits(graph: &Graph, input: &str) -> Tensor {
 
 #[test]
 fn canonical_graphs_compute_what_generic_ones_do() {
-    for name in ["last-hidden", "tied", "projections", "ones"] {
+    check_all(["last-hidden", "tied", "projections", "ones"], |name| {
         let text =
             std::fs::read_to_string(Path::new(FOLDER).join(format!("canonicalize-{name}.ir"))).unwrap();
         let generic = parse(&text).unwrap();
@@ -88,5 +89,5 @@ fn canonical_graphs_compute_what_generic_ones_do() {
             // A few dozen f32 operations on values of order one.
             assert!((f - e).abs() <= 64.0 * f32::EPSILON * (1.0 + e.abs()), "{name}: {f}, expected {e}");
         }
-    }
+    });
 }

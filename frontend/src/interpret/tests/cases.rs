@@ -4,6 +4,7 @@ use super::{assert_close, numbers};
 use crate::interpret::Interpreter;
 use crate::onnx::{read_tensor, read_with_inputs};
 use crate::tensor::{DType, Tensor};
+use crate::testing::check_all;
 use std::path::{Path, PathBuf};
 
 /// The scripts that made the cases checked them with this tolerance.
@@ -61,16 +62,12 @@ fn run(case: &Path, fix: bool) -> usize {
 
 #[test]
 fn single_operators() {
-    for case in folders("onnx") {
-        assert!(run(&case, true) > 0, "{}", case.display());
-    }
+    check_all(folders("onnx"), |case| assert!(run(case, true) > 0));
 }
 
 #[test]
 fn language_models_of_every_form() {
-    for case in folders("tiny") {
-        assert!(run(&case, false) > 0, "{}", case.display());
-    }
+    check_all(folders("tiny"), |case| assert!(run(case, false) > 0));
 }
 
 /// What cannot be compiled can still be interpreted, if it can be read.
@@ -78,7 +75,8 @@ fn language_models_of_every_form() {
 fn models_of_other_kinds() {
     let cases = folders("refused");
     let readable = |case: &&PathBuf| read_with_inputs(&case.join("model.onnx"), &[]).is_ok();
-    let sets: usize = cases.iter().filter(readable).map(|case| run(case, false)).sum();
+    let mut sets = 0;
+    check_all(cases.iter().filter(readable), |case| sets += run(case, false));
     assert!(cases.is_empty() || sets > 5, "{sets}");
 }
 

@@ -3,6 +3,7 @@
 use crate::ir::Graph;
 use crate::onnx::{read, read_tensor, read_with_inputs, write_tensor};
 use crate::tensor::{DType, Tensor};
+use crate::testing::check_all;
 use std::path::{Path, PathBuf};
 
 /// The folders in a folder of `testdata`, in order; none if there is no `testdata` (in the published crate).
@@ -35,30 +36,30 @@ fn graph(case: &Path) -> Graph {
 
 #[test]
 fn every_model_is_read() {
-    for case in ["tiny", "onnx"].into_iter().flat_map(cases) {
-        let graph = graph(&case);
+    check_all(["tiny", "onnx"].into_iter().flat_map(cases), |case| {
+        let graph = graph(case);
         assert_eq!(graph.name, "model");
-        assert!(!graph.outputs().is_empty(), "{}", case.display());
-    }
+        assert!(!graph.outputs().is_empty());
+    });
 }
 
 /// Inputs of a data set have the types that the graph declares.
 #[test]
 fn every_tensor_is_read_and_written_back() {
     let scratch = tempfile::tempdir().unwrap();
-    for case in ["tiny", "onnx"].into_iter().flat_map(cases) {
-        let graph = graph(&case);
-        for (name, tensor) in inputs(&case) {
+    check_all(["tiny", "onnx"].into_iter().flat_map(cases), |case| {
+        let graph = graph(case);
+        for (name, tensor) in inputs(case) {
             if let Some(value) = graph.value_named(&name) {
                 let declared = graph.type_of(value);
-                assert_eq!(tensor.dtype(), declared.dtype, "{}", case.display());
-                assert_eq!(tensor.shape().len(), declared.shape.len(), "{}", case.display());
+                assert_eq!(tensor.dtype(), declared.dtype);
+                assert_eq!(tensor.shape().len(), declared.shape.len());
             }
             let copy = scratch.path().join("copy.pb");
             write_tensor(&copy, &name, &tensor).unwrap();
             assert_eq!(read_tensor(&copy).unwrap(), (name, tensor));
         }
-    }
+    });
 }
 
 /// Damaged files are refused here; good models of other kinds are read, and refused by canonicalisation. Each has its message.
