@@ -107,7 +107,7 @@ mod streams;
 mod testing;
 mod vocabulary;
 
-pub use aligned::ALIGNMENT;
+pub use aligned::{ALIGNMENT, Aligned};
 pub use container::{
     Blob, BlobOut, Container, ContainerError, Contents, FORMAT_VERSION, Flaw, Guess, MAGIC, MAX_HEADER_BYTES,
     MAX_RANK, MAX_TENSORS,

@@ -1,9 +1,7 @@
 //! Memory of packed weights.
 
+use lstmc_runtime::Aligned;
 use std::sync::Arc;
-
-/// Bytes that packed weights are aligned to: a cache line, and the widest vector.
-const ALIGNMENT: usize = 64;
 
 /// A packed weight's data: our own aligned copy, or the graph's where the layout is the same.
 #[derive(Debug)]
@@ -11,23 +9,17 @@ pub struct PackedData(Memory);
 
 #[derive(Debug)]
 enum Memory {
-    /// From f32 `start` on, which is aligned.
-    Own {
-        data: Vec<f32>,
-        start: usize,
-    },
+    Own(Aligned<f32>),
+    /// Of any alignment. Only tables of f32 rows are such, whose rows start anywhere in any case: `codegen::gather` says so of its
+    /// loads, and nothing else reads them.
     Shared(Arc<Vec<f32>>),
 }
 
 impl PackedData {
     /// `bytes`, a multiple of four, of zeros.
     pub(super) fn zeros(bytes: usize) -> PackedData {
-        debug_assert_eq!(bytes % 4, 0, "layouts are of whole f32s");
-        let spare = ALIGNMENT / 4;
-        let mut data = vec![0.0f32; bytes / 4 + spare];
-        let start = data.as_ptr().align_offset(ALIGNMENT).min(spare);
-        data.truncate(start + bytes / 4);
-        PackedData(Memory::Own { data, start })
+        assert!(bytes.is_multiple_of(4), "layouts are of whole f32s");
+        PackedData(Memory::Own(Aligned::zeroed(bytes / 4)))
     }
 
     pub(super) fn shared(data: Arc<Vec<f32>>) -> PackedData {
@@ -37,7 +29,7 @@ impl PackedData {
     /// As f32s, where the layout has such.
     pub fn f32s(&self) -> &[f32] {
         match &self.0 {
-            Memory::Own { data, start } => &data[*start..],
+            Memory::Own(data) => data,
             Memory::Shared(data) => data,
         }
     }
@@ -49,7 +41,7 @@ impl PackedData {
 
     pub(super) fn f32s_mut(&mut self) -> &mut [f32] {
         match &mut self.0 {
-            Memory::Own { data, start } => &mut data[*start..],
+            Memory::Own(data) => data,
             Memory::Shared(_) => unreachable!("only our own copies are filled"),
         }
     }

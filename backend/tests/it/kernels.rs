@@ -3,10 +3,11 @@
 use crate::bound::{Reference, assert_close};
 use crate::models::{FORMS, model};
 use lstmc_backend::isa::OptLevel;
+use lstmc_backend::plan::{Packing, Rows};
 use lstmc_backend::{Jit, Level, Options};
 use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
 use lstmc_frontend::ir::{Graph, parse};
-use lstmc_runtime::{Description, Model, Session};
+use lstmc_runtime::{ALIGNMENT, Aligned, Description, Model, Session};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -75,11 +76,9 @@ fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
 fn score_one(session: &mut Session, pair: &[u32]) -> f64 {
     let layout = session.model().layout().clone();
     let kernels = session.model().kernels().clone();
-    let mut state = Aligned::new(layout.state * 4);
-    let mut scratch = Aligned::new(layout.scratch);
-    let saved = session.save_state();
-    state.f32s()[..saved.values().len()].copy_from_slice(saved.values());
-    let score = kernels.score(state.f32s(), scratch.bytes(), pair[0], pair[1]);
+    let mut state = Aligned::copy_of(session.save_state().values());
+    let mut scratch = Aligned::zeroed(layout.scratch);
+    let score = kernels.score(&mut state, &mut scratch, pair[0], pair[1]);
     session.advance(pair[0]).unwrap();
     score.into()
 }
@@ -95,40 +94,6 @@ fn check_top_k(session: &mut Session, token: u32, logits: &[f32], lse: f64, boun
     for (&id, &score) in ids.iter().zip(&scores) {
         let want = f64::from(logits[id as usize]) - lse;
         assert!((f64::from(score) - want).abs() <= bound, "log-probability {score}, expected {want}");
-    }
-}
-
-/// Bytes aligned to 64, as sessions have them.
-struct Aligned {
-    lines: Vec<Line>,
-    len: usize,
-}
-
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Line([f32; 16]);
-
-impl Aligned {
-    fn new(bytes: usize) -> Aligned {
-        Aligned { lines: vec![Line([0.0; 16]); bytes.div_ceil(64)], len: bytes }
-    }
-
-    fn f32s(&mut self) -> &mut [f32] {
-        let len = self.len / 4;
-        // SAFETY: a line is sixteen f32s without padding, and the lines of a vector are contiguous.
-        let all = unsafe {
-            std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<f32>(), self.lines.len() * 16)
-        };
-        &mut all[..len]
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        let len = self.len;
-        // SAFETY: as above; any bytes are valid u8s, and every bit pattern written is a valid f32.
-        let all = unsafe {
-            std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast::<u8>(), self.lines.len() * 64)
-        };
-        &mut all[..len]
     }
 }
 
@@ -169,6 +134,20 @@ fn a_team_takes_the_same_steps() {
                     });
                 }
             });
+        }
+    }
+}
+
+/// Generated code takes every weight for aligned but tables of f32 rows, which it shares with the graph.
+#[test]
+fn weights_are_aligned() {
+    for kind in Kind::ALL {
+        let graph = language_model_of(33, 1, 37, |_, shape| random_map(kind, shape, 5));
+        let jit = Jit::new(&graph, Options::default()).unwrap();
+        for (packed, data) in jit.plan().weights.iter().zip(jit.weights()) {
+            let rows = matches!(packed.packing, Packing::Rows { format: Rows::F32, .. });
+            let aligned = data.bytes().as_ptr().addr().is_multiple_of(ALIGNMENT);
+            assert!(rows || aligned, "{}, {}", packed.name, packed.packing);
         }
     }
 }

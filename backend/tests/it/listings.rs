@@ -31,6 +31,21 @@ fn the_clif_of_a_tiny_models_output_layer() {
     insta::assert_snapshot!(function(&text, "logits"));
 }
 
+/// A row of a table of f32s starts at any multiple of four bytes, in memory that the graph may have allocated. Everywhere else vectors are
+/// aligned.
+#[test]
+fn rows_of_f32s_may_lie_anywhere() {
+    let text = x86(X86_SERVER, Stage::Clif);
+    let loads = |name: &str| -> Vec<&str> {
+        function(&text, name).lines().filter(|l| l.contains("load.f32")).collect()
+    };
+    let rows = loads("gather");
+    // Five elements: a vector and one more.
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert!(rows.iter().all(|l| !l.contains("aligned")), "{rows:?}");
+    assert!(loads("logits").iter().all(|l| l.contains("aligned")));
+}
+
 #[test]
 fn x86_fuses_multiply_and_add_and_moves_nothing_between_registers() {
     let isa = target("x86_64-unknown-linux-gnu", X86_SERVER, OptLevel::None).unwrap();
