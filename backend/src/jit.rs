@@ -163,12 +163,10 @@ impl Jit {
         } else {
             None
         };
-        let layout = Layout {
-            vocabulary: plan.vocabulary,
-            state: plan.state_len,
-            scratch: plan.scratch_len * 4,
-            weight_bytes_per_token: plan.weight_bytes_per_token(),
-        };
+        let layout = Layout::new(plan.vocabulary)
+            .with_state(plan.state_len, plan.state.clone())
+            .with_scratch(plan.scratch_len * 4)
+            .with_weight_bytes_per_token(plan.weight_bytes_per_token());
         let lanes = plan.cells().map(|c| (4 * c.h.len).next_multiple_of(PANEL)).collect();
         let module = Mutex::new(Some(module));
         let batched = Batched::new(&plan, level, threads);

@@ -2,21 +2,105 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 
 /// How often [`Kernels::score_sequence`] reports, in tokens.
 const PROGRESS_INTERVAL: usize = 256;
 
-/// The sizes that a caller of [`Kernels`] must know.
+/// One vector of a recurrent state: where it lies among the state's elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSlot {
+    /// What the model's graph calls it: `h0` and `c0` are the hidden and the cell state of the first LSTM.
+    pub name: String,
+    /// Its first element.
+    pub offset: usize,
+    /// How many elements it has.
+    pub len: usize,
+}
+
+impl StateSlot {
+    /// Its elements among the state's.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.len
+    }
+}
+
+/// The sizes that a caller of [`Kernels`] must know.
+///
+/// ```text
+///   state:   [ h0 ....... | padding ][ c0 ....... | padding ][ h1 ..     Layout::state elements in all
+///              slots[0]                slots[1]                slots[2]
+/// ```
+///
+/// Which order the slots have, where they start and what the padding holds is up to the kernels. Whoever wants one
+/// vector asks [`Layout::slot`], or for instance [`Session::state_vector`](crate::Session::state_vector).
+///
+/// A layout is made by [`Layout::new`] and what follows it; a model without a state and with all else left out is
+///
+/// ```
+/// use lstmc_runtime::{Layout, StateSlot};
+///
+/// let layout = Layout::new(10_000);
+/// assert_eq!((layout.vocabulary, layout.state, layout.scratch), (10_000, 0, 0));
+///
+/// // Two vectors of 200, padded to 224.
+/// let slot = |name: &str, offset| StateSlot { name: name.into(), offset, len: 200 };
+/// let layout = layout.with_state(448, vec![slot("h0", 0), slot("c0", 224)]).with_scratch(4096);
+/// assert_eq!(layout.slot("c0").unwrap().range(), 224..424);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layout {
     /// Words in the vocabulary: tokens are `0..vocabulary`, and there is one logit per word.
     pub vocabulary: usize,
-    /// `f32` elements of one stream's recurrent state, laid out `[layers][h, c]`.
+    /// `f32` elements of one stream's recurrent state, padding included.
     pub state: usize,
+    /// The state's vectors, within `0..state`.
+    pub slots: Vec<StateSlot>,
     /// Bytes of working memory that one call needs; what they hold between calls does not matter.
     pub scratch: usize,
     /// Bytes of weights that one [`Kernels::step`] reads: what bounds its speed.
     pub weight_bytes_per_token: usize,
+}
+
+impl Layout {
+    /// A model of so many words that has no state, needs no scratch and reads no weights.
+    pub fn new(vocabulary: usize) -> Self {
+        Layout { vocabulary, state: 0, slots: Vec::new(), scratch: 0, weight_bytes_per_token: 0 }
+    }
+
+    /// With a state of `len` elements, and the vectors in it.
+    ///
+    /// # Panics
+    ///
+    /// If a vector does not lie within the state, or two have the same name.
+    #[must_use]
+    pub fn with_state(self, len: usize, slots: Vec<StateSlot>) -> Self {
+        for (n, slot) in slots.iter().enumerate() {
+            let end = slot.offset.checked_add(slot.len);
+            assert!(end.is_some_and(|end| end <= len), "{slot:?} lies within a state of {len} elements");
+            let known = slots[..n].iter().any(|other| other.name == slot.name);
+            assert!(!known, "two vectors of the state have the name {}", slot.name);
+        }
+        Layout { state: len, slots, ..self }
+    }
+
+    /// With so many bytes of scratch.
+    #[must_use]
+    pub fn with_scratch(self, bytes: usize) -> Self {
+        Layout { scratch: bytes, ..self }
+    }
+
+    /// With so many bytes of weights that a step reads.
+    #[must_use]
+    pub fn with_weight_bytes_per_token(self, bytes: usize) -> Self {
+        Layout { weight_bytes_per_token: bytes, ..self }
+    }
+
+    /// The state's vector of that name.
+    pub fn slot(&self, name: &str) -> Option<&StateSlot> {
+        self.slots.iter().find(|slot| slot.name == name)
+    }
 }
 
 /// Memory that kernels use in calls that take many tokens together, besides scratch. The kernels that make it know what it is; whoever calls
@@ -52,17 +136,17 @@ impl fmt::Debug for Workspace {
 /// All methods share these arguments:
 ///
 /// - `state`: exactly [`Layout::state`] elements, updated in place. All zeros is the state before the
-///   first token.
+///   first token. Its vectors are where [`Layout::slots`] says.
 /// - `scratch`: at least [`Layout::scratch`] bytes, overwritten.
 /// - `workspace`: of the same kernels, from [`Kernels::streams_workspace`] or [`Kernels::sequence_workspace`].
 /// - `token`, `target`: ids below [`Layout::vocabulary`].
 ///
-/// [`Session`](crate::Session) passes buffers that start at a multiple of
-/// [`ALIGNMENT`](crate::ALIGNMENT) bytes, except `ids` and `log_probabilities`.
+/// `state` (or `states`) and `scratch` start at a multiple of [`ALIGNMENT`](crate::ALIGNMENT) bytes, as an
+/// [`Aligned`](crate::Aligned) buffer does. `logits`, `ids` and `log_probabilities` need not.
 ///
 /// # Panics
 ///
-/// This is a safe trait: an implementation that runs compiled code checks every length and id before it
+/// This is a safe trait: an implementation that runs compiled code checks every length, alignment and id before it
 /// hands out a pointer, and panics where one is wrong. It has no other reason to panic.
 pub trait Kernels: Send + Sync {
     /// The sizes of the buffers below. They never change.

@@ -78,8 +78,7 @@
 //! #   fn advance(&self, _: &mut [f32], _: &mut [u8], _: u32) {}
 //! }
 //!
-//! let layout = Layout { vocabulary: 3, state: 0, scratch: 0, weight_bytes_per_token: 12 };
-//! let kernels = Arc::new(Bigram(layout, [[0.0, 5.0, 0.0], [0.0, 0.0, 5.0], [5.0, 0.0, 0.0]]));
+//! let kernels = Arc::new(Bigram(Layout::new(3), [[0.0, 5.0, 0.0], [0.0, 0.0, 5.0], [5.0, 0.0, 0.0]]));
 //! let vocabulary = Arc::new(Vocabulary::from_words(["<eos>", "hello", "world"])?);
 //! let model = Model::new(kernels, Some(vocabulary.clone()), Description::default())?;
 //!
@@ -112,7 +111,7 @@ pub use container::{
     Blob, BlobOut, Container, ContainerError, Contents, FORMAT_VERSION, Flaw, Guess, MAGIC, MAX_HEADER_BYTES,
     MAX_RANK, MAX_TENSORS,
 };
-pub use kernels::{Kernels, Layout, Workspace};
+pub use kernels::{Kernels, Layout, StateSlot, Workspace};
 pub use sampling::{Rng, Sampling};
 pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
 pub use streams::Streams;

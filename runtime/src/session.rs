@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::aligned::Aligned;
-use crate::kernels::{Kernels, Layout, Workspace};
+use crate::kernels::{Kernels, Layout, StateSlot, Workspace};
 use crate::sampling::{self, Rng, Sampling};
 use crate::vocabulary::{Vocabulary, VocabularyError};
 
@@ -193,17 +193,18 @@ impl fmt::Debug for Model {
 /// allocated per token.
 pub struct Session {
     model: Model,
-    state: Aligned<f32>,          // [layers][h, c]
-    scratch: Aligned<u8>,         // [layout.scratch]
+    state: Aligned<f32>,  // [layout.state], vectors and padding
+    scratch: Aligned<u8>, // [layout.scratch]
     workspace: Option<Workspace>, // made when first a sequence is scored
-    logits: Aligned<f32>,         // [vocabulary]
-    candidates: Vec<u32>,         // [largest k sampled from so far]
+    logits: Aligned<f32>, // [vocabulary]
+    candidates: Vec<u32>, // [largest k sampled from so far]
 }
 
-/// A recurrent state, as [`Session::save_state`] found it. It belongs to one model.
+/// A recurrent state, as [`Session::save_state`] found it. It belongs to one model, compiled for one machine: what lies where in it may
+/// differ elsewhere. [`Layout::slots`] says where its vectors are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SavedState {
-    values: Vec<f32>, // [layers][h, c]
+    values: Vec<f32>, // [layout.state], vectors and padding
 }
 
 impl SavedState {
@@ -212,9 +213,20 @@ impl SavedState {
         SavedState { values }
     }
 
-    /// The elements, `[layers][h, c]`.
+    /// All [`Layout::state`] elements, the padding between vectors included: opaque, to be stored and given to
+    /// [`SavedState::from_values`] again.
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// One vector of the state, as the model's layout has it; none if this is too short to be a state of that model.
+    pub fn vector(&self, slot: &StateSlot) -> Option<&[f32]> {
+        self.values.get(slot.range())
+    }
+
+    /// [`SavedState::vector`], to be written.
+    pub fn vector_mut(&mut self, slot: &StateSlot) -> Option<&mut [f32]> {
+        self.values.get_mut(slot.range())
     }
 }
 
@@ -392,6 +404,43 @@ impl Session {
     /// Goes back to the beginning: a state of zeros.
     pub fn reset(&mut self) {
         self.state.fill(0.0);
+    }
+
+    /// The vectors of the state by name, in the layout's order.
+    ///
+    /// ```
+    /// # fn example(session: &lstmc_runtime::Session) {
+    /// for (name, vector) in session.state() {
+    ///     println!("{name}: {} elements, the first is {}", vector.len(), vector[0]);
+    /// }
+    /// # }
+    /// ```
+    pub fn state(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.layout().slots.iter().map(|slot| (slot.name.as_str(), &self.state[slot.range()]))
+    }
+
+    /// One vector of the state; none if the model has none of that name.
+    pub fn state_vector(&self, name: &str) -> Option<&[f32]> {
+        let slot = self.layout().slot(name)?;
+        Some(&self.state[slot.range()])
+    }
+
+    /// [`Session::state_vector`], to be written: the stream goes on from what is there.
+    ///
+    /// ```
+    /// # fn example(session: &mut lstmc_runtime::Session, trained: &[f32]) -> Option<()> {
+    /// // A model that was trained with an initial state of its own.
+    /// session.state_vector_mut("h0")?.copy_from_slice(trained);
+    /// # Some(())
+    /// # }
+    /// ```
+    pub fn state_vector_mut(&mut self, name: &str) -> Option<&mut [f32]> {
+        let range = self.layout().slot(name)?.range();
+        Some(&mut self.state[range])
+    }
+
+    fn layout(&self) -> &Layout {
+        self.model.layout()
     }
 
     /// A copy of the state, to come back to later, in this session or in another one of the model.

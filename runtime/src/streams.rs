@@ -26,7 +26,7 @@ use crate::session::{Model, SavedState, SessionError};
 pub struct Streams {
     model: Model,
     count: usize,
-    states: Aligned<f32>, // [count][layers][h, c]
+    states: Aligned<f32>, // [count][layout.state], vectors and padding
     scratch: Aligned<u8>, // [layout.scratch]
     workspace: Workspace,
     logits: Aligned<f32>, // [count][vocabulary]
@@ -97,13 +97,44 @@ impl Streams {
         &self.logits[self.checked(stream) * each..][..each]
     }
 
+    /// The vectors of one stream's state by name, in the layout's order.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn state(&self, stream: usize) -> impl Iterator<Item = (&str, &[f32])> {
+        let state = self.all(stream);
+        self.model.layout().slots.iter().map(|slot| (slot.name.as_str(), &state[slot.range()]))
+    }
+
+    /// One vector of one stream's state; none if the model has none of that name.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn state_vector(&self, stream: usize, name: &str) -> Option<&[f32]> {
+        let state = self.all(stream);
+        Some(&state[self.model.layout().slot(name)?.range()])
+    }
+
+    /// [`Streams::state_vector`], to be written: the stream goes on from what is there.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn state_vector_mut(&mut self, stream: usize, name: &str) -> Option<&mut [f32]> {
+        self.checked(stream);
+        let range = self.model.layout().slot(name)?.range();
+        Some(&mut self.all_mut(stream)[range])
+    }
+
     /// Takes one stream back to the beginning: a state of zeros.
     ///
     /// # Panics
     ///
     /// If there is no such stream.
     pub fn reset(&mut self, stream: usize) {
-        self.state_mut(stream).fill(0.0);
+        self.all_mut(stream).fill(0.0);
     }
 
     /// Lets stream `to` go on from where stream `from` is.
@@ -123,8 +154,7 @@ impl Streams {
     ///
     /// If there is no such stream.
     pub fn save_state(&self, stream: usize) -> SavedState {
-        let each = self.model.layout().state;
-        SavedState::from_values(self.states[self.checked(stream) * each..][..each].to_vec())
+        SavedState::from_values(self.all(stream).to_vec())
     }
 
     /// Takes one stream to a saved state.
@@ -137,7 +167,7 @@ impl Streams {
     ///
     /// If there is no such stream.
     pub fn restore_state(&mut self, stream: usize, saved: &SavedState) -> Result<(), SessionError> {
-        let state = self.state_mut(stream);
+        let state = self.all_mut(stream);
         if saved.values().len() != state.len() {
             return Err(SessionError::State { expected: state.len(), found: saved.values().len() });
         }
@@ -145,7 +175,13 @@ impl Streams {
         Ok(())
     }
 
-    fn state_mut(&mut self, stream: usize) -> &mut [f32] {
+    /// All of a stream's state.
+    fn all(&self, stream: usize) -> &[f32] {
+        let each = self.model.layout().state;
+        &self.states[self.checked(stream) * each..][..each]
+    }
+
+    fn all_mut(&mut self, stream: usize) -> &mut [f32] {
         let each = self.model.layout().state;
         let at = self.checked(stream) * each;
         &mut self.states[at..][..each]
@@ -201,6 +237,14 @@ mod tests {
         let want = [2, 1, 0].map(|session| sessions[session].step(1).unwrap().to_vec());
         assert_eq!(all, want.concat());
         assert_eq!(streams.save_state(2), sessions[0].save_state());
+        let own: Vec<_> = streams.state(0).collect();
+        assert!(own.iter().copied().eq(sessions[2].state()));
+        assert_eq!(streams.state_vector(0, "high"), sessions[2].state_vector("high"));
+        streams.state_vector_mut(1, "high").unwrap()[1] = 100.0;
+        sessions[1].state_vector_mut("high").unwrap()[1] = 100.0;
+        streams.step(&[0, 0, 0]).unwrap();
+        assert_eq!(sessions[1].step(0).unwrap(), streams.logits(1));
+        assert!(streams.state_vector(0, "h0").is_none() && streams.state_vector_mut(0, "h0").is_none());
     }
 
     #[test]

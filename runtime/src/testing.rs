@@ -1,9 +1,10 @@
 //! A model small enough to be computed by hand.
 
-use crate::kernels::{Kernels, Layout};
+use crate::kernels::{Kernels, Layout, StateSlot};
 
 /// A bigram table with a memory: the logits of the next word are the row of the last word, plus how
-/// often (fading by half with each token) the next word itself was seen.
+/// often (fading by half with each token) the next word itself was seen: a state in two vectors, `low` for the first half of the
+/// words and `high` for the others.
 pub(crate) struct Bigram {
     layout: Layout,
     table: Vec<Vec<f32>>, // [vocabulary, vocabulary]
@@ -13,8 +14,13 @@ impl Bigram {
     /// Kernels of a square table of logits.
     pub(crate) fn new(table: &[&[f32]]) -> Self {
         let words = table.len();
-        let layout =
-            Layout { vocabulary: words, state: words, scratch: 4 * words, weight_bytes_per_token: 4 * words };
+        let half = words / 2;
+        let slots = [("low", 0, half), ("high", half, words - half)].map(|(name, offset, len)| StateSlot {
+            name: name.into(),
+            offset,
+            len,
+        });
+        let layout = Layout::new(words).with_state(words, slots.to_vec()).with_scratch(4 * words);
         Bigram { layout, table: table.iter().map(|row| row.to_vec()).collect() }
     }
 

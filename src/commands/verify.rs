@@ -10,7 +10,7 @@ use lstmc::frontend::interpret::Interpreter;
 use lstmc::frontend::ir::Op;
 use lstmc::frontend::onnx::{read_tensor, read_with_inputs};
 use lstmc::frontend::tensor::{DType, Tensor};
-use lstmc::runtime::{Description, Model, SavedState};
+use lstmc::runtime::{Description, Model, Session};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,7 +169,6 @@ fn jit(
 ) -> anyhow::Result<()> {
     let source = Source::read(model)?.canonical()?;
     let jit = Jit::new(&source.graph, args.cpu.options())?;
-    let slots: Vec<(usize, usize)> = jit.plan().state.iter().map(|s| (s.offset, s.len)).collect();
     let model = Model::new(Arc::new(jit), None, Description::default())?;
     let words = model.layout().vocabulary;
     let is_tokens = |t: &Tensor| !t.dtype().is_float() && t.shape().len() == 2;
@@ -188,7 +187,7 @@ fn jit(
         let streams = shape[1 - time];
         for stream in 0..streams {
             let mut session = model.session();
-            session.restore_state(&initial(&states, &slots, model.layout().state, stream, streams)?)?;
+            begin(&mut session, &states, stream, streams)?;
             for step in 0..shape[time] {
                 let at = if time == 0 { step * shape[1] + stream } else { stream * shape[1] + step };
                 let logits: Vec<f64> = session.step(ids[at])?.iter().map(|&x| f64::from(x)).collect();
@@ -200,30 +199,25 @@ fn jit(
     run(0).or_else(|error| run(1).map_err(|_| error))
 }
 
-/// The state that stacked inputs `h, c: [layers, streams, hidden]`, or `h, c` of each layer in turn, give one stream.
-fn initial(
-    inputs: &[&Tensor],
-    slots: &[(usize, usize)],
-    len: usize,
-    stream: usize,
-    streams: usize,
-) -> anyhow::Result<SavedState> {
-    let mut values = vec![0f32; len];
+/// Gives one stream the state in stacked inputs `h, c: [layers, streams, hidden]`, or in `h, c` of each layer in turn.
+fn begin(session: &mut Session, inputs: &[&Tensor], stream: usize, streams: usize) -> anyhow::Result<()> {
+    if inputs.is_empty() {
+        return Ok(());
+    }
+    let slots = session.model().layout().slots.clone();
     let stacked = inputs.len() == 2 && slots.len() >= 2;
-    for (k, &(offset, width)) in slots.iter().enumerate() {
-        if inputs.is_empty() {
-            break;
-        }
+    for (k, slot) in slots.iter().enumerate() {
         let (tensor, layer) =
             if stacked { (inputs[k % 2], k / 2) } else { (inputs[k.min(inputs.len() - 1)], 0) };
         let data = tensor.to_f32()?;
-        let from = (layer * streams + stream) * width;
-        let Some(part) = data.get(from..from + width) else {
+        let from = (layer * streams + stream) * slot.len;
+        let Some(part) = data.get(from..from + slot.len) else {
             bail!("initial states of shape {:?} do not fit the model's", tensor.shape())
         };
-        values[offset..offset + width].copy_from_slice(part);
+        let state = session.state_vector_mut(&slot.name).expect("the model's own slot");
+        state.copy_from_slice(part);
     }
-    Ok(SavedState::from_values(values))
+    Ok(())
 }
 
 /// Rows of logits, probabilities or log-probabilities as log-probabilities.

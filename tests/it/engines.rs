@@ -91,18 +91,16 @@ fn wide(values: &[f32]) -> Vec<f64> {
 /// Logits of generated code step by step, and the state after them as `(h, c)` of `[layers, units]`.
 fn run_jit(graph: &Graph, level: Level, tokens: &[u32]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let jit = Jit::new(graph, Options { level, ..Options::default() }).unwrap();
-    let slots: Vec<_> = jit.plan().state.iter().map(|s| s.offset..s.offset + s.len).collect();
     let model = Model::new(Arc::new(jit), None, Description::default()).unwrap();
     let mut session = model.session();
     let mut logits = vec![];
     for &token in tokens {
         logits.extend(wide(session.step(token).unwrap()));
     }
-    let state = session.save_state();
-    let of = |first: usize| -> Vec<f64> {
-        slots.iter().skip(first).step_by(2).flat_map(|s| wide(&state.values()[s.clone()])).collect()
+    let of = |letter: char| -> Vec<f64> {
+        session.state().filter(|(name, _)| name.starts_with(letter)).flat_map(|(_, v)| wide(v)).collect()
     };
-    (logits, of(0), of(1))
+    (logits, of('h'), of('c'))
 }
 
 /// Logits and states against ONNX Runtime; generated code against the interpreter in f32 and f64.

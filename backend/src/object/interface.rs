@@ -4,6 +4,8 @@
 //!   state, 64-byte aligned:   [identity u64, zeros to 64][recurrent state f32][scratch]
 //! ```
 //!
+//! The recurrent state is the plan's: `h` and `c` of each layer, each padded to whole panels. None of this is promised to callers.
+//!
 //! The identity is written by `reset` and compared by everything else, so that memory which was never reset, or by another model, is
 //! refused.
 

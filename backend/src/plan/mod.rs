@@ -20,6 +20,7 @@ pub use packing::{
 };
 
 pub use layers::{Cost, Layer};
+pub use lstmc_runtime::StateSlot;
 pub use phases::{Part, Phase};
 pub(crate) use strips::strip_inputs;
 
@@ -142,17 +143,6 @@ impl Codes {
     pub fn is_empty(&self) -> bool {
         self.groups.len == 0
     }
-}
-
-/// A vector of f32s in the state.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StateSlot {
-    /// The state's name in the graph.
-    pub name: String,
-    /// First f32 of the state.
-    pub offset: usize,
-    /// Elements.
-    pub len: usize,
 }
 
 /// A vector that is read.
@@ -349,7 +339,7 @@ pub struct Plan {
     pub vocabulary: usize,
     /// Packed weights.
     pub weights: Vec<Packed>,
-    /// State slots: `h` and `c` of each layer.
+    /// State slots: `h` and `c` of each layer, each padded to whole panels.
     pub state: Vec<StateSlot>,
     /// f32s of state.
     pub state_len: usize,

@@ -138,6 +138,22 @@ fn a_team_takes_the_same_steps() {
     }
 }
 
+/// A state's vectors have the graph's names and widths, and what is written to one is what the next step reads.
+#[test]
+fn states_by_name() {
+    let model = compile(&language_model(33, 2, 40, 1), OptLevel::None, 1);
+    let (mut one, mut other) = (model.session(), model.session());
+    one.advance(3).unwrap();
+    let names: Vec<_> = one.state().map(|(name, vector)| (name, vector.len())).collect();
+    assert_eq!(names, [("h0", 33), ("c0", 33), ("h1", 33), ("c1", 33)]);
+    for (name, vector) in one.state() {
+        assert!(vector.iter().all(|&x| x != 0.0), "{name}: {vector:?}");
+        other.state_vector_mut(name).unwrap().copy_from_slice(vector);
+    }
+    assert_eq!(one.step(5).unwrap(), other.step(5).unwrap());
+    assert!(one.state().eq(other.state()));
+}
+
 /// Generated code takes every weight for aligned but tables of f32 rows, which it shares with the graph.
 #[test]
 fn weights_are_aligned() {

@@ -112,6 +112,40 @@ fn a_state_can_be_saved_and_restored() {
     assert_eq!(reused, other.save_state());
 }
 
+#[test]
+fn the_vectors_of_a_state_have_names() {
+    let mut session = model().session();
+    session.advance(2).unwrap();
+    session.advance(0).unwrap();
+    let all: Vec<_> = session.state().collect();
+    assert_eq!(all, [("low", &[1.0][..]), ("high", &[0.0, 0.5])]);
+    assert_eq!(session.state_vector("high"), Some(&[0.0, 0.5][..]));
+    assert_eq!(session.state_vector("h0"), None);
+    assert_eq!(session.state_vector_mut("h0"), None);
+
+    let mut saved = session.save_state();
+    let high = session.model().layout().slot("high").unwrap().clone();
+    assert_eq!(saved.vector(&high), Some(&[0.0, 0.5][..]));
+    saved.vector_mut(&high).unwrap()[0] = 8.0;
+    assert_eq!(SavedState::default().vector(&high), None);
+    session.state_vector_mut("high").unwrap()[0] = 8.0;
+    assert_eq!(session.save_state(), saved);
+    assert_eq!(session.step(1).unwrap(), [1.0, 5.5, -2.75]);
+}
+
+#[test]
+#[should_panic(expected = "lies within a state of 3 elements")]
+fn vectors_beyond_the_state_are_refused() {
+    let _ = Layout::new(1).with_state(3, vec![StateSlot { name: "h0".into(), offset: 2, len: 2 }]);
+}
+
+#[test]
+#[should_panic(expected = "two vectors of the state have the name h0")]
+fn vectors_of_one_name_are_refused() {
+    let slot = StateSlot { name: "h0".into(), offset: 0, len: 1 };
+    let _ = Layout::new(1).with_state(3, vec![slot.clone(), slot]);
+}
+
 /// Draws `COUNT` words after token 0 of a fresh stream and compares their shares with `expected`.
 fn check_shares(sampling: &Sampling, expected: [f64; 3]) {
     const COUNT: usize = 20_000;
