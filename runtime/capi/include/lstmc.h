@@ -16,8 +16,9 @@
  *     lstmc_session_free(session);
  *     lstmc_model_free(model);
  *
- * All functions may be called from any thread. Calls on one session wait for each other; sessions are independent. A handle must not be
- * freed while another thread uses it.
+ * All functions may be called from any thread. Calls on one session wait for each other; sessions are independent. A handle is freed
+ * once, and not while another thread uses it. What pointers lead to must be there, as long as the length beside them says, and nothing else
+ * may write there during a call.
  */
 
 #ifndef LSTMC_H
@@ -35,7 +36,9 @@ typedef enum lstmc_status {
   LSTMC_OK = 0,
   // A pointer is null.
   LSTMC_ERROR_NULL = 1,
-  // A buffer is too short, or nothing or more words than there are were asked for.
+  // A pointer is not aligned to what it points to.
+  LSTMC_ERROR_MISALIGNED = 2,
+  // A buffer is too short, overlaps another, or is longer than memory; or nothing or more words than there are were asked for.
   LSTMC_ERROR_SIZE = 3,
   // A token that is not in the vocabulary.
   LSTMC_ERROR_TOKEN = 5,
@@ -70,7 +73,7 @@ const char *lstmc_last_error(void);
 // Reads a model file (.lstmc) and compiles it for this machine.
 //
 // path: in UTF-8, ended by a NUL. *model: the handle, or null after an error; free it with lstmc_model_free.
-// Errors: NULL, MODEL.
+// Errors: NULL, MISALIGNED, MODEL.
 enum lstmc_status lstmc_model_load(const char *path, struct lstmc_model **model);
 
 // Frees a model; null is ignored. Sessions of it go on.
@@ -89,7 +92,7 @@ const char *lstmc_model_word(const struct lstmc_model *model,
 // The token of a word of length bytes, which need not end with a NUL.
 //
 // Error WORD if the vocabulary lacks it; *token is then that of "<unk>", or UINT32_MAX where there is none.
-// Other errors: NULL, VOCABULARY.
+// Other errors: NULL, MISALIGNED, SIZE, VOCABULARY.
 enum lstmc_status lstmc_model_token(const struct lstmc_model *model,
                                     const char *word,
                                     size_t length,
@@ -97,35 +100,36 @@ enum lstmc_status lstmc_model_token(const struct lstmc_model *model,
 
 // A new stream, at the beginning of a text.
 //
-// *session: the handle, or null after an error; free it with lstmc_session_free. Errors: NULL.
+// *session: the handle, or null after an error; free it with lstmc_session_free. Errors: NULL, MISALIGNED.
 enum lstmc_status lstmc_session_new(const struct lstmc_model *model, struct lstmc_session **session);
 
 // Frees a session; null is ignored.
 void lstmc_session_free(struct lstmc_session *session);
 
-// Goes back to the beginning of a text. Errors: NULL.
+// Goes back to the beginning of a text. Errors: NULL, MISALIGNED.
 enum lstmc_status lstmc_session_reset(struct lstmc_session *session);
 
-// Consumes a token without computing what may come next: how a prompt is read. Errors: NULL, TOKEN.
+// Consumes a token without computing what may come next: how a prompt is read. Errors: NULL, MISALIGNED, TOKEN.
 enum lstmc_status lstmc_session_advance(struct lstmc_session *session, uint32_t token);
 
 // Consumes a token and writes the logits of every word that may come next.
 //
-// count: floats at logits, at least the vocabulary's size. Logits are before the softmax. Errors: NULL, TOKEN, SIZE.
+// count: floats at logits, at least the vocabulary's size. Logits are before the softmax. Errors: NULL, MISALIGNED,
+// TOKEN, SIZE.
 enum lstmc_status lstmc_session_step(struct lstmc_session *session,
                                      uint32_t token,
                                      float *logits,
                                      size_t count);
 
-// Consumes a token and writes the natural logarithm of the probability that target comes next. Errors: NULL, TOKEN (also of target),
-// NOT_FINITE.
+// Consumes a token and writes the natural logarithm of the probability that target comes next. Errors: NULL, MISALIGNED, TOKEN
+// (also of target), NOT_FINITE.
 enum lstmc_status lstmc_session_score(struct lstmc_session *session,
                                       uint32_t token,
                                       uint32_t target,
                                       float *log_probability);
 
 // Consumes all of count tokens but the last, and writes the sum of the natural log-probabilities of all but the first: a text at once,
-// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, TOKEN, NOT_FINITE.
+// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, MISALIGNED, SIZE, TOKEN, NOT_FINITE.
 enum lstmc_status lstmc_session_score_text(struct lstmc_session *session,
                                            const uint32_t *tokens,
                                            size_t count,
@@ -134,7 +138,8 @@ enum lstmc_status lstmc_session_score_text(struct lstmc_session *session,
 // Consumes a token and writes the k likeliest next words, best first, with their natural log-probabilities; the lower token first among
 // equals.
 //
-// k: room at both ids and log_probabilities, 1 to the vocabulary's size. Errors: NULL, TOKEN, SIZE, NOT_FINITE.
+// k: room at both ids and log_probabilities, which do not overlap, 1 to the vocabulary's size. Errors: NULL, MISALIGNED, TOKEN, SIZE,
+// NOT_FINITE.
 enum lstmc_status lstmc_session_top_k(struct lstmc_session *session,
                                       uint32_t token,
                                       size_t k,

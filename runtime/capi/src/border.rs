@@ -14,7 +14,9 @@ pub enum Status {
     LstmcOk = 0,
     /// A pointer is null.
     LstmcErrorNull = 1,
-    /// A buffer is too short, or nothing or more words than there are were asked for.
+    /// A pointer is not aligned to what it points to.
+    LstmcErrorMisaligned = 2,
+    /// A buffer is too short, overlaps another, or is longer than memory; or nothing or more words than there are were asked for.
     LstmcErrorSize = 3,
     /// A token that is not in the vocabulary.
     LstmcErrorToken = 5,
@@ -71,8 +73,78 @@ pub(crate) fn guarded(body: impl FnOnce() -> Result<(), Failure>) -> Status {
     }
 }
 
-/// A pointer that must not be null.
+/// A pointer that must be neither null nor misaligned.
 pub(crate) fn given<T>(pointer: *const T, name: &str) -> Result<NonNull<T>, Failure> {
-    NonNull::new(pointer.cast_mut())
-        .ok_or_else(|| Failure::new(Status::LstmcErrorNull, format_args!("`{name}` is null")))
+    let null = || Failure::new(Status::LstmcErrorNull, format_args!("`{name}` is null"));
+    let pointer = NonNull::new(pointer.cast_mut()).ok_or_else(null)?;
+    if !pointer.is_aligned() {
+        let text = format!("`{name}` is not at a multiple of {} bytes", align_of::<T>());
+        return Err(Failure(Status::LstmcErrorMisaligned, text));
+    }
+    Ok(pointer)
+}
+
+/// A pointer to `count` elements, which must be no more than memory can have.
+pub(crate) fn given_all<T>(pointer: *const T, count: usize, name: &str) -> Result<NonNull<T>, Failure> {
+    let pointer = given(pointer, name)?;
+    // What a slice may take, and what keeps its end from wrapping around.
+    let bytes = count.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
+    match bytes.and_then(|bytes| pointer.addr().get().checked_add(bytes)) {
+        Some(_) => Ok(pointer),
+        None => {
+            let text = format!("`{name}` cannot have {count} elements: no memory is that long");
+            Err(Failure(Status::LstmcErrorSize, text))
+        }
+    }
+}
+
+/// What a handle stands for.
+///
+/// # Safety
+/// The promise of handles: `pointer` is null, or was returned by this library and is not freed before `'a` ends.
+pub(crate) unsafe fn handle<'a, T>(pointer: *const T, name: &str) -> Result<&'a T, Failure> {
+    let pointer = given(pointer, name)?;
+    // SAFETY: it is neither null nor misaligned, as `given` checked. By the promise of handles it is what `Box::into_raw` returned, which
+    // lives as long as `'a`; handles are only ever shared.
+    Ok(unsafe { pointer.as_ref() })
+}
+
+/// What a caller gives to be read.
+///
+/// # Safety
+/// The promise of data: `pointer` is null, or `count` initialised elements are there, which nobody writes before `'a` ends.
+pub(crate) unsafe fn data<'a, T>(pointer: *const T, count: usize, name: &str) -> Result<&'a [T], Failure> {
+    let pointer = given_all(pointer, count, name)?;
+    // SAFETY: it is neither null nor misaligned, and `count` elements are at most `isize::MAX` bytes that do not wrap around, as `given_all`
+    // checked. That they are there and stay as they are is the promise of data.
+    Ok(unsafe { std::slice::from_raw_parts(pointer.as_ptr(), count) })
+}
+
+/// Two buffers of `count` numbers that a caller lets be written. They are zeroed, since C need not have written there before.
+///
+/// # Safety
+/// The promise of data: each pointer is null, or there is room for `count` elements, which nobody else reads or writes before `'a` ends.
+pub(crate) unsafe fn buffers<'a>(
+    ids: *mut u32,
+    scores: *mut f32,
+    count: usize,
+    names: [&str; 2],
+) -> Result<(&'a mut [u32], &'a mut [f32]), Failure> {
+    let (ids, scores) = (given_all(ids, count, names[0])?, given_all(scores, count, names[1])?);
+    // Both have elements of four bytes.
+    if ids.addr().get().abs_diff(scores.addr().get()) < 4 * count {
+        let text = format!("`{}` and `{}` overlap", names[0], names[1]);
+        return Err(Failure(Status::LstmcErrorSize, text));
+    }
+    // SAFETY: neither is null or misaligned, and `count` elements are at most `isize::MAX` bytes that do not wrap around, as `given_all`
+    // checked; the two do not overlap, as was checked just above. Zeros are initialised numbers. That there is room, for this call alone, is the
+    // promise of data.
+    unsafe {
+        ids.write_bytes(0, count);
+        scores.write_bytes(0, count);
+        Ok((
+            std::slice::from_raw_parts_mut(ids.as_ptr(), count),
+            std::slice::from_raw_parts_mut(scores.as_ptr(), count),
+        ))
+    }
 }

@@ -1,10 +1,16 @@
 //! The C interface of run-time loading: `liblstmc`. Its header, `include/lstmc.h`, is generated from this crate.
 //!
-//! Every function checks its pointers, returns a [`Status`] and never unwinds into its caller: a panic, which would be a defect,
-//! becomes [`Status::LstmcErrorInternal`]. What went wrong is kept as text, one for each thread.
+//! A function returns a [`Status`] and never unwinds into its caller: a panic, which would be a defect, becomes
+//! [`Status::LstmcErrorInternal`]. What went wrong is kept as text, one for each thread. The few functions that return something else
+//! have nothing in them that panics.
 //!
-//! What makes the `unsafe` of this crate sound is what the header asks of its callers: handles come from this library and are freed once,
-//! and pointers to data reach as far as the length beside them says.
+//! What makes the `unsafe` of this crate sound is in part checked, in [`border`], on every call and in every build: pointers are neither null
+//! nor misaligned, no length is one that memory cannot have, and buffers that are written do not overlap. The rest is what the header asks of
+//! its callers, and what the comments below name:
+//!
+//! - the *promise of handles*: they come from this library, are freed once, and are not used after that or meanwhile;
+//! - the *promise of data*: a pointer reaches as far as the length beside it says, or to one element where there is none; what is to be
+//!   written may be written, and nobody else reads or writes there during the call.
 #![expect(clippy::missing_safety_doc, reason = "callers are C, and read in the header what they owe")]
 
 mod border;

@@ -1,6 +1,6 @@
 //! Models: a file, compiled.
 
-use crate::border::{Failure, Status, given, guarded};
+use crate::border::{Failure, Status, data, given, guarded, handle};
 use facade::Source;
 use lstmc_runtime::Model;
 use std::ffi::{CStr, CString, c_char};
@@ -18,19 +18,19 @@ pub struct ModelHandle {
 /// Reads a model file (.lstmc) and compiles it for this machine.
 ///
 /// path: in UTF-8, ended by a NUL. *model: the handle, or null after an error; free it with lstmc_model_free.
-/// Errors: NULL, MODEL.
+/// Errors: NULL, MISALIGNED, MODEL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_model_load(path: *const c_char, model: *mut *mut ModelHandle) -> Status {
     guarded(|| {
         let out = given(model, "model")?;
-        // SAFETY: not null, and the caller lets it be written.
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a handle may be written there.
         unsafe { out.write(std::ptr::null_mut()) };
-        // SAFETY: not null, and the caller gives a C string.
+        // SAFETY: `given` checked it for null; by the promise of data a NUL ends it, and it stays as it is during the call.
         let path = unsafe { CStr::from_ptr(given(path, "path")?.as_ptr()) };
         let bad = |e: &dyn std::fmt::Display| Failure::new(Status::LstmcErrorModel, e);
         let path = path.to_str().map_err(|_| bad(&"the path is not UTF-8"))?;
         let handle = load(path).map_err(|e| bad(&e))?;
-        // SAFETY: as above.
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a handle may be written there.
         unsafe { out.write(Box::into_raw(Box::new(handle))) };
         Ok(())
     })
@@ -62,7 +62,8 @@ fn load(path: &str) -> Result<ModelHandle, facade::Error> {
 pub unsafe extern "C" fn lstmc_model_free(model: *mut ModelHandle) {
     if !model.is_null() {
         guarded(|| {
-            // SAFETY: the handle came from `lstmc_model_load`, and the caller frees it once.
+            // SAFETY: not null, as was checked just above. By the promise of handles it is what `Box::into_raw` gave `lstmc_model_load`, and
+            // nobody uses it now or later; sessions have a share of the model, not of the handle.
             drop(unsafe { Box::from_raw(model) });
             Ok(())
         });
@@ -72,22 +73,22 @@ pub unsafe extern "C" fn lstmc_model_free(model: *mut ModelHandle) {
 /// Words in the vocabulary: tokens are 0 to one less. 0 for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_model_vocabulary_size(model: *const ModelHandle) -> u32 {
-    // SAFETY: the caller gives null or a handle.
-    unsafe { model.as_ref() }.map_or(0, |m| m.model.layout().vocabulary as u32)
+    // SAFETY: the promise of handles.
+    unsafe { handle(model, "model") }.map_or(0, |m| m.model.layout().vocabulary as u32)
 }
 
 /// JSON in one line: name, recipe, vocabulary and, where it was measured, perplexity. Valid until the model is freed; null for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_model_info(model: *const ModelHandle) -> *const c_char {
-    // SAFETY: the caller gives null or a handle.
-    unsafe { model.as_ref() }.map_or(std::ptr::null(), |m| m.info.as_ptr())
+    // SAFETY: the promise of handles.
+    unsafe { handle(model, "model") }.map_or(std::ptr::null(), |m| m.info.as_ptr())
 }
 
 /// The word of a token, in UTF-8, ended by a NUL, valid until the model is freed. Null if there is no such token, or no vocabulary.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_model_word(model: *const ModelHandle, token: u32) -> *const c_char {
-    // SAFETY: the caller gives null or a handle.
-    let Some(model) = (unsafe { model.as_ref() }) else { return std::ptr::null() };
+    // SAFETY: the promise of handles.
+    let Ok(model) = (unsafe { handle(model, "model") }) else { return std::ptr::null() };
     let word = model.starts.get(token as usize).and_then(|&start| model.words.get(start..));
     word.map_or(std::ptr::null(), |word| word.as_ptr().cast())
 }
@@ -95,7 +96,7 @@ pub unsafe extern "C" fn lstmc_model_word(model: *const ModelHandle, token: u32)
 /// The token of a word of length bytes, which need not end with a NUL.
 ///
 /// Error WORD if the vocabulary lacks it; *token is then that of "<unk>", or UINT32_MAX where there is none.
-/// Other errors: NULL, VOCABULARY.
+/// Other errors: NULL, MISALIGNED, SIZE, VOCABULARY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_model_token(
     model: *const ModelHandle,
@@ -104,23 +105,21 @@ pub unsafe extern "C" fn lstmc_model_token(
     token: *mut u32,
 ) -> Status {
     guarded(|| {
-        // SAFETY: not null, and the caller gives a handle.
-        let model = unsafe { given(model, "model")?.as_ref() };
-        let (word, out) = (given(word, "word")?, given(token, "token")?);
-        // SAFETY: not null, and the caller says how long it is.
-        let word = unsafe { std::slice::from_raw_parts(word.as_ptr().cast::<u8>(), length) };
+        // SAFETY: the promise of handles.
+        let model = unsafe { handle(model, "model")? };
+        let out = given(token, "token")?;
+        // SAFETY: the promise of data, for `word` is read no longer than until `out` is written, which may be the same memory.
+        let word = unsafe { data(word.cast::<u8>(), length, "word")? };
         let missing = || Failure::new(Status::LstmcErrorVocabulary, "the model has no vocabulary");
         let words = model.model.vocabulary().ok_or_else(missing)?;
         let found = std::str::from_utf8(word).ok().and_then(|word| words.id(word));
         let id = found.or(words.unknown()).unwrap_or(u32::MAX);
-        // SAFETY: not null, and the caller lets it be written.
+        let result = found.map(|_| ()).ok_or_else(|| {
+            let word = String::from_utf8_lossy(word);
+            Failure::new(Status::LstmcErrorWord, format_args!("`{word}` is not in the vocabulary"))
+        });
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a token may be written there. `word` is not read any more.
         unsafe { out.write(id) };
-        match found {
-            Some(_) => Ok(()),
-            None => {
-                let word = String::from_utf8_lossy(word);
-                Err(Failure::new(Status::LstmcErrorWord, format_args!("`{word}` is not in the vocabulary")))
-            }
-        }
+        result
     })
 }

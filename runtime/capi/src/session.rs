@@ -1,6 +1,6 @@
 //! Sessions: streams of text that a model reads.
 
-use crate::border::{Failure, Status, given, guarded};
+use crate::border::{Failure, Status, buffers, data, given, guarded, handle};
 use crate::model::ModelHandle;
 use lstmc_runtime::{Session, SessionError};
 use std::sync::{Mutex, PoisonError};
@@ -20,14 +20,14 @@ fn failure(error: &SessionError) -> Failure {
 /// Does something with a session.
 ///
 /// # Safety
-/// `session` is null or a handle.
+/// The promise of handles: `session` is null, or came from [`lstmc_session_new`] and is not freed during the call.
 unsafe fn with(
     session: *const SessionHandle,
     body: impl FnOnce(&mut Session) -> Result<(), Failure>,
 ) -> Status {
     guarded(|| {
-        // SAFETY: not null, and the caller gives a handle.
-        let session = unsafe { given(session, "session")?.as_ref() };
+        // SAFETY: the promise of handles, which this function's caller passes on.
+        let session = unsafe { handle(session, "session")? };
         // After a panic, which would be a defect, the state is as good as any: memory of numbers.
         body(&mut session.0.lock().unwrap_or_else(PoisonError::into_inner))
     })
@@ -35,7 +35,7 @@ unsafe fn with(
 
 /// A new stream, at the beginning of a text.
 ///
-/// *session: the handle, or null after an error; free it with lstmc_session_free. Errors: NULL.
+/// *session: the handle, or null after an error; free it with lstmc_session_free. Errors: NULL, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_new(
     model: *const ModelHandle,
@@ -43,12 +43,12 @@ pub unsafe extern "C" fn lstmc_session_new(
 ) -> Status {
     guarded(|| {
         let out = given(session, "session")?;
-        // SAFETY: not null, and the caller lets it be written.
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a handle may be written there.
         unsafe { out.write(std::ptr::null_mut()) };
-        // SAFETY: not null, and the caller gives a handle.
-        let model = unsafe { given(model, "model")?.as_ref() };
+        // SAFETY: the promise of handles.
+        let model = unsafe { handle(model, "model")? };
         let handle = Box::new(SessionHandle(Mutex::new(model.model.session())));
-        // SAFETY: as above.
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a handle may be written there.
         unsafe { out.write(Box::into_raw(handle)) };
         Ok(())
     })
@@ -59,17 +59,18 @@ pub unsafe extern "C" fn lstmc_session_new(
 pub unsafe extern "C" fn lstmc_session_free(session: *mut SessionHandle) {
     if !session.is_null() {
         guarded(|| {
-            // SAFETY: the handle came from `lstmc_session_new`, and the caller frees it once.
+            // SAFETY: not null, as was checked just above. By the promise of handles it is what `Box::into_raw` gave `lstmc_session_new`, and
+            // nobody uses it now or later.
             drop(unsafe { Box::from_raw(session) });
             Ok(())
         });
     }
 }
 
-/// Goes back to the beginning of a text. Errors: NULL.
+/// Goes back to the beginning of a text. Errors: NULL, MISALIGNED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_reset(session: *mut SessionHandle) -> Status {
-    // SAFETY: as the caller promises.
+    // SAFETY: the promise of handles.
     unsafe {
         with(session, |s| {
             s.reset();
@@ -78,16 +79,17 @@ pub unsafe extern "C" fn lstmc_session_reset(session: *mut SessionHandle) -> Sta
     }
 }
 
-/// Consumes a token without computing what may come next: how a prompt is read. Errors: NULL, TOKEN.
+/// Consumes a token without computing what may come next: how a prompt is read. Errors: NULL, MISALIGNED, TOKEN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_advance(session: *mut SessionHandle, token: u32) -> Status {
-    // SAFETY: as the caller promises.
+    // SAFETY: the promise of handles.
     unsafe { with(session, |s| s.advance(token).map_err(|e| failure(&e))) }
 }
 
 /// Consumes a token and writes the logits of every word that may come next.
 ///
-/// count: floats at logits, at least the vocabulary's size. Logits are before the softmax. Errors: NULL, TOKEN, SIZE.
+/// count: floats at logits, at least the vocabulary's size. Logits are before the softmax. Errors: NULL, MISALIGNED,
+/// TOKEN, SIZE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_step(
     session: *mut SessionHandle,
@@ -103,16 +105,17 @@ pub unsafe extern "C" fn lstmc_session_step(
             return Err(Failure(Status::LstmcErrorSize, text));
         }
         let from = s.step(token).map_err(|e| failure(&e))?;
-        // SAFETY: there is room for `count` floats, which are at least as many; the session's own are elsewhere.
+        // SAFETY: `given` checked the pointer for null and alignment. By the promise of data there is room for `count` floats, which was
+        // just found to be enough for the model's words, and what belongs to the caller is not in the session's own memory.
         unsafe { logits.as_ptr().copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         Ok(())
     };
-    // SAFETY: as the caller promises.
+    // SAFETY: the promise of handles.
     unsafe { with(session, body) }
 }
 
-/// Consumes a token and writes the natural logarithm of the probability that target comes next. Errors: NULL, TOKEN (also of target),
-/// NOT_FINITE.
+/// Consumes a token and writes the natural logarithm of the probability that target comes next. Errors: NULL, MISALIGNED, TOKEN
+/// (also of target), NOT_FINITE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_score(
     session: *mut SessionHandle,
@@ -123,16 +126,16 @@ pub unsafe extern "C" fn lstmc_session_score(
     let body = |s: &mut Session| {
         let out = given(log_probability, "log_probability")?;
         let sum = s.score(&[token, target]).map_err(|e| failure(&e))?;
-        // SAFETY: not null, and the caller lets it be written.
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a float may be written there.
         unsafe { out.write(sum as f32) };
         Ok(())
     };
-    // SAFETY: as the caller promises.
+    // SAFETY: the promise of handles.
     unsafe { with(session, body) }
 }
 
 /// Consumes all of count tokens but the last, and writes the sum of the natural log-probabilities of all but the first: a text at once,
-/// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, TOKEN, NOT_FINITE.
+/// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, MISALIGNED, SIZE, TOKEN, NOT_FINITE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_score_text(
     session: *mut SessionHandle,
@@ -141,22 +144,24 @@ pub unsafe extern "C" fn lstmc_session_score_text(
     sum: *mut f64,
 ) -> Status {
     let body = |s: &mut Session| {
-        let (tokens, out) = (given(tokens, "tokens")?, given(sum, "sum")?);
-        // SAFETY: not null, and the caller says how many there are.
-        let tokens = unsafe { std::slice::from_raw_parts(tokens.as_ptr(), count) };
+        let out = given(sum, "sum")?;
+        // SAFETY: the promise of data.
+        let tokens = unsafe { data(tokens, count, "tokens")? };
         let sum = s.score(tokens).map_err(|e| failure(&e))?;
-        // SAFETY: not null, and the caller lets it be written.
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a double may be written there. The tokens, which
+        // may be in the same memory, are not read any more.
         unsafe { out.write(sum) };
         Ok(())
     };
-    // SAFETY: as the caller promises.
+    // SAFETY: the promise of handles.
     unsafe { with(session, body) }
 }
 
 /// Consumes a token and writes the k likeliest next words, best first, with their natural log-probabilities; the lower token first among
 /// equals.
 ///
-/// k: room at both ids and log_probabilities, 1 to the vocabulary's size. Errors: NULL, TOKEN, SIZE, NOT_FINITE.
+/// k: room at both ids and log_probabilities, which do not overlap, 1 to the vocabulary's size. Errors: NULL, MISALIGNED, TOKEN, SIZE,
+/// NOT_FINITE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_top_k(
     session: *mut SessionHandle,
@@ -166,21 +171,19 @@ pub unsafe extern "C" fn lstmc_session_top_k(
     log_probabilities: *mut f32,
 ) -> Status {
     let body = |s: &mut Session| {
-        let (ids, scores) = (given(ids, "ids")?, given(log_probabilities, "log_probabilities")?);
         let words = s.model().layout().vocabulary;
         if k == 0 || k > words {
             let text = format!("{k} words were asked for; there are 1 to {words}");
             return Err(Failure(Status::LstmcErrorSize, text));
         }
-        // SAFETY: not null, and the caller says that both have room for `k`.
-        let (ids, scores) = unsafe {
-            (
-                std::slice::from_raw_parts_mut(ids.as_ptr(), k),
-                std::slice::from_raw_parts_mut(scores.as_ptr(), k),
-            )
-        };
+        // Before the buffers are touched.
+        if token as usize >= words {
+            return Err(failure(&SessionError::Token { token, vocabulary: words }));
+        }
+        // SAFETY: the promise of data.
+        let (ids, scores) = unsafe { buffers(ids, log_probabilities, k, ["ids", "log_probabilities"])? };
         s.top_k_into(token, ids, scores).map_err(|e| failure(&e)).map(|_| ())
     };
-    // SAFETY: as the caller promises.
+    // SAFETY: the promise of handles.
     unsafe { with(session, body) }
 }

@@ -16,7 +16,7 @@
 int main(int argc, char **argv) {
     lstmc_model *model = NULL;
     lstmc_session *session = NULL, *other = NULL;
-    uint32_t token = 0, n, *ids;
+    uint32_t token = 0, two[2] = {0, 0}, n, *ids;
     float *logits, *best, score = 0;
     double sum = 0, text = 0;
 
@@ -42,6 +42,13 @@ int main(int argc, char **argv) {
     EXPECT(lstmc_model_token(model, "\xff", 1, &token) == LSTMC_ERROR_WORD);
     EXPECT(lstmc_model_token(model, NULL, 0, &token) == LSTMC_ERROR_NULL);
     EXPECT(lstmc_model_token(model, "x", 1, NULL) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_model_token(model, "x", SIZE_MAX, &token) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_model_token(model, "x", SIZE_MAX / 2 + 1, &token) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_model_token(model, "x", 1, (void *)((char *)two + 1)) == LSTMC_ERROR_MISALIGNED);
+    /* The word lies where the token goes. */
+    memcpy(two, "\xff\xff\xff\xff", 4);
+    EXPECT(lstmc_model_token(model, (char *)two, 4, two) == LSTMC_ERROR_WORD && strlen(lstmc_last_error()) > 20);
+    EXPECT(lstmc_model_load(argv[1], (void *)((char *)two + 1)) == LSTMC_ERROR_MISALIGNED);
 
     logits = malloc(n * sizeof *logits);
     best = malloc(n * sizeof *best);
@@ -66,6 +73,18 @@ int main(int argc, char **argv) {
     EXPECT(lstmc_session_top_k(session, 0, n + 1, ids, best) == LSTMC_ERROR_SIZE);
     EXPECT(lstmc_session_top_k(session, 0, 1, NULL, best) == LSTMC_ERROR_NULL);
     EXPECT(lstmc_session_score_text(session, NULL, 1, &text) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_session_score_text(session, ids, SIZE_MAX, &text) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_score_text(session, ids, SIZE_MAX / sizeof *ids, &text) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_score_text(session, (void *)((char *)ids + 2), 1, &text) == LSTMC_ERROR_MISALIGNED);
+    EXPECT(lstmc_session_score_text(session, ids, 1, (void *)((char *)&text + 1)) == LSTMC_ERROR_MISALIGNED);
+    EXPECT(lstmc_session_step(session, 0, (void *)((char *)logits + 1), n) == LSTMC_ERROR_MISALIGNED);
+    EXPECT(lstmc_session_step((void *)((char *)session + 1), 0, logits, n) == LSTMC_ERROR_MISALIGNED);
+    /* Buffers that overlap, all of them or by one element; an error leaves them alone. */
+    ids[0] = 7;
+    EXPECT(lstmc_session_top_k(session, 0, 2, ids, (void *)ids) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_top_k(session, 0, 2, ids, (void *)(ids + 1)) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_top_k(session, 0, 2, ids + 1, (void *)ids) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_top_k(session, n, 2, ids, best) == LSTMC_ERROR_TOKEN && ids[0] == 7);
 
     /* Nothing of that was consumed: word by word, all at once, and by logits come to the same. */
     for (uint32_t i = 0; i < n; i++)
