@@ -193,11 +193,11 @@ impl fmt::Debug for Model {
 /// allocated per token.
 pub struct Session {
     model: Model,
-    state: Aligned<f32>,  // [layout.state], vectors and padding
-    scratch: Aligned<u8>, // [layout.scratch]
+    state: Aligned<f32>,          // [layout.state], vectors and padding
+    scratch: Aligned<u8>,         // [layout.scratch]
     workspace: Option<Workspace>, // made when first a sequence is scored
-    logits: Aligned<f32>, // [vocabulary]
-    candidates: Vec<u32>, // [largest k sampled from so far]
+    logits: Aligned<f32>,         // [vocabulary]
+    candidates: Vec<u32>,         // [largest k sampled from so far]
 }
 
 /// A recurrent state, as [`Session::save_state`] found it. It belongs to one model, compiled for one machine: what lies where in it may

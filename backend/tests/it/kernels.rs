@@ -141,7 +141,7 @@ fn a_team_takes_the_same_steps() {
 /// A state's vectors have the graph's names and widths, and what is written to one is what the next step reads.
 #[test]
 fn states_by_name() {
-    let model = compile(&language_model(33, 2, 40, 1), OptLevel::None, 1);
+    let model = compile(&language_model(33, 2, 40, 1), Level::best(), OptLevel::None, 1);
     let (mut one, mut other) = (model.session(), model.session());
     one.advance(3).unwrap();
     let names: Vec<_> = one.state().map(|(name, vector)| (name, vector.len())).collect();
