@@ -8,7 +8,7 @@ use lstmc_frontend::ir::store::{
 use lstmc_frontend::ir::{Graph, parse_with, print, verify};
 use lstmc_frontend::onnx;
 use lstmc_passes::canonicalize::canonicalize;
-use lstmc_runtime::{BlobOut, Container, Contents, Description, MAGIC, Model, Vocabulary};
+use lstmc_runtime::{BlobOut, Container, ContainerError, Contents, Description, MAGIC, Model, Vocabulary};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,14 @@ pub enum Format {
     Onnx,
     /// A container of ours.
     Lstmc,
+}
+
+impl Format {
+    /// What a file's first bytes say; whatever is not ours is taken for ONNX, whose reader says what is wrong with it.
+    fn of(start: &[u8]) -> Format {
+        // Also where a transfer in text mode changed the rest of the magic: the container's reader knows about that.
+        if start.starts_with(&MAGIC[..5]) { Format::Lstmc } else { Format::Onnx }
+    }
 }
 
 /// A model read from a file, with what travels with it.
@@ -49,29 +57,54 @@ impl Source {
     pub fn read(path: impl AsRef<Path>) -> Result<Source, Error> {
         let path = path.as_ref();
         match format(path)? {
-            Format::Onnx => Ok(Source {
-                path: path.into(),
-                format: Format::Onnx,
-                graph: onnx::read(path)?,
-                vocabulary: None,
-                recipe: String::new(),
-                report: String::new(),
-                notes: vec![],
-                entropy: false,
-            }),
-            Format::Lstmc => Source::read_container(path),
+            Format::Onnx => Ok(Source::imported(path, onnx::read(path)?)),
+            Format::Lstmc => Source::restored(path, &Container::open(path)?),
         }
     }
 
-    fn read_container(path: &Path) -> Result<Source, Error> {
-        let container = Container::open(path)?;
+    /// Reads a model from the bytes of its file. `path` names the file in errors and need not exist; an ONNX model is called after it, and must not
+    /// have external data.
+    ///
+    /// ```
+    /// let error = lstmc::Source::from_bytes(b"LSTMC\r\n\x1a", "short.lstmc").unwrap_err();
+    /// assert!(error.to_string().contains("short.lstmc"));
+    /// ```
+    pub fn from_bytes(bytes: &[u8], path: impl AsRef<Path>) -> Result<Source, Error> {
+        let path = path.as_ref();
+        match Format::of(bytes) {
+            Format::Onnx => {
+                let name = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+                Ok(Source::imported(path, onnx::import(bytes.to_vec().into(), None, &name)?))
+            }
+            Format::Lstmc => {
+                let container = Container::from_bytes(bytes)
+                    .map_err(|flaw| ContainerError::Flawed { path: path.into(), flaw })?;
+                Source::restored(path, &container)
+            }
+        }
+    }
+
+    fn imported(path: &Path, graph: Graph) -> Source {
+        Source {
+            path: path.into(),
+            format: Format::Onnx,
+            graph,
+            vocabulary: None,
+            recipe: String::new(),
+            report: String::new(),
+            notes: vec![],
+            entropy: false,
+        }
+    }
+
+    fn restored(path: &Path, container: &Container) -> Result<Source, Error> {
         let damaged = |reason: String| Error::Contents { path: path.into(), reason };
         if let Some(blob) = container.tensors().find(|blob| Encoding::from_name(blob.encoding).is_none()) {
             let reason = format!("tensor {} has the unknown encoding `{}`", blob.name, blob.encoding);
             return Err(damaged(reason));
         }
         // The container's checksum covers text and tensors alike.
-        let mut weights = StoredWeights::new(|name: &str| stored(&container, name)).trusted();
+        let mut weights = StoredWeights::new(|name: &str| stored(container, name)).trusted();
         let graph = parse_with(container.ir(), &mut weights).map_err(|e| damaged(e.to_string()))?;
         verify(&graph).map_err(|e| damaged(e.to_string()))?;
         if let (Some(words), Some(expected)) = (container.vocabulary(), graph.vocabulary) {
@@ -176,7 +209,7 @@ fn stored<'c>(container: &'c Container, name: &str) -> Option<Stored<'c>> {
     })
 }
 
-/// What a file's first bytes say; whatever is not ours is taken for ONNX, whose reader says what is wrong with it.
+/// What kind of file this is.
 fn format(path: &Path) -> Result<Format, Error> {
     let mut start = [0u8; MAGIC.len()];
     let read = File::open(path).and_then(|mut f| {
@@ -190,9 +223,7 @@ fn format(path: &Path) -> Result<Format, Error> {
         Ok(n)
     });
     match read {
-        // Also where a transfer in text mode changed the rest of the magic: the container's reader knows about that.
-        Ok(_) if start[..5] == MAGIC[..5] => Ok(Format::Lstmc),
-        Ok(_) => Ok(Format::Onnx),
+        Ok(n) => Ok(Format::of(&start[..n])),
         // A folder opens on some systems and fails to be read; the ONNX reader has the better message.
         Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => Ok(Format::Onnx),
         Err(reason) => Err(Error::Read { path: path.into(), reason }),

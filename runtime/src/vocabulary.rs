@@ -163,10 +163,15 @@ impl Vocabulary {
         if bytes.len() as u64 > MAX_VOCABULARY_BYTES {
             return Err(flawed(VocabularyError::TooLarge));
         }
-        Self::parse(&bytes).map_err(flawed)
+        Self::from_bytes(&bytes).map_err(flawed)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, VocabularyError> {
+    /// Reads the contents of a vocabulary file, as [`Vocabulary::read`] does.
+    ///
+    /// # Errors
+    ///
+    /// If they are not UTF-8, have no words, or one that is empty, repeated or has white space in it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, VocabularyError> {
         let text = str::from_utf8(bytes).map_err(|error| {
             let newlines = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
             VocabularyError::NotUtf8 { line: newlines + 1 }

@@ -1,7 +1,7 @@
 //! Sessions: streams of text that a model reads.
 
-use crate::border::{Failure, Status, buffers, data, given, guarded, handle};
-use crate::model::ModelHandle;
+use super::border::{Failure, Status, buffers, data, given, guarded, handle};
+use super::model::ModelHandle;
 use lstmc_runtime::{Session, SessionError};
 use std::sync::{Mutex, PoisonError};
 
