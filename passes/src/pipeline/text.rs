@@ -2,6 +2,8 @@
 
 use super::error::{PipelineError, Place, Problem};
 use super::{Invocation, Pipeline, Table, complete, find_option, find_pass, read_value};
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// Reads a pipeline.
 pub(super) fn parse(text: &str, table: Table) -> Result<Pipeline, PipelineError> {
@@ -17,10 +19,13 @@ pub(super) fn parse(text: &str, table: Table) -> Result<Pipeline, PipelineError>
     }
 }
 
-/// The value, in quotes where it would not be read back otherwise.
+/// The value, in quotes where it would not be read back otherwise; there, `\"` and `\\` stand for a quote and a backslash.
 pub(super) fn quoted(value: &str) -> String {
     let is_plain = |c: char| !c.is_whitespace() && !",()\"".contains(c);
-    if !value.is_empty() && value.chars().all(is_plain) { value.to_string() } else { format!("\"{value}\"") }
+    if !value.is_empty() && value.chars().all(is_plain) {
+        return value.to_string();
+    }
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 struct Reader<'t> {
@@ -76,26 +81,40 @@ impl<'t> Reader<'t> {
         Ok((&rest[..len], start))
     }
 
-    /// A value and where it starts: up to `,` or `)`, or in quotes.
-    fn value(&mut self) -> Result<(&'t str, usize), PipelineError> {
+    /// A value and where it stands: up to `,` or `)`, or in quotes.
+    fn value(&mut self) -> Result<(Cow<'t, str>, Range<usize>), PipelineError> {
         self.space();
-        let rest = self.rest();
-        if let Some(inner) = rest.strip_prefix('"') {
-            let Some(len) = inner.find('"') else {
-                let problem = Problem::Syntax { expected: "a closing `\"`", found: "the end".into() };
-                return Err(self.error(self.at, self.text.len(), problem));
-            };
-            let start = self.at + 1;
-            self.at += len + 2;
-            return Ok((&inner[..len], start));
+        if self.rest().starts_with('"') {
+            return self.quoted();
         }
+        let rest = self.rest();
         let value = rest[..rest.find([',', ')']).unwrap_or(rest.len())].trim_end();
         if value.is_empty() {
             return Err(self.unexpected("a value"));
         }
         let start = self.at;
         self.at += value.len();
-        Ok((value, start))
+        Ok((value.into(), start..self.at))
+    }
+
+    /// A value in quotes. A backslash before anything but a quote or a backslash is itself.
+    fn quoted(&mut self) -> Result<(Cow<'t, str>, Range<usize>), PipelineError> {
+        let start = self.at + 1;
+        let inner = &self.text[start..];
+        let (mut value, mut from) = (Cow::Borrowed(""), 0);
+        while let Some(len) = inner[from..].find(['"', '\\']) {
+            value += &inner[from..from + len];
+            let mark = from + len;
+            if inner[mark..].starts_with('"') {
+                self.at = start + mark + 1;
+                return Ok((value, start..start + mark));
+            }
+            let escaped = inner[mark + 1..].chars().next().filter(|c| "\"\\".contains(*c));
+            value.to_mut().push(escaped.unwrap_or('\\'));
+            from = mark + 1 + escaped.map_or(0, char::len_utf8);
+        }
+        let problem = Problem::Syntax { expected: "a closing `\"`", found: "the end".into() };
+        Err(self.error(self.at, self.text.len(), problem))
     }
 
     fn invocation(&mut self, table: Table) -> Result<Invocation, PipelineError> {
@@ -108,9 +127,9 @@ impl<'t> Reader<'t> {
                 let (name, from) = self.name("an option")?;
                 let option = find_option(info, name, &given).map_err(|p| self.error(from, self.at, p))?;
                 self.expect('=', "`=` and a value")?;
-                let (text, from) = self.value()?;
+                let (text, place) = self.value()?;
                 let value =
-                    read_value(info, option, text).map_err(|p| self.error(from, from + text.len(), p))?;
+                    read_value(info, option, &text).map_err(|p| self.error(place.start, place.end, p))?;
                 given.push((option.name, value));
                 if self.eat(')') {
                     break;

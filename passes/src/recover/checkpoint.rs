@@ -303,10 +303,18 @@ mod tests {
         };
         fails(&sealed(vec![vec![0xff; 40]]));
         let runs: Vec<Vec<u8>> = postcard::from_bytes(&checkpoint[HEADER..]).unwrap();
-        let (identity, mut parameters, progress): (Identity, Values<f32>, Progress) =
-            postcard::from_bytes(&runs[0]).unwrap();
         fails(&sealed(vec![runs[0][..runs[0].len() - 1].to_vec()]));
-        parameters[0].pop();
-        fails(&sealed(vec![postcard::to_stdvec(&(identity, parameters, progress)).unwrap()]));
+        let changed = |change: fn(&mut Values<f32>, &mut Progress)| {
+            let (identity, mut parameters, mut progress): (Identity, Values<f32>, Progress) =
+                postcard::from_bytes(&runs[0]).unwrap();
+            change(&mut parameters, &mut progress);
+            sealed(vec![postcard::to_stdvec(&(identity, parameters, progress)).unwrap()])
+        };
+        fails(&changed(|parameters, _| drop(parameters[0].pop())));
+        fails(&changed(|parameters, _| parameters[0][0] = f32::NAN));
+        fails(&changed(|_, progress| progress.step += 1));
+        fails(&changed(|_, progress| progress.step = usize::MAX));
+        let unchanged = changed(|_, _| {});
+        assert!(Case { passes: "recover(batch=4)", ..Case::default() }.resumed(&unchanged).is_ok());
     }
 }

@@ -54,6 +54,19 @@ enum Source {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State<T>(Vec<[Vec<T>; 2]>);
 
+impl<T> State<T> {
+    /// Whether this can be the state of so many streams in a network: of zeros, or of the right sizes.
+    pub(super) fn is_of(&self, network: Option<&Network<T>>, streams: usize) -> bool {
+        let cells = network.into_iter().flat_map(|n| &n.layers).filter_map(|layer| match layer {
+            Layer::Lstm(cell) => Some(cell.hidden * streams),
+            _ => None,
+        });
+        let sizes: Vec<usize> = cells.collect();
+        let found = self.0.iter().map(|parts| parts.each_ref().map(Vec::len));
+        self.0.is_empty() || found.eq(sizes.iter().map(|&n| [n, n]))
+    }
+}
+
 /// What a window's way forward leaves for the way back.
 pub(super) struct Tape<T> {
     rows: usize,

@@ -58,10 +58,13 @@ impl<T: Number> Optimizer<T> {
         Optimizer { method, decay, steps: 0, averages }
     }
 
-    /// Whether two are of the same weights.
-    pub(super) fn is_like(&self, other: &Optimizer<T>) -> bool {
+    /// Whether this can be what `start` is after so many steps.
+    pub(super) fn is_like(&self, start: &Optimizer<T>, steps: usize) -> bool {
         let sizes = |o: &Optimizer<T>| o.averages.each_ref().map(|a| sizes(a));
-        self.method == other.method && sizes(self) == sizes(other)
+        let options = |o: &Optimizer<T>| (o.method, o.decay.to_bits());
+        usize::try_from(self.steps) == Ok(steps)
+            && options(self) == options(start)
+            && sizes(self) == sizes(start)
     }
 
     /// Moves the parameters, given a learning rate and what the gradients are multiplied with first; gradients are zero afterwards.

@@ -58,7 +58,7 @@ pub(super) struct Found {
 /// How far a run is: with the parameters, all that its next step depends on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
-    step: usize,
+    pub(super) step: usize,
     optimizer: Optimizer<f32>,
     shards: Vec<Shard>,
     losses: Losses,
@@ -66,12 +66,25 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Whether both are of the same weights and streams.
-    fn is_like(&self, other: &Progress, parameters: &[Vec<f32>]) -> bool {
-        let shards = self.shards.len() == other.shards.len()
-            && self.shards.iter().zip(&other.shards).all(|(a, b)| a.is_like(b));
-        let best = self.kept.best.as_ref().is_none_or(|best| sizes(best) == sizes(parameters));
-        shards && best && self.optimizer.is_like(&other.optimizer)
+    /// Whether a run of `job` that starts as `start` can have come here, with these parameters: sizes and counts fit, and weights are finite.
+    fn is_of(
+        &self,
+        job: &Job<'_>,
+        start: &Progress,
+        network: &Network<f32>,
+        parameters: &[Vec<f32>],
+    ) -> bool {
+        let shards = self.shards.len() == start.shards.len()
+            && self.shards.iter().zip(&start.shards).all(|(a, b)| a.is_like(b, network, job.teacher));
+        let expected = sizes(&network.weights.values());
+        let fits = |values: &[Vec<f32>]| sizes(values) == expected && is_finite(values);
+        shards
+            && self.step <= job.steps()
+            && self.optimizer.is_like(&start.optimizer, self.step)
+            && self.losses.is_of(&job.text, self.step)
+            && fits(parameters)
+            && self.kept.best.as_ref().is_none_or(|best| fits(best))
+            && self.kept.measured.is_empty() == start.kept.measured.is_empty()
     }
 }
 
@@ -106,10 +119,8 @@ impl Job<'_> {
         if let Some(checkpoint) = &mut context.checkpoint
             && let Some((parameters, saved)) = checkpoint.begin(&identity)?
         {
-            if sizes(&parameters) != sizes(&network.weights.values())
-                || !saved.is_like(&progress, &parameters)
-            {
-                return Err(CheckpointError::Damaged("its sizes do not fit the model".into()).into());
+            if !saved.is_of(self, &progress, network, &parameters) {
+                return Err(CheckpointError::Damaged("its numbers do not fit the run".into()).into());
             }
             network.weights.set(parameters);
             progress = saved;
@@ -137,11 +148,18 @@ impl Job<'_> {
             steps.add_and_say(1, || since.say(losses, &kept.measured));
             let epochs = *step as f64 / text.windows() as f64;
             let is_check = *step % every == 0 || *step == total;
+            let is_asked = interrupt.as_ref().is_some_and(Listening::is_asked);
+            // What the last step does shows in no loss.
+            if (is_check || is_asked) && !is_finite(&network.weights.values()) {
+                stopped = Some(format!(
+                    "training diverged at window {step} of {total} (weights are NaN or infinite); use a lower lr or clip"
+                ));
+                break;
+            }
             if is_check {
                 since.log(losses, epochs);
                 kept.check(graph, network, epochs, evaluator)?;
             }
-            let is_asked = interrupt.as_ref().is_some_and(Listening::is_asked);
             if let (Some(checkpoint), true) = (&mut context.checkpoint, is_check || is_asked) {
                 checkpoint.keep(&identity, &network.weights.values(), &progress)?;
             }
@@ -226,6 +244,11 @@ impl Kept {
     }
 }
 
+/// Whether no number is NaN or infinite.
+fn is_finite(values: &[Vec<f32>]) -> bool {
+    values.iter().flatten().all(|x| x.is_finite())
+}
+
 /// Losses of windows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Losses {
@@ -240,6 +263,13 @@ impl Losses {
         self.first = self.first.or(Some(loss));
         self.sum += loss * tokens as f64;
         self.tokens += tokens;
+    }
+
+    /// Whether these may be of the first steps of a text, so many.
+    fn is_of(&self, text: &Text<'_>, steps: usize) -> bool {
+        let tokens: usize = (0..steps).map(|k| text.tokens_in(k % text.windows())).sum();
+        let is_finite = self.sum.is_finite() && self.first.is_none_or(f64::is_finite);
+        self.tokens == tokens && self.first.is_some() == (steps > 0) && is_finite
     }
 
     fn limit(&self, vocabulary: usize) -> f64 {

@@ -40,9 +40,17 @@ impl Shard {
             .collect()
     }
 
-    /// Whether both have the same streams.
-    pub(super) fn is_like(&self, other: &Shard) -> bool {
+    /// Whether both have the same streams, and this one states of these networks.
+    pub(super) fn is_like(
+        &self,
+        other: &Shard,
+        network: &Network<f32>,
+        teacher: Option<&Network<f32>>,
+    ) -> bool {
+        let n = self.streams.len();
         self.streams == other.streams
+            && self.state.is_of(Some(network), n)
+            && self.of_teacher.is_of(teacher, n)
     }
 
     /// Adds the gradients of what products read. Returns the sum of the words' losses.

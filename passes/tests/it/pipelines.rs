@@ -51,6 +51,22 @@ fn text_prints_back() {
     assert_eq!(Pipeline::parse_with(spaced, TABLE).unwrap().to_string(), expected);
 }
 
+/// A recipe's strings may hold anything; the text form quotes what it must.
+#[test]
+fn values_of_recipes_print_back_as_text() {
+    for target in ["a\"b", "\\", "a\\\"", "x, (y)", "\\n", " a ", "a\nb"] {
+        let toml = toml::Value::String(target.into());
+        let recipe = format!("[[pass]]\nname = \"prune\"\nsparsity = 0.5\ntarget = {toml}");
+        let pipeline = Pipeline::from_recipe_with(&recipe, TABLE).unwrap();
+        let text = pipeline.to_string();
+        let again = Pipeline::parse_with(&text, TABLE).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(again.passes[0].options(), pipeline.passes[0].options(), "{text}");
+    }
+    let text = r#"prune(sparsity=0.5, target="a\b\c\"d")"#;
+    let read = Pipeline::parse_with(text, TABLE).unwrap().passes[0].options();
+    assert_eq!(read.target("target").unwrap().to_string(), r#"a\b\c"d"#);
+}
+
 #[test]
 fn recipes_are_the_same_pipelines() {
     let recipe = "description = \"small\"\n\n[[pass]]\nname = \"canonicalize\"\n\n[[pass]]\nname = \"prune\"\ntarget = \"lstm*\"\n\
