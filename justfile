@@ -88,6 +88,10 @@ verify:
     cargo run --release -- verify testdata/onnx testdata/tiny --quiet
     cargo run --release -- verify testdata/tiny --engine jit --quiet
 
+# Run every fuzz target for so many minutes each, then a table of finds (needs cargo-fuzz and a nightly toolchain; says SKIPPED without)
+fuzz minutes *targets:
+    fuzz/run {{ minutes }} {{ targets }}
+
 # Speed on this machine, of the bundled model or another one
 bench model="testdata/ptb-small/model.onnx":
     cargo run --release -- bench {{ model }}

@@ -5,6 +5,9 @@
     reason = "measured errors and skipped tests are worth a line"
 )]
 
+// What the sources of the C interface, a fuzz target among these tests, call the library.
+extern crate lstmc as facade;
+
 mod bad_files;
 mod bad_models;
 mod canonical;
@@ -14,6 +17,7 @@ mod demo;
 mod engines;
 mod entropy;
 mod frontier;
+mod fuzz;
 mod interrupt;
 mod link;
 mod program;

@@ -1,0 +1,33 @@
+//! What must hold of any graph that the library gives out.
+
+use lstmc::frontend::ir::store::{Stored, StoredWeights, compress, store};
+use lstmc::frontend::ir::{Graph, parse, parse_with, print, verify, verify_language_model};
+
+/// Checks a graph that a reader or a pass made.
+pub(super) fn check(graph: &Graph) {
+    let is_generic = graph.nodes().any(|(_, n)| !n.op.is_language_model_form());
+    let verified = if is_generic { verify(graph) } else { verify_language_model(graph) };
+    verified.unwrap_or_else(|e| panic!("an invalid graph: {e}"));
+    same_text(graph);
+}
+
+/// A graph prints as it parses.
+pub(super) fn same_text(graph: &Graph) {
+    let text = print(graph);
+    let again = parse(&text).unwrap_or_else(|e| panic!("what was printed does not parse: {e}\n{text}"));
+    assert_eq!(print(&again), text);
+}
+
+/// A graph's weights are stored and restored to the same, plain and entropy-coded.
+pub(super) fn stored_and_restored(graph: &Graph) {
+    let text = print(graph);
+    // Weights that are given by hash alone cannot be stored.
+    let Ok(blobs) = store(graph) else { return };
+    let coded: Vec<Stored<'_>> = blobs.iter().cloned().map(compress).collect();
+    for blobs in [&blobs, &coded] {
+        let mut source = StoredWeights::new(|path: &str| blobs.iter().find(|b| b.path == path).cloned());
+        let again = parse_with(&text, &mut source)
+            .unwrap_or_else(|e| panic!("what was stored is not restored: {e}\n{text}"));
+        assert_eq!(print(&again), text);
+    }
+}

@@ -1,0 +1,87 @@
+//! Seeds that only the library can write: files with checksums, statistics, training runs.
+
+use super::files::{TRAINED, TRAINING, encodings};
+use super::passes::{WORDS, tiny};
+use lstmc::frontend::ir::arbitrary::{Kind, language_model_of, random_map};
+use lstmc::frontend::ir::store::{compress, store};
+use lstmc::frontend::ir::{Graph, print};
+use lstmc::passes::{Checkpoint, Context, Pipeline, Settings, Statistics, run};
+use lstmc::runtime::Vocabulary;
+use lstmc::{Format, Source};
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A target, a file's name and its bytes.
+pub type Seed = (&'static str, String, Vec<u8>);
+
+/// All of them, for `testdata/fuzz`.
+pub fn seeds() -> Vec<Seed> {
+    let mut all = vec![];
+    for (k, kind) in Kind::ALL.into_iter().enumerate() {
+        let graph = language_model_of(3, 1, WORDS, |name, shape| {
+            let seed = u64::from(crc32fast::hash(name.as_bytes())) + k as u64;
+            random_map(kind, shape, seed)
+        });
+        let name = format!("seed-{kind:?}").to_lowercase();
+        all.push(("container", name.clone() + "-blobs", blobs(&graph)));
+        all.push(("container", name, file(graph, k % 2 == 1)));
+    }
+    let collected = Statistics::collect(&tiny(), &TRAINING, &mut |_, _| {}).expect("statistics of a text");
+    all.push(("statistics", "seed-all".into(), collected.to_bytes()));
+    let collected =
+        Statistics::collect_inputs(&tiny(), &TRAINING, &mut |_, _| {}).expect("statistics of a text");
+    all.push(("statistics", "seed-inputs".into(), collected.to_bytes()));
+    let written = checkpoints();
+    for (name, bytes) in [("seed-first", written.first()), ("seed-last", written.last())] {
+        all.push(("checkpoint", name.into(), bytes.expect("a checkpoint").clone()));
+    }
+    all
+}
+
+/// A graph's text and its blobs, as the target `container` reads them.
+fn blobs(graph: &Graph) -> Vec<u8> {
+    let mut bytes = print(graph).into_bytes();
+    bytes.push(0);
+    for (k, stored) in store(graph).expect("weights with data").into_iter().enumerate() {
+        let stored = if k % 2 == 0 { stored } else { compress(stored) };
+        let encoding = encodings().iter().position(|&e| e == stored.encoding).expect("one of all encodings");
+        let length = u16::try_from(stored.bytes.len()).expect("a short blob");
+        bytes.extend([encoding as u8, u8::from(stored.shape.len() == 1)]);
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(&*stored.bytes);
+    }
+    bytes
+}
+
+/// A `.lstmc` file.
+fn file(graph: Graph, entropy: bool) -> Vec<u8> {
+    let words = Vocabulary::from_words(["<unk>", "<eos>", "the", "cat", "sat"]).expect("distinct words");
+    let source = Source {
+        path: PathBuf::new(),
+        format: Format::Lstmc,
+        graph,
+        vocabulary: Some(Arc::new(words)),
+        recipe: "quantize(bits=4)".into(),
+        report: "{}".into(),
+        notes: vec![],
+        entropy,
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("seed.lstmc");
+    source.write(&path).expect("a file that is written");
+    std::fs::read(path).expect("the file that was written")
+}
+
+/// The checkpoints of the target `checkpoint`'s runs.
+fn checkpoints() -> Vec<Vec<u8>> {
+    let written = RefCell::new(vec![]);
+    let checkpoint = Checkpoint::new(|bytes| {
+        written.borrow_mut().push(bytes.to_vec());
+        Ok(())
+    });
+    let context = Context { training: Some(&TRAINING), checkpoint: Some(checkpoint), ..Context::default() };
+    let pipeline = Pipeline::parse(TRAINED).expect("a pipeline");
+    run(&pipeline, tiny(), Settings { context, ..Settings::default() }).expect("a run");
+    written.into_inner()
+}
