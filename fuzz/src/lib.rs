@@ -18,6 +18,7 @@ extern crate lstmc as facade;
 mod capi;
 mod cursor;
 mod files;
+mod kernels;
 mod models;
 mod passes;
 mod seeds;
@@ -25,6 +26,7 @@ mod texts;
 
 pub use capi::capi;
 pub use files::{checkpoint, container, onnx, statistics};
+pub use kernels::kernels;
 pub use seeds::seeds;
 pub use texts::{ir, pipeline, recipe, vocabulary};
 
@@ -42,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("statistics", statistics),
     ("checkpoint", checkpoint),
     ("capi", capi),
+    ("kernels", kernels),
 ];
 
 /// Formats an error, which must have something to say.

@@ -13,6 +13,7 @@ use super::quantize::{Activations, group_size, padded_len};
 use super::share::{Destination, Panels, Tile};
 use super::{PANEL, QUAD, check_rows};
 use crate::level::{Level, Set};
+use lstmc_runtime::Aligned;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes of activations that a block of tokens may take.
@@ -116,11 +117,6 @@ pub(super) struct Job<'a> {
     x: Activations<'a>,
     w: Codes<'a>,
 }
-
-/// A cache line of bytes.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// A panel ready for a kernel: `[groups][quads][32][4]` of one byte or two each.
 #[derive(Clone, Copy)]
@@ -318,10 +314,15 @@ impl<'a> Job<'a> {
 }
 
 /// Buffers for a panel that is not read in place, and for its scales.
-#[derive(Default)]
 pub(super) struct Unpacked {
-    lines: Vec<Line>,
+    codes: Aligned<u8>,
     scales: Vec<f32>,
+}
+
+impl Default for Unpacked {
+    fn default() -> Unpacked {
+        Unpacked { codes: Aligned::zeroed(0), scales: vec![] }
+    }
 }
 
 /// A thread's buffers. That another thread panicked meanwhile does not matter: they hold nothing between panels.
@@ -333,9 +334,14 @@ impl Unpacked {
     /// Room for a panel, so that unpacking needs no more memory.
     pub(super) fn reserve(&mut self, w: &Codes<'_>) {
         // Two bytes a weight at most.
-        let lines = padded_len(w.input, w.group).saturating_mul(2 * PANEL) / size_of::<Line>();
-        self.lines.reserve(lines.saturating_sub(self.lines.len()));
+        self.make_room(padded_len(w.input, w.group).saturating_mul(2 * PANEL));
         self.scales.reserve((w.groups() * PANEL).saturating_sub(self.scales.len()));
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        if self.codes.len() < bytes {
+            self.codes = Aligned::zeroed(bytes);
+        }
     }
 
     /// A panel's weights as `W`-byte numbers, less `offset`, and its scales.
@@ -350,17 +356,16 @@ impl Unpacked {
         let in_place = W == 1 && w.bits == 8 && offset == if w.signed { 0x80 } else { 0 };
         let scale_bytes = PANEL * w.scale.size();
         if !in_place {
-            self.lines.resize(padded_len(w.input, w.group) * PANEL * W / 64, Line([0; 64]));
+            self.make_room(padded_len(w.input, w.group) * PANEL * W);
         }
         self.scales.resize(w.groups() * PANEL, 0.0);
-        let lines = bytes_of(&mut self.lines);
         let mut at = 0;
         let mut to = 0;
         for g in 0..w.groups() {
             let packed = w.quads(g) * w.packed_quad();
             if !in_place {
                 let len = w.quads(g) * QUAD_BYTES * W;
-                unpack::<W>(level, &bytes[at..at + packed], w, offset, &mut lines[to..to + len]);
+                unpack::<W>(level, &bytes[at..at + packed], w, offset, &mut self.codes[to..to + len]);
                 to += len;
             }
             at += packed;
@@ -383,14 +388,9 @@ impl Unpacked {
         if in_place {
             Panel { weights: bytes, group_stride: unpacked + scale_bytes, scales: &self.scales }
         } else {
-            Panel { weights: lines, group_stride: unpacked, scales: &self.scales }
+            Panel { weights: &self.codes, group_stride: unpacked, scales: &self.scales }
         }
     }
-}
-
-fn bytes_of(lines: &mut [Line]) -> &mut [u8] {
-    // SAFETY: a line is 64 bytes, without padding.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), std::mem::size_of_val(lines)) }
 }
 
 /// Whole quads of packed codes to `W`-byte numbers, less `offset`.

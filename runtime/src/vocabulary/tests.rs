@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn read(bytes: &[u8]) -> Result<Vocabulary, VocabularyError> {
-    Vocabulary::parse(bytes)
+    Vocabulary::from_bytes(bytes)
 }
 
 #[test]
