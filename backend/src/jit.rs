@@ -24,6 +24,9 @@ use std::sync::{Arc, Mutex};
 /// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
 const STEPWISE: usize = 3;
 
+/// How often scoring word by word tells of its progress, in tokens.
+const PROGRESS_INTERVAL: usize = 256;
+
 type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
 type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
 type Recurrent = unsafe extern "C" fn(*const usize, *const f32, *mut f32, *mut f32);
@@ -225,6 +228,33 @@ impl Jit {
         }
     }
 
+    /// Whether so many streams take a step together.
+    fn together(&self, streams: usize) -> bool {
+        self.batched.fewest_streams.is_some_and(|fewest| streams >= fewest)
+    }
+
+    /// Scores a sequence word by word.
+    fn score_stepwise(
+        &self,
+        state: &mut [f32],
+        scratch: &mut [u8],
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> f64 {
+        let targets = tokens.len().saturating_sub(1);
+        let mut sum = 0.0;
+        for (n, pair) in tokens.windows(2).enumerate() {
+            sum += f64::from(self.score(state, scratch, pair[0], pair[1]));
+            if (n + 1) % PROGRESS_INTERVAL == 0 || n + 1 == targets {
+                progress(n + 1);
+            }
+        }
+        if targets == 0 {
+            progress(0);
+        }
+        sum
+    }
+
     /// Takes a step and returns its logits, which it leaves in scratch.
     fn logits_in_scratch<'s>(&self, state: &mut [f32], scratch: &'s mut [u8], token: u32) -> &'s [f32] {
         let token = self.word(token);
@@ -273,13 +303,16 @@ impl Kernels for Jit {
     }
 
     fn streams_workspace(&self, streams: usize) -> Workspace {
-        if streams < self.batched.fewest_streams {
+        if !self.together(streams) {
             return Workspace::none();
         }
         Workspace::new(self.batched.streams_work(&self.plan, &self.weights, streams))
     }
 
     fn sequence_workspace(&self) -> Workspace {
+        if self.batched.fewest_streams.is_none() {
+            return Workspace::none();
+        }
         Workspace::new(self.batched.sequence_work(&self.plan, &self.weights))
     }
 
@@ -297,7 +330,7 @@ impl Kernels for Jit {
         for &token in tokens {
             self.word(token);
         }
-        if streams >= self.batched.fewest_streams {
+        if self.together(streams) {
             let work = workspace
                 .get::<Work>()
                 .expect("the workspace is one of `streams_workspace`, of as many streams");
@@ -342,13 +375,8 @@ impl Kernels for Jit {
         for &token in tokens {
             self.word(token);
         }
-        if tokens.len() <= STEPWISE {
-            let mut sum = 0.0;
-            for pair in tokens.windows(2) {
-                sum += f64::from(self.score(state, scratch, pair[0], pair[1]));
-            }
-            progress(tokens.len().saturating_sub(1));
-            return sum;
+        if tokens.len() <= STEPWISE || self.batched.fewest_streams.is_none() {
+            return self.score_stepwise(state, scratch, tokens, progress);
         }
         let work = workspace.get::<Work>().expect("the workspace is one of `sequence_workspace`");
         self.batched.score(self, work, state, scratch, tokens, progress)

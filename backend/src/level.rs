@@ -70,10 +70,15 @@ macro_rules! needs {
 /// The levels of this architecture, each after those that it includes; the best one that a processor has is the last.
 #[cfg(target_arch = "x86_64")]
 static ROWS: &[Row] = &[
-    Row { name: "plain", about: "SSE2, which every x86-64 has", set: Set::Portable, needs: &[] },
+    Row {
+        name: "plain",
+        about: "SSE2, which every x86-64 has; no batched kernels",
+        set: Set::Portable,
+        needs: &[],
+    },
     Row {
         name: "sse4.1",
-        about: "SSE4.1; batched kernels as at plain",
+        about: "SSE4.1; no batched kernels",
         set: Set::Portable,
         needs: needs!(is_x86_feature_detected: "sse4.1" "ssse3" "sse3"),
     },
@@ -110,7 +115,7 @@ static ROWS: &[Row] = &[
 static ROWS: &[Row] = &[
     Row {
         name: "plain",
-        about: "batched kernels in plain Rust; generated code as at neon",
+        about: "generated code as at neon; no batched kernels",
         set: Set::Portable,
         needs: &[],
     },

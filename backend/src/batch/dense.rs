@@ -94,9 +94,22 @@ impl<'a> Job<'a> {
             let (weights, width) = self.panel(panel);
             for t in 0..self.steps {
                 let mut sums = [0.0f32; PANEL];
-                for (k, x) in self.x[t * self.x_stride..][..self.input].iter().enumerate() {
-                    for (sum, w) in sums.iter_mut().zip(&weights[k * width..][..width]) {
-                        *sum += x * w;
+                let x = &self.x[t * self.x_stride..][..self.input];
+                if width == PANEL {
+                    // Of a width that is known, sums stay in registers.
+                    for (half, sums) in sums.as_chunks_mut::<{ PANEL / 2 }>().0.iter_mut().enumerate() {
+                        let mut local = *sums;
+                        for (x, w) in x.iter().zip(weights.as_chunks::<PANEL>().0) {
+                            let w = &w.as_chunks::<{ PANEL / 2 }>().0[half];
+                            local = std::array::from_fn(|i| local[i] + x * w[i]);
+                        }
+                        *sums = local;
+                    }
+                } else {
+                    for (x, w) in x.iter().zip(weights.chunks_exact(width)) {
+                        for (sum, w) in sums.iter_mut().zip(w) {
+                            *sum += x * w;
+                        }
                     }
                 }
                 // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.

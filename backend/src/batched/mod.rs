@@ -9,7 +9,7 @@ mod streams;
 
 use crate::batch::{self, CodeRows, Products};
 use crate::jit::Jit;
-use crate::level::Level;
+use crate::level::{Level, Set};
 use crate::pack::{PackedData, unpack_strips};
 use crate::plan::{
     Buffer, Cell, Codes, Format, Groups, Input, Integer, Other, PANEL, PackedId, Packing, Panels, Plan,
@@ -23,8 +23,9 @@ pub(crate) struct Batched {
     level: Level,
     /// 0: all cores.
     threads: usize,
-    /// From how many streams on a step together is faster than one after another.
-    pub(crate) fewest_streams: usize,
+    /// From how many streams on a step together is faster than one after another; none where kernels in plain Rust are slower than generated
+    /// code, which then does all, word by word.
+    pub(crate) fewest_streams: Option<usize>,
     /// Sparse maps as panels, made with the first [`Work`]: a batch reads a weight once for many steps, and is faster on
     /// zeros in order than on entries with indices. By packed weight.
     twins: Vec<OnceLock<(Panels, PackedData)>>,
@@ -33,7 +34,8 @@ pub(crate) struct Batched {
 impl Batched {
     pub(crate) fn new(plan: &Plan, level: Level, threads: usize) -> Batched {
         let twins = plan.weights.iter().map(|_| OnceLock::new()).collect();
-        Batched { level, threads, fewest_streams: streams::fewest(plan), twins }
+        let fewest_streams = (level.set() != Set::Portable).then(|| streams::fewest(plan));
+        Batched { level, threads, fewest_streams, twins }
     }
 
     /// Follows the plan for a vector per token up to the output layer's product: rows of the embedding, layers by
