@@ -147,4 +147,36 @@ mod tests {
         assert!((0.3f32.quick_tanh() - 0.3f32.tanh()).abs() < 1e-6);
         assert!(((-0.3f32).quick_sigmoid() - 0.425_557_5).abs() < 1e-6);
     }
+
+    /// Loops give the same bits whatever vectors they are compiled for.
+    #[test]
+    fn loops_are_the_same_at_every_level() {
+        struct Gates<'a>(&'a mut [f32]);
+        impl NullaryFnOnce for Gates<'_> {
+            type Output = f32;
+
+            #[inline(always)]
+            fn call(self) -> f32 {
+                for x in self.0.iter_mut() {
+                    *x = x.quick_sigmoid() * x.quick_tanh() + (*x).nearest();
+                }
+                self.0.iter().fold(0.0, |sum, x| sum + x)
+            }
+        }
+        let run = |level: Option<pulp::Arch>| {
+            let mut x: Vec<f32> = (0..1001).map(|i| (i as f32 - 500.0) / 37.0).collect();
+            let sum = match level {
+                Some(level) => level.dispatch(Gates(&mut x)),
+                None => vectorized(Gates(&mut x)),
+            };
+            (x.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), sum.to_bits())
+        };
+        let mut levels = vec![None, Some(pulp::Arch::Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        levels.extend([pulp::x86::V3::try_new().map(pulp::Arch::V3)]);
+        let want = run(None);
+        for level in levels {
+            assert!(run(level) == want);
+        }
+    }
 }
