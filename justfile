@@ -28,11 +28,14 @@ ci:
 exhaustive:
     cargo test --release -p lstmc-backend --lib -- --ignored
 
-# Linked models for arm64 over 200 words, and the batched kernels' tests, in emulation (needs aarch64-linux-gnu-gcc, qemu-aarch64, and the target from rustup)
+# Linked models for arm64 over 200 words, and the back end's tests on arm64, in emulation (needs aarch64-linux-gnu-gcc, qemu-aarch64, and the target from rustup)
 emulated:
     cargo test --release --test it link -- --ignored --nocapture
-    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
-        cargo test --target aarch64-unknown-linux-gnu -p lstmc-backend --lib batch
+    .ci/emulated
+
+# Tests under AddressSanitizer, valgrind, ThreadSanitizer, Miri and loom; `just sanitize asan miri` runs some. What is missing is SKIPPED
+sanitize *steps:
+    .ci/sanitize {{ steps }}
 
 # Accept every new and changed snapshot; read `git diff` afterwards
 snapshots:
