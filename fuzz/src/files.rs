@@ -1,7 +1,7 @@
 //! Binary files: models, statistics, checkpoints.
 
 use super::cursor::Cursor;
-use super::models::{check, stored_and_restored};
+use super::models::{check, check_generic, stored_and_restored};
 use super::passes::{WORDS, refused_or_valid, tiny};
 use super::refused;
 use lstmc::Source;
@@ -19,7 +19,7 @@ pub fn onnx(bytes: &[u8]) {
         Ok(graph) => graph,
         Err(error) => return refused(error),
     };
-    check(&graph);
+    check_generic(&graph);
     match canonicalize(&graph) {
         Ok(Some(canonical)) => check(&canonical.graph),
         Ok(None) => {}

@@ -2,7 +2,7 @@
 
 use crate::program::{cases, root};
 use lstmc::Source;
-use lstmc::frontend::ir::{Graph, parse, print};
+use lstmc::frontend::ir::{Graph, parse, print, verify};
 use lstmc::frontend::onnx;
 use lstmc::frontend::testing::check_all;
 use lstmc::passes::canonicalize::canonicalize;
@@ -52,7 +52,7 @@ fn round_trip(graph: &Graph) {
     assert_eq!(print(&parsed), text);
 }
 
-/// Print, parse, print is the identity, for graphs as imported and in language-model form.
+/// Print, parse, print is the identity, for graphs as imported, which are valid, and in language-model form.
 #[test]
 fn text_is_read_back() {
     let mut models: Vec<_> = ["tiny", "onnx", "refused"]
@@ -66,6 +66,7 @@ fn text_is_read_back() {
     check_all(models, |model| {
         // Cases whose axes are inputs, and damaged files, cannot be imported.
         let Ok(graph) = onnx::read(&root().join(model)) else { return };
+        verify(&graph).unwrap_or_else(|e| panic!("{e}"));
         round_trip(&graph);
         raw += 1;
         if let Ok(Some(canonical)) = canonicalize(&graph) {

@@ -9,7 +9,7 @@ use super::decode;
 use super::error::{MAX_RANK, NodeProblem, OnnxError, Quoted, data_type_name};
 use super::external::External;
 use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, dimension};
-use crate::ir::{Dim, Graph, Op, Operand, OutputRole, Symbol, Type};
+use crate::ir::{Dim, Graph, Op, Operand, OutputRole, Symbol, Type, WeightId};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -72,7 +72,18 @@ pub(super) fn import(
             .map_err(|problem| OnnxError::Node { node: node_name(node, i), problem })?;
     }
     importer.outputs(&proto)?;
+    drop_unused(&mut importer.graph);
     Ok(importer.graph)
+}
+
+/// Drops the weights that no node reads: initialisers without a use, and those that an operator's form here does without, such as a ratio of dropout.
+fn drop_unused(graph: &mut Graph) {
+    let used: HashSet<Operand> = graph.nodes().flat_map(|(_, n)| n.operands()).copied().collect();
+    let unused: Vec<WeightId> =
+        graph.weights().map(|(id, _)| id).filter(|&id| !used.contains(&id.into())).collect();
+    for id in unused {
+        graph.remove_weight(id);
+    }
 }
 
 fn opset(imports: &[OperatorSetIdProto]) -> Result<i64, OnnxError> {

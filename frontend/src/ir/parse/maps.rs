@@ -355,6 +355,11 @@ impl Parser<'_, '_> {
         hash: ContentHash,
         at: Located,
     ) -> Result<Tensor, ParseError> {
+        // A mask of another shape than the tensor's: an error once the map is made.
+        let fits = |pattern: Pattern, mask: &Tensor| {
+            <[usize; 2]>::try_from(shape).is_ok_and(|shape| mask.shape() == pattern.grid(shape))
+        };
+        let mask = mask.filter(|(pattern, mask)| fits(*pattern, mask));
         let kept = mask.and_then(|(pattern, mask)| Some(Kept { pattern, mask: mask.bools().ok()? }));
         let found = self.source.tensor(&Wanted { path, dtype, shape, kept });
         let Some(tensor) = found.map_err(|e| self.error(at, e))? else {
