@@ -10,6 +10,11 @@ use std::ptr::{null, null_mut};
 use std::sync::{Arc, OnceLock};
 
 /// The interface's sources, which are built for no crate in Rust to use.
+#[allow(
+    clippy::enum_variant_names,
+    unfulfilled_lint_expectations,
+    reason = "lints see an interface in its own crate, and not in this module"
+)]
 #[path = "../../runtime/capi/src/lib.rs"]
 mod library;
 
