@@ -1,12 +1,12 @@
 //! Binary files: models, statistics, checkpoints.
 
 use super::cursor::Cursor;
-use super::models::{check, check_generic, stored_and_restored};
+use super::models::{check, check_generic, compiled, stored_and_restored};
 use super::passes::{WORDS, refused_or_valid, tiny};
 use super::refused;
 use lstmc::Source;
 use lstmc::frontend::ir::store::{Encoding, Stored, restore};
-use lstmc::frontend::ir::{Wanted, WeightSource, parse_with, verify};
+use lstmc::frontend::ir::{Graph, Wanted, WeightSource, parse_with, verify};
 use lstmc::frontend::onnx;
 use lstmc::frontend::tensor::Tensor;
 use lstmc::passes::canonicalize::canonicalize;
@@ -30,29 +30,32 @@ pub fn onnx(bytes: &[u8]) {
 /// `.lstmc` files as they are and with checksums that fit. What starts otherwise is a graph's text, a NUL, and the blobs of its weights as [`Blobs`]
 /// reads them.
 pub fn container(bytes: &[u8]) {
-    if !bytes.starts_with(&MAGIC[..2]) {
-        return blobs(bytes);
-    }
-    opened(bytes);
-    if let Some(bytes) = with_checksums(bytes) {
-        opened(&bytes);
+    for graph in graphs(bytes) {
+        stored_and_restored(&graph);
     }
 }
 
-fn opened(bytes: &[u8]) {
-    match Source::from_bytes(bytes, "fuzz.lstmc") {
-        Ok(source) => {
-            // Checksums say that a container is as it was written, not that hashes in its text are right.
-            verify(&source.graph).expect("what is opened is verified");
-            if let Err(error) = source.weight_bytes() {
-                refused(error);
-            }
-            if let Err(error) = source.canonical() {
-                refused(error);
-            }
-        }
-        Err(error) => refused(error),
+/// The same bytes; small models are compiled and read some tokens.
+pub fn engine(bytes: &[u8]) {
+    for graph in graphs(bytes) {
+        compiled(&graph);
     }
+}
+
+/// The graphs of a container's bytes.
+fn graphs(bytes: &[u8]) -> Vec<Graph> {
+    if !bytes.starts_with(&MAGIC[..2]) {
+        return of_blobs(bytes).into_iter().collect();
+    }
+    let mended = with_checksums(bytes).filter(|mended| mended != bytes);
+    opened(bytes).into_iter().chain(mended.and_then(|bytes| opened(&bytes))).collect()
+}
+
+fn opened(bytes: &[u8]) -> Option<Graph> {
+    let source = Source::from_bytes(bytes, "fuzz.lstmc").map_err(refused).ok()?;
+    verify(&source.graph).expect("what is opened is verified");
+    let _ = source.weight_bytes().map_err(refused);
+    source.canonical().map_err(refused).ok().map(|source| source.graph)
 }
 
 /// A container with the length and the checksums of what it holds; none where there is no room for them.
@@ -68,16 +71,11 @@ fn with_checksums(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn blobs(bytes: &[u8]) {
+fn of_blobs(bytes: &[u8]) -> Option<Graph> {
     let at = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    let (Ok(text), rest) = (str::from_utf8(&bytes[..at]), bytes.get(at + 1..).unwrap_or(&[])) else { return };
-    match parse_with(text, &mut Blobs(Cursor::new(rest))) {
-        Ok(graph) => match verify(&graph) {
-            Ok(()) => stored_and_restored(&graph),
-            Err(errors) => refused(errors),
-        },
-        Err(error) => refused(error),
-    }
+    let (text, rest) = (str::from_utf8(&bytes[..at]).ok()?, bytes.get(at + 1..).unwrap_or(&[]));
+    let graph = parse_with(text, &mut Blobs(Cursor::new(rest))).map_err(refused).ok()?;
+    verify(&graph).map_err(refused).ok().map(|()| graph)
 }
 
 /// What the first byte of a blob counts.

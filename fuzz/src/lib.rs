@@ -25,7 +25,7 @@ mod seeds;
 mod texts;
 
 pub use capi::capi;
-pub use files::{checkpoint, container, onnx, statistics};
+pub use files::{checkpoint, container, engine, onnx, statistics};
 pub use kernels::kernels;
 pub use seeds::seeds;
 pub use texts::{ir, pipeline, recipe, vocabulary};
@@ -37,6 +37,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("onnx", onnx),
     ("container", container),
+    ("engine", engine),
     ("ir", ir),
     ("pipeline", pipeline),
     ("recipe", recipe),
