@@ -15,7 +15,7 @@ use crate::isa::{self, OptLevel};
 use crate::level::Level;
 use crate::pack::{PackedData, pack};
 use crate::plan::{Layer, PANEL, Plan};
-use crate::team::{Team, share};
+use crate::team::Team;
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_runtime::{Kernels, Layout, Workspace};
@@ -69,7 +69,9 @@ struct Crew {
     members: usize,
     /// Where there are more members than the machine has cores; else the program's team is used.
     own: Option<Team>,
-    phases: Vec<(Phase, Option<usize>)>,
+    phases: Vec<Phase>,
+    /// How many parts each phase has.
+    parts: Vec<usize>,
 }
 
 struct Entries {
@@ -148,21 +150,18 @@ impl Jit {
         };
         let table: Vec<usize> = weights.iter().map(|w| w.bytes().as_ptr().expose_provenance()).collect();
         let team = if step_threads > 1 {
-            let phases = plan
-                .phases()
-                .into_iter()
-                .enumerate()
-                .map(|(n, phase)| {
+            let parts: Vec<usize> = plan.phases().iter().map(|phase| phase.panels.unwrap_or(1)).collect();
+            let phases = (0..parts.len())
+                .map(|n| {
                     // SAFETY: `codegen::program` builds these entries with the signature `Phase` in the C calling convention; the code lives as
                     // long as `module`, which this `Jit` owns.
-                    let f = unsafe { std::mem::transmute::<*const u8, Phase>(address(Entry::Phase(n))) };
-                    (f, phase.panels)
+                    unsafe { std::mem::transmute::<*const u8, Phase>(address(Entry::Phase(n))) }
                 })
                 .collect();
             let enough = Team::of_all_cores().is_some_and(|team| team.members() >= step_threads);
             let failed = |e| CompileError::Target(format!("{step_threads} threads cannot be started: {e}"));
             let own = if enough { None } else { Some(Team::new(step_threads).map_err(failed)?) };
-            Some(Crew { members: step_threads, own, phases })
+            Some(Crew { members: step_threads, own, phases, parts })
         } else {
             None
         };
@@ -393,7 +392,6 @@ impl Crew {
         token: usize,
         logits: *mut f32,
     ) -> bool {
-        let members = self.members;
         let team = match &self.own {
             Some(team) => Some(team),
             None => Team::of_all_cores(),
@@ -405,24 +403,13 @@ impl Crew {
             scratch.expose_provenance(),
             logits.expose_provenance(),
         );
-        team.run(members, &|member, meet| {
+        team.run(self.members, &self.parts, &|_, n, panels| {
             let at = std::ptr::with_exposed_provenance_mut::<f32>;
             let (state, scratch, logits) = (at(state), at(scratch), at(logits));
             let table = std::ptr::with_exposed_provenance::<usize>(table);
-            for (n, (phase, panels)) in self.phases.iter().enumerate() {
-                if n > 0 {
-                    meet();
-                }
-                let range = match panels {
-                    Some(panels) => share(*panels, member, members),
-                    None => 0..usize::from(member == 0),
-                };
-                if !range.is_empty() {
-                    // SAFETY: the leader, who waits until all are done, has checked what it passes, and borrows the `Jit` that owns table
-                    // and code; members write different panels, and meet before one reads what another wrote.
-                    unsafe { phase(table, state, scratch, token, logits, range.start, range.end) }
-                }
-            }
+            // SAFETY: the leader, who waits until all are done, has checked what it passes, and borrows the `Jit` that owns table and code;
+            // ranges of a phase's panels do not overlap, and a phase begins when the one before is done.
+            unsafe { self.phases[n](table, state, scratch, token, logits, panels.start, panels.end) }
         })
     }
 }

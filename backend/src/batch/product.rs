@@ -203,7 +203,10 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
     /// On just so many of the threads, or one per panel.
     pub(super) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
         let to = Destination::new(self.steps, to, to_stride, self.columns, start);
-        split(threads, self.columns.div_ceil(PANEL), |thread, panels| {
+        let all = self.columns.div_ceil(PANEL);
+        split(threads, all, |thread, panels| {
+            // The ranges, too, come from the last to the first.
+            let panels = if self.falling { all - panels.end..all - panels.start } else { panels };
             // SAFETY: `split` gives each panel to one thread.
             unsafe { self.fill(&self.with.own[thread], panels, &to) }
         });

@@ -14,14 +14,16 @@ pub(super) fn deserved(threads: usize, parts: usize, work: usize) -> usize {
     parts.min(work / THREAD_WORK).min(threads).max(1)
 }
 
-/// Runs `f(thread, range)` on `0..parts` cut into `threads` ranges (at most one per part), on threads that are awake where work follows work.
+/// Runs `f(thread, range)` on ranges that cover `0..parts`, on at most `threads` threads (one per part) that are awake where work follows work. A
+/// thread has several ranges.
 pub(super) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>) + Sync) {
     let threads = threads.min(parts).max(1);
     if threads == 1 {
         return f(0, 0..parts);
     }
-    let work = |member: usize, _: &dyn Fn()| f(member, share(parts, member, threads));
-    if Team::of_all_cores().is_some_and(|team| team.run(threads, &work)) {
+    if Team::of_all_cores()
+        .is_some_and(|team| team.run(threads, &[parts], &|thread, _, range| f(thread, range)))
+    {
         return;
     }
     // More threads than cores, or another caller has the team.

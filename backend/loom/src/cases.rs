@@ -1,0 +1,112 @@
+//! Small cases of a team's life, in every interleaving.
+//!
+//! A phase's parts write cells that the model checker watches: it fails where two threads touch one without an order between them, where a part
+//! is done twice or is missing after its phase, and where all threads sleep.
+
+use crate::team::Team;
+use loom::cell::UnsafeCell;
+use std::ops::Range;
+
+/// Counts, one per part, that only whoever does the part may touch.
+struct Counts(Vec<UnsafeCell<usize>>);
+
+// SAFETY: the model checker watches the cells.
+unsafe impl Sync for Counts {}
+
+impl Counts {
+    fn new(parts: usize) -> Counts {
+        Counts((0..parts).map(|_| UnsafeCell::new(0)).collect())
+    }
+
+    fn add(&self, parts: Range<usize>) {
+        for cell in &self.0[parts] {
+            // SAFETY: the model checker watches the cell.
+            cell.with_mut(|count| unsafe { *count += 1 });
+        }
+    }
+
+    fn all_are(&self, expected: usize) -> bool {
+        // SAFETY: the model checker watches the cell.
+        self.0.iter().all(|cell| cell.with(|count| unsafe { *count }) == expected)
+    }
+}
+
+/// Runs a case in every interleaving with at most so many preemptions.
+fn check(preemptions: usize, case: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(case);
+}
+
+/// Runs phases of two parts each, in which every part also sees all of the phase before.
+fn run(team: &Team, members: usize, phases: usize) -> bool {
+    let counts: Vec<Counts> = (0..phases).map(|_| Counts::new(members)).collect();
+    let done = team.run(members, &vec![members; phases], &|_, phase, parts| {
+        if phase > 0 {
+            assert!(counts[phase - 1].all_are(1));
+        }
+        counts[phase].add(parts);
+    });
+    // The cells end here: nobody may touch them any more.
+    assert!(counts.iter().all(|c| c.all_are(usize::from(done))));
+    done
+}
+
+/// Also the late helper: in some interleavings it first comes when all is done.
+#[test]
+fn two_members_meet_over_phases() {
+    check(3, || {
+        let team = Team::new(2).unwrap();
+        assert!(run(&team, 2, 3));
+    });
+}
+
+/// In some interleavings the helper still wakes for the first call when the second one comes.
+#[test]
+fn a_call_follows_a_call() {
+    check(3, || {
+        let team = Team::new(2).unwrap();
+        assert!(run(&team, 2, 1));
+        assert!(run(&team, 2, 1));
+    });
+}
+
+#[test]
+fn three_members_meet_over_phases() {
+    check(2, || {
+        let team = Team::new(3).unwrap();
+        assert!(run(&team, 3, 2));
+    });
+}
+
+/// The third member sleeps, or is late, while two work, and is called after that.
+#[test]
+fn a_member_is_left_out_and_called_again() {
+    check(2, || {
+        let team = Team::new(3).unwrap();
+        assert!(run(&team, 2, 1));
+        assert!(run(&team, 3, 1));
+    });
+}
+
+/// The helper is asleep, about to be, or has not begun.
+#[test]
+fn a_team_ends_without_work() {
+    check(3, || {
+        drop(Team::new(2).unwrap());
+    });
+}
+
+/// One of the callers is refused if the other one leads.
+#[test]
+fn two_callers() {
+    check(2, || {
+        let team = loom::sync::Arc::new(Team::new(2).unwrap());
+        let other = {
+            let team = team.clone();
+            loom::thread::spawn(move || run(&team, 2, 1))
+        };
+        let here = run(&team, 2, 1);
+        assert!(other.join().unwrap() | here);
+    });
+}

@@ -1,0 +1,11 @@
+//! The compiler's team of threads ([`team`]), built alone.
+//!
+//! `just loom` checks its protocol: [loom](https://docs.rs/loom) runs each case in every order in which the threads could come and every value
+//! that a load could return. Without `--cfg loom` the module's own tests run, which Miri and the thread sanitizer do quickly here.
+#![allow(dead_code, reason = "nothing but tests uses the module here, and they use a part of it")]
+
+#[path = "../../src/team/mod.rs"]
+mod team;
+
+#[cfg(all(test, loom))]
+mod cases;
