@@ -155,7 +155,7 @@ fn constants_and_outputs() {
         // An initialiser that is an input too has its value; an output may be a constant or an input.
         g.initializer.push(f32s("w", &[1], &[3.0]));
         g.input.push(input("w", DataType::Float, &[1]));
-        g.output.extend(["ints", "x", "w"].map(value_info));
+        g.output.extend(["ints", "x", "w", "float", "floats", "int", "tensor"].map(value_info));
     });
     let graph = load(&model).unwrap();
     let found = text(&graph);
@@ -171,6 +171,9 @@ fn constants_and_outputs() {
         weights,
         ["w f32[1]", "float f32[]", "floats f32[2]", "int i64[]", "ints i64[0]", "tensor i64[2]"]
     );
+    // What nothing reads is dropped.
+    let graph = load(&model.with(|g| g.output.retain(|o| o.name != "ints" && o.name != "int"))).unwrap();
+    assert!(graph.weights().all(|(_, w)| w.name != "ints" && w.name != "int"));
 }
 
 #[test]
@@ -238,7 +241,11 @@ fn raw_and_typed_data_are_the_same() {
         };
         for proto in [raw, typed] {
             let model = single(17, node("Tanh", &["x"], vec![]), &[("x", &[2])]);
-            let graph = load(&model.with(|g| g.initializer.push(proto))).unwrap();
+            let model = model.with(|g| {
+                g.initializer.push(proto);
+                g.output.push(value_info("w"));
+            });
+            let graph = load(&model).unwrap();
             let (_, weight) = graph.weights().next().unwrap();
             assert_eq!(weight.map, LinearMap::Dense(tensor.clone()));
         }
@@ -275,7 +282,11 @@ fn external_data_stays_in_its_folder() {
     let load = |weights: Vec<TensorProto>| {
         let model = single(17, node("Tanh", &["x"], vec![]), &[("x", &[2])]);
         let file = inner.join("m.onnx");
-        std::fs::write(&file, model.with(|g| g.initializer = weights).encode_to_vec()).unwrap();
+        let model = model.with(|g| {
+            g.output.extend(weights.iter().map(|w| value_info(&w.name)));
+            g.initializer = weights;
+        });
+        std::fs::write(&file, model.encode_to_vec()).unwrap();
         read(&file).map_err(|e| e.to_string().replace(&inner.display().to_string(), "DIR"))
     };
     let at = "./weights/data.bin";
