@@ -37,6 +37,10 @@ emulated:
 sanitize *steps:
     .ci/sanitize {{ steps }}
 
+# The protocol of threads that share work, in every interleaving of small cases
+loom:
+    .ci/loom
+
 # Accept every new and changed snapshot; read `git diff` afterwards
 snapshots:
     INSTA_UPDATE=always cargo test --workspace
