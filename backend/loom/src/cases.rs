@@ -41,7 +41,8 @@ fn check(preemptions: usize, case: impl Fn() + Send + Sync + 'static) {
 /// Runs phases of two parts each, in which every part also sees all of the phase before.
 fn run(team: &Team, members: usize, phases: usize) -> bool {
     let counts: Vec<Counts> = (0..phases).map(|_| Counts::new(members)).collect();
-    let done = team.run(members, &vec![members; phases], &|_, phase, parts| {
+    let done = team.run(members, &vec![members; phases], &|member, phase, parts| {
+        assert!(member < members);
         if phase > 0 {
             assert!(counts[phase - 1].all_are(1));
         }
@@ -72,20 +73,30 @@ fn a_call_follows_a_call() {
 }
 
 #[test]
-fn three_members_meet_over_phases() {
-    check(2, || {
+fn three_members_do_a_phase() {
+    check(1, || {
         let team = Team::new(3).unwrap();
-        assert!(run(&team, 3, 2));
+        assert!(run(&team, 3, 1));
     });
 }
 
 /// The third member sleeps, or is late, while two work, and is called after that.
 #[test]
 fn a_member_is_left_out_and_called_again() {
-    check(2, || {
+    check(1, || {
         let team = Team::new(3).unwrap();
         assert!(run(&team, 2, 1));
         assert!(run(&team, 3, 1));
+    });
+}
+
+/// The third member is late for its call, and has no place in the next one.
+#[test]
+fn a_member_is_called_and_left_out() {
+    check(1, || {
+        let team = Team::new(3).unwrap();
+        assert!(run(&team, 3, 1));
+        assert!(run(&team, 2, 1));
     });
 }
 
