@@ -2,7 +2,9 @@
 
 use super::QUAD;
 use super::check_rows;
-use crate::level::{Level, Set};
+use crate::level::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::level::Set;
 
 /// Smaller magnitudes than this one count as zero.
 const SMALLEST: f32 = 1e-30;
