@@ -27,6 +27,16 @@ pub enum CompileError {
         /// What is wrong with it.
         error: MapError,
     },
+    /// State and scratch of a stream that no machine should be asked for.
+    #[error(
+        "the model's layers take {found} numbers of working memory for each stream, of at most {most}; use narrower layers or fewer words"
+    )]
+    TooWide {
+        /// f32s of state, or of scratch.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
     /// No code can be generated for this target.
     #[error("target: {0}")]
     Target(String),

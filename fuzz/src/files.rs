@@ -134,7 +134,9 @@ pub fn checkpoint(bytes: &[u8]) {
     resumed(bytes);
     if let Some(rest) = bytes.get(16..) {
         let sum = crc32fast::hash(rest).to_le_bytes();
-        resumed(&[&bytes[..12], &sum, rest].concat());
+        if bytes[12..16] != sum {
+            resumed(&[&bytes[..12], &sum, rest].concat());
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::gate::{Budget, Evaluate};
 use crate::pass::{Context, Outcome, PassError};
 use crate::pipeline::{Invocation, Pipeline};
 use crate::trail::{Measure, Record, Trail, Verdict};
+use lstmc_frontend::ir::verify::FINITE;
 use lstmc_frontend::ir::{Graph, InferError, VerifyErrors, verify, verify_language_model};
 use std::time::Instant;
 
@@ -48,6 +49,18 @@ pub enum RunError {
         invocation: String,
         /// Why.
         source: Box<PassError>,
+    },
+    /// A pass came to NaN or infinity: numbers that it was given are too large.
+    #[error(
+        "pass {step}, {invocation}, comes to numbers that are NaN or infinite: the weights before, or the statistics it was given, are too large; leave these weights out by `target`, or calibrate on another text:\n{source}"
+    )]
+    NotFinite {
+        /// Its place in the pipeline, from 1.
+        step: usize,
+        /// The pass with its options.
+        invocation: String,
+        /// Which weights.
+        source: VerifyErrors,
     },
     /// A pass proposed a graph that breaks an invariant: an error in lstmc.
     #[error(
@@ -216,7 +229,11 @@ impl At<'_> {
     }
 
     fn invalid(&self, source: VerifyErrors) -> RunError {
-        RunError::Invalid { step: self.step, invocation: self.name(), source }
+        let (step, invocation) = (self.step, self.name());
+        if source.errors().iter().all(|e| e.invariant == FINITE) {
+            return RunError::NotFinite { step, invocation, source };
+        }
+        RunError::Invalid { step, invocation, source }
     }
 
     fn over_budget(&self, reason: &str) -> RunError {

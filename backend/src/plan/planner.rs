@@ -8,8 +8,8 @@ use super::{
 };
 use crate::error::CompileError;
 use lstmc_frontend::ir::{
-    Activations, Binary, Graph, LinearMap, MapError, Node, Op, Operand, OutputRole, Quantized, TensorTrain,
-    ValueId, WeightId,
+    Activations, Binary, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, Node, Op, Operand, OutputRole,
+    Quantized, TensorTrain, ValueId, WeightId,
 };
 use lstmc_frontend::tensor::DType;
 use std::collections::HashMap;
@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// Inputs beyond which sums of products of codes might not fit in 32 bits: |code raised| < 256, |activation| < 128, and half of
 /// the range is left for the correction.
 const MOST_INPUTS: usize = 1 << 15;
+
+/// f32s of the state or of the scratch of a stream, at most: 64 MiB. Rows of tensor trains are as long as kilobytes of cores say.
+const MOST_NUMBERS: usize = 1 << 24;
 
 pub(super) struct Planner<'g> {
     graph: &'g Graph,
@@ -30,6 +33,11 @@ pub(super) struct Planner<'g> {
     buffers: HashMap<ValueId, Buffer>,
     slots: HashMap<ValueId, StateSlot>,
     steps: Vec<Step>,
+}
+
+/// `len` f32s in whole slots.
+fn whole_slots(len: usize) -> usize {
+    len.checked_next_multiple_of(SLOT).unwrap_or(usize::MAX)
 }
 
 impl<'g> Planner<'g> {
@@ -67,7 +75,7 @@ impl<'g> Planner<'g> {
                         offset: self.state_len,
                         len: self.width(value)?,
                     };
-                    self.state_len += slot.len.next_multiple_of(SLOT);
+                    self.state_len = self.state_len.saturating_add(whole_slots(slot.len));
                     self.state.push(slot.clone());
                     self.slots.insert(value, slot);
                 }
@@ -85,6 +93,7 @@ impl<'g> Planner<'g> {
         })?;
         let vocabulary = self.width(logits)?;
         let logits = self.buffer(vocabulary);
+        self.check_sizes()?;
         Ok(Plan {
             name: self.graph.name.clone(),
             vocabulary,
@@ -101,8 +110,25 @@ impl<'g> Planner<'g> {
     /// A buffer of `len` f32s and, behind it, room for what whole vectors write too much.
     fn buffer(&mut self, len: usize) -> Buffer {
         let buffer = Buffer { offset: self.scratch_len, len };
-        self.scratch_len += len.next_multiple_of(SLOT) + SLOT;
+        self.scratch_len = self.scratch_len.saturating_add(whole_slots(len).saturating_add(SLOT));
         buffer
+    }
+
+    /// Refuses what a small file may ask for and no machine has: working memory, or a product of factors or cores.
+    fn check_sizes(&self) -> Result<(), CompileError> {
+        let found = self.state_len.max(self.scratch_len);
+        if found > MOST_NUMBERS {
+            return Err(CompileError::TooWide { found, most: MOST_NUMBERS });
+        }
+        for source in self.weights.iter().filter_map(|w| w.source.as_ref()) {
+            let map = source.resolve(self.graph);
+            let is_product = matches!(map, LinearMap::LowRank(_) | LinearMap::TensorTrain(_));
+            let elements = map.shape().into_iter().fold(1, usize::saturating_mul);
+            if is_product && elements > MAX_MULTIPLIED_OUT {
+                return Err(self.error(source, MapError::TooLarge { elements }));
+            }
+        }
+        Ok(())
     }
 
     /// Elements of the last dimension, which language-model form makes a constant.
@@ -355,16 +381,17 @@ impl<'g> Planner<'g> {
     fn gather_train(&mut self, source: &MapRef, t: &TensorTrain) -> Result<Buffer, CompileError> {
         let ranks = t.ranks();
         let mut cores = vec![];
-        let (mut widest, mut cols) = (1, 1);
+        let (mut widest, mut cols) = (1usize, 1usize);
         for (k, (&m, &n)) in t.out_modes().iter().zip(t.in_modes()).enumerate() {
             let packing = Packing::Core { modes: m, rank: ranks[k], width: n * ranks[k + 1] };
             cores.push(self.pack_map(&source.child(k), packing));
-            cols *= n;
-            widest = widest.max(cols * ranks[k + 1]);
+            cols = cols.saturating_mul(n);
+            widest = widest.max(cols.saturating_mul(ranks[k + 1]));
         }
-        let work = [self.buffer(widest + SLOT), self.buffer(widest + SLOT)];
+        let widest = widest.saturating_add(SLOT);
+        let work = [self.buffer(widest), self.buffer(widest)];
         // Partial products have the modes' full width, of which the row may be a part.
-        let mut out = self.buffer(cols + SLOT);
+        let mut out = self.buffer(cols.saturating_add(SLOT));
         out.len = t.shape()[1];
         self.steps.push(Step::GatherTrain { cores, out, work });
         Ok(out)
@@ -406,7 +433,7 @@ impl<'g> Planner<'g> {
         self.steps.append(&mut before);
         let packing = Packing::GateBias { hidden: h.len, order: gates };
         let bias = self.pack_map(&bias, packing);
-        let (gates, out) = (self.buffer(4 * h.len), self.buffer(h.len));
+        let (gates, out) = (self.buffer(h.len.saturating_mul(4)), self.buffer(h.len));
         self.steps.push(Step::Lstm(Cell { inputs, prologue, recurrent, bias, gates, h, c, out }));
         Ok(out)
     }

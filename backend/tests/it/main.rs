@@ -3,6 +3,7 @@
 mod bound;
 mod kernels;
 mod layers;
+mod limits;
 mod listings;
 mod models;
 mod objects;

@@ -44,6 +44,9 @@ use petgraph::visit::{EdgeRef, IntoEdgeReferences};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
+/// The invariant that no weight holds NaN or infinity.
+pub const FINITE: &str = "I8";
+
 /// One broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -339,7 +342,7 @@ impl<'g> Verifier<'g> {
             let mut found = vec![];
             not_finite(&weight.map, "", &mut found);
             for message in found {
-                self.error("I8", Line::Weight(id), message);
+                self.error(FINITE, Line::Weight(id), message);
             }
         }
     }

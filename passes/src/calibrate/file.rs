@@ -127,7 +127,9 @@ impl Statistics {
         let mut inputs = vec![];
         for (k, h) in header.inputs.into_iter().enumerate() {
             let sum = file.vector(&format!("inputs.{k}.sum"))?;
-            let gram = file.tensor(&format!("inputs.{k}.gram"), &[sum.len(), sum.len()])?;
+            let name = format!("inputs.{k}.gram");
+            let gram = file.tensor(&name, &[sum.len(), sum.len()])?;
+            not_negative(&format!("the diagonal of {name}"), gram.iter().step_by(sum.len() + 1))?;
             let readers = h.readers;
             if let Some(r) =
                 readers.iter().find(|r| r.columns.start > r.columns.end || r.columns.end > sum.len())
@@ -140,14 +142,19 @@ impl Statistics {
             }
             inputs.push(Inputs { readers, width: sum.len(), sum, gram, count: h.count });
         }
-        let lookups = header.lookups.into_iter().enumerate();
-        let lookups =
-            lookups.map(|(k, table)| Ok(Lookups { table, counts: file.vector(&format!("lookups.{k}"))? }));
-        let lookups = lookups.collect::<Result<_, _>>()?;
+        let mut lookups = vec![];
+        for (k, table) in header.lookups.into_iter().enumerate() {
+            let name = format!("lookups.{k}");
+            let counts = file.vector(&name)?;
+            not_negative(&name, &counts)?;
+            lookups.push(Lookups { table, counts });
+        }
         let predictions = if file.0.names().contains(&"predictions.targets") {
             let targets = file.vector("predictions.targets")?;
             let curvature = file.tensor("predictions.curvature", &[targets.len()])?;
             let probabilities = file.tensor("predictions.probabilities", &[targets.len()])?;
+            not_negative("predictions.targets", &targets)?;
+            not_negative("predictions.probabilities", &probabilities)?;
             Some(Predictions { targets, probabilities, curvature })
         } else {
             None
@@ -192,5 +199,13 @@ fn finite(name: &str, bytes: &[u8]) -> Result<Vec<f64>, FileError> {
     match values.iter().find(|x| !x.is_finite()) {
         None => Ok(values),
         Some(x) => Err(damaged(name, "finite numbers", x.to_string())),
+    }
+}
+
+/// Refuses what is less than zero where squares, counts and probabilities are summed.
+fn not_negative<'v>(what: &str, values: impl IntoIterator<Item = &'v f64>) -> Result<(), FileError> {
+    match values.into_iter().find(|&&x| x < 0.0) {
+        None => Ok(()),
+        Some(x) => Err(damaged(what, "numbers of zero or more", x.to_string())),
     }
 }

@@ -115,6 +115,21 @@ fn any_damage_is_an_error() {
 }
 
 #[test]
+fn squares_counts_and_probabilities_are_not_negative() {
+    let found = collected(&language_model(3, 1, 20, 1), 20);
+    let refused = |change: &dyn Fn(&mut Statistics), what: &str| {
+        let mut changed = found.clone();
+        change(&mut changed);
+        let error = Statistics::from_bytes(&changed.to_bytes()).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("numbers of zero or more"), "{error}");
+    };
+    refused(&|s| s.inputs[0].gram[7] = -1.0, "the diagonal of inputs.0.gram");
+    refused(&|s| s.lookups[0].counts[3] = -1.0, "lookups.0");
+    refused(&|s| s.predictions.as_mut().unwrap().targets[0] = -1.0, "predictions.targets");
+    refused(&|s| s.predictions.as_mut().unwrap().probabilities[0] = -0.5, "predictions.probabilities");
+}
+
+#[test]
 fn statistics_belong_to_a_model() {
     let found = collected(&language_model(5, 2, 20, 1), 50);
     found.check(&language_model(5, 2, 20, 7)).unwrap();

@@ -4,8 +4,9 @@ use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{dense, language_model, language_model_of};
 use lstmc_frontend::ir::store::{StoredWeights, store, weight_bytes};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, parse_with, print};
+use lstmc_frontend::tensor::Tensor;
 use lstmc_passes::calibrate::Calibration;
-use lstmc_passes::{Evaluate, Measure, Pipeline, Run, Settings, run};
+use lstmc_passes::{Evaluate, Measure, Pipeline, Run, RunError, Settings, run};
 use std::sync::Arc;
 
 const VOCABULARY: usize = 60;
@@ -143,4 +144,16 @@ fn a_budget_is_kept_and_shared_out() {
         let found = Measure::of(&run.graph).parameters;
         assert!(found <= 1800 + biases && found > 1500, "{found}");
     }
+}
+
+#[test]
+fn weights_too_large_to_compute_with_are_named() {
+    let largest = |shape: [usize; 2]| {
+        LinearMap::Dense(Tensor::from_f32(shape.to_vec(), vec![f32::MAX; shape[0] * shape[1]]).unwrap())
+    };
+    let graph = language_model_of(8, 1, 20, |_, shape| largest(shape));
+    // Two factors of a matrix at the edge of f32 fit; their product, rounded, may not.
+    let pipeline = Pipeline::parse("low-rank(rank=1), decode").unwrap();
+    let error = run(&pipeline, graph, Settings::default()).unwrap_err();
+    assert!(matches!(error, RunError::NotFinite { step: 2, .. }), "{error}");
 }

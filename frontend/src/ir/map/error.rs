@@ -2,6 +2,18 @@
 
 use crate::tensor::TensorError;
 
+/// Elements of the largest matrix that factors or cores are multiplied out to: 1 GiB of f32. Kilobytes of them may stand for terabytes.
+pub const MAX_MULTIPLIED_OUT: usize = 1 << 28;
+
+/// Refuses a product of `dimensions` above [`MAX_MULTIPLIED_OUT`].
+pub(super) fn check_multiplied_out(dimensions: &[usize]) -> Result<(), MapError> {
+    let elements = dimensions.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+    if elements > MAX_MULTIPLIED_OUT {
+        return Err(MapError::TooLarge { elements });
+    }
+    Ok(())
+}
+
 /// Why a map could not be made or read.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +57,14 @@ pub enum MapError {
         inner: &'static str,
         /// The reason.
         why: &'static str,
+    },
+    /// Factors or cores that stand for more than is ever multiplied out.
+    #[error(
+        "multiplied out it has {elements} elements, of at most {MAX_MULTIPLIED_OUT}; use a smaller matrix, or store it dense"
+    )]
+    TooLarge {
+        /// Elements of the matrix, or of a product on the way to it.
+        elements: usize,
     },
     /// A tensor inside could not be read.
     #[error(transparent)]

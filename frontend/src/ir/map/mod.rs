@@ -25,7 +25,7 @@ mod sparse;
 mod tensor_train;
 
 pub use activations::SetActivations;
-pub use error::MapError;
+pub use error::{MAX_MULTIPLIED_OUT, MapError};
 pub use low_rank::LowRank;
 pub use quantized::{Activations, Granularity, Quantized, quantize_activations};
 pub use sparse::{Pattern, Sparse};
@@ -106,7 +106,8 @@ impl LinearMap {
         }
     }
 
-    /// The matrix this map stands for, as a dense f32 tensor (of the same dtype where it is a constant that is not f16).
+    /// The matrix this map stands for, as a dense f32 tensor (of the same dtype where it is a constant that is not f16). An error where factors or
+    /// cores would be multiplied out to more than [`MAX_MULTIPLIED_OUT`] elements.
     pub fn to_dense(&self) -> Result<Tensor, MapError> {
         let shape = self.shape();
         Ok(match self {
@@ -125,6 +126,7 @@ impl LinearMap {
                 Tensor::from_f32(shape, kept.collect())?
             }
             LinearMap::LowRank(l) => {
+                error::check_multiplied_out(&shape)?;
                 let (left, right) = (l.left.to_dense()?, l.right.to_dense()?);
                 let (m, k, n) = (shape[0], l.rank(), shape[1]);
                 let mut out = vec![0.0f32; m * n];
@@ -150,7 +152,7 @@ impl LinearMap {
     pub fn multiply_adds(&self) -> usize {
         match self {
             LinearMap::TensorTrain(t) => t.multiply_adds(),
-            LinearMap::LowRank(l) => l.left.multiply_adds() + l.right.multiply_adds(),
+            LinearMap::LowRank(l) => l.left.multiply_adds().saturating_add(l.right.multiply_adds()),
             _ => self.parameters(),
         }
     }

@@ -1,5 +1,6 @@
 //! Chains of cores.
 
+use super::error::check_multiplied_out;
 use super::{LinearMap, MapError};
 use std::sync::Arc;
 
@@ -103,6 +104,7 @@ impl TensorTrain {
             let g = core.to_dense()?;
             let g = g.f32s()?;
             let next = core.matrix_shape()?[1] / n;
+            check_multiplied_out(&[rows, m, cols, n, next])?;
             let mut out = vec![0.0f32; rows * m * cols * n * next];
             for i in 0..rows {
                 for im in 0..m {
