@@ -7,7 +7,7 @@
 //!
 //! Every phase has a number of parts. The first part begins the first member's share, and so on: on a machine with nothing else to do each member
 //! does its own share, step after step, whose weights its core's caches hold. A member that has nothing left takes parts of the others'
-//! shares, from the end.
+//! shares, from the end. While members end together a share is one piece; where one has more to do than another, shares are cut into [`PIECES`].
 //!
 //! # Nobody waits for a thread that is not there
 //!
@@ -40,7 +40,7 @@ use sync::{
 };
 use wait::{LONG, Recess, SHORT, Spun, spin};
 
-/// Pieces that a share is taken in, at most: a helper whose core is taken away keeps no more than one.
+/// Pieces that a share is cut into, at most: a helper whose core is taken away keeps no more than one.
 const PIECES: usize = if MODEL { 1 } else { 8 };
 
 /// What the members of a team do: a function of the member's number, the phase, and some of the phase's parts.
@@ -51,7 +51,22 @@ pub(crate) struct Team {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
     /// Held while the team works: one step at a time.
-    leading: Mutex<Recess>,
+    leading: Mutex<Leading>,
+}
+
+/// What the leader knows of its helpers.
+#[derive(Default)]
+struct Leading {
+    recess: Recess,
+    /// Whether in the last phase all members ended together.
+    is_even: bool,
+}
+
+/// How a phase went.
+struct Led {
+    /// The time that was lost by waiting, where that was longer than it should be.
+    lost: Option<Duration>,
+    is_even: bool,
 }
 
 struct Shared {
@@ -77,6 +92,27 @@ struct Job {
     phase: usize,
     parts: usize,
     members: usize,
+    /// Pieces of a share, at most.
+    pieces: usize,
+}
+
+impl Job {
+    /// The parts that are a member's.
+    fn share(&self, member: usize) -> Range<usize> {
+        share(self.parts, member, self.members)
+    }
+
+    /// Pieces of a member's share.
+    fn pieces(&self, member: usize) -> usize {
+        self.share(member).len().min(self.pieces)
+    }
+
+    /// The parts of a piece of a member's share.
+    fn piece(&self, member: usize, piece: usize) -> Range<usize> {
+        let all = self.share(member);
+        let part = share(all.len(), piece, self.pieces(member));
+        all.start + part.start..all.start + part.end
+    }
 }
 
 /// Where a member sleeps.
@@ -115,7 +151,7 @@ impl Team {
             stop: AtomicBool::new(false),
             away: AtomicU64::new(0),
         });
-        let mut team = Team { shared, helpers: vec![], leading: Mutex::new(Recess::default()) };
+        let mut team = Team { shared, helpers: vec![], leading: Mutex::default() };
         for member in 1..members {
             let shared = team.shared.clone();
             let helper = Builder::new().name(format!("lstmc-{member}"));
@@ -146,8 +182,8 @@ impl Team {
     ///
     /// False, and nothing done, where there are not so many members, or the team is at work already.
     pub(crate) fn run(&self, members: usize, phases: &[usize], work: &Work<'_>) -> bool {
-        let mut recess = match self.leading.try_lock() {
-            Ok(recess) => recess,
+        let mut leading = match self.leading.try_lock() {
+            Ok(leading) => leading,
             // Work that panicked on the leader alone has left nothing behind.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
@@ -158,13 +194,16 @@ impl Team {
         for (phase, &parts) in phases.iter().enumerate() {
             if members > 1 && parts > 1 {
                 if let Some(away) = self.shared.away() {
-                    recess.begin(away, Instant::now());
+                    leading.recess.begin(away, Instant::now());
                 }
-                if recess.is_over(Instant::now) {
+                if leading.recess.is_over(Instant::now) {
                     // SAFETY: only the lifetime changes; `lead` does not return before all who use it have reported.
                     let work = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
-                    if let Some(lost) = self.shared.lead(Job { work, phase, parts, members }) {
-                        recess.begin(lost, Instant::now());
+                    let pieces = if leading.is_even { 1 } else { PIECES };
+                    let led = self.shared.lead(Job { work, phase, parts, members, pieces });
+                    leading.is_even = led.is_even;
+                    if let Some(lost) = led.lost {
+                        leading.recess.begin(lost, Instant::now());
                     }
                     continue;
                 }
@@ -189,26 +228,28 @@ impl Drop for Team {
 }
 
 impl Shared {
-    /// Has the members do a phase and returns when it is done; the time that was lost by waiting, where that is longer than it should be. Only the
-    /// leader calls this.
-    fn lead(&self, job: Job) -> Option<Duration> {
+    /// Has the members do a phase and returns when it is done. Only the leader calls this.
+    fn lead(&self, job: Job) -> Led {
         let begun = Instant::now();
         // SAFETY: see `Sync` above; all pieces of the phase before are reported.
         self.job.with_mut(|to| unsafe { *to = Some(job) });
-        let pieces = |member| share(job.parts, member, job.members).len().min(PIECES);
-        let all: usize = (0..job.members).map(pieces).sum();
+        let all: usize = (0..job.members).map(|member| job.pieces(member)).sum();
         self.left.0.store(all << 1, Ordering::Relaxed);
         for member in 0..job.members {
-            self.shares[member].0.publish(pieces(member), job.members);
+            self.shares[member].0.publish(job.pieces(member), job.members);
         }
         self.call(job.members);
         let done = self.take_pieces(0, job.members);
+        // Members that end together differ by a piece of many, and by no piece of one.
+        let own = job.pieces(0);
+        let is_even = done.abs_diff(own) <= own / PIECES;
         if self.report(done) == 0 {
-            return None;
+            return Led { lost: None, is_even };
         }
         let own = begun.elapsed();
         let lost = self.await_reports(SHORT + (own / done.max(1) as u32 * 2).min(LONG));
-        lost.then(|| begun.elapsed() - own)
+        let waited = begun.elapsed() - own;
+        Led { lost: lost.then_some(waited), is_even: is_even && waited < own / 4 }
     }
 
     /// Tells helpers that there is something to do for the first `members`.
@@ -292,11 +333,9 @@ impl Shared {
             while let Some(piece) = self.shares[of].0.take(member, of == member) {
                 // SAFETY: see `Sync` above; a piece is taken and not reported.
                 let job = self.job.with(|job| unsafe { *job });
-                let Job { work, phase, parts, members } = job.expect("pieces are of a job");
-                let all = share(parts, of, members);
-                let part = share(all.len(), piece, all.len().min(PIECES));
+                let job = job.expect("pieces are of a job");
                 let abort = Abort;
-                work(member, phase, all.start + part.start..all.start + part.end);
+                (job.work)(member, job.phase, job.piece(of, piece));
                 std::mem::forget(abort);
                 done += 1;
             }

@@ -69,7 +69,7 @@ fn a_helper_that_is_stuck_keeps_one_piece() {
             done.fetch_add(range.len(), Ordering::Relaxed);
         };
         // A leader in recess would wait in vain.
-        *team.leading.lock().unwrap() = Recess::default();
+        *team.leading.lock().unwrap() = Leading::default();
         team.shared.away();
         assert!(team.run(2, &[parts], &work));
         assert_eq!(done.into_inner(), parts);
