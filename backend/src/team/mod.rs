@@ -9,17 +9,20 @@
 //! does its own share, step after step, whose weights its core's caches hold. A member that has nothing left takes parts of the others'
 //! shares, from the end. While members end together a share is one piece; where one has more to do than another, shares are cut into [`PIECES`].
 //!
+//! A share is a word, `[next piece, end]`, and a copy of what is to be done, in one cache line: to begin, a helper fetches one line of the
+//! leader's cache and no other.
+//!
 //! # Nobody waits for a thread that is not there
 //!
-//! Shares are words `[next part, end]`, and to take a part is to change its word. Only who has taken a part belongs to a phase: it then
-//! reads what is to be done, and the leader waits until it has reported. A helper that comes late, because it slept or its core was taken by
+//! To take a piece is to change its share's word. Only who has taken a piece belongs to a phase: it then reads what is to be done, and the
+//! leader waits until it has reported. A helper that comes late, because it slept or its core was taken by
 //! another program, finds nothing to take and touches nothing that the leader's call lends. So the worst that a busy core does is to keep
 //! one piece of work. The leader waits for that, spinning and then asleep, and does without helpers for a while ([`wait`]).
 //!
 //! # Who sleeps
 //!
 //! A helper without work spins, the longer if that was worth it the last time, then sleeps. Sleepers leave a mark in the word that they wait
-//! for (`called`, `left`); who changes the word next sees the mark in the same atomic operation and wakes them. Nothing here relies on an order
+//! for (their share, `left`); who changes the word next sees the mark in the same atomic operation and wakes them. Nothing here relies on an order
 //! between different words other than release and acquire. `backend/loom` checks the protocol in all interleavings of small cases.
 #![allow(
     unsafe_code,
@@ -35,8 +38,8 @@ use std::ops::Range;
 use std::sync::{OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use sync::{
-    Apart, Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, MODEL, Mutex,
-    MutexGuard, Ordering, UnsafeCell,
+    Apart, Arc, AtomicU32, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, MODEL, Mutex, MutexGuard,
+    Ordering, UnsafeCell,
 };
 use wait::{LONG, Recess, SHORT, Spun, spin};
 
@@ -70,17 +73,12 @@ struct Led {
 }
 
 struct Shared {
-    /// `[call, members, ASLEEP]`: how often helpers were called, how many members then take part, and whether a helper may sleep.
-    called: Apart<AtomicUsize>,
-    /// `[pieces of the phase not reported as done, ASLEEP]`; the mark is the leader's.
+    /// `[pieces of the phase not reported as done, LEADER_ASLEEP]`.
     left: Apart<AtomicUsize>,
     /// By member.
     shares: Vec<Apart<Share>>,
-    /// What is to be done: written by the leader while all pieces are reported, read by those who have taken one.
-    job: UnsafeCell<Option<Job>>,
     /// By member; the leader's is for `left`.
     beds: Vec<Bed>,
-    stop: AtomicBool,
     /// Nanoseconds: the longest time that a helper's core was away while it waited, since the leader last asked.
     away: AtomicU64,
 }
@@ -92,8 +90,8 @@ struct Job {
     phase: usize,
     parts: usize,
     members: usize,
-    /// Pieces of a share, at most.
-    pieces: usize,
+    /// Whether members end together, as far as is known: shares are one piece then, and helpers leave those of others alone.
+    is_even: bool,
 }
 
 impl Job {
@@ -104,7 +102,7 @@ impl Job {
 
     /// Pieces of a member's share.
     fn pieces(&self, member: usize) -> usize {
-        self.share(member).len().min(self.pieces)
+        self.share(member).len().min(if self.is_even { 1 } else { PIECES })
     }
 
     /// The parts of a piece of a member's share.
@@ -122,20 +120,14 @@ struct Bed {
     woken: Condvar,
 }
 
-/// The mark of sleepers in a word.
-const ASLEEP: usize = 1;
+/// The mark in `left` of a leader that sleeps.
+const LEADER_ASLEEP: usize = 1;
 
-/// Bits of `called` from which on the call's number is, and between it and the mark the number of members.
-const CALL: u32 = 16;
-
-/// The largest team: its members are all that the word has room for.
-const MOST_MEMBERS: usize = (1 << (CALL - 1)) - 1;
-
-// SAFETY: `job` is written only by the leader, which holds the team's lock, while every piece is reported as done. It is read only by members that
-// have taken a piece and not reported it. The release that publishes a share comes after the write, the acquire that takes a piece before the
-// read; reports release, and the leader's look at `left` acquires.
+// SAFETY: the jobs of shares are written only by the leader, which holds the team's lock, while every piece is reported as done. They are read only by
+// members that have taken a piece of the share and not reported it. The release that publishes a share comes after the write, the acquire that
+// takes a piece before the read; reports release, and the leader's look at `left` acquires.
 unsafe impl Sync for Shared {}
-// SAFETY: the reference in `job` is to something that may be shared.
+// SAFETY: the references in jobs are to something that may be shared.
 unsafe impl Send for Shared {}
 
 impl Team {
@@ -143,12 +135,9 @@ impl Team {
     pub(crate) fn new(members: usize) -> std::io::Result<Team> {
         assert!(members <= MOST_MEMBERS, "{members} threads in a team");
         let shared = Arc::new(Shared {
-            called: Apart(AtomicUsize::new(0)),
             left: Apart(AtomicUsize::new(0)),
             shares: (0..members).map(|_| Apart(Share::empty())).collect(),
-            job: UnsafeCell::new(None),
             beds: (0..members).map(|_| Bed::default()).collect(),
-            stop: AtomicBool::new(false),
             away: AtomicU64::new(0),
         });
         let mut team = Team { shared, helpers: vec![], leading: Mutex::default() };
@@ -199,8 +188,7 @@ impl Team {
                 if leading.recess.is_over(Instant::now) {
                     // SAFETY: only the lifetime changes; `lead` does not return before all who use it have reported.
                     let work = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
-                    let pieces = if leading.is_even { 1 } else { PIECES };
-                    let led = self.shared.lead(Job { work, phase, parts, members, pieces });
+                    let led = self.shared.lead(Job { work, phase, parts, members, is_even: leading.is_even });
                     leading.is_even = led.is_even;
                     if let Some(lost) = led.lost {
                         leading.recess.begin(lost, Instant::now());
@@ -218,8 +206,11 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.call(self.members());
+        for member in 1..self.members() {
+            if self.shared.shares[member].0.stop() {
+                self.shared.beds[member].wake();
+            }
+        }
         for helper in self.helpers.drain(..) {
             // A helper does not panic; if it did, there is nothing to be done here.
             let _ = helper.join();
@@ -231,14 +222,16 @@ impl Shared {
     /// Has the members do a phase and returns when it is done. Only the leader calls this.
     fn lead(&self, job: Job) -> Led {
         let begun = Instant::now();
-        // SAFETY: see `Sync` above; all pieces of the phase before are reported.
-        self.job.with_mut(|to| unsafe { *to = Some(job) });
         let all: usize = (0..job.members).map(|member| job.pieces(member)).sum();
         self.left.0.store(all << 1, Ordering::Relaxed);
-        for member in 0..job.members {
-            self.shares[member].0.publish(job.pieces(member), job.members);
+        // The leader's own last: nobody is to find it before they have found theirs.
+        for member in (0..job.members).rev() {
+            // SAFETY: see `Sync` above; all pieces of the phase before are reported.
+            let was_asleep = unsafe { self.shares[member].0.publish(job, job.pieces(member)) };
+            if was_asleep {
+                self.beds[member].wake();
+            }
         }
-        self.call(job.members);
         let done = self.take_pieces(0, job.members);
         // Members that end together differ by a piece of many, and by no piece of one.
         let own = job.pieces(0);
@@ -249,66 +242,44 @@ impl Shared {
         let own = begun.elapsed();
         let lost = self.await_reports(SHORT + (own / done.max(1) as u32 * 2).min(LONG));
         let waited = begun.elapsed() - own;
-        Led { lost: lost.then_some(waited), is_even: is_even && waited < own / 4 }
-    }
-
-    /// Tells helpers that there is something to do for the first `members`.
-    fn call(&self, members: usize) {
-        // Nobody else changes it but for the mark.
-        let call = (self.called.0.load(Ordering::Relaxed) >> CALL).wrapping_add(1);
-        let before = self.called.0.swap(call << CALL | members << 1, Ordering::AcqRel);
-        if before & ASLEEP == 0 {
-            return;
-        }
-        for bed in &self.beds[1..members] {
-            if std::mem::take(&mut *bed.asleep()) {
-                bed.woken.notify_one();
-            }
-        }
-        if self.beds[members..].iter().any(|bed| *bed.asleep()) {
-            self.called.0.fetch_or(ASLEEP, Ordering::Relaxed);
-        }
+        // Nothing in a model may depend on a clock.
+        let is_short = MODEL || waited < own / 4;
+        Led { lost: lost.then_some(waited), is_even: is_even && is_short }
     }
 
     /// What a helper does all its life.
     fn help(&self, member: usize) {
-        let (mut seen, mut patience) = (0, SHORT);
-        loop {
-            let begun = Instant::now();
-            seen = self.await_call(member, seen, patience);
-            // As long as it would have paid the last time.
-            patience = if begun.elapsed() < LONG { LONG } else { SHORT };
-            if self.stop.load(Ordering::Acquire) {
-                return;
-            }
-            let done = self.take_pieces(member, seen >> 1 & MOST_MEMBERS);
+        let mut patience = SHORT;
+        while let Some(found) = self.await_share(member, patience) {
+            let done = self.take_pieces(member, found.members);
             if done > 0 {
                 self.report(done);
             }
+            // As long as it would have paid the last time.
+            patience = if found.soon { LONG } else { SHORT };
         }
     }
 
-    /// Waits until this member is called; `seen` is the last call that it followed, and the next one is returned.
-    fn await_call(&self, member: usize, seen: usize, patience: Duration) -> usize {
-        let new = |called: usize| called & !ASLEEP != seen && member < called >> 1 & MOST_MEMBERS;
-        let called = || self.called.0.load(Ordering::Acquire);
-        let spun = spin(patience, false, || new(called()));
+    /// Waits until this member has a share with something to take; nothing is found where the team ends.
+    fn await_share(&self, member: usize, patience: Duration) -> Option<Found> {
+        let share = &self.shares[member].0;
+        let spun = spin(patience, false, || share.is_ready());
         if let Spun::Crowded(away) = spun {
             self.away.fetch_max(away.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+        let mut soon = true;
         if spun != Spun::Ready {
+            let begun = Instant::now();
             let bed = &self.beds[member];
             let mut asleep = bed.asleep();
-            *asleep = true;
-            // Either this sees the call, or the call sees the mark, and then waits for the bed's lock.
-            if new(self.called.0.fetch_or(ASLEEP, Ordering::AcqRel)) {
-                *asleep = false;
-            }
+            // Either the mark sees what is published, or who publishes sees the mark, and then waits for the bed's lock.
+            *asleep = share.mark_asleep();
             while *asleep {
                 asleep = bed.wait(asleep);
             }
+            soon = begun.elapsed() + patience < LONG;
         }
-        called() & !ASLEEP
+        share.members().map(|members| Found { members, soon })
     }
 
     /// The longest time that a helper was kept from its core, where one was.
@@ -330,14 +301,18 @@ impl Shared {
         }
         let mut done = 0;
         for of in (member..members).chain(0..member) {
-            while let Some(piece) = self.shares[of].0.take(member, of == member) {
+            let share = &self.shares[of].0;
+            while let Some(piece) = share.take(member, of == member) {
                 // SAFETY: see `Sync` above; a piece is taken and not reported.
-                let job = self.job.with(|job| unsafe { *job });
-                let job = job.expect("pieces are of a job");
+                let job = unsafe { share.job() };
                 let abort = Abort;
                 (job.work)(member, job.phase, job.piece(of, piece));
                 std::mem::forget(abort);
                 done += 1;
+                // To look at what others have would fetch lines that their cores are about to need.
+                if job.is_even && member > 0 {
+                    return done;
+                }
             }
         }
         done
@@ -347,10 +322,9 @@ impl Shared {
     fn report(&self, done: usize) -> usize {
         let before = self.left.0.fetch_sub(done << 1, Ordering::AcqRel);
         let left = before - (done << 1);
-        if left == ASLEEP {
+        if left == LEADER_ASLEEP {
             // The leader sleeps, or is about to and has the lock.
-            *self.beds[0].asleep() = false;
-            self.beds[0].woken.notify_one();
+            self.beds[0].wake();
         }
         left >> 1
     }
@@ -362,7 +336,7 @@ impl Shared {
         }
         let bed = &self.beds[0];
         let mut asleep = bed.asleep();
-        *asleep = self.left.0.fetch_or(ASLEEP, Ordering::AcqRel) != 0;
+        *asleep = self.left.0.fetch_or(LEADER_ASLEEP, Ordering::AcqRel) != 0;
         while *asleep {
             asleep = bed.wait(asleep);
         }
@@ -370,17 +344,79 @@ impl Shared {
     }
 }
 
-/// What is left of a member's share of a phase: `[members, next piece, end]`, of 16, 8 and 8 bits.
-struct Share(AtomicU32);
+/// What a helper has waited for.
+struct Found {
+    /// How many take part in the phase.
+    members: usize,
+    /// Whether the wait was so short that it pays to keep the core for the next one.
+    soon: bool,
+}
+
+/// A member's share of a phase.
+struct Share {
+    /// `[members, next piece, end, ASLEEP, STOP]`, of 14, 8, 8, 1 and 1 bits: what is left to take and by whom, and marks of the member that
+    /// sleeps and of the team's end.
+    word: AtomicU32,
+    /// What is to be done: see `Sync` of [`Shared`].
+    job: UnsafeCell<Option<Job>>,
+}
+
+/// Marks of a share's word.
+const STOP: u32 = 1;
+const ASLEEP: u32 = 1 << 1;
+
+/// Bits of a share's word from which on the end, the next piece and the number of members are.
+const END: u32 = 2;
+const NEXT: u32 = END + 8;
+const MEMBERS: u32 = NEXT + 8;
+
+/// The largest team: its members are all that the word has room for.
+const MOST_MEMBERS: usize = (1 << (32 - MEMBERS)) - 1;
 
 impl Share {
     fn empty() -> Share {
-        Share(AtomicU32::new(0))
+        Share { word: AtomicU32::new(0), job: UnsafeCell::new(None) }
     }
 
-    /// Puts `pieces` up to be taken by the first `members`; there were none.
-    fn publish(&self, pieces: usize, members: usize) {
-        self.0.store((members << 16 | pieces) as u32, Ordering::Release);
+    /// Puts `pieces` of a job up to be taken by its members; there were none. Returns whether the share's member may sleep.
+    ///
+    /// # Safety
+    /// Nobody has taken a piece that is not reported.
+    unsafe fn publish(&self, job: Job, pieces: usize) -> bool {
+        // SAFETY: nobody reads the job before a piece is taken of what is published below.
+        self.job.with_mut(|to| unsafe { *to = Some(job) });
+        let word = (job.members << MEMBERS | pieces << END) as u32;
+        self.word.swap(word, Ordering::AcqRel) & ASLEEP != 0
+    }
+
+    /// Ends the waiting of the share's member for good. Returns whether it may sleep.
+    fn stop(&self) -> bool {
+        self.word.fetch_or(STOP, Ordering::AcqRel) & ASLEEP != 0
+    }
+
+    /// Whether there is something to take, or the team ends.
+    fn is_ready(&self) -> bool {
+        is_ready(self.word.load(Ordering::Acquire))
+    }
+
+    /// Leaves the mark of a sleeper, unless there is something to take; whether the member is to sleep.
+    fn mark_asleep(&self) -> bool {
+        !is_ready(self.word.fetch_or(ASLEEP, Ordering::AcqRel))
+    }
+
+    /// How many take part in the last phase that was published; none where the team ends.
+    fn members(&self) -> Option<usize> {
+        let word = self.word.load(Ordering::Acquire);
+        (word & STOP == 0).then_some((word >> MEMBERS) as usize)
+    }
+
+    /// The job.
+    ///
+    /// # Safety
+    /// The caller has taken a piece of this share and not reported it.
+    unsafe fn job(&self) -> Job {
+        // SAFETY: the leader writes no job while a piece is not reported.
+        self.job.with(|job| unsafe { *job }).expect("pieces are of a job")
     }
 
     /// Takes the first piece or the last one, if there is any for this member.
@@ -388,19 +424,29 @@ impl Share {
     /// A member that was late may compare a word of the phase before with one of this phase: where they are equal it takes a piece of this phase, as
     /// well it may.
     fn take(&self, member: usize, first: bool) -> Option<usize> {
-        let mut word = self.0.load(Ordering::Relaxed);
+        let mut word = self.word.load(Ordering::Relaxed);
         loop {
-            let (members, next, end) = (word >> 16, word >> 8 & 0xff, word & 0xff);
-            if next == end || member >= members as usize {
+            let (next, end) = pieces(word);
+            if next == end || member >= (word >> MEMBERS) as usize {
                 return None;
             }
-            let (piece, rest) = if first { (next, word + (1 << 8)) } else { (end - 1, word - 1) };
-            match self.0.compare_exchange_weak(word, rest, Ordering::Acquire, Ordering::Relaxed) {
+            let (piece, rest) = if first { (next, word + (1 << NEXT)) } else { (end - 1, word - (1 << END)) };
+            match self.word.compare_exchange_weak(word, rest, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(piece as usize),
                 Err(now) => word = now,
             }
         }
     }
+}
+
+/// The next piece and the end, of a share's word.
+fn pieces(word: u32) -> (u32, u32) {
+    (word >> NEXT & 0xff, word >> END & 0xff)
+}
+
+fn is_ready(word: u32) -> bool {
+    let (next, end) = pieces(word);
+    next != end || word & STOP != 0
 }
 
 impl Bed {
@@ -410,6 +456,13 @@ impl Bed {
 
     fn wait<'a>(&self, asleep: MutexGuard<'a, bool>) -> MutexGuard<'a, bool> {
         self.woken.wait(asleep).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes who sleeps here, if anybody does.
+    fn wake(&self) {
+        if std::mem::take(&mut *self.asleep()) {
+            self.woken.notify_one();
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
 
 /// Parts that are done, by part.
 fn counters(parts: usize) -> Vec<AtomicUsize> {
@@ -151,13 +152,19 @@ fn a_recess_is_as_long_as_the_loss_was() {
 fn pieces_are_taken_from_both_ends() {
     let share = Share::empty();
     assert_eq!(share.take(0, true), None);
-    share.publish(4, 2);
+    let job = Job { work: &|_, _, _| (), phase: 0, parts: 8, members: 2, is_even: false };
+    assert!(share.mark_asleep() && !share.is_ready());
+    // SAFETY: nothing was there to be taken.
+    assert!(unsafe { share.publish(job, 4) } && share.is_ready());
+    assert_eq!(share.members(), Some(2));
     assert_eq!(share.take(2, true), None);
     assert_eq!(
         [share.take(0, true), share.take(1, false), share.take(0, true), share.take(1, false)],
         [Some(0), Some(3), Some(1), Some(2)]
     );
     assert_eq!((share.take(0, true), share.take(1, false)), (None, None));
+    assert!(!share.is_ready() && !share.stop());
+    assert_eq!((share.is_ready(), share.members()), (true, None));
 }
 
 #[test]
