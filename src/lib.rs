@@ -11,6 +11,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The feature `cli`, on by default, adds the command line; a program that only loads models does without: `default-features = false`.
+//!
 //! | crate | what it holds |
 //! |---|---|
 //! | [`frontend`] | ONNX, the graph IR, its interpreter |
@@ -25,9 +27,15 @@ pub use lstmc_passes as passes;
 pub use lstmc_runtime as runtime;
 
 pub mod build;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+mod commands;
 mod engine;
 mod error;
 mod source;
+#[cfg(feature = "cli")]
+mod terminal;
 
 pub use engine::{Engine, Scorer};
 pub use error::Error;

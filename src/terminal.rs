@@ -1,7 +1,7 @@
 //! What people see: messages, progress, exit codes.
 
+use crate::passes::{Interrupt, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lstmc::passes::{Interrupt, Status};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};

@@ -32,6 +32,7 @@ mod sites;
 pub mod solve;
 mod target;
 mod tensor_train;
+pub mod testing;
 mod tie;
 pub mod trail;
 mod watch;

@@ -1,7 +1,8 @@
 //! The pass table: what passes there are, for the parser, help and documentation alike.
 
-use crate::options::{OptionInfo, Options};
+use crate::options::{OptionInfo, Options, Presence};
 use crate::pass::{Pass, PassError};
+use crate::pipeline::Table;
 use crate::{canonicalize, decode, low_rank, prune, quantize, recover, tensor_train, tie};
 
 /// Every pass, in the order in which they are usually run.
@@ -17,8 +18,41 @@ pub static PASSES: &[PassInfo] = &[
     recover::REFIT,
 ];
 
+/// The passes that are built in, and these after them: a table for [`Pipeline::parse_with`](crate::Pipeline::parse_with) that lasts as long as the
+/// program.
+///
+/// # Panics
+/// Where two passes have one name, or a default is not of its option's kind.
+pub fn extended(passes: &[PassInfo]) -> Table {
+    let table: Vec<PassInfo> = PASSES.iter().chain(passes).copied().collect();
+    if let Err(why) = check(&table) {
+        panic!("{why}");
+    }
+    table.leak()
+}
+
+/// What is wrong with a table, if anything is.
+fn check(table: &[PassInfo]) -> Result<(), String> {
+    for (k, pass) in table.iter().enumerate() {
+        if table[..k].iter().any(|other| other.name == pass.name) {
+            return Err(format!("two passes are called {}", pass.name));
+        }
+        for option in pass.options {
+            if let Presence::Default(text) = option.presence
+                && let Err(expected) = option.kind.parse(text)
+            {
+                return Err(format!(
+                    "{}: the default of {} is {text}, expected {expected}",
+                    pass.name, option.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A pass's line in the table.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct PassInfo {
     /// The name in pipelines, in words joined by `-`.
     pub name: &'static str,
@@ -73,21 +107,19 @@ fn edits(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Presence;
 
     #[test]
     fn the_table_is_well_formed() {
-        let mut names: Vec<&str> = PASSES.iter().map(|p| p.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), PASSES.len(), "names are unique");
-        for pass in PASSES {
-            for option in pass.options {
-                if let Presence::Default(text) = option.presence {
-                    assert!(option.kind.parse(text).is_ok(), "default of {}({})", pass.name, option.name);
-                }
-            }
-        }
+        assert_eq!(check(PASSES), Ok(()));
+    }
+
+    #[test]
+    fn tables_are_extended_by_new_names_only() {
+        let mine = PassInfo { name: "mine", ..PASSES[0] };
+        let table = extended(&[mine]);
+        assert_eq!(table.iter().map(|p| p.name).collect::<Vec<_>>().last(), Some(&"mine"));
+        assert_eq!(check(&[PASSES[0], PASSES[0]]), Err("two passes are called canonicalize".into()));
+        assert!(std::panic::catch_unwind(|| extended(&[PASSES[0]])).is_err());
     }
 
     #[test]

@@ -4,10 +4,10 @@ mod plot;
 mod roofline;
 
 use super::{CpuArgs, ModelArgs};
+use crate::backend::{Jit, Level, Options};
+use crate::frontend::ir::arbitrary;
+use crate::runtime::{Description, Model, Session, SessionError, Streams};
 use crate::terminal::{self, thousands};
-use lstmc::backend::{Jit, Level, Options};
-use lstmc::frontend::ir::arbitrary;
-use lstmc::runtime::{Description, Model, Session, SessionError, Streams};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;

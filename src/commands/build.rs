@@ -1,10 +1,10 @@
 //! `lstmc build`: object files and libraries.
 
 use super::ModelArgs;
+use crate::backend::CompileError;
+use crate::backend::object::{Cpu, TRIPLES};
+use crate::build::{Config, Emit};
 use crate::terminal::{self, Usage, bytes, thousands};
-use lstmc::backend::CompileError;
-use lstmc::backend::object::{Cpu, TRIPLES};
-use lstmc::build::{Config, Emit};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     let built = config.build(&emit).map_err(|e| match e {
-        lstmc::Error::Compile(e) => usage(e),
+        crate::Error::Compile(e) => usage(e),
         e => e.into(),
     })?;
     let mut paths = vec![];
@@ -138,7 +138,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// What is wrong with the arguments, not with the model, is a mistake in usage.
 fn usage(error: CompileError) -> anyhow::Error {
-    use lstmc::backend::object::{ObjectError, TargetError};
+    use crate::backend::object::{ObjectError, TargetError};
     match error {
         CompileError::ObjectTarget(e @ TargetError::Triple { .. }) => Usage(format!("--target: {e}")).into(),
         CompileError::ObjectTarget(e) => Usage(format!("--cpu: {e}")).into(),

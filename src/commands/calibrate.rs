@@ -1,8 +1,8 @@
 //! `lstmc calibrate`: statistics of a text, to compile with more than once.
 
 use super::{ModelArgs, read_text, vocabulary};
+use crate::passes::Statistics;
 use crate::terminal::{self, Usage, bytes, thousands};
-use lstmc::passes::Statistics;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;

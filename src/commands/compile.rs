@@ -2,12 +2,13 @@
 
 use super::eval::EngineName;
 use super::{CpuArgs, ModelArgs, read_utf8, table, texts};
+use crate::backend::isa::{self, OptLevel};
+use crate::backend::{Options, Stage, listing};
+use crate::frontend::ir::{Graph, print};
+use crate::passes::pipeline::Table;
+use crate::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
 use crate::terminal::{self, Usage, bytes, thousands};
-use lstmc::backend::isa::{self, OptLevel};
-use lstmc::backend::{Options, Stage, listing};
-use lstmc::frontend::ir::{Graph, print};
-use lstmc::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
-use lstmc::{Format, Scorer, Source};
+use crate::{Format, Scorer, Source};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -147,13 +148,15 @@ impl PrintIr {
 }
 
 /// The pipeline of a text or a recipe file; `canonicalize` alone where neither is given.
-pub(crate) fn pipeline(text: Option<&str>, recipe: Option<&Path>) -> anyhow::Result<Pipeline> {
+pub(crate) fn pipeline(text: Option<&str>, recipe: Option<&Path>, table: Table) -> anyhow::Result<Pipeline> {
     if let Some(path) = recipe {
         let text = read_utf8(path)?;
-        let parsed = Pipeline::from_recipe(&text).map_err(|e| Usage(format!("{}: {e}", path.display())))?;
+        let parsed = Pipeline::from_recipe_with(&text, table)
+            .map_err(|e| Usage(format!("{}: {e}", path.display())))?;
         return Ok(parsed);
     }
-    Ok(Pipeline::parse(text.unwrap_or("canonicalize")).map_err(|e| Usage(format!("--passes: {e}")))?)
+    Ok(Pipeline::parse_with(text.unwrap_or("canonicalize"), table)
+        .map_err(|e| Usage(format!("--passes: {e}")))?)
 }
 
 /// Puts `canonicalize` first where an ONNX model needs it.
@@ -191,12 +194,12 @@ fn checkpoint(path: &Path, resume: bool) -> anyhow::Result<Checkpoint<'_>> {
     if !resume {
         return Ok(checkpoint);
     }
-    let bytes = std::fs::read(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
+    let bytes = std::fs::read(path).map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
     checkpoint.resumed(&bytes).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let pipeline = pipeline(args.passes.as_deref(), args.recipe.as_deref())?;
+pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
+    let pipeline = pipeline(args.passes.as_deref(), args.recipe.as_deref(), table)?;
     let mut source = Source::read(&args.model.model)?.with_vocabulary(args.model.vocab.as_deref())?;
     let pipeline = canonical_first(pipeline, &source)?;
     if let Some(when) = &args.print_ir {

@@ -1,7 +1,7 @@
 //! `lstmc cpu`: processor levels.
 
+use crate::backend::{Level, LevelError};
 use crate::terminal;
-use lstmc::backend::{Level, LevelError};
 use std::io::Write;
 
 /// List processor levels, and which of them this machine has

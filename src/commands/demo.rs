@@ -2,13 +2,13 @@
 
 use super::CpuArgs;
 use super::table::table;
+use crate::backend::Options;
+use crate::frontend::ir::print;
+use crate::passes::{Budget, Calibration, Context, Pipeline, Report, Settings, run as run_passes};
+use crate::runtime::{Rng, Sampling, Session, Vocabulary};
 use crate::terminal::{Bar, bytes, pass_bar, thousands, uninterrupted};
+use crate::{Engine, Scorer, Source};
 use anyhow::bail;
-use lstmc::backend::Options;
-use lstmc::frontend::ir::print;
-use lstmc::passes::{Budget, Calibration, Context, Pipeline, Report, Settings, run as run_passes};
-use lstmc::runtime::{Rng, Sampling, Session, Vocabulary};
-use lstmc::{Engine, Scorer, Source};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -221,7 +221,7 @@ fn generate(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> 
     for _ in 0..60 {
         last = session.sample(last, &sampling, &mut rng)?;
         match words.word(last) {
-            Some(lstmc::runtime::END_OF_LINE) | None => {
+            Some(crate::runtime::END_OF_LINE) | None => {
                 writeln!(out, "  {}", std::mem::take(&mut line).join(" "))?
             }
             Some(word) => line.push(word),

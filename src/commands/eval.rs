@@ -1,9 +1,9 @@
 //! `lstmc eval`: perplexity.
 
 use super::{CpuArgs, ModelArgs, read_text, vocabulary};
+use crate::backend::Options;
 use crate::terminal::{self, Usage, thousands};
-use lstmc::backend::Options;
-use lstmc::{Engine, Scorer};
+use crate::{Engine, Scorer};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! `lstmc export`: back to ONNX.
 
 use super::ModelArgs;
+use crate::frontend::onnx::{self, ExportError, ExportOptions};
 use crate::terminal::{Usage, bytes, thousands};
-use lstmc::frontend::onnx::{self, ExportError, ExportOptions};
 use std::io::Write;
 use std::path::PathBuf;
 

@@ -5,13 +5,14 @@ mod points;
 
 use super::eval::EngineName;
 use super::{CpuArgs, ModelArgs, check_place, read_utf8, texts, write_whole};
-use crate::terminal::{self, Bar, Usage};
-use anyhow::bail;
-use lstmc::backend::Options;
-use lstmc::passes::{
+use crate::backend::Options;
+use crate::passes::pipeline::Table;
+use crate::passes::{
     Calibration, Context, Evaluate, Measure, Pipeline, Settings, Trail, Verdict, run as run_passes,
 };
-use lstmc::{Scorer, Source};
+use crate::terminal::{self, Bar, Usage};
+use crate::{Scorer, Source};
+use anyhow::bail;
 use points::{Point, Survey};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -102,16 +103,16 @@ impl Candidate {
 }
 
 /// All pipelines of the command line and of the file, checked before any work is done.
-fn candidates(args: &Args) -> anyhow::Result<Vec<Candidate>> {
+fn candidates(args: &Args, table: Table) -> anyhow::Result<Vec<Candidate>> {
     let mut all = vec![];
     for text in &args.passes {
-        let pipeline = Pipeline::parse(text).map_err(|e| Usage(format!("--passes: {e}")))?;
+        let pipeline = Pipeline::parse_with(text, table).map_err(|e| Usage(format!("--passes: {e}")))?;
         all.push(Candidate { name: None, pipeline });
     }
     if let Some(path) = &args.pipelines {
         let text = read_utf8(path)?;
         for (n, line) in text.lines().enumerate() {
-            if let Some(candidate) = candidate(line, path, n + 1)? {
+            if let Some(candidate) = candidate(line, path, n + 1, table)? {
                 all.push(candidate);
             }
         }
@@ -126,7 +127,7 @@ fn candidates(args: &Args) -> anyhow::Result<Vec<Candidate>> {
 
 /// What a line of a file of pipelines holds: `NAME: PIPELINE`, `PIPELINE`, or nothing. A name ends before the first pass's options, where colons
 /// mean something else.
-fn candidate(line: &str, path: &Path, number: usize) -> Result<Option<Candidate>, Usage> {
+fn candidate(line: &str, path: &Path, number: usize, table: Table) -> Result<Option<Candidate>, Usage> {
     let line = line.split('#').next().unwrap_or_default().trim();
     if line.is_empty() {
         return Ok(None);
@@ -138,7 +139,8 @@ fn candidate(line: &str, path: &Path, number: usize) -> Result<Option<Candidate>
     if name == Some("") {
         return Err(Usage(format!("{}:{number}: expected a name before `:`", path.display())));
     }
-    let pipeline = Pipeline::parse(text).map_err(|e| Usage(format!("{}:{number}: {e}", path.display())))?;
+    let pipeline =
+        Pipeline::parse_with(text, table).map_err(|e| Usage(format!("{}:{number}: {e}", path.display())))?;
     Ok(Some(Candidate { name: name.map(String::from), pipeline }))
 }
 
@@ -214,8 +216,8 @@ impl Bench<'_> {
     }
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let candidates = candidates(args)?;
+pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
+    let candidates = candidates(args, table)?;
     [&args.output, &args.report].into_iter().flatten().try_for_each(|path| check_place(path))?;
     let mut source = args.model.read()?;
     source.entropy |= args.entropy;

@@ -2,8 +2,8 @@
 
 use super::suggest::feed;
 use super::{CpuArgs, ModelArgs, vocabulary};
+use crate::runtime::{END_OF_LINE, Rng, Sampling};
 use crate::terminal::{self, Usage};
-use lstmc::runtime::{END_OF_LINE, Rng, Sampling};
 use std::io::Write;
 
 /// Generate text, word by word

@@ -1,9 +1,9 @@
 //! `lstmc inspect`: what is in a model.
 
 use super::ModelArgs;
+use crate::Source;
+use crate::frontend::ir::{Graph, LanguageModel, parameters, print};
 use crate::terminal::{self, bytes, thousands};
-use lstmc::Source;
-use lstmc::frontend::ir::{Graph, LanguageModel, parameters, print};
 use std::io::Write;
 
 /// Show a model's layers, weights, sizes and costs
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         match source.clone().canonical() {
             Ok(canonical) => (canonical, None),
-            Err(lstmc::Error::Canonicalize(e)) => (source, Some(e.to_string())),
+            Err(crate::Error::Canonicalize(e)) => (source, Some(e.to_string())),
             Err(e) => return Err(e.into()),
         }
     };

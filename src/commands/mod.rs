@@ -12,15 +12,16 @@ pub(crate) mod frontier;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod opt;
+pub(crate) mod passes;
 pub(crate) mod suggest;
 mod table;
 mod texts;
 pub(crate) mod verify;
 
+use crate::Source;
+use crate::backend::{Level, Options};
+use crate::runtime::{Encoded, Vocabulary};
 use crate::terminal::Usage;
-use lstmc::Source;
-use lstmc::backend::{Level, Options};
-use lstmc::runtime::{Encoded, Vocabulary};
 use std::path::{Path, PathBuf};
 
 /// A model, and a vocabulary for one that brings none.
@@ -86,7 +87,7 @@ pub(crate) fn vocabulary(source: &Source) -> Result<&Vocabulary, Usage> {
 
 /// Reads a file of text, whatever text it is.
 pub(crate) fn read_utf8(path: &Path) -> anyhow::Result<String> {
-    let bytes = std::fs::read(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
+    let bytes = std::fs::read(path).map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();

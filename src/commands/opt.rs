@@ -2,11 +2,12 @@
 
 use super::compile::{PrintIr, pipeline};
 use super::{read_text, read_utf8};
+use crate::frontend::ir::{Graph, PrintOptions, parse, print_with};
+use crate::passes::pipeline::Table;
+use crate::passes::{Context as PassContext, Settings, run as run_passes};
+use crate::runtime::Vocabulary;
 use crate::terminal::Usage;
 use anyhow::Context;
-use lstmc::frontend::ir::{Graph, PrintOptions, parse, print_with};
-use lstmc::passes::{Context as PassContext, Settings, run as run_passes};
-use lstmc::runtime::Vocabulary;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +53,7 @@ fn tokens(graph: &Graph, text: &Path, vocabulary: &Path) -> anyhow::Result<Vec<u
     Ok(read_text(text, &vocabulary)?.tokens)
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let text = if args.file.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("standard input")?;
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         read_utf8(&args.file)?
     };
     let graph = parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", args.file.display()))?;
-    let pipeline = pipeline(Some(&args.passes), None)?;
+    let pipeline = pipeline(Some(&args.passes), None, table)?;
     if let Some(when) = &args.print_ir {
         when.check(&pipeline).map_err(Usage)?;
     }

@@ -1,9 +1,9 @@
 //! `lstmc suggest`: likely next words.
 
 use super::{CpuArgs, ModelArgs, vocabulary};
+use crate::runtime::{END_OF_LINE, Session, Vocabulary};
 use crate::terminal::{self, Usage};
 use anyhow::Context;
-use lstmc::runtime::{END_OF_LINE, Session, Vocabulary};
 use std::io::Write;
 
 /// Suggest the next words of a text, with their probabilities

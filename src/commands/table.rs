@@ -1,7 +1,7 @@
 //! The table that a compression ends with.
 
+use crate::passes::{Measure, Report, Verdict};
 use crate::terminal::{columns, thousands};
-use lstmc::passes::{Measure, Report, Verdict};
 use std::fmt::Write;
 
 /// A line for the model as it came and one for each pass, then the notes.
@@ -45,7 +45,7 @@ fn row(pass: &str, measure: &Measure, first: &Measure, verdict: String) -> [Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lstmc::passes::{Budget, Record, Trail};
+    use crate::passes::{Budget, Record, Trail};
 
     #[test]
     fn the_table_lines_up() {

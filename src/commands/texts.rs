@@ -1,10 +1,10 @@
 //! The texts that a compression uses.
 
 use super::{read_text, vocabulary};
+use crate::Source;
+use crate::passes::{Calibration, Statistics, TextInfo};
 use crate::terminal::Usage;
 use anyhow::anyhow;
-use lstmc::Source;
-use lstmc::passes::{Calibration, Statistics, TextInfo};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -45,7 +45,7 @@ fn text(path: &Path, source: &Source, what: &str) -> anyhow::Result<Text> {
 
 pub(crate) fn calibration(path: &Path, source: &Source) -> anyhow::Result<CalibrationSource> {
     if is_statistics(path)? {
-        let bytes = std::fs::read(path).map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
+        let bytes = std::fs::read(path).map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
         let statistics = Statistics::from_bytes(&bytes).map_err(|e| anyhow!("{}: {e}", path.display()))?;
         let info = TextInfo { file: name(path), tokens: statistics.tokens(), unknown: None };
         return Ok(CalibrationSource { calibration: Calibration::of_statistics(statistics), info });
@@ -61,7 +61,7 @@ pub(crate) fn calibration(path: &Path, source: &Source) -> anyhow::Result<Calibr
 fn is_statistics(path: &Path) -> anyhow::Result<bool> {
     let mut start = vec![];
     let read = File::open(path).and_then(|f| f.take(START).read_to_end(&mut start));
-    read.map_err(|reason| lstmc::Error::Read { path: path.into(), reason })?;
+    read.map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
     Ok(Statistics::is_file(&start))
 }
 

@@ -2,15 +2,15 @@
 
 use super::CpuArgs;
 use super::eval::EngineName;
+use crate::Source;
+use crate::backend::Jit;
+use crate::frontend::interpret::Interpreter;
+use crate::frontend::ir::Op;
+use crate::frontend::onnx::{read_tensor, read_with_inputs};
+use crate::frontend::tensor::{DType, Tensor};
+use crate::runtime::{Description, Model, Session};
 use crate::terminal::Usage;
 use anyhow::{Context, bail};
-use lstmc::Source;
-use lstmc::backend::Jit;
-use lstmc::frontend::interpret::Interpreter;
-use lstmc::frontend::ir::Op;
-use lstmc::frontend::onnx::{read_tensor, read_with_inputs};
-use lstmc::frontend::tensor::{DType, Tensor};
-use lstmc::runtime::{Description, Model, Session};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn find(dir: &Path, cases: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         cases.push(dir.into());
         return Ok(());
     }
-    let entries = std::fs::read_dir(dir).map_err(|reason| lstmc::Error::Read { path: dir.into(), reason })?;
+    let entries = std::fs::read_dir(dir).map_err(|reason| crate::Error::Read { path: dir.into(), reason })?;
     let mut below: Vec<PathBuf> = entries
         .filter_map(Result::ok)
         .map(|e| e.path())

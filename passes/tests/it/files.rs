@@ -1,54 +1,18 @@
-//! Every file of `testdata/passes`: a pipeline in its first line, perhaps tokens to calibrate or to train on in its second, a graph below, a snapshot of
-//! what comes out.
+//! Every file of `testdata/passes`, see [`lstmc_passes::testing`].
 //!
-//! Singular vectors and what is trained are not the same to the last bit on all processors, so what factorisations and training make is shown without hashes.
+//! Singular vectors and what is trained are not the same to the last bit on all processors, so what factorisations and training make is shown
+//! without hashes.
 
 use lstmc_frontend::interpret::Interpreter;
-use lstmc_frontend::ir::{Graph, parse, print};
+use lstmc_frontend::ir::{Graph, parse};
 use lstmc_frontend::tensor::Tensor;
 use lstmc_frontend::testing::check_all;
 use lstmc_passes::canonicalize::canonicalize;
-use lstmc_passes::{Calibration, Pipeline, Settings, run};
+use lstmc_passes::registry::PASSES;
+use lstmc_passes::testing::outcome_of;
 use std::path::{Path, PathBuf};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/passes");
-
-/// What a file's pipeline makes of its graph: the trail and the graph, or the error.
-fn outcome(text: &str) -> String {
-    let header = text.lines().next().and_then(|l| l.strip_prefix("// passes:"));
-    let pipeline = match header.ok_or("the first line must be `// passes: ...`") {
-        Ok(header) => Pipeline::parse(header.trim()).unwrap(),
-        Err(e) => return e.to_string(),
-    };
-    let tokens = |what: &str| -> Option<Vec<u32>> {
-        let tokens = text.lines().nth(1).and_then(|l| l.strip_prefix(what));
-        tokens.map(|t| t.split_whitespace().map(|t| t.parse().unwrap()).collect())
-    };
-    let training = tokens("// train:");
-    let mut settings = Settings::default();
-    settings.context.calibration = tokens("// calibrate:").map(Calibration::of_text);
-    settings.context.training = training.as_deref();
-    let graph = match parse(text) {
-        Ok(graph) => graph,
-        Err(e) => return format!("{e}"),
-    };
-    match run(&pipeline, graph, settings) {
-        Ok(result) => {
-            let rough = ["low-rank", "tensor-train", "recover"];
-            let is_rough = pipeline.passes.iter().any(|p| rough.contains(&p.info().name));
-            let printed = print(&result.graph);
-            format!("{}\n{}", result.trail, if is_rough { without_hashes(&printed) } else { printed })
-        }
-        Err(e) => e.to_string(),
-    }
-}
-
-/// `#1f2e3d4c` as `#`.
-fn without_hashes(text: &str) -> String {
-    let mut parts = text.split('#');
-    let first = parts.next().unwrap_or_default().to_string();
-    parts.fold(first, |out, part| out + "#" + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
-}
 
 #[test]
 fn every_file_gives_its_snapshot() {
@@ -62,7 +26,7 @@ fn every_file_gives_its_snapshot() {
     settings.bind(|| {
         check_all(paths, |path| {
             let name = path.file_stem().unwrap().to_str().unwrap().to_string();
-            insta::assert_snapshot!(name, outcome(&std::fs::read_to_string(path).unwrap()));
+            insta::assert_snapshot!(name, outcome_of(path, PASSES));
         });
     });
 }

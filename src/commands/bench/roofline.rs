@@ -11,13 +11,13 @@
 //! alone, a small one's weights would stay in a cache that the others push them out of.
 
 use super::{SEQUENCE, SUGGESTIONS, Spread, micros, rate, round, tokens};
+use crate::Source;
+use crate::backend::Level;
+use crate::backend::batch::limits;
+use crate::backend::plan::{Cost, Layer};
+use crate::backend::{Jit, Options};
+use crate::runtime::{Description, Kernels, Layout, Model, Session, SessionError};
 use crate::terminal::{self, thousands};
-use lstmc::Source;
-use lstmc::backend::Level;
-use lstmc::backend::batch::limits;
-use lstmc::backend::plan::{Cost, Layer};
-use lstmc::backend::{Jit, Options};
-use lstmc::runtime::{Description, Kernels, Layout, Model, Session, SessionError};
 use serde_json::json;
 use std::hint::black_box;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! What was measured: points, the frontier among them, the table.
 
+use crate::passes::{Measure, TextInfo};
 use crate::terminal::{columns, thousands};
-use lstmc::passes::{Measure, TextInfo};
 use serde::Serialize;
 use std::fmt::Write;
 

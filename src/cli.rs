@@ -1,0 +1,85 @@
+//! The command line, as a function: a program of one's own gets all its commands with passes of its own.
+//!
+//! ```no_run
+//! use lstmc::passes::registry::{PassInfo, extended};
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     let mine: &[PassInfo] = &[];
+//!     lstmc::cli::run(extended(mine))
+//! }
+//! ```
+
+use crate::commands;
+use crate::passes::pipeline::Table;
+use crate::terminal;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Compress LSTM language models and compile them into fast CPU kernels.
+///
+/// A first tour needs no arguments: `lstmc demo`. After that, with a model and a vocabulary (one word a line):
+///
+///   lstmc compile model.onnx --vocab vocab.txt -o model.lstmc
+///   lstmc eval model.lstmc --text test.txt
+///   lstmc suggest model.lstmc --prompt "the company said"
+#[derive(Parser, Debug)]
+#[command(name = "lstmc", version, verbatim_doc_comment, max_term_width = 110)]
+struct Cli {
+    /// Tell more on standard error: -v what is done, -vv how.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Demo(commands::demo::Args),
+    Inspect(commands::inspect::Args),
+    Compile(Box<commands::compile::Args>),
+    Calibrate(commands::calibrate::Args),
+    Frontier(Box<commands::frontier::Args>),
+    Eval(commands::eval::Args),
+    Suggest(commands::suggest::Args),
+    Generate(commands::generate::Args),
+    Bench(commands::bench::Args),
+    Cpu(commands::cpu::Args),
+    Build(commands::build::Args),
+    Export(commands::export::Args),
+    Opt(commands::opt::Args),
+    Passes(commands::passes::Args),
+    Verify(commands::verify::Args),
+}
+
+/// Does what the program's arguments say, with the passes of `table`, and returns what to exit with: 0, 1 for failure or 2 for wrong usage.
+///
+/// Takes Ctrl-C and the log for itself, so it is called once, from `main`.
+pub fn run(table: Table) -> ExitCode {
+    let cli = Cli::parse();
+    terminal::start_log(cli.verbose);
+    if let Err(error) = terminal::handle_interrupts() {
+        tracing::warn!("Ctrl-C may leave a temporary file behind: {error}");
+    }
+    let result = match cli.command {
+        Command::Demo(args) => commands::demo::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Compile(args) => commands::compile::run(&args, table),
+        Command::Calibrate(args) => commands::calibrate::run(&args),
+        Command::Frontier(args) => commands::frontier::run(&args, table),
+        Command::Eval(args) => commands::eval::run(&args),
+        Command::Suggest(args) => commands::suggest::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+        Command::Cpu(args) => commands::cpu::run(&args),
+        Command::Build(args) => commands::build::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Opt(args) => commands::opt::run(&args, table),
+        Command::Passes(args) => commands::passes::run(&args, table),
+        Command::Verify(args) => commands::verify::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => terminal::report(&error),
+    }
+}
