@@ -8,6 +8,8 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 /// Held while files are written.
 static WRITING: Mutex<()> = Mutex::new(());
@@ -70,9 +72,10 @@ pub(crate) fn uninterrupted<T>(work: impl FnOnce() -> T) -> T {
 /// Logs to standard error: warnings, with -v what passes do, with -vv everything. `LSTMC_LOG` has the last word.
 pub(crate) fn start_log(verbose: u8) {
     let default = ["warn", "info,cranelift=warn", "debug,cranelift=warn"][usize::from(verbose.min(2))];
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LSTMC_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let given = std::env::var("LSTMC_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = given.or_else(|| default.parse().ok()).unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
 /// A bar on standard error over `total` steps; hidden where that is no terminal.

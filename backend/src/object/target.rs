@@ -2,7 +2,7 @@
 
 use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
-use cranelift_codegen::isa::{Builder, OwnedTargetIsa};
+use cranelift_codegen::isa::{Builder, LookupError, OwnedTargetIsa};
 use cranelift_codegen::settings::{Configurable, SettingKind};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -63,6 +63,14 @@ pub enum TargetError {
     Triple {
         /// What was asked for.
         triple: String,
+    },
+    /// A target that this build leaves out.
+    #[error(
+        "{triple}: this program was built with code generation for its own architecture alone; build it with the feature `all-targets`"
+    )]
+    Disabled {
+        /// What was asked for.
+        triple: &'static str,
     },
     /// A feature that the architecture does not have.
     #[error(
@@ -137,7 +145,10 @@ impl Target {
         let triple = *TRIPLES.iter().find(|t| **t == triple).ok_or_else(unknown)?;
         let internal = |e: &dyn fmt::Display| CompileError::Target(format!("{triple}: {e}"));
         let parsed: Triple = triple.parse().map_err(|e| internal(&e))?;
-        let mut builder = cranelift_codegen::isa::lookup(parsed).map_err(|e| internal(&e))?;
+        let mut builder = cranelift_codegen::isa::lookup(parsed).map_err(|e| match e {
+            LookupError::SupportDisabled => CompileError::from(TargetError::Disabled { triple }),
+            LookupError::Unsupported => internal(&e),
+        })?;
         match cpu {
             Cpu::Generic => {}
             Cpu::Native => {
