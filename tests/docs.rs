@@ -223,9 +223,10 @@ fn the_ir_reference_has_every_operator() {
 
 #[test]
 fn rust_blocks_are_parts_of_examples() {
-    let folder = fs::read_dir(root().join("examples")).unwrap().map(|e| e.unwrap().path());
+    let folders = ["examples", "examples/pass/src", "examples/pass/tests"].map(|f| root().join(f));
+    let files = folders.iter().flat_map(|f| fs::read_dir(f).unwrap().map(|e| e.unwrap().path()));
     let examples: Vec<String> =
-        folder.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).unwrap()).collect();
+        files.filter(|path| path.is_file()).map(|path| fs::read_to_string(path).unwrap()).collect();
     let mut pages = pages();
     pages.retain(|p| p.file_name().is_some_and(|n| n != "CONTRIBUTING.md"));
     check_all(pages.iter().flat_map(|page| blocks(page, "rust")), |block| {
