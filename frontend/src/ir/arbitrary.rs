@@ -12,8 +12,8 @@
 
 use super::graph::{GateOrder, Graph, Operand, OutputRole, Type};
 use super::map::{
-    Activations, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations, Sparse,
-    TensorTrain,
+    Activations, CodeFormat, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations,
+    Sparse, TensorTrain,
 };
 use super::op::Op;
 use crate::tensor::{DType, Data, Tensor, TensorError};
@@ -77,19 +77,27 @@ pub fn random_tensor(dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor,
     Tensor::new(shape.to_vec(), data)
 }
 
-/// i8 codes over the whole range of `bits`.
-pub fn random_codes(bits: u8, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
+/// i8 codes over the whole range of a format.
+pub fn random_codes(format: CodeFormat, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
     let mut rng = SplitMix64::new(seed);
     let count = crate::tensor::element_count(shape)?;
     // The top bits as a signed number: an arithmetic shift.
-    Tensor::from_i8(shape, (0..count).map(|_| (rng.next_u64() as i64 >> (64 - bits)) as i8).collect())
+    Tensor::from_i8(
+        shape,
+        (0..count).map(|_| (rng.next_u64() as i64 >> (64 - format.bits())) as i8).collect(),
+    )
 }
 
-/// Scales in `(0, 2^-bits]`, so that weights come to lie in about `[-0.5, 0.5]`. f32 or f16.
-pub fn random_scales(bits: u8, dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
+/// Scales in `(0, 2^-bits]` for codes of a format, so that weights come to lie in about `[-0.5, 0.5]`. f32 or f16.
+pub fn random_scales(
+    format: CodeFormat,
+    dtype: DType,
+    shape: &[usize],
+    seed: u64,
+) -> Result<Tensor, TensorError> {
     let mut rng = SplitMix64::new(seed);
     let count = crate::tensor::element_count(shape)?;
-    let mut scale = || (0.5 - rng.centered()) / f32::from(1u16 << bits);
+    let mut scale = || (0.5 - rng.centered()) / f32::from(1u16 << format.bits());
     match dtype {
         DType::F16 => Tensor::from_f16(shape, (0..count).map(|_| f16::from_f32(scale())).collect()),
         _ => Tensor::from_f32(shape, (0..count).map(|_| scale()).collect()),
@@ -148,10 +156,10 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
     let map = match kind {
         Kind::Dense => Ok(dense(shape, seed)),
         Kind::Quantized => {
-            let bits = rng.pick(&Quantized::BITS);
+            let format = rng.pick(&CodeFormat::ALL);
             let grain = [Granularity::Row, Granularity::Group(32), Granularity::Group(1 + rng.below(9))];
             let (scales, asymmetric) = (rng.pick(&[DType::F32, DType::F16]), rng.below(2) == 1);
-            let map = quantized(shape, bits, rng.pick(&grain), scales, asymmetric, seed);
+            let map = quantized(shape, format, rng.pick(&grain), scales, asymmetric, seed);
             map.map(|m| SetActivations::new(rng.pick(&Activations::ALL)).set(&m))
         }
         Kind::Sparse => {
@@ -207,17 +215,17 @@ pub fn dense(shape: [usize; 2], seed: u64) -> LinearMap {
 /// A quantized matrix for products with f32 vectors. `scales`: f32 or f16; `asymmetric`: with zero points.
 pub fn quantized(
     shape: [usize; 2],
-    bits: u8,
+    format: CodeFormat,
     granularity: Granularity,
     scales: DType,
     asymmetric: bool,
     seed: u64,
 ) -> Result<LinearMap, MapError> {
     let groups = [shape[0], granularity.groups(shape[1])];
-    let codes = random_codes(bits, &shape, seed)?;
-    let scales = random_scales(bits, scales, &groups, seed.wrapping_add(1))?;
-    let zeros = if asymmetric { Some(random_codes(bits, &groups, seed.wrapping_add(2))?) } else { None };
-    Quantized::new(bits, granularity, codes, scales, zeros).map(LinearMap::Quantized)
+    let codes = random_codes(format, &shape, seed)?;
+    let scales = random_scales(format, scales, &groups, seed.wrapping_add(1))?;
+    let zeros = if asymmetric { Some(random_codes(format, &groups, seed.wrapping_add(2))?) } else { None };
+    Quantized::new(format, granularity, codes, scales, zeros).map(LinearMap::Quantized)
 }
 
 /// `values` (dense or quantized) under a random mask.
