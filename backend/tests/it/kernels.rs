@@ -5,7 +5,7 @@ use crate::models::{OTHER_FORMS, code_forms, forms, model};
 use lstmc_backend::isa::OptLevel;
 use lstmc_backend::plan::{Packing, Rows};
 use lstmc_backend::{Jit, Level, Options};
-use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
+use lstmc_frontend::ir::arbitrary::{ALL_FORMATS_FROM, Kind, language_model, language_model_of, random_map};
 use lstmc_frontend::ir::{Graph, parse};
 use lstmc_runtime::{ALIGNMENT, Aligned, Description, Model, Session};
 use proptest::prelude::*;
@@ -193,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn every_representation(hidden in 1usize..40, vocabulary in 1usize..70, kind in 0..Kind::ALL.len(), seed in 0u64..1000) {
+    fn every_representation(hidden in 1usize..40, vocabulary in 1usize..70, kind in 0..Kind::ALL.len(), seed in 0u64..2 * ALL_FORMATS_FROM) {
         let graph = language_model_of(hidden, 1, vocabulary, |_, shape| random_map(Kind::ALL[kind], shape, seed));
         check(&graph, seed, OptLevel::None);
     }

@@ -1,6 +1,6 @@
 //! Random but reproducible maps and models, for tests and benchmarks of every crate.
 //!
-//! Everything is drawn from [`SplitMix64`], so a seed gives the same data on every machine and in every version.
+//! Everything is drawn from [`SplitMix64`], so a seed gives the same data on every machine and, below [`ALL_FORMATS_FROM`], in every version.
 //!
 //! ```
 //! use lstmc_frontend::ir::arbitrary::{Kind, language_model, random_map};
@@ -140,23 +140,31 @@ impl Kind {
     pub const ALL: [Kind; 5] = [Kind::Dense, Kind::Quantized, Kind::Sparse, Kind::LowRank, Kind::TensorTrain];
 }
 
+/// The formats of codes that seeds below [`ALL_FORMATS_FROM`] draw from: those of the first version.
+const FIRST_FORMATS: [CodeFormat; 4] =
+    [CodeFormat::Int2, CodeFormat::Int3, CodeFormat::Int4, CodeFormat::Int8];
+
+/// Seeds from here on draw from every format of codes, and mean other data when there is another format; those below keep theirs.
+pub const ALL_FORMATS_FROM: u64 = 1 << 32;
+
 /// A matrix in a representation. Widths, groups, activations, patterns, ranks, modes and the representations of parts follow from the seed, so that
-/// a run over seeds meets them all; elements are of the size of trained weights.
+/// a run over seeds meets them all (every [`CodeFormat`] from [`ALL_FORMATS_FROM`] on); elements are of the size of trained weights.
 pub fn random_map(kind: Kind, shape: [usize; 2], seed: u64) -> LinearMap {
-    nested(kind, shape, seed, 2)
+    let formats = if seed < ALL_FORMATS_FROM { &FIRST_FORMATS[..] } else { &CodeFormat::ALL };
+    nested(kind, shape, seed, 2, formats)
 }
 
-fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
+fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize, formats: &[CodeFormat]) -> LinearMap {
     let mut rng = SplitMix64::new(seed ^ 0x006c_7374_6d63_u64.rotate_left(kind as u32));
     let [rows, cols] = shape;
     let part = |rng: &mut SplitMix64, shape: [usize; 2]| {
         let kinds = if depth > 1 { &Kind::ALL[..] } else { &Kind::ALL[..3] };
-        Arc::new(nested(rng.pick(kinds), shape, rng.next_u64(), depth - 1))
+        Arc::new(nested(rng.pick(kinds), shape, rng.next_u64(), depth - 1, formats))
     };
     let map = match kind {
         Kind::Dense => Ok(dense(shape, seed)),
         Kind::Quantized => {
-            let format = rng.pick(&CodeFormat::ALL);
+            let format = rng.pick(formats);
             let grain = [Granularity::Row, Granularity::Group(32), Granularity::Group(1 + rng.below(9))];
             let (scales, asymmetric) = (rng.pick(&[DType::F32, DType::F16]), rng.below(2) == 1);
             let map = quantized(shape, format, rng.pick(&grain), scales, asymmetric, seed);
@@ -172,7 +180,7 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
             ];
             let density = rng.pick(&[0.0, 0.02, 0.1, 0.2, 0.5, 1.0]);
             let values = rng.pick(&[Kind::Dense, Kind::Quantized]);
-            sparse(rng.pick(&patterns), density, nested(values, shape, rng.next_u64(), 1), seed)
+            sparse(rng.pick(&patterns), density, nested(values, shape, rng.next_u64(), 1, formats), seed)
         }
         Kind::LowRank => {
             let rank = 1 + rng.below(rows.min(cols).max(1));

@@ -16,9 +16,10 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/passes");
 /// What a file's pipeline makes of its graph: the trail and the graph, or the error.
 fn outcome(text: &str) -> String {
     let header = text.lines().next().and_then(|l| l.strip_prefix("// passes:"));
-    let pipeline = match header.ok_or("the first line must be `// passes: ...`") {
-        Ok(header) => Pipeline::parse(header.trim()).unwrap(),
-        Err(e) => return e.to_string(),
+    let pipeline = match header.map(|header| Pipeline::parse(header.trim())) {
+        Some(Ok(pipeline)) => pipeline,
+        Some(Err(e)) => return e.to_string(),
+        None => return "the first line must be `// passes: ...`".into(),
     };
     let tokens = |what: &str| -> Option<Vec<u32>> {
         let tokens = text.lines().nth(1).and_then(|l| l.strip_prefix(what));

@@ -127,6 +127,10 @@ formats! {
     Int3: "int3", bits 3, packed Four, exported Int4, fine false;
     /// -8 to 7.
     Int4: "int4", bits 4, packed Four, exported Int4, fine false;
+    /// -16 to 15.
+    Int5: "int5", bits 5, packed Eight, exported Int8, fine false;
+    /// -32 to 31.
+    Int6: "int6", bits 6, packed Eight, exported Int8, fine false;
     /// -128 to 127.
     Int8: "int8", bits 8, packed Eight, exported Int8, fine true;
 }
