@@ -2,13 +2,13 @@
 //!
 //! - A block after the line `<!-- checked -->` holds what commands print: it begins with `$ lstmc ...`, run in the repository's
 //!   root. `UPDATE_DOCS=1 cargo test --test docs` writes such blocks anew.
-//! - The table after `<!-- passes -->` lists the pass table; the block after `<!-- grammar -->` is the parser's own grammar. They
-//!   are written anew likewise.
+//! - The table after `<!-- passes -->` lists the pass table, that after `<!-- codes -->` the formats of codes; the block after
+//!   `<!-- grammar -->` is the parser's own grammar. They are written anew likewise.
 //! - `ir` blocks are graphs: they parse, verify, and print to text that reads back as itself.
 //! - `rust` blocks are parts of `examples/`, which are compiled.
 //! - Every operator is in the IR reference, links to files lead somewhere, and every page is in the summary.
 
-use lstmc::frontend::ir::{PrintOptions, parse, print_with, verify};
+use lstmc::frontend::ir::{CodeFormat, PrintOptions, parse, print_with, verify};
 use lstmc::frontend::testing::check_all;
 use lstmc::passes::Pipeline;
 use lstmc::passes::options::Presence;
@@ -132,6 +132,19 @@ fn pass_table() -> String {
     out
 }
 
+/// The formats of codes as a table.
+fn code_table() -> String {
+    let mut out = String::from(
+        "| codes | from | to | bits in a file | bits in kernels | type in ONNX |\n|---|---|---|---|---|---|\n",
+    );
+    for f in CodeFormat::ALL.into_iter().rev() {
+        let (low, high) = f.range().into_inner();
+        let (packed, exported) = (f.packed().bits(), f.exported().name());
+        let _ = writeln!(out, "| `{f}` | {low} | {high} | {} | {packed} | `{exported}` |", f.bits());
+    }
+    out
+}
+
 /// The grammar of the IR's text form, from the parser's documentation.
 fn grammar() -> String {
     let parser = fs::read_to_string(root().join("frontend/src/ir/parse/mod.rs")).unwrap();
@@ -157,8 +170,8 @@ fn renewed(text: &str) -> String {
                 let _ = write!(out, "```text\n{}```\n", grammar());
                 assert!(lines.any(|l| l == "```"), "the grammar's block has no end");
             }
-            "<!-- passes -->" => {
-                out.push_str(&pass_table());
+            "<!-- passes -->" | "<!-- codes -->" => {
+                out.push_str(&if line.contains("codes") { code_table() } else { pass_table() });
                 while lines.peek().is_some_and(|l| l.starts_with('|')) {
                     lines.next();
                 }

@@ -23,12 +23,13 @@ pub fn kernels(bytes: &[u8]) {
     let mut bytes = Cursor::new(bytes);
     let mut below = |n: usize| bytes.short() % n;
     let (hidden, layers, vocabulary) = (1 + below(40), 1 + below(2), 1 + below(140));
-    let (kind, seed) = (below(Kind::ALL.len() + models::FORMS.len()), below(1 << 16) as u64);
+    let forms = models::forms();
+    let (kind, seed) = (below(Kind::ALL.len() + forms.len()), below(1 << 16) as u64);
     let graph = match Kind::ALL.get(kind) {
         Some(&kind) => {
             language_model_of(hidden, layers, vocabulary, |_, shape| random_map(kind, shape, seed))
         }
-        None => models::model(models::FORMS[kind - Kind::ALL.len()], hidden, layers, vocabulary, seed),
+        None => models::model(forms[kind - Kind::ALL.len()], hidden, layers, vocabulary, seed),
     };
     let levels = Level::all();
     let level = levels[below(levels.len())];

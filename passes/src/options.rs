@@ -1,6 +1,7 @@
 //! Options of passes: what they may be, and what they are.
 
 use crate::target::Target;
+use lstmc_frontend::ir::CodeFormat;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -45,6 +46,8 @@ pub enum Kind {
         /// The largest.
         max: f64,
     },
+    /// The bits of a code of some [`CodeFormat`].
+    CodeBits,
     /// One of these words.
     Word(&'static [&'static str]),
     /// Patterns over weight names.
@@ -65,6 +68,10 @@ impl Kind {
                 text.parse().ok().filter(|v| (min..=max).contains(v)).map(Value::Integer)
             }
             Kind::Number { min, max } => number(text).filter(|v| (min..=max).contains(v)).map(Value::Number),
+            Kind::CodeBits => {
+                let bits = text.parse().ok().filter(|&bits| CodeFormat::of_bits(bits).is_some());
+                bits.map(|bits| Value::Integer(bits.into()))
+            }
             Kind::Word(words) => words.iter().find(|&&w| w == text).map(|&w| Value::Word(w)),
             Kind::Target => {
                 let fits = text.split('|').all(|p| !p.trim().is_empty());
@@ -101,6 +108,7 @@ impl fmt::Display for Kind {
             Kind::Integer { min, max } => write!(f, "an integer from {min} to {max}"),
             Kind::Number { min, max } if max == f64::MAX => write!(f, "a number of at least {min}"),
             Kind::Number { min, max } => write!(f, "a number from {min} to {max}"),
+            Kind::CodeBits => f.write_str(&CodeFormat::widths()),
             Kind::Word(words) => write!(f, "one of {}", words.join(", ")),
             Kind::Target => f.write_str("weight names, with * and ?, separated by |"),
             Kind::Sizes => f.write_str("sizes such as 1x16"),
@@ -113,7 +121,7 @@ impl fmt::Display for Kind {
 /// The value of an option. `Display` spells it as [`Kind::parse`] reads it.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
-    /// Of [`Kind::Integer`].
+    /// Of [`Kind::Integer`] and [`Kind::CodeBits`].
     Integer(i64),
     /// Of [`Kind::Number`].
     Number(f64),
@@ -251,6 +259,7 @@ mod tests {
     fn values_print_as_they_parse() {
         let kinds = [
             (Kind::Integer { min: 1, max: 9 }, "7"),
+            (Kind::CodeBits, "4"),
             (Kind::Number { min: 0.0, max: 1.0 }, "0.8"),
             (Kind::Word(&["a", "b"]), "b"),
             (Kind::Target, "lstm*|decoder"),
@@ -270,6 +279,7 @@ mod tests {
             (Kind::Integer { min: 1, max: 9 }, "0", "an integer from 1 to 9"),
             (Kind::Integer { min: 1, max: i64::MAX }, "x", "an integer of at least 1"),
             (Kind::Number { min: 0.0, max: 1.0 }, "NaN", "a number from 0 to 1"),
+            (Kind::CodeBits, "7", &CodeFormat::widths()),
             (Kind::Word(&["obs", "wanda"]), "magnitude", "one of obs, wanda"),
             (Kind::Sizes, "0x16", "sizes such as 1x16"),
             (Kind::NOfM, "4:2", "a pattern such as 2:4"),

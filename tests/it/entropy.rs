@@ -1,14 +1,13 @@
 //! `lstmc compile --entropy`: another file, the same model.
 
 use crate::program::{Sandbox, TINY, TINY_TEXT, TINY_WORDS, root};
+use lstmc::frontend::ir::CodeFormat;
 use lstmc::runtime::{Container, Model};
 
 /// A pipeline for each representation, without calibration; what is stored differs most between them.
 const PIPELINES: &[&str] = &[
     "canonicalize",
     "quantize(bits=8)",
-    "quantize(bits=3, group=4, method=nearest)",
-    "quantize(bits=2, method=nearest, asymmetric=true)",
     "prune(sparsity=0.7, method=magnitude, resolve=false)",
     "prune(target=decoder, block=4x1, sparsity=0.5, method=magnitude, resolve=false), quantize(bits=8)",
     "low-rank(rank=2), quantize(bits=4, method=nearest)",
@@ -60,8 +59,11 @@ fn compare(model: &str, words: &str, text: &str, passes: &str) -> (u64, u64) {
 /// Tensors of a few numbers are not worth a table of frequencies; none grows.
 #[test]
 fn a_small_model() {
-    for passes in PIPELINES {
-        let (plain, coded) = compare(TINY, TINY_WORDS, TINY_TEXT, passes);
+    let codes = CodeFormat::ALL.into_iter().flat_map(|f| {
+        ["group=4", "asymmetric=true"].map(|o| format!("quantize(bits={}, method=nearest, {o})", f.bits()))
+    });
+    for passes in PIPELINES.iter().map(|p| p.to_string()).chain(codes) {
+        let (plain, coded) = compare(TINY, TINY_WORDS, TINY_TEXT, &passes);
         assert!(coded <= plain, "{passes}: {coded} of {plain} bytes");
     }
 }

@@ -13,6 +13,7 @@ use super::quantize::{Activations, group_size, padded_len};
 use super::share::{Destination, Panels, Tile};
 use super::{PANEL, QUAD, check_rows};
 use crate::level::{Level, Set};
+use lstmc_frontend::ir::PackedWidth;
 use lstmc_runtime::Aligned;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -52,8 +53,8 @@ pub struct Codes<'a> {
     pub out: usize,
     /// Inputs.
     pub input: usize,
-    /// Bits per code: 8, 4 or 2.
-    pub bits: u32,
+    /// Of a code.
+    pub width: PackedWidth,
     /// Inputs per group; 0 means all.
     pub group: usize,
     /// The type of scales.
@@ -80,7 +81,7 @@ impl Codes<'_> {
     }
 
     fn packed_quad(&self) -> usize {
-        QUAD_BYTES * self.bits as usize / 8
+        QUAD_BYTES / self.width.per_byte()
     }
 
     fn groups(&self) -> usize {
@@ -98,16 +99,11 @@ impl Codes<'_> {
         steps.saturating_mul(self.out).saturating_mul(self.input) / SPEEDUP
     }
 
-    /// What is added to a code to store it.
-    fn offset(&self) -> u8 {
-        1 << (self.bits - 1)
-    }
-
     /// Whether kernels, which want bytes less `offset`, can read panels as they are, without buffers.
     fn in_place(&self, offset: u8) -> bool {
         let flipped = if self.signed { 0x80 } else { 0 };
         let scales = self.scale == Scale::F32 && self.bytes.as_ptr().cast::<f32>().is_aligned();
-        self.bits == 8 && offset == flipped && self.groups() == 1 && scales
+        self.width == PackedWidth::Eight && offset == flipped && self.groups() == 1 && scales
     }
 }
 
@@ -155,7 +151,6 @@ struct Strip {
 impl<'a> Job<'a> {
     pub(super) fn new(steps: usize, x: &Activations<'a>, w: &Codes<'a>) -> Job<'a> {
         let (x, w) = (*x, *w);
-        assert!(matches!(w.bits, 8 | 4 | 2), "codes of {} bits, expected 8, 4 or 2", w.bits);
         check_rows("activations", steps, x.stride, padded_len(w.input, w.group), x.codes.len());
         assert!(x.scales.len() >= steps, "{} activation scales for {steps} tokens", x.scales.len());
         let need = w.len();
@@ -182,7 +177,7 @@ impl<'a> Job<'a> {
         panels: Panels,
         to: &Destination<'_>,
     ) {
-        let offset = self.w.offset();
+        let offset = self.w.width.offset();
         let set = if self.w.groups() == 0 { Set::Portable } else { level.set() };
         // SAFETY: the columns are this thread's, as the caller promises. A level is proof that the processor has the instructions of its
         // kernels, which get strips and tiles of as many tokens as they are told, of at least one group.
@@ -222,7 +217,7 @@ impl<'a> Job<'a> {
     /// This thread alone writes these panels' columns of the destination meanwhile.
     unsafe fn portable(&self, level: Level, unpacked: &mut Unpacked, panels: Panels, to: &Destination<'_>) {
         for panel in panels.each() {
-            let panel_data = unpacked.panel::<1>(level, &self.w, panel, self.w.offset());
+            let panel_data = unpacked.panel::<1>(level, &self.w, panel, self.w.width.offset());
             for t in 0..self.steps {
                 let mut codes = &self.x.codes[t * self.x.stride..];
                 let mut values = [0.0f32; PANEL];
@@ -301,7 +296,7 @@ impl<'a> Job<'a> {
                         x_stride: self.x.stride,
                         sx: self.x.scales[t..].as_ptr(),
                         sums: self.x.sums[t * groups..].as_ptr(),
-                        raised: self.w.offset().into(),
+                        raised: self.w.width.offset().into(),
                     };
                     let n = least + usize::from(i < larger);
                     // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
@@ -353,7 +348,7 @@ impl Unpacked {
         offset: u8,
     ) -> Panel<'a> {
         let bytes = &w.bytes[panel * w.panel_len()..][..w.panel_len()];
-        let in_place = W == 1 && w.bits == 8 && offset == if w.signed { 0x80 } else { 0 };
+        let in_place = W == 1 && w.width == PackedWidth::Eight && offset == if w.signed { 0x80 } else { 0 };
         let scale_bytes = PANEL * w.scale.size();
         if !in_place {
             self.make_room(padded_len(w.input, w.group) * PANEL * W);
@@ -400,12 +395,12 @@ fn unpack<const W: usize>(level: Level, packed: &[u8], w: &Codes<'_>, offset: u8
     #[cfg(target_arch = "x86_64")]
     if W == 1 && offset == 0 && level.set() >= Set::Avx512 {
         // SAFETY: the level is proof that the processor has AVX-512 F.
-        return unsafe { x86::unpack(packed, w.bits, flip, to) };
+        return unsafe { x86::unpack(packed, w.width, flip, to) };
     }
-    match w.bits {
-        8 => unpack_levels::<W, 1>(packed, flip, offset, to),
-        4 => unpack_levels::<W, 2>(packed, flip, offset, to),
-        _ => unpack_levels::<W, 4>(packed, flip, offset, to),
+    match w.width {
+        PackedWidth::Eight => unpack_levels::<W, 1>(packed, flip, offset, to),
+        PackedWidth::Four => unpack_levels::<W, 2>(packed, flip, offset, to),
+        PackedWidth::Two => unpack_levels::<W, 4>(packed, flip, offset, to),
     }
 }
 

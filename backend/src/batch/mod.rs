@@ -32,7 +32,7 @@
 //!
 //! **f32**: `[out / 32][input][32]`, then, if 32 does not divide `out`, one last panel `[input][4 ceil((out % 32) / 4)]`.
 //!
-//! **Integers** of 8, 4 or 2 bits, `L = 8 / bits` to a byte: for every panel of 32 outputs (the last one padded) and every group of inputs (the
+//! **Integers** of a [`PackedWidth`](lstmc_frontend::ir::PackedWidth), `L = 8 / bits` to a byte: for every panel of 32 outputs (the last one padded) and every group of inputs (the
 //! last one may be shorter), `[quads][8 / L][16]` bytes and the group's scales, `[32]` f32 or f16. A quad is four inputs; a group is padded to
 //! whole quads. Vector `b` of a quad holds the outputs `4a..4a + 4` for `a = b L + level`, as bytes `[output in 4][input in 4]`; the code
 //! of level `l` occupies the bits `l bits..(l + 1) bits` of its byte and is stored as `code + 2^(bits - 1)`. Where `signed`, every byte is

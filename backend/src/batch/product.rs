@@ -96,7 +96,7 @@ impl Products {
     /// and what lies between them is left alone. An integer term is `scales[t] sum_g scale[o][g] (sum_k code[o][k] x[t][k])`, `k` in group `g`.
     ///
     /// # Panics
-    /// Where a slice is too short for its shape, a stride for its row, or codes are not of 8, 4 or 2 bits.
+    /// Where a slice is too short for its shape, or a stride for its row.
     pub fn product<'a>(
         &self,
         steps: usize,

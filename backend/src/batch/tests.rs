@@ -7,6 +7,7 @@ use super::{
     quantize,
 };
 use crate::level::Level;
+use lstmc_frontend::ir::PackedWidth;
 
 use std::iter::once;
 
@@ -148,8 +149,9 @@ struct Map {
 }
 
 fn pack(random: &mut Random, like: &Codes<'_>, powers: bool) -> Map {
-    let &Codes { out, input, bits, scale, signed, .. } = like;
-    let half = 1i32 << (bits - 1);
+    let &Codes { out, input, width, scale, signed, .. } = like;
+    let (bits, levels) = (width.bits(), width.per_byte());
+    let half = i32::from(width.offset());
     let group = if like.group == 0 { input } else { like.group.min(input) };
     let codes: Vec<i32> = (0..out * input).map(|_| random.next(1 << bits) as i32 - half).collect();
     // As f16 bits: 1 or 2, or anything between 2^-6 and 1.
@@ -163,7 +165,6 @@ fn pack(random: &mut Random, like: &Codes<'_>, powers: bool) -> Map {
         })
         .collect();
     let scales: Vec<f32> = f16s.iter().map(|&b| f16_to_f32(b)).collect();
-    let levels = 8 / bits as usize;
     let mut bytes = vec![];
     for panel in (0..out).step_by(PANEL) {
         for first in (0..input).step_by(group) {
@@ -175,7 +176,7 @@ fn pack(random: &mut Random, like: &Codes<'_>, powers: bool) -> Map {
                             let o = panel + 4 * (vector * levels + level) + at / 4;
                             let k = quad + at % 4;
                             let code = if o < out && k < last { codes[o * input + k] } else { 0 };
-                            byte | ((code + half) as u8) << (level * bits as usize)
+                            byte | ((code + half) as u8) << (level * bits)
                         });
                         bytes.push(if signed { byte ^ 0x80 } else { byte });
                     }
@@ -247,9 +248,9 @@ fn integer_kernels_over_odd_shapes() {
     let mut random = Random(2);
     let mut case = 0;
     for (out, input) in DIMS.iter().flat_map(|&o| DIMS.iter().map(move |&i| (o, i))) {
-        for (group, bits) in GROUPS.iter().flat_map(|&g| [8, 4, 2].map(|b| (g, b))) {
+        for (group, width) in GROUPS.iter().flat_map(|&g| PackedWidth::ALL.map(|w| (g, w))) {
             let scale = [Scale::F32, Scale::F16][case / 2 % 2];
-            let like = Codes { bytes: &[], out, input, bits, group, scale, signed: case % 2 == 1 };
+            let like = Codes { bytes: &[], out, input, width, group, scale, signed: case % 2 == 1 };
             let steps = STEPS[case % STEPS.len()];
             check_int(&mut random, steps, like, FROM[case / 4 % 3], 1 + case % 3, false);
             check_int(&mut random, steps, like, From::Zero, 1, true);
@@ -262,9 +263,11 @@ fn integer_kernels_over_odd_shapes() {
 fn integer_kernels_over_all_steps_and_forms() {
     let mut random = Random(3);
     for (steps, group) in STEPS.iter().flat_map(|&s| [0, 40].map(|g| (s, g))) {
-        for (bits, scale) in [8, 4, 2].into_iter().flat_map(|b| [Scale::F32, Scale::F16].map(|s| (b, s))) {
+        for (width, scale) in
+            PackedWidth::ALL.into_iter().flat_map(|w| [Scale::F32, Scale::F16].map(|s| (w, s)))
+        {
             for (signed, from) in [false, true].into_iter().flat_map(|s| FROM.map(|f| (s, f))) {
-                let like = Codes { bytes: &[], out: 33, input: 93, bits, group, scale, signed };
+                let like = Codes { bytes: &[], out: 33, input: 93, width, group, scale, signed };
                 check_int(&mut random, steps, like, from, 1, false);
                 check_int(&mut random, steps, like, From::Zero, 2, true);
             }
@@ -305,7 +308,15 @@ fn tokens_go_through_in_blocks_that_fit_the_cache() {
         assert_eq!(to, vec![0.5 * input as f32; steps * out], "{level:?}");
     }
     let input = if SLOW { 1100 } else { 11_000 };
-    let like = Codes { bytes: &[], out, input, bits: 4, group: 100, scale: Scale::F32, signed: false };
+    let like = Codes {
+        bytes: &[],
+        out,
+        input,
+        width: PackedWidth::Four,
+        group: 100,
+        scale: Scale::F32,
+        signed: false,
+    };
     check_int(&mut Random(4), steps, like, From::Bias, 1, false);
 }
 
@@ -319,8 +330,15 @@ fn log_probabilities_are_those_of_the_logits() {
         let input = 31;
         let w = random.f32s(out * input);
         let packed = dense_panels(&w, out, input);
-        let like =
-            Codes { bytes: &[], out, input, bits: 8, group: 0, scale: Scale::F16, signed: case % 2 == 1 };
+        let like = Codes {
+            bytes: &[],
+            out,
+            input,
+            width: PackedWidth::Eight,
+            group: 0,
+            scale: Scale::F16,
+            signed: case % 2 == 1,
+        };
         let map = pack(&mut random, &like, false);
         let stride = padded_len(input, 0);
         let codes: Vec<i8> = (0..steps * stride).map(|_| random.next(16) as i8 - 8).collect();
@@ -373,7 +391,15 @@ fn first_columns_keep_what_lies_behind_them() {
         let out = usize::next_multiple_of(count, PANEL);
         let w = random.f32s(out * input);
         let packed = dense_panels(&w, out, input);
-        let like = Codes { bytes: &[], out, input, bits: 8, group: 0, scale: Scale::F32, signed: false };
+        let like = Codes {
+            bytes: &[],
+            out,
+            input,
+            width: PackedWidth::Eight,
+            group: 0,
+            scale: Scale::F32,
+            signed: false,
+        };
         let map = pack(&mut random, &like, true);
         for steps in [1, 2, 3, 6, 7, 9, 13] {
             let x = random.f32s(steps * input);
@@ -430,8 +456,15 @@ fn sizes_that_wrap_are_refused() {
         };
         assert!(refused(&dense).contains("f32 panels of"));
         let codes = |out: usize, input: usize, group: usize| {
-            let like =
-                Codes { bytes: &[0; 256], out, input, bits: 8, group, scale: Scale::F32, signed: false };
+            let like = Codes {
+                bytes: &[0; 256],
+                out,
+                input,
+                width: PackedWidth::Eight,
+                group,
+                scale: Scale::F32,
+                signed: false,
+            };
             let x = Activations { codes: &[0; 64], stride: usize::MAX, scales: &[1.0], sums: &[0; 64] };
             products.product(1, out, once(Term::Codes(x, like)), &mut [0.0; 4], out, Start::Zero);
         };
@@ -459,7 +492,15 @@ fn nothing_is_written_where_there_is_nothing() {
         Products::new(level, 1).product(1, 20, term, &mut to, 20, Start::Zero);
         assert_eq!(to, [0.0; 20]);
     }
-    let none = Codes { bytes: &[], out: 3, input: 0, bits: 8, group: 0, scale: Scale::F32, signed: false };
+    let none = Codes {
+        bytes: &[],
+        out: 3,
+        input: 0,
+        width: PackedWidth::Eight,
+        group: 0,
+        scale: Scale::F32,
+        signed: false,
+    };
     let x = Activations { codes: &[], stride: 0, scales: &[1.0], sums: &[] };
     for products in Level::all().into_iter().map(|level| Products::new(level, 1)) {
         let mut to = [GAP; 4];

@@ -203,7 +203,7 @@ fn codes(i: Integer, bytes: &[u8], lanes: usize) -> batch::Codes<'_> {
         bytes,
         out: lanes,
         input: i.groups.len,
-        bits: i.bits.into(),
+        width: i.width,
         group: i.groups.size,
         scale: match i.scale {
             Scale::F32 => batch::Scale::F32,

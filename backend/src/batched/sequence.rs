@@ -137,8 +137,8 @@ impl Batched {
         let (panels, data) = (jit.plan().panels(s.weights), &jit.weights()[s.weights.0]);
         let as_they_are = match panels.format {
             Format::F32 => true,
-            // Codes of fewer bits would be unpacked for a single vector.
-            Format::Integer(i) => i.bits == 8 && i.groups.count() == 1,
+            // Codes that share bytes would be unpacked for a single vector.
+            Format::Integer(i) => i.levels() == 1 && i.groups.count() == 1,
             Format::Strips(_) => false,
         };
         (plain && as_they_are).then_some((panels, data))

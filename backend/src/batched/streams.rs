@@ -6,10 +6,10 @@ use crate::jit::Jit;
 use crate::pack::PackedData;
 use crate::plan::{Buffer, Cell, Format, PANEL, Packed, Packing, Panels, Plan};
 
-/// See [`Batched::fewest_streams`]: more where codes of few bits are unpacked for them, as measured.
+/// See [`Batched::fewest_streams`]: more where codes that share bytes are unpacked for them, as measured.
 pub(super) fn fewest(plan: &Plan) -> usize {
     let unpacked = |w: &Packed| match w.packing {
-        Packing::Panels(Panels { format: Format::Integer(i), .. }) => i.bits < 8 || i.groups.count() > 1,
+        Packing::Panels(Panels { format: Format::Integer(i), .. }) => i.levels() > 1 || i.groups.count() > 1,
         _ => false,
     };
     if plan.weights.iter().any(unpacked) { 4 } else { 2 }

@@ -215,7 +215,7 @@ fn scaled(e: &mut Emit<'_, '_>, i: Integer, sums: &[Value], scales: Value) -> Ve
     sums.iter()
         .enumerate()
         .map(|(a, &sum)| {
-            let factor = 1.0 / f32::from(1u16 << (usize::from(i.bits) * (a % levels)));
+            let factor = 1.0 / f32::from(1u16 << (i.width.bits() * (a % levels)));
             let y = e.b.ins().fcvt_from_sint(F32X4, sum);
             let scale = match i.scale {
                 Scale::F32 => {

@@ -8,7 +8,7 @@ use lstmc_frontend::ir::{MapError, Quantized};
 pub(super) fn panels(p: &Panels, i: Integer, q: &Quantized, to: &mut [u8]) -> Result<(), MapError> {
     let (codes, scales) = (q.codes().i8s()?, q.scales().to_f32()?);
     let (levels, groups) = (i.levels(), i.groups.count());
-    let half = 1i16 << (i.bits - 1);
+    let offset = i16::from(i.width.offset());
     let flip = if i.signed { 0x80 } else { 0 };
     let mut at = 0;
     for n in 0..p.count() {
@@ -25,8 +25,8 @@ pub(super) fn panels(p: &Panels, i: Integer, q: &Quantized, to: &mut [u8]) -> Re
                             _ => 0,
                         };
                         let (byte, level) = place(lane, levels);
-                        let raised = (i16::from(code) + half) as u8;
-                        to[at + byte * QUAD + k] |= raised << (usize::from(i.bits) * level);
+                        let raised = (i16::from(code) + offset) as u8;
+                        to[at + byte * QUAD + k] |= raised << (i.width.bits() * level);
                     }
                 }
                 for byte in &mut to[at..at + i.quad_bytes()] {

@@ -2,7 +2,7 @@
 
 use super::PackedData;
 use crate::plan::{Format, Groups, Integer, PANEL, Panels, QUAD, Scale, StripValues, Strips, strip_inputs};
-use lstmc_frontend::ir::{MapError, Quantized};
+use lstmc_frontend::ir::{MapError, PackedWidth, Quantized};
 
 /// One index and a column of f32s per entry; padding reads input 0 times zero.
 pub(super) fn floats(p: &Panels, s: Strips, kept: &[bool], values: &[f32], to: &mut [u8]) {
@@ -99,7 +99,7 @@ pub(crate) fn unpack_strips(p: &Panels, s: Strips, bytes: &[u8]) -> (Panels, Pac
         StripValues::F32 => Format::F32,
         StripValues::Int8 { signed } => {
             let groups = Groups { len: p.input, size: p.input };
-            Format::Integer(Integer { bits: 8, groups, scale: Scale::F32, signed })
+            Format::Integer(Integer { width: PackedWidth::Eight, groups, scale: Scale::F32, signed })
         }
     };
     let panels = Panels { format, ..*p };

@@ -161,7 +161,7 @@ fn stored(packing: &Packing) -> Option<String> {
         Packing::Rows { format: Rows::Codes { .. }, .. } => "int8".into(),
         Packing::Panels(p) | Packing::Transposed(p) => match p.format {
             Format::F32 => "f32".into(),
-            Format::Integer(i) => format!("int{}", i.bits),
+            Format::Integer(i) => i.width.to_string(),
             Format::Strips(s) if s.values == StripValues::F32 => "sparse f32".into(),
             Format::Strips(_) => "sparse int8".into(),
         },

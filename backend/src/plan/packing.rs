@@ -11,7 +11,7 @@
 //! The last panel is padded. Which output a lane stands for is the [`RowOrder`]'s business: plain, or the four gates of eight
 //! units in one panel.
 
-use lstmc_frontend::ir::{Gate, GateOrder};
+use lstmc_frontend::ir::{Gate, GateOrder, PackedWidth};
 use std::fmt;
 
 /// Output units per panel of a linear map: eight accumulators of four lanes.
@@ -110,15 +110,15 @@ impl Groups {
     }
 }
 
-/// Codes of 8, 4 or 2 bits times integer activations.
+/// Codes times integer activations.
 ///
-/// A byte of the panel holds, from its low bits up, the codes of `8 / bits` outputs ("levels"), each raised by `2^(bits - 1)` so
-/// that it is not negative. Masking off the low levels and subtracting sums of neighbouring levels separates them again
+/// A byte of the panel holds, from its low bits up, the codes of [`PackedWidth::per_byte`] outputs ("levels"), each raised by
+/// [`PackedWidth::offset`] so that it is not negative. Masking off the low levels and subtracting sums of neighbouring levels separates them again
 /// without a shift.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Integer {
-    /// Bits per code as packed: 8, 4 or 2. Codes of three bits take four.
-    pub bits: u8,
+    /// Of a code as packed.
+    pub width: PackedWidth,
     /// Inputs by scale.
     pub groups: Groups,
     /// The scales' type.
@@ -130,7 +130,7 @@ pub struct Integer {
 impl Integer {
     /// Codes per byte.
     pub fn levels(self) -> usize {
-        8 / usize::from(self.bits)
+        self.width.per_byte()
     }
 
     /// Bytes of one quad of a panel.
@@ -148,14 +148,14 @@ impl Integer {
     ///
     /// The sum of products of level `l` and above starts at minus this times the sum of the activations.
     pub fn raise(self, level: usize) -> i64 {
-        let base = 1i64 << self.bits;
+        let base = 1i64 << self.width.bits();
         let raised: i64 = (level..self.levels()).map(|i| base.pow(i as u32) * (base / 2)).sum();
         raised - if self.signed { 128 } else { 0 }
     }
 
     /// What keeps level `l` and all above it in a byte.
     pub fn mask(self, level: usize) -> u8 {
-        u8::MAX << (usize::from(self.bits) * level)
+        u8::MAX << (self.width.bits() * level)
     }
 }
 
@@ -300,12 +300,7 @@ impl fmt::Display for Panels {
             Format::Integer(i) => {
                 let scale = if i.scale == Scale::F16 { "f16" } else { "f32" };
                 let Groups { len, size } = i.groups;
-                write!(
-                    f,
-                    "{gates}panels int{} [{}][{len}]{lanes}, {scale} scale per ",
-                    i.bits,
-                    self.count()
-                )?;
+                write!(f, "{gates}panels {} [{}][{len}]{lanes}, {scale} scale per ", i.width, self.count())?;
                 if i.groups.count() == 1 { f.write_str("row") } else { write!(f, "{size} inputs") }
             }
             Format::Strips(s) => {
@@ -451,7 +446,7 @@ mod tests {
         // Two codes -3 and 5 in one byte times an activation of 7.
         for signed in [false, true] {
             let groups = Groups { len: 4, size: 4 };
-            let i = Integer { bits: 4, groups, scale: Scale::F32, signed };
+            let i = Integer { width: PackedWidth::Four, groups, scale: Scale::F32, signed };
             let byte = ((-3i32 + 8) | (5 + 8) << 4) as u8;
             let stored = if signed { byte ^ 0x80 } else { byte };
             let sum = |level: usize| {

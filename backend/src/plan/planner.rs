@@ -281,8 +281,8 @@ impl<'g> Planner<'g> {
             DType::F16 if groups.count() > 1 => Scale::F16,
             _ => Scale::F32,
         };
-        let bits = if q.bits() == 3 { 4 } else { q.bits() };
-        Integer { bits, groups, scale, signed: self.target.signed_bytes }
+        let width = q.format().packed();
+        Integer { width, groups, scale, signed: self.target.signed_bytes }
     }
 
     /// The codes of `x`, made once for all that read them in the same groups.

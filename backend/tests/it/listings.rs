@@ -5,7 +5,7 @@ use lstmc_backend::Level;
 use lstmc_backend::isa::{OptLevel, X86_SERVER, host, target};
 use lstmc_backend::{Stage, listing};
 use lstmc_frontend::ir::arbitrary::{language_model, language_model_of};
-use lstmc_frontend::ir::{Granularity, Graph, Pattern};
+use lstmc_frontend::ir::{CodeFormat, Granularity, Graph, Pattern};
 
 fn x86(features: &[&str], stage: Stage) -> String {
     let isa = target("x86_64-unknown-linux-gnu", features, OptLevel::None).unwrap();
@@ -81,9 +81,9 @@ fn this_machine_can_be_compiled_for() {
     assert!(text.contains("; top_k"));
 }
 
-/// A model whose maps are all of `bits` bits, by row or in groups.
-fn integers(bits: u8, granularity: Granularity) -> Graph {
-    model(Form::Codes(bits, granularity), 64, 1, 320, 1)
+/// A model whose maps are all of one format, by row or in groups.
+fn integers(format: CodeFormat, granularity: Granularity) -> Graph {
+    model(Form::Codes(format, granularity), 64, 1, 320, 1)
 }
 
 /// A model whose output layer keeps one in five of its 16x1 blocks.
@@ -91,7 +91,7 @@ fn sparse(integer: bool) -> Graph {
     let form = Form::Sparse { pattern: Pattern::Block { rows: 16, cols: 1 }, keep: 5, integer };
     language_model_of(64, 1, 320, |name, shape| match name {
         "decoder" => map(form, name, shape, 1),
-        _ => codes(8, Granularity::Row, shape, 2),
+        _ => codes(CodeFormat::Int8, Granularity::Row, shape, 2),
     })
 }
 
@@ -107,7 +107,7 @@ const ARM: &str = "aarch64-unknown-linux-gnu";
 #[test]
 fn x86_multiplies_bytes_in_one_instruction_and_spills_nothing() {
     // Sixteen quads of inputs, times eight vectors of a panel; the activations' sum takes four more.
-    let text = assembly(X86, X86_SERVER, &integers(8, Granularity::Row), "logits");
+    let text = assembly(X86, X86_SERVER, &integers(CodeFormat::Int8, Granularity::Row), "logits");
     let count = |what: &str| text.lines().filter(|l| l.contains(what)).count();
     assert_eq!(count("vpdpbusd"), 16 * 8 + 1, "{text}");
     assert_eq!(count("vpmovsxbw") + count("vpmaddwd"), 0, "{text}");
@@ -117,8 +117,8 @@ fn x86_multiplies_bytes_in_one_instruction_and_spills_nothing() {
 
 #[test]
 fn codes_of_four_and_two_bits_are_unpacked_by_masks_alone() {
-    for (bits, levels) in [(4, 2), (2, 4)] {
-        let text = assembly(X86, X86_SERVER, &integers(bits, Granularity::Group(32)), "logits");
+    for (format, levels) in [(CodeFormat::Int4, 2), (CodeFormat::Int2, 4)] {
+        let text = assembly(X86, X86_SERVER, &integers(format, Granularity::Group(32)), "logits");
         let count = |what: &str| text.lines().filter(|l| l.contains(what)).count();
         // The loop over groups holds one group of eight quads.
         assert_eq!(count("vpdpbusd"), 8 * 8 + 1, "{text}");
@@ -130,15 +130,15 @@ fn codes_of_four_and_two_bits_are_unpacked_by_masks_alone() {
 
 #[test]
 fn plain_x86_multiplies_bytes_by_other_means() {
-    let text = assembly(X86, &[], &integers(8, Granularity::Row), "logits");
+    let text = assembly(X86, &[], &integers(CodeFormat::Int8, Granularity::Row), "logits");
     assert!(!text.contains("vpdpbusd") && text.contains("pmullw"), "{text}");
 }
 
 #[test]
 fn arm64_multiplies_bytes_in_one_instruction_where_it_has_it() {
-    let text = assembly(ARM, &["has_dotprod"], &integers(8, Granularity::Row), "logits");
+    let text = assembly(ARM, &["has_dotprod"], &integers(CodeFormat::Int8, Granularity::Row), "logits");
     assert!(text.matches("sdot").count() >= 16 * 8, "{text}");
-    let text = assembly(ARM, &[], &integers(4, Granularity::Group(32)), "logits");
+    let text = assembly(ARM, &[], &integers(CodeFormat::Int4, Granularity::Group(32)), "logits");
     assert!(!text.contains("sdot") && text.contains("smull"), "{text}");
 }
 

@@ -1,6 +1,6 @@
 //! Random but reproducible maps and models, for tests and benchmarks of every crate.
 //!
-//! Everything is drawn from [`SplitMix64`], so a seed gives the same data on every machine and in every version.
+//! Everything is drawn from [`SplitMix64`], so a seed gives the same data on every machine and, below [`ALL_FORMATS_FROM`], in every version.
 //!
 //! ```
 //! use lstmc_frontend::ir::arbitrary::{Kind, language_model, random_map};
@@ -12,8 +12,8 @@
 
 use super::graph::{GateOrder, Graph, Operand, OutputRole, Type};
 use super::map::{
-    Activations, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations, Sparse,
-    TensorTrain,
+    Activations, CodeFormat, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations,
+    Sparse, TensorTrain,
 };
 use super::op::Op;
 use crate::tensor::{DType, Data, Tensor, TensorError};
@@ -77,19 +77,27 @@ pub fn random_tensor(dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor,
     Tensor::new(shape.to_vec(), data)
 }
 
-/// i8 codes over the whole range of `bits`.
-pub fn random_codes(bits: u8, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
+/// i8 codes over the whole range of a format.
+pub fn random_codes(format: CodeFormat, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
     let mut rng = SplitMix64::new(seed);
     let count = crate::tensor::element_count(shape)?;
     // The top bits as a signed number: an arithmetic shift.
-    Tensor::from_i8(shape, (0..count).map(|_| (rng.next_u64() as i64 >> (64 - bits)) as i8).collect())
+    Tensor::from_i8(
+        shape,
+        (0..count).map(|_| (rng.next_u64() as i64 >> (64 - format.bits())) as i8).collect(),
+    )
 }
 
-/// Scales in `(0, 2^-bits]`, so that weights come to lie in about `[-0.5, 0.5]`. f32 or f16.
-pub fn random_scales(bits: u8, dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
+/// Scales in `(0, 2^-bits]` for codes of a format, so that weights come to lie in about `[-0.5, 0.5]`. f32 or f16.
+pub fn random_scales(
+    format: CodeFormat,
+    dtype: DType,
+    shape: &[usize],
+    seed: u64,
+) -> Result<Tensor, TensorError> {
     let mut rng = SplitMix64::new(seed);
     let count = crate::tensor::element_count(shape)?;
-    let mut scale = || (0.5 - rng.centered()) / f32::from(1u16 << bits);
+    let mut scale = || (0.5 - rng.centered()) / f32::from(1u16 << format.bits());
     match dtype {
         DType::F16 => Tensor::from_f16(shape, (0..count).map(|_| f16::from_f32(scale())).collect()),
         _ => Tensor::from_f32(shape, (0..count).map(|_| scale()).collect()),
@@ -132,26 +140,34 @@ impl Kind {
     pub const ALL: [Kind; 5] = [Kind::Dense, Kind::Quantized, Kind::Sparse, Kind::LowRank, Kind::TensorTrain];
 }
 
+/// The formats of codes that seeds below [`ALL_FORMATS_FROM`] draw from: those of the first version.
+const FIRST_FORMATS: [CodeFormat; 4] =
+    [CodeFormat::Int2, CodeFormat::Int3, CodeFormat::Int4, CodeFormat::Int8];
+
+/// Seeds from here on draw from every format of codes, and mean other data when there is another format; those below keep theirs.
+pub const ALL_FORMATS_FROM: u64 = 1 << 32;
+
 /// A matrix in a representation. Widths, groups, activations, patterns, ranks, modes and the representations of parts follow from the seed, so that
-/// a run over seeds meets them all; elements are of the size of trained weights.
+/// a run over seeds meets them all (every [`CodeFormat`] from [`ALL_FORMATS_FROM`] on); elements are of the size of trained weights.
 pub fn random_map(kind: Kind, shape: [usize; 2], seed: u64) -> LinearMap {
-    nested(kind, shape, seed, 2)
+    let formats = if seed < ALL_FORMATS_FROM { &FIRST_FORMATS[..] } else { &CodeFormat::ALL };
+    nested(kind, shape, seed, 2, formats)
 }
 
-fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
+fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize, formats: &[CodeFormat]) -> LinearMap {
     let mut rng = SplitMix64::new(seed ^ 0x006c_7374_6d63_u64.rotate_left(kind as u32));
     let [rows, cols] = shape;
     let part = |rng: &mut SplitMix64, shape: [usize; 2]| {
         let kinds = if depth > 1 { &Kind::ALL[..] } else { &Kind::ALL[..3] };
-        Arc::new(nested(rng.pick(kinds), shape, rng.next_u64(), depth - 1))
+        Arc::new(nested(rng.pick(kinds), shape, rng.next_u64(), depth - 1, formats))
     };
     let map = match kind {
         Kind::Dense => Ok(dense(shape, seed)),
         Kind::Quantized => {
-            let bits = rng.pick(&Quantized::BITS);
+            let format = rng.pick(formats);
             let grain = [Granularity::Row, Granularity::Group(32), Granularity::Group(1 + rng.below(9))];
             let (scales, asymmetric) = (rng.pick(&[DType::F32, DType::F16]), rng.below(2) == 1);
-            let map = quantized(shape, bits, rng.pick(&grain), scales, asymmetric, seed);
+            let map = quantized(shape, format, rng.pick(&grain), scales, asymmetric, seed);
             map.map(|m| SetActivations::new(rng.pick(&Activations::ALL)).set(&m))
         }
         Kind::Sparse => {
@@ -164,7 +180,7 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize) -> LinearMap {
             ];
             let density = rng.pick(&[0.0, 0.02, 0.1, 0.2, 0.5, 1.0]);
             let values = rng.pick(&[Kind::Dense, Kind::Quantized]);
-            sparse(rng.pick(&patterns), density, nested(values, shape, rng.next_u64(), 1), seed)
+            sparse(rng.pick(&patterns), density, nested(values, shape, rng.next_u64(), 1, formats), seed)
         }
         Kind::LowRank => {
             let rank = 1 + rng.below(rows.min(cols).max(1));
@@ -207,17 +223,17 @@ pub fn dense(shape: [usize; 2], seed: u64) -> LinearMap {
 /// A quantized matrix for products with f32 vectors. `scales`: f32 or f16; `asymmetric`: with zero points.
 pub fn quantized(
     shape: [usize; 2],
-    bits: u8,
+    format: CodeFormat,
     granularity: Granularity,
     scales: DType,
     asymmetric: bool,
     seed: u64,
 ) -> Result<LinearMap, MapError> {
     let groups = [shape[0], granularity.groups(shape[1])];
-    let codes = random_codes(bits, &shape, seed)?;
-    let scales = random_scales(bits, scales, &groups, seed.wrapping_add(1))?;
-    let zeros = if asymmetric { Some(random_codes(bits, &groups, seed.wrapping_add(2))?) } else { None };
-    Quantized::new(bits, granularity, codes, scales, zeros).map(LinearMap::Quantized)
+    let codes = random_codes(format, &shape, seed)?;
+    let scales = random_scales(format, scales, &groups, seed.wrapping_add(1))?;
+    let zeros = if asymmetric { Some(random_codes(format, &groups, seed.wrapping_add(2))?) } else { None };
+    Quantized::new(format, granularity, codes, scales, zeros).map(LinearMap::Quantized)
 }
 
 /// `values` (dense or quantized) under a random mask.

@@ -19,7 +19,7 @@ impl LinearMap {
                     Activations::F32 => "",
                     Activations::Int8 => " on int8",
                 };
-                format!("int{} {}{asymmetric}{activations}", q.bits(), q.granularity())
+                format!("{} {}{asymmetric}{activations}", q.format(), q.granularity())
             }
             LinearMap::Sparse(s) => {
                 let total: usize = self.shape().iter().product();

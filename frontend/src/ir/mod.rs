@@ -27,8 +27,8 @@ pub use language_model::{
     EmbeddingLayer, LanguageModel, Layer, LinearLayer, LstmLayer, NotCanonical, parameters,
 };
 pub use map::{
-    Activations, Granularity, LinearMap, LowRank, MAX_MULTIPLIED_OUT, MapError, Pattern, Quantized,
-    SetActivations, Sparse, TensorTrain, quantize_activations,
+    Activations, CodeFormat, ExportedType, Granularity, LinearMap, LowRank, MAX_MULTIPLIED_OUT, MapError,
+    PackedWidth, Pattern, Quantized, SetActivations, Sparse, TensorTrain, quantize_activations,
 };
 pub use op::{Activation, Binary, Content, Direction, OnnxLstm, Op, Scalar, Unary};
 pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};

@@ -234,7 +234,7 @@ impl Printer<'_> {
                     other => format!("{other} {scales}"),
                 };
                 let codes = self.data(q.codes());
-                let _ = write!(out, "int{} {} ", q.bits(), q.granularity());
+                let _ = write!(out, "{} {} ", q.format(), q.granularity());
                 if q.activations() != Activations::F32 {
                     let _ = write!(out, "activations {} ", q.activations());
                 }

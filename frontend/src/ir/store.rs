@@ -6,7 +6,7 @@
 //! | tensor                 | encoding                     | bytes                                                                    |
 //! |------------------------|------------------------------|--------------------------------------------------------------------------|
 //! | dense, scales          | its dtype: `f32`, `f16`, ..  | little-endian, row-major                                                 |
-//! | codes, zero points     | `int8`, `int4`, `int3`, `int2` | two's complement, first code in the lowest bits: 1, 2, 8/3, 4 in a byte |
+//! | codes, zero points     | the name of their [`CodeFormat`]: `int8`, `int4`, .. | two's complement in as many bits, without gaps, first code in the lowest ones |
 //! | mask                   | `bitmap`                     | one bit per block, first in the lowest bit                               |
 //! | mask                   | `delta`                      | Rice-coded gaps between kept blocks; see below                           |
 //!
@@ -28,7 +28,7 @@ mod entropy;
 mod restore;
 
 use super::graph::Graph;
-use super::map::{LinearMap, MapError};
+use super::map::{CodeFormat, LinearMap, MapError};
 use super::parse::Kept;
 use super::print::name;
 use crate::tensor::{DType, Data, Tensor};
@@ -46,8 +46,8 @@ pub use restore::{RestoreError, StoredWeights, restore};
 pub enum Encoding {
     /// Elements of a dtype, little-endian.
     Plain(DType),
-    /// Signed codes of 8, 4, 3 or 2 bits.
-    Packed(u8),
+    /// Signed codes.
+    Packed(CodeFormat),
     /// A mask, one bit per block.
     Bitmap,
     /// A mask, gaps between kept blocks.
@@ -62,7 +62,7 @@ pub enum Inner {
     /// Elements of a dtype.
     Plain(DType),
     /// Signed codes.
-    Packed(u8),
+    Packed(CodeFormat),
 }
 
 impl Encoding {
@@ -70,16 +70,10 @@ impl Encoding {
     pub fn name(self) -> &'static str {
         match self {
             Encoding::Plain(dtype) => dtype.name(),
-            Encoding::Packed(2) => "int2",
-            Encoding::Packed(3) => "int3",
-            Encoding::Packed(4) => "int4",
-            Encoding::Packed(_) => "int8",
+            Encoding::Packed(format) => format.name(),
             Encoding::Bitmap => "bitmap",
             Encoding::Delta => "delta",
-            Encoding::Entropy(Inner::Packed(2)) => "int2+rans",
-            Encoding::Entropy(Inner::Packed(3)) => "int3+rans",
-            Encoding::Entropy(Inner::Packed(4)) => "int4+rans",
-            Encoding::Entropy(Inner::Packed(_)) => "int8+rans",
+            Encoding::Entropy(Inner::Packed(format)) => format.coded_name(),
             Encoding::Entropy(Inner::Plain(dtype)) => match dtype {
                 DType::F32 => "f32+rans",
                 DType::F64 => "f64+rans",
@@ -96,9 +90,9 @@ impl Encoding {
 
     /// Every encoding.
     pub fn all() -> impl Iterator<Item = Encoding> {
-        let widths = [8, 4, 3, 2];
-        let plain = DType::ALL.into_iter().map(Encoding::Plain).chain(widths.map(Encoding::Packed));
-        let inner = DType::ALL.into_iter().map(Inner::Plain).chain(widths.map(Inner::Packed));
+        let formats = || CodeFormat::ALL.into_iter().rev();
+        let plain = DType::ALL.into_iter().map(Encoding::Plain).chain(formats().map(Encoding::Packed));
+        let inner = DType::ALL.into_iter().map(Inner::Plain).chain(formats().map(Inner::Packed));
         plain.chain([Encoding::Bitmap, Encoding::Delta]).chain(inner.map(Encoding::Entropy))
     }
 
@@ -194,7 +188,7 @@ struct Part<'p, 'a> {
     tensor_name: &'static str,
     tensor: &'a Tensor,
     /// The width of codes and zero points.
-    bits: Option<u8>,
+    format: Option<CodeFormat>,
     is_mask: bool,
     /// The mask over values and codes, and the number of elements kept.
     kept: Option<(Kept<'a>, usize)>,
@@ -220,13 +214,13 @@ fn walk<'a>(
     f: &mut dyn FnMut(&Part<'_, 'a>) -> Result<(), MapError>,
 ) -> Result<(), MapError> {
     for (tensor_name, tensor) in map.tensors() {
-        let bits = match map {
-            LinearMap::Quantized(q) if tensor_name != "scales" => Some(q.bits()),
+        let format = match map {
+            LinearMap::Quantized(q) if tensor_name != "scales" => Some(q.format()),
             _ => None,
         };
         let kept = kept.filter(|_| matches!(tensor_name, "data" | "codes"));
         let is_mask = matches!(map, LinearMap::Sparse(_));
-        f(&Part { path, tensor_name, tensor, bits, is_mask, kept })?;
+        f(&Part { path, tensor_name, tensor, format, is_mask, kept })?;
     }
     let kept = match map {
         LinearMap::Sparse(s) => {
@@ -254,8 +248,8 @@ impl<'a> Part<'_, 'a> {
             let bytes = if is_delta { delta } else { bitmap };
             return Ok(Plan { encoding, sparse: false, elements: mask.len(), bytes, rice });
         }
-        let (encoding, width) = match self.bits {
-            Some(bits) => (Encoding::Packed(bits), usize::from(bits)),
+        let (encoding, width) = match self.format {
+            Some(format) => (Encoding::Packed(format), usize::from(format.bits())),
             None => (Encoding::Plain(self.tensor.dtype()), 8 * self.tensor.dtype().size()),
         };
         let bytes_of = |elements: usize| (elements * width).div_ceil(8);
@@ -274,8 +268,10 @@ impl<'a> Part<'_, 'a> {
             (Encoding::Bitmap, _) => bits::write_bitmap(self.tensor.bools()?).into(),
             (Encoding::Delta, _) => bits::write_rice(self.tensor.bools()?, plan.rice).into(),
             (Encoding::Plain(_), None) => plain(self.tensor)?,
-            (Encoding::Packed(8), None) => Cow::Borrowed(bytemuck::cast_slice(self.tensor.i8s()?)),
-            (Encoding::Packed(width), None) => bits::pack(self.tensor.i8s()?.iter().copied(), width).into(),
+            (Encoding::Packed(CodeFormat::Int8), None) => {
+                Cow::Borrowed(bytemuck::cast_slice(self.tensor.i8s()?))
+            }
+            (Encoding::Packed(format), None) => bits::pack(self.tensor.i8s()?.iter().copied(), format).into(),
             (Encoding::Plain(dtype), Some((kept, _))) => {
                 let (all, mask) = (plain(self.tensor)?, self.expand(kept)?);
                 let elements = all.chunks(dtype.size()).zip(mask).filter(|(_, keep)| *keep);
@@ -285,9 +281,9 @@ impl<'a> Part<'_, 'a> {
             }
             // Coding comes after this, in `compress`.
             (Encoding::Entropy(_), _) => unreachable!("no plan entropy-codes"),
-            (Encoding::Packed(width), Some((kept, _))) => {
+            (Encoding::Packed(format), Some((kept, _))) => {
                 let codes = self.tensor.i8s()?.iter().zip(self.expand(kept)?).filter(|(_, keep)| *keep);
-                bits::pack(codes.map(|(&code, _)| code), width).into()
+                bits::pack(codes.map(|(&code, _)| code), format).into()
             }
         };
         let shape = if plan.sparse { vec![plan.elements] } else { self.tensor.shape().to_vec() };

@@ -18,7 +18,8 @@
 //! | low rank | two `MatMul`s | `Gather` of the left factor, `MatMul` with the right one | `MatMul` of the factors; runtimes fold it at load |
 //! | tensor train | the cores' product, folded at load | likewise | likewise |
 //!
-//! Codes of less than 8 bits are `INT4` tensors, and groups the `block_size` of `DequantizeLinear`; both need opset 21. With an older
+//! Codes of at most 4 bits are `INT4` tensors, wider ones `INT8` ([`CodeFormat::exported`](crate::ir::CodeFormat::exported)), and groups the
+//! `block_size` of `DequantizeLinear`; `INT4` and groups need opset 21. With an older
 //! opset those weights are written as f32 and a note says so. Of the rows of a 4-bit embedding two codes share a byte, since `Gather` takes no `INT4`.
 //! [`ExportOptions::dense`] writes everything as f32. What is computed is the same in each case, but for the order of sums, and for products
 //! that take their vectors as int8 ([`Activations`](crate::ir::Activations)): in ONNX they take f32, and a note says so.

@@ -1,4 +1,4 @@
-//! `quantize`: weights to codes of 8, 4, 3 or 2 bits.
+//! `quantize`: weights to codes of a few bits.
 //!
 //! *Lossy.* `w[i][j] ~ scale[i][g] * (code[i][j] - zero[i][g])`, a scale per row or per group of consecutive inputs. Works on every matrix, in whatever
 //! representation it is:
@@ -19,7 +19,7 @@
 //! | option | what | default |
 //! |---|---|---|
 //! | `target` | the weights, by name | `*` |
-//! | `bits` | 8, 4, 3 or 2 | required |
+//! | `bits` | the width of a [`CodeFormat`] | required |
 //! | `group` | inputs per scale; a row has one scale otherwise | none |
 //! | `method` | `gptq`: error feedback, needs calibration text; `nearest`: data-free | `nearest` for 8 bits, else `gptq` |
 //! | `asymmetric` | a zero point per scale | `false` |
@@ -50,7 +50,9 @@ use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
 use crate::watch::Steps;
 use half::f16;
-use lstmc_frontend::ir::{Activations, Granularity, Graph, LinearMap, Quantized, SetActivations, WeightId};
+use lstmc_frontend::ir::{
+    Activations, CodeFormat, Granularity, Graph, LinearMap, Quantized, SetActivations, WeightId,
+};
 use lstmc_frontend::tensor::{DType, Tensor};
 use std::sync::Arc;
 use sum::Quantizer;
@@ -58,7 +60,7 @@ use sum::Quantizer;
 /// The pass table's line.
 pub(crate) const INFO: PassInfo = PassInfo {
     name: "quantize",
-    summary: "store weights as codes of 8, 4, 3 or 2 bits with scales",
+    summary: "store weights as codes of a few bits with scales",
     options: &[
         OptionInfo {
             name: "target",
@@ -66,12 +68,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
             presence: Presence::Default("*"),
             doc: "the weights, by name",
         },
-        OptionInfo {
-            name: "bits",
-            kind: Kind::Integer { min: 2, max: 8 },
-            presence: Presence::Required,
-            doc: "bits per code: 8, 4, 3 or 2",
-        },
+        OptionInfo { name: "bits", kind: Kind::CodeBits, presence: Presence::Required, doc: "bits per code" },
         OptionInfo {
             name: "group",
             kind: Kind::Integer { min: 1, max: i64::MAX },
@@ -151,11 +148,16 @@ pub(crate) const INFO: PassInfo = PassInfo {
     make: |options| Ok(Box::new(Quantize::new(options)?)),
 };
 
-/// 8 bits lose nothing that calibration could win back.
+/// The format of as many bits as the options say.
+fn format_of(options: &Options) -> Option<CodeFormat> {
+    options.size("bits").and_then(|bits| CodeFormat::of_bits(bits.try_into().ok()?))
+}
+
+/// Fine codes lose nothing that calibration could win back.
 fn is_gptq(options: &Options) -> bool {
     match options.word("method") {
         Some(method) => method == "gptq",
-        None => options.size("bits") != Some(8),
+        None => !format_of(options).is_some_and(CodeFormat::is_fine),
     }
 }
 
@@ -165,8 +167,13 @@ const INSTEAD: &str = "method=nearest";
 /// The smallest scale tried, relative to the one that clips nothing.
 const MIN_SHRINK: f64 = 0.4;
 
-/// The same for 8 bits, where clipping even a little costs more than a finer step gives.
-const MIN_SHRINK_INT8: f64 = 0.9;
+/// The same for fine codes, where clipping even a little costs more than a finer step gives.
+const MIN_SHRINK_FINE: f64 = 0.9;
+
+/// The smallest scale to be tried for a format.
+fn min_shrink(format: CodeFormat) -> f64 {
+    if format.is_fine() { MIN_SHRINK_FINE } else { MIN_SHRINK }
+}
 
 struct Quantize {
     target: Target,
@@ -183,10 +190,8 @@ struct Quantize {
 impl Quantize {
     fn new(options: &Options) -> Result<Quantize, PassError> {
         let gptq = is_gptq(options);
-        let bits = options.size("bits").unwrap_or(8) as u8;
-        if ![2, 3, 4, 8].contains(&bits) {
-            return Err(PassError::Options(format!("bits={bits}: expected 8, 4, 3 or 2")));
-        }
+        let format = format_of(options)
+            .ok_or_else(|| PassError::Options(format!("bits: expected {}", CodeFormat::widths())))?;
         if !gptq {
             for name in ["act-order", "sequential", "bias-correction"] {
                 if options.flag(name) {
@@ -198,7 +203,7 @@ impl Quantize {
         }
         let asymmetric = options.flag("asymmetric");
         let solver = QuantizeOptions {
-            bits,
+            format,
             group: options.size("group"),
             rounding: match (gptq, options.get("act-order").is_none() || options.flag("act-order")) {
                 (false, _) => Rounding::Nearest,
@@ -208,8 +213,8 @@ impl Quantize {
             search: if gptq { ScaleSearch::Feedback } else { ScaleSearch::Plain },
             f16_scales: options.word("scales") != Some("f32"),
             // The one code more on the negative side is worth a sign only where codes are few.
-            signed_scales: bits < 8,
-            min_shrink: if bits == 8 { MIN_SHRINK_INT8 } else { MIN_SHRINK },
+            signed_scales: !format.is_fine(),
+            min_shrink: min_shrink(format),
             asymmetric,
             sweeps: options.size("sweeps").unwrap_or(8),
             ..QuantizeOptions::default()
@@ -326,9 +331,10 @@ pub(crate) fn requantized(
     h: Option<&Hessian>,
     name: &str,
 ) -> Result<LinearMap, PassError> {
-    let h = h.filter(|_| like.bits() < 8);
+    let format = like.format();
+    let h = h.filter(|_| !format.is_fine());
     let options = QuantizeOptions {
-        bits: like.bits(),
+        format,
         group: match like.granularity() {
             Granularity::Row => None,
             Granularity::Group(n) => Some(n),
@@ -336,8 +342,8 @@ pub(crate) fn requantized(
         rounding: if h.is_some() { Rounding::FeedbackByActivation } else { Rounding::Nearest },
         search: if h.is_some() { ScaleSearch::Feedback } else { ScaleSearch::Plain },
         f16_scales: like.scales().dtype() == DType::F16,
-        signed_scales: like.bits() < 8,
-        min_shrink: if like.bits() == 8 { MIN_SHRINK_INT8 } else { MIN_SHRINK },
+        signed_scales: !format.is_fine(),
+        min_shrink: min_shrink(format),
         asymmetric: like.zero_points().is_some(),
         ..QuantizeOptions::default()
     };

@@ -288,7 +288,7 @@ impl<'s> Quantizer<'s> {
             Some(group) if group < cols => Granularity::Group(group),
             _ => Granularity::Row,
         };
-        let quantized = Quantized::new(self.options.bits, granularity, codes, scales, zeros.transpose()?)?;
+        let quantized = Quantized::new(self.options.format, granularity, codes, scales, zeros.transpose()?)?;
         let quantized = LinearMap::Quantized(quantized);
         Ok(Arc::new(match map {
             LinearMap::Sparse(s) => {

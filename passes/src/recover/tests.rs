@@ -6,7 +6,9 @@ use super::optimizer::{Method, Optimizer, Schedule};
 use crate::gate::Evaluate;
 use crate::{Calibration, Context, Pipeline, RunError, Settings, Target, Verdict, run};
 use lstmc_frontend::interpret;
-use lstmc_frontend::ir::arbitrary::{Kind, SplitMix64, language_model, language_model_of, random_map};
+use lstmc_frontend::ir::arbitrary::{
+    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, random_map,
+};
 use lstmc_frontend::ir::{Activations, WeightId};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print};
 use lstmc_frontend::tensor::Tensor;
@@ -197,7 +199,7 @@ fn sequences_of_unlike_widths_are_refused() {
 /// Straight through: codes get the gradient of the numbers that they stand for.
 #[test]
 fn codes_get_the_gradients_of_what_they_stand_for() {
-    for seed in 0..8 {
+    for seed in (0..8).chain(ALL_FORMATS_FROM..ALL_FORMATS_FROM + 8) {
         let coded = language_model_of(4, 1, WORDS, |_, shape| {
             SetActivations::new(Activations::F32).set(&random_map(Kind::Quantized, shape, seed))
         });

@@ -520,6 +520,6 @@ fn quantized<T: Number>(old: &Quantized, codes: &Codes<T>, scales: &[T]) -> Resu
     let zeros = old.zero_points().cloned();
     let tensor_of_codes = Tensor::from_i8(old.codes().shape().to_vec(), codes.codes(scales))?;
     let scales = tensor(old.scales(), scales)?;
-    let new = Quantized::new(old.bits(), old.granularity(), tensor_of_codes, scales, zeros)?;
+    let new = Quantized::new(old.format(), old.granularity(), tensor_of_codes, scales, zeros)?;
     Ok(LinearMap::Quantized(new.with_activations(old.activations())))
 }

@@ -165,7 +165,7 @@ pub(crate) fn dense_map(name: &str, map: &LinearMap) -> Result<Vec<f32>, PassErr
 /// A map in a few words, for messages: `int8`, `sparse`, `low_rank`.
 pub(crate) fn describe(map: &LinearMap) -> String {
     match map {
-        LinearMap::Quantized(q) => format!("int{}", q.bits()),
+        LinearMap::Quantized(q) => q.format().to_string(),
         other => other.kind().to_string(),
     }
 }

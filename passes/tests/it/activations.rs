@@ -2,7 +2,7 @@
 
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::language_model;
-use lstmc_frontend::ir::{Activations, Graph, SetActivations};
+use lstmc_frontend::ir::{Activations, CodeFormat, Graph, SetActivations};
 use lstmc_frontend::onnx;
 use lstmc_passes::canonicalize::canonicalize;
 use lstmc_passes::{Calibration, Pipeline, Settings, run};
@@ -38,7 +38,8 @@ fn products_take_int8_and_nothing_else_changes() {
         ("prune(sparsity=0.5, scope=row), ", &products),
         ("tensor-train(cores=2, rank=2, target=lstm0.*), ", &products[2..]),
     ] {
-        for quantize in ["bits=8", "bits=4"] {
+        for bits in CodeFormat::ALL.map(CodeFormat::bits) {
+            let quantize = format!("bits={bits}");
             let f32s = compressed(&graph, &format!("{before}quantize({quantize}, activations=f32)"));
             assert_eq!(on_int8(&f32s), [""; 0], "{before}");
             let int8s = compressed(&graph, &format!("{before}quantize({quantize})"));

@@ -1,7 +1,7 @@
 //! What holds of every quantized and pruned model, whatever the options.
 
 use lstmc_frontend::ir::arbitrary::{SplitMix64, language_model};
-use lstmc_frontend::ir::{Graph, LinearMap, LowRank, Pattern, Quantized};
+use lstmc_frontend::ir::{CodeFormat, Graph, LinearMap, LowRank, Pattern, Quantized};
 use lstmc_frontend::tensor::Tensor;
 use lstmc_passes::{Calibration, Pipeline, Settings, run};
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ fn matrices(graph: &Graph) -> Vec<&LinearMap> {
 }
 
 fn codes_are_in_range(q: &Quantized) -> bool {
-    q.codes().i8s().unwrap().iter().all(|c| Quantized::range(q.bits()).contains(c))
+    q.codes().i8s().unwrap().iter().all(|c| q.format().range().contains(c))
 }
 
 proptest! {
@@ -36,20 +36,20 @@ proptest! {
     fn quantized_models_are_close_and_in_range(
         hidden in 1usize..9,
         layers in 1usize..3,
-        bits in prop::sample::select(vec![2u8, 3, 4, 8]),
+        format in prop::sample::select(CodeFormat::ALL.to_vec()),
         group in prop::option::of(1usize..12),
         method in prop::sample::select(vec!["gptq", "nearest"]),
         asymmetric: bool,
     ) {
         let graph = language_model(hidden, layers, WORDS, 5);
         let group = group.map_or(String::new(), |g| format!(", group={g}"));
-        let passes = format!("quantize(bits={bits}{group}, method={method}, asymmetric={asymmetric})");
+        let passes = format!("quantize(bits={}{group}, method={method}, asymmetric={asymmetric})", format.bits());
         let new = compressed(graph.clone(), &passes);
         for (map, old) in matrices(&new).into_iter().zip(matrices(&graph)) {
             let LinearMap::Quantized(q) = map else { panic!("{} is not quantized", map.kind()) };
-            prop_assert_eq!(q.bits(), bits);
+            prop_assert_eq!(q.format(), format);
             prop_assert!(codes_are_in_range(q));
-            if bits == 8 && method == "nearest" {
+            if format == CodeFormat::Int8 && method == "nearest" {
                 let (a, b) = (map.to_dense().unwrap(), old.to_dense().unwrap());
                 for (x, y) in a.f32s().unwrap().iter().zip(b.f32s().unwrap()) {
                     // Weights are below 0.5, so steps are below 1 / 127 even with a shrunken scale's clipping.
@@ -98,9 +98,9 @@ proptest! {
     }
 
     #[test]
-    fn quantizing_keeps_masks(hidden in 2usize..9, bits in prop::sample::select(vec![3u8, 8])) {
+    fn quantizing_keeps_masks(hidden in 2usize..9, format in prop::sample::select(CodeFormat::ALL.to_vec())) {
         let pruned = compressed(language_model(hidden, 1, WORDS, 8), "prune(sparsity=0.6)");
-        let both = compressed(pruned.clone(), &format!("quantize(bits={bits}, method=gptq)"));
+        let both = compressed(pruned.clone(), &format!("quantize(bits={}, method=gptq)", format.bits()));
         for (old, new) in matrices(&pruned).into_iter().zip(matrices(&both)) {
             // A layer that the trials leave whole has no mask.
             let LinearMap::Sparse(a) = old else { continue };

@@ -3,6 +3,7 @@
 use super::super::share::Tile;
 use super::super::vector::Vector;
 use super::{QUAD, QUAD_BYTES, Strip};
+use lstmc_frontend::ir::PackedWidth;
 use std::arch::x86_64::*;
 
 /// Tokens of a tile: 24 sums, two vectors of weights, one of activations.
@@ -34,19 +35,20 @@ macro_rules! dispatch {
 /// # Safety
 /// The processor has AVX-512 F.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn unpack(packed: &[u8], bits: u32, flip: u8, to: &mut [u8]) {
+pub(super) unsafe fn unpack(packed: &[u8], width: PackedWidth, flip: u8, to: &mut [u8]) {
     // The 16 packed bytes of each of the four vectors written at once, and how far their codes are to be shifted. Bits that come in from
     // the next byte are masked out.
-    let (from, shift) = match bits {
-        8 => ([0, 1, 2, 3], [0; 4]),
-        4 => ([0, 0, 1, 1], [0, 4, 0, 4]),
-        _ => ([0; 4], [0, 2, 4, 6]),
+    let (from, shift) = match width {
+        PackedWidth::Eight => ([0, 1, 2, 3], [0; 4]),
+        PackedWidth::Four => ([0, 0, 1, 1], [0, 4, 0, 4]),
+        PackedWidth::Two => ([0; 4], [0, 2, 4, 6]),
     };
+    let bits = width.bits();
     let pairs: [[i64; 2]; 4] = from.map(|v| [2 * v, 2 * v + 1]);
     let shift: [[i32; 4]; 4] = shift.map(|s| [s; 4]);
     let flip = _mm512_set1_epi8(flip as i8);
     let mask = _mm512_set1_epi8((u8::MAX >> (8 - bits)) as i8);
-    let step = 8 * bits as usize;
+    let step = 8 * bits;
     for (packed, to) in packed.chunks_exact(step).zip(to.as_chunks_mut::<64>().0) {
         // SAFETY: as many bytes are loaded as `packed` has, into lanes of 8, and 64 are stored; `pairs` and `shift` are 64 bytes.
         unsafe {

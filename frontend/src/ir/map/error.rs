@@ -1,5 +1,6 @@
 //! What can be wrong with a map.
 
+use super::CodeFormat;
 use crate::tensor::TensorError;
 
 /// Elements of the largest matrix that factors or cores are multiplied out to: 1 GiB of f32. Kilobytes of them may stand for terabytes.
@@ -28,19 +29,13 @@ pub enum MapError {
         /// What it is.
         found: String,
     },
-    /// A width that cannot be stored.
-    #[error("{bits} bits per code: expected one of 2, 3, 4, 8")]
-    Bits {
-        /// The width asked for.
-        bits: u8,
-    },
     /// A code outside of its width.
-    #[error("a {what} does not fit in {bits} bits")]
+    #[error("a {what} does not fit in {} bits", format.bits())]
     Code {
         /// Code or zero point.
         what: &'static str,
         /// The width.
-        bits: u8,
+        format: CodeFormat,
     },
     /// NaN or infinity where a number is needed.
     #[error("{what}: expected finite numbers, found NaN or infinity")]

@@ -18,6 +18,7 @@
 //! what the container stores is packed, see [`super::store`], and all sizes reported are of that.
 
 mod activations;
+mod codes;
 mod error;
 mod low_rank;
 mod quantized;
@@ -25,6 +26,7 @@ mod sparse;
 mod tensor_train;
 
 pub use activations::SetActivations;
+pub use codes::{CodeFormat, ExportedType, PackedWidth};
 pub use error::{MAX_MULTIPLIED_OUT, MapError};
 pub use low_rank::LowRank;
 pub use quantized::{Activations, Granularity, Quantized, quantize_activations};

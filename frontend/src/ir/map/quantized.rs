@@ -1,6 +1,6 @@
 //! Integer codes and scales.
 
-use super::{MapError, expect_shape, matrix_shape};
+use super::{CodeFormat, MapError, expect_shape, matrix_shape};
 use crate::tensor::{DType, Tensor};
 use std::fmt;
 
@@ -117,7 +117,7 @@ pub fn quantize_activations(x: &[f32], out: &mut [i8]) -> f32 {
 /// `w[i][j] = scales[i][g] * (codes[i][j] - zero_points[i][g])`, where `g = j / group size`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Quantized {
-    pub(super) bits: u8,
+    pub(super) format: CodeFormat,
     pub(super) granularity: Granularity,
     pub(super) codes: Tensor,
     pub(super) scales: Tensor,
@@ -126,23 +126,17 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// The widths that can be stored, in bits.
-    pub const BITS: [u8; 4] = [2, 3, 4, 8];
-
     /// A quantized matrix, for products with f32 vectors.
     ///
-    /// `codes`: i8 `[out, in]` in `[-2^(bits-1), 2^(bits-1) - 1]`; `scales`: f32 or f16 `[out, groups]`, finite;
+    /// `codes`: i8 `[out, in]` in [`CodeFormat::range`]; `scales`: f32 or f16 `[out, groups]`, finite;
     /// `zero_points`: i8 `[out, groups]` in the range of the codes, or none for symmetric codes.
     pub fn new(
-        bits: u8,
+        format: CodeFormat,
         granularity: Granularity,
         codes: Tensor,
         scales: Tensor,
         zero_points: Option<Tensor>,
     ) -> Result<Quantized, MapError> {
-        if !Self::BITS.contains(&bits) {
-            return Err(MapError::Bits { bits });
-        }
         if granularity == Granularity::Group(0) {
             return Err(MapError::Shape {
                 what: "group size",
@@ -153,20 +147,20 @@ impl Quantized {
         let [rows, cols] = matrix_shape("codes", &codes, &[DType::I8])?;
         let groups = granularity.groups(cols);
         expect_shape("scales", matrix_shape("scales", &scales, &[DType::F32, DType::F16])?, [rows, groups])?;
-        let range = Self::range(bits);
+        let range = format.range();
         if let Some(z) = &zero_points {
             expect_shape("zero points", matrix_shape("zero points", z, &[DType::I8])?, [rows, groups])?;
             if !z.is_elided() && z.i8s()?.iter().any(|c| !range.contains(c)) {
-                return Err(MapError::Code { what: "zero point", bits });
+                return Err(MapError::Code { what: "zero point", format });
             }
         }
-        if !codes.is_elided() && bits < 8 && codes.i8s()?.iter().any(|c| !range.contains(c)) {
-            return Err(MapError::Code { what: "code", bits });
+        if !codes.is_elided() && codes.i8s()?.iter().any(|c| !range.contains(c)) {
+            return Err(MapError::Code { what: "code", format });
         }
         if !scales.is_elided() && scales.to_f32()?.iter().any(|s| !s.is_finite()) {
             return Err(MapError::NotFinite { what: "scales" });
         }
-        Ok(Quantized { bits, granularity, codes, scales, zero_points, activations: Activations::F32 })
+        Ok(Quantized { format, granularity, codes, scales, zero_points, activations: Activations::F32 })
     }
 
     /// The same matrix, for products with vectors that are represented so.
@@ -174,15 +168,9 @@ impl Quantized {
         Quantized { activations, ..self }
     }
 
-    /// The codes of `bits` bits.
-    pub fn range(bits: u8) -> std::ops::RangeInclusive<i8> {
-        let half = 1i16 << (bits - 1);
-        (-half) as i8..=(half - 1) as i8
-    }
-
-    /// Bits per code.
-    pub fn bits(&self) -> u8 {
-        self.bits
+    /// The width of codes and zero points.
+    pub fn format(&self) -> CodeFormat {
+        self.format
     }
 
     /// What one scale covers.

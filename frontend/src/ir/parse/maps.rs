@@ -5,7 +5,9 @@ use super::lexer::Kind;
 use super::parser::{Parser, plural};
 use super::source::{Kept, Wanted};
 use crate::ir::arbitrary;
-use crate::ir::map::{Activations, Granularity, LinearMap, LowRank, Pattern, Quantized, Sparse, TensorTrain};
+use crate::ir::map::{
+    Activations, CodeFormat, Granularity, LinearMap, LowRank, Pattern, Quantized, Sparse, TensorTrain,
+};
 use crate::ir::print;
 use crate::tensor::{ContentHash, DType, Data, Tensor, element_count};
 use half::{bf16, f16};
@@ -19,8 +21,8 @@ const MAX_NESTING: usize = 16;
 /// The largest dimension of a weight.
 const MAX_DIMENSION: usize = u32::MAX as usize;
 
-/// The words that begin a map, after the dtypes of dense ones.
-const KINDS: [&str; 7] = ["int8", "int4", "int3", "int2", "sparse", "low_rank", "tensor_train"];
+/// The words that begin a map, after the dtypes of dense ones and the formats of codes.
+const KINDS: [&str; 3] = ["sparse", "low_rank", "tensor_train"];
 
 /// The mask over the values that are being read.
 type Mask<'m> = Option<(Pattern, &'m Tensor)>;
@@ -29,8 +31,8 @@ type Mask<'m> = Option<(Pattern, &'m Tensor)>;
 #[derive(Clone, Copy)]
 enum Role {
     Plain,
-    Codes(u8),
-    Scales(u8),
+    Codes(CodeFormat),
+    Scales(CodeFormat),
     Mask(Pattern, f64),
 }
 
@@ -44,18 +46,17 @@ impl Parser<'_, '_> {
         let map = if let Some(dtype) = DType::from_name(word) {
             let shape = self.shape()?;
             LinearMap::Dense(self.data(path, "data", dtype, &shape, mask, Role::Plain)?)
+        } else if let Some(format) = CodeFormat::from_name(word) {
+            self.quantized(path, format, at, mask)?
         } else {
             match word {
-                "int8" => self.quantized(path, 8, at, mask)?,
-                "int4" => self.quantized(path, 4, at, mask)?,
-                "int3" => self.quantized(path, 3, at, mask)?,
-                "int2" => self.quantized(path, 2, at, mask)?,
                 "sparse" => self.sparse(path, depth, at)?,
                 "low_rank" => self.low_rank(path, depth, at)?,
                 "tensor_train" => self.tensor_train(path, depth, at)?,
                 _ => {
                     let dtypes = DType::ALL.into_iter().map(DType::name);
-                    let known: Vec<&str> = dtypes.chain(KINDS).collect();
+                    let formats = CodeFormat::ALL.into_iter().rev().map(CodeFormat::name);
+                    let known: Vec<&str> = dtypes.chain(formats).chain(KINDS).collect();
                     return Err(self.error(at, unknown("representation", word, &known)));
                 }
             }
@@ -67,7 +68,7 @@ impl Parser<'_, '_> {
     fn quantized(
         &mut self,
         path: &str,
-        bits: u8,
+        format: CodeFormat,
         at: Located,
         mask: Mask<'_>,
     ) -> Result<LinearMap, ParseError> {
@@ -89,7 +90,7 @@ impl Parser<'_, '_> {
         let groups = [shape[0], granularity.groups(shape[1])];
         self.expect_punct('{')?;
         self.field("codes")?;
-        let codes = self.data(path, "codes", DType::I8, &shape, mask, Role::Codes(bits))?;
+        let codes = self.data(path, "codes", DType::I8, &shape, mask, Role::Codes(format))?;
         self.expect_punct(',')?;
         self.field("scales")?;
         let half = self.at_word(DType::F16.name());
@@ -97,15 +98,15 @@ impl Parser<'_, '_> {
             self.bump()?;
         }
         let dtype = if half { DType::F16 } else { DType::F32 };
-        let scales = self.data(path, "scales", dtype, &groups, None, Role::Scales(bits))?;
+        let scales = self.data(path, "scales", dtype, &groups, None, Role::Scales(format))?;
         let zero_points = if self.eat_punct(',')? {
             self.field("zero_points")?;
-            Some(self.data(path, "zero_points", DType::I8, &groups, None, Role::Codes(bits))?)
+            Some(self.data(path, "zero_points", DType::I8, &groups, None, Role::Codes(format))?)
         } else {
             None
         };
         self.expect_punct('}')?;
-        let map = Quantized::new(bits, granularity, codes, scales, zero_points);
+        let map = Quantized::new(format, granularity, codes, scales, zero_points);
         let map = map.map(|q| LinearMap::Quantized(q.with_activations(activations)));
         map.map_err(|e| self.error(at, e.to_string()))
     }
@@ -339,8 +340,8 @@ impl Parser<'_, '_> {
         self.random_budget = left;
         let tensor = match role {
             Role::Plain => arbitrary::random_tensor(dtype, shape, seed),
-            Role::Codes(bits) => arbitrary::random_codes(bits, shape, seed),
-            Role::Scales(bits) => arbitrary::random_scales(bits, dtype, shape, seed),
+            Role::Codes(format) => arbitrary::random_codes(format, shape, seed),
+            Role::Scales(format) => arbitrary::random_scales(format, dtype, shape, seed),
             Role::Mask(pattern, density) => arbitrary::random_mask(pattern, shape, density, seed),
         };
         tensor.map_err(|e| self.error(at, e.to_string()))

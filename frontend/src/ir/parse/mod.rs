@@ -10,10 +10,11 @@
 //! output    = NAME %NAME | "state" %NAME "=" %NAME
 //! weight    = @NAME ":" map
 //! map       = DTYPE shape data
-//!           | "int8|int4|int3|int2" grain shape "{" "codes:" data, "scales:" ["f16"] data [, "zero_points:" data] "}"
+//!           | CODES grain shape "{" "codes:" data, "scales:" ["f16"] data [, "zero_points:" data] "}"
 //!           | "sparse" pattern [ "density" X ] shape "{" "mask:" data, "values:" child "}"
 //!           | "low_rank" shape [ "rank" N ] "{" "left:" child, "right:" child "}"
 //!           | "tensor_train" shape "modes" NxN.. "by" NxN.. [ "ranks" NxN.. ] "{" "core0:" child, "core1:" child, .. "}"
+//! CODES     = "int4" or another format of codes
 //! grain     = "row" | "group" N
 //! pattern   = "unstructured" | "block" NxN | N ":" N
 //! child     = map | @NAME/PART/..                the same child as that earlier part: shared, stored once

@@ -267,7 +267,7 @@ fn errors_point_at_their_place() {
         "model \"m\" {\n return\n} x".into(),
         weight("@a: f32[1] [1]"),
         weight("@b: dense [1]"),
-        weight("@b: int5 row [1, 1]"),
+        weight("@b: int7 row [1, 1]"),
         weight("@b: f32[1] 1"),
         weight("@b: f32[1] #123"),
         weight("@b: f32[2] [1]"),

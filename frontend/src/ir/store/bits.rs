@@ -1,5 +1,7 @@
 //! Bit streams, lowest bit first: packed codes, bitmaps and Rice-coded gaps.
 
+use crate::ir::map::CodeFormat;
+
 /// Appends numbers of a few bits.
 struct Writer {
     bytes: Vec<u8>,
@@ -89,25 +91,27 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Codes of `bits` bits in two's complement.
-pub(super) fn pack(codes: impl Iterator<Item = i8>, bits: u8) -> Vec<u8> {
+/// Codes in two's complement.
+pub(super) fn pack(codes: impl Iterator<Item = i8>, format: CodeFormat) -> Vec<u8> {
+    let bits = u32::from(format.bits());
     let mask = (1u64 << bits) - 1;
     let mut writer = Writer::new(vec![]);
-    codes.for_each(|code| writer.push(code as u64 & mask, bits.into()));
+    codes.for_each(|code| writer.push(code as u64 & mask, bits));
     writer.finish()
 }
 
 /// `count` codes; none where the bytes are too few, too many or padded with anything but zeros.
-pub(super) fn unpack(bytes: &[u8], count: usize, bits: u8) -> Option<Vec<i8>> {
-    if bytes.len() != count.checked_mul(bits.into())?.div_ceil(8) {
+pub(super) fn unpack(bytes: &[u8], count: usize, format: CodeFormat) -> Option<Vec<i8>> {
+    if bytes.len() != count.checked_mul(format.bits().into())?.div_ceil(8) {
         return None;
     }
     let mut reader = Reader::new(bytes);
-    let shift = 64 - u32::from(bits);
+    let bits = u32::from(format.bits());
+    let shift = 64 - bits;
     let mut codes = Vec::with_capacity(count);
     for _ in 0..count {
         // To the top and back: an arithmetic shift that repeats the sign.
-        codes.push(((reader.take(bits.into())? << shift) as i64 >> shift) as i8);
+        codes.push(((reader.take(bits)? << shift) as i64 >> shift) as i8);
     }
     reader.is_padding().then_some(codes)
 }
@@ -195,19 +199,17 @@ mod tests {
 
     #[test]
     fn codes_take_their_width_and_no_more() {
-        for (bits, count, bytes) in
-            [(8, 5, 5), (4, 5, 3), (3, 8, 3), (3, 9, 4), (2, 4, 1), (2, 5, 2), (3, 0, 0)]
-        {
-            let half = 1i16 << (bits - 1);
+        for (format, count) in CodeFormat::ALL.into_iter().flat_map(|f| [0, 4, 5, 8, 9].map(|n| (f, n))) {
+            let half = 1i16 << (format.bits() - 1);
             let codes: Vec<i8> = (0..count).map(|i| ((i * 7 % (2 * half)) - half) as i8).collect();
-            let packed = pack(codes.iter().copied(), bits);
-            assert_eq!(packed.len(), bytes);
-            assert_eq!(unpack(&packed, codes.len(), bits), Some(codes.clone()));
-            assert_eq!(unpack(&packed, codes.len() + 8, bits), None);
+            let packed = pack(codes.iter().copied(), format);
+            assert_eq!(packed.len(), (codes.len() * usize::from(format.bits())).div_ceil(8));
+            assert_eq!(unpack(&packed, codes.len(), format), Some(codes.clone()));
+            assert_eq!(unpack(&packed, codes.len() + 8, format), None);
         }
-        assert_eq!(pack([-1, 0, 1, -2].into_iter(), 2), [0b10_01_00_11]);
-        assert_eq!(pack([-4, 3].into_iter(), 3), [0b011_100]);
-        assert_eq!(unpack(&[0b1_000_000], 2, 3), None, "padding is zero");
+        assert_eq!(pack([-1, 0, 1, -2].into_iter(), CodeFormat::Int2), [0b10_01_00_11]);
+        assert_eq!(pack([-4, 3].into_iter(), CodeFormat::Int3), [0b011_100]);
+        assert_eq!(unpack(&[0b1_000_000], 2, CodeFormat::Int3), None, "padding is zero");
     }
 
     #[test]

@@ -42,14 +42,14 @@ pub(super) fn expand(inner: Inner, bytes: &[u8], elements: usize) -> Option<Vec<
     let symbols = decode(bytes, count)?;
     match inner {
         Inner::Plain(_) => Some(symbols),
-        Inner::Packed(width) => {
-            let unused = 1u16 << width;
+        Inner::Packed(format) => {
+            let unused = 1u16 << format.bits();
             if symbols.iter().any(|&s| u16::from(s) >= unused) {
                 return None;
             }
             // Symbols are codes counted from the lowest.
-            let lowest = -(1i16 << (width - 1));
-            Some(bits::pack(symbols.iter().map(|&s| (i16::from(s) + lowest) as i8), width))
+            let lowest = i16::from(*format.range().start());
+            Some(bits::pack(symbols.iter().map(|&s| (i16::from(s) + lowest) as i8), format))
         }
     }
 }
@@ -57,11 +57,11 @@ pub(super) fn expand(inner: Inner, bytes: &[u8], elements: usize) -> Option<Vec<
 /// What a blob is made of, for the coder.
 fn symbols(stored: &Stored<'_>) -> Option<(Inner, Vec<u8>)> {
     match stored.encoding {
-        Encoding::Packed(width) => {
+        Encoding::Packed(format) => {
             let count = stored.shape.iter().product();
-            let codes = bits::unpack(&stored.bytes, count, width)?;
-            let lowest = -(1i16 << (width - 1));
-            Some((Inner::Packed(width), codes.iter().map(|&c| (i16::from(c) - lowest) as u8).collect()))
+            let codes = bits::unpack(&stored.bytes, count, format)?;
+            let lowest = i16::from(*format.range().start());
+            Some((Inner::Packed(format), codes.iter().map(|&c| (i16::from(c) - lowest) as u8).collect()))
         }
         Encoding::Plain(dtype) => Some((Inner::Plain(dtype), stored.bytes.to_vec())),
         Encoding::Bitmap | Encoding::Delta | Encoding::Entropy(_) => None,
@@ -172,6 +172,7 @@ fn decode(bytes: &[u8], count: usize) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::ir::arbitrary::SplitMix64;
+    use crate::ir::map::CodeFormat;
     use crate::tensor::DType;
     use proptest::prelude::*;
 
@@ -181,11 +182,11 @@ mod tests {
         (0..n).map(|_| (0..4).map(|_| (rng.next_u64() >> 62) as i8).sum::<i8>() - 6).collect()
     }
 
-    fn blob(codes: &[i8], width: u8) -> Stored<'static> {
-        let bytes = bits::pack(codes.iter().copied(), width);
+    fn blob(codes: &[i8], format: CodeFormat) -> Stored<'static> {
+        let bytes = bits::pack(codes.iter().copied(), format);
         Stored {
             path: "w/codes".into(),
-            encoding: Encoding::Packed(width),
+            encoding: Encoding::Packed(format),
             shape: vec![codes.len()],
             bytes: bytes.into(),
         }
@@ -198,7 +199,7 @@ mod tests {
         codes.iter().for_each(|&c| counts[c as u8 as usize] += 1.0);
         let n = codes.len() as f64;
         let entropy: f64 = counts.iter().filter(|&&c| c > 0.0).map(|c| -(c / n) * (c / n).log2()).sum();
-        let coded = compress(blob(&codes, 4));
+        let coded = compress(blob(&codes, CodeFormat::Int4));
         let per_code = 8.0 * coded.bytes.len() as f64 / n;
         assert!(per_code < entropy + 0.02, "{per_code} bits, entropy {entropy}");
         assert_eq!(coded.encoding.name(), "int4+rans");
@@ -219,10 +220,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn coding_and_decoding_is_the_identity(n in 1usize..3000, width in prop::sample::select(vec![2u8, 3, 4, 8]), seed: u64) {
-            let limit = (1i16 << (width - 1)) - 1;
-            let codes: Vec<i8> = bell(n, seed).iter().map(|&c| i16::from(c).clamp(-limit - 1, limit) as i8).collect();
-            let plain = blob(&codes, width);
+        fn coding_and_decoding_is_the_identity(n in 1usize..3000, format in prop::sample::select(CodeFormat::ALL.to_vec()), seed: u64) {
+            let (low, high) = format.range().into_inner();
+            let codes: Vec<i8> = bell(n, seed).iter().map(|&c| c.clamp(low, high)).collect();
+            let plain = blob(&codes, format);
             let coded = compress(plain.clone());
             if let Encoding::Entropy(inner) = coded.encoding {
                 prop_assert_eq!(expand(inner, &coded.bytes, n).unwrap(), plain.bytes.to_vec());
@@ -231,11 +232,11 @@ mod tests {
 
         #[test]
         fn damaged_blobs_are_refused_or_decoded_but_never_panic(n in 1usize..500, at: usize, to: u8, cut in 0usize..600, seed: u64) {
-            let mut bytes = compress(blob(&bell(n + 500, seed), 4)).bytes.to_vec();
+            let mut bytes = compress(blob(&bell(n + 500, seed), CodeFormat::Int4)).bytes.to_vec();
             let at = at % bytes.len();
             bytes[at] = to;
             bytes.truncate(bytes.len().saturating_sub(cut));
-            let _ = expand(Inner::Packed(4), &bytes, n + 500);
+            let _ = expand(Inner::Packed(CodeFormat::Int4), &bytes, n + 500);
             let _ = expand(Inner::Plain(DType::F16), &bytes, n);
         }
     }

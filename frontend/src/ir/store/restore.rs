@@ -95,7 +95,7 @@ pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, Resto
     if let Encoding::Entropy(inner) = encoding {
         let encoding = match inner {
             Inner::Plain(dtype) => Encoding::Plain(dtype),
-            Inner::Packed(width) => Encoding::Packed(width),
+            Inner::Packed(format) => Encoding::Packed(format),
         };
         let bytes = entropy::expand(inner, bytes, elements).ok_or_else(bad_bytes)?;
         let plain = Stored { path: path(), encoding, shape: stored.shape.clone(), bytes: bytes.into() };
@@ -117,8 +117,8 @@ pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, Resto
                 }
             }
         }
-        (Encoding::Packed(width), DType::I8) => {
-            let codes = bits::unpack(bytes, elements, width).ok_or_else(bad_bytes)?;
+        (Encoding::Packed(format), DType::I8) => {
+            let codes = bits::unpack(bytes, elements, format).ok_or_else(bad_bytes)?;
             let codes = match kept {
                 None => codes,
                 Some(kept) => {

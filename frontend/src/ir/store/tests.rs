@@ -1,6 +1,6 @@
 use super::*;
 use crate::ir::arbitrary::{self, Kind, language_model_of, random_map, random_mask};
-use crate::ir::map::{Granularity, LowRank, Pattern, Sparse};
+use crate::ir::map::{CodeFormat, Granularity, LowRank, Pattern, Sparse};
 use crate::ir::{Wanted, parse_with, print};
 use proptest::prelude::*;
 
@@ -72,16 +72,16 @@ proptest! {
 
 #[test]
 fn every_width_grain_and_scale_round_trips() {
-    for bits in [2, 3, 4, 8] {
+    for format in CodeFormat::ALL {
         for shape in [[1, 1], [3, 31], [31, 33], [33, 3]] {
             for (grain, scales, asymmetric) in [
                 (Granularity::Row, DType::F32, false),
                 (Granularity::Group(8), DType::F16, true),
                 (Granularity::Group(100), DType::F32, true),
             ] {
-                let map = arbitrary::quantized(shape, bits, grain, scales, asymmetric, 7).unwrap();
+                let map = arbitrary::quantized(shape, format, grain, scales, asymmetric, 7).unwrap();
                 let blobs = round_trips(&graph_of(map.clone()));
-                assert_eq!(blobs[0].3, (shape[0] * shape[1] * usize::from(bits)).div_ceil(8));
+                assert_eq!(blobs[0].3, (shape[0] * shape[1] * usize::from(format.bits())).div_ceil(8));
                 for pattern in
                     [Pattern::UNSTRUCTURED, Pattern::Block { rows: 2, cols: 4 }, Pattern::NOfM { n: 1, m: 4 }]
                 {
@@ -106,7 +106,9 @@ fn constants_of_every_dtype_and_rank_round_trip() {
 
 #[test]
 fn what_each_part_of_a_pruned_int4_map_takes() {
-    let values = arbitrary::quantized([40, 50], 4, Granularity::Group(25), DType::F16, true, 1).unwrap();
+    let values =
+        arbitrary::quantized([40, 50], CodeFormat::Int4, Granularity::Group(25), DType::F16, true, 1)
+            .unwrap();
     let dense_mask = arbitrary::sparse(Pattern::UNSTRUCTURED, 0.5, values.clone(), 2).unwrap();
     let thin_mask = arbitrary::sparse(Pattern::Block { rows: 4, cols: 1 }, 0.1, values, 3).unwrap();
     let lines = [dense_mask, thin_mask].map(|map| {
@@ -168,7 +170,7 @@ fn encodings_have_names() {
     for encoding in Encoding::all() {
         assert_eq!(Encoding::from_name(encoding.name()), Some(encoding));
     }
-    assert_eq!(Encoding::from_name("int5"), None);
+    assert_eq!(Encoding::from_name("int7"), None);
 }
 
 #[test]
@@ -180,11 +182,11 @@ fn blobs_that_do_not_fit_are_refused() {
     type Case<'a> = (DType, &'a [usize], Option<Kept<'a>>, Encoding, &'a [usize], usize);
     let cases: [Case<'_>; 9] = [
         (DType::F32, &[2, 2], None, Encoding::Plain(DType::F16), &[2, 2], 8),
-        (DType::F32, &[2, 2], None, Encoding::Packed(4), &[2, 2], 2),
+        (DType::F32, &[2, 2], None, Encoding::Packed(CodeFormat::Int4), &[2, 2], 2),
         (DType::F32, &[2, 2], None, Encoding::Plain(DType::F32), &[4], 16),
         (DType::F32, &[2, 2], kept, Encoding::Plain(DType::F32), &[2], 8),
         (DType::F32, &[2, 2], kept, Encoding::Plain(DType::F32), &[3], 16),
-        (DType::I8, &[2, 2], kept, Encoding::Packed(3), &[3], 1),
+        (DType::I8, &[2, 2], kept, Encoding::Packed(CodeFormat::Int3), &[3], 1),
         (DType::Bool, &big, None, Encoding::Delta, &big, 1),
         (DType::F32, &big, none, Encoding::Plain(DType::F32), &[0], 0),
         (DType::F32, &[usize::MAX, 2], None, Encoding::Plain(DType::F32), &[usize::MAX, 2], 0),

@@ -3,7 +3,7 @@
 use super::super::proto::DataType;
 use super::build::{int, ints};
 use super::{BLOCKS_OPSET, Exporter};
-use crate::ir::{Granularity, LinearMap, MapError, Quantized, TensorTrain};
+use crate::ir::{ExportedType, Granularity, LinearMap, MapError, Quantized, TensorTrain};
 use crate::tensor::Tensor;
 
 /// How a matrix `[out, in]` is wanted.
@@ -74,7 +74,7 @@ impl Exporter<'_> {
                     self.notes.push(format!(
                         "@{name}: written as f32, since opset {} has no {} codes with {}; --opset {BLOCKS_OPSET} has",
                         self.options.opset,
-                        if q.bits() < 8 { "int4" } else { "int8" },
+                        q.format().exported().name(),
                         match q.granularity() {
                             Granularity::Row => "a scale per row",
                             Granularity::Group(_) => "a scale per group",
@@ -116,7 +116,8 @@ impl Exporter<'_> {
 
     /// Whether the opset has codes like these.
     fn has_codes(&self, q: &Quantized) -> bool {
-        self.options.opset >= BLOCKS_OPSET || (q.bits() == 8 && q.granularity() == Granularity::Row)
+        self.options.opset >= BLOCKS_OPSET
+            || (q.format().exported() == ExportedType::Int8 && q.granularity() == Granularity::Row)
     }
 
     /// `DequantizeLinear` of codes in the wanted form.
@@ -135,10 +136,14 @@ impl Exporter<'_> {
             Form::Transposed => transposed(&scales, [out, groups]),
             _ => scales.to_vec(),
         };
-        let ty = if q.bits() == 8 { DataType::Int8 } else { DataType::Int4 };
-        let bytes = |codes: Vec<i8>| match ty {
-            DataType::Int8 => codes.into_iter().map(|c| c as u8).collect(),
-            _ => pack(codes.into_iter().map(nibble)),
+        let exported = q.format().exported();
+        let ty = match exported {
+            ExportedType::Int8 => DataType::Int8,
+            ExportedType::Int4 => DataType::Int4,
+        };
+        let bytes = |codes: Vec<i8>| match exported {
+            ExportedType::Int8 => codes.into_iter().map(|c| c as u8).collect(),
+            ExportedType::Int4 => pack(codes.into_iter().map(nibble)),
         };
         let shape = form.shape([out, cols]);
         let codes = self.builder.constant(&format!("{name}.codes"), ty, &shape, bytes(codes));
@@ -272,11 +277,11 @@ impl Exporter<'_> {
 
     /// The codes of rows, as f32 `[.., in]`.
     ///
-    /// Codes of up to 4 bits are kept two in a byte, first half low, as `code + 8`: `byte = low + 16 high`.
+    /// Those of `INT4`, which `Gather` does not take, are kept two in a byte, first half low, as `code + 8`: `byte = low + 16 high`.
     fn gathered_codes(&mut self, q: &Quantized, name: &str, tokens: &str) -> Result<String, MapError> {
         let [out, cols] = [q.codes().shape()[0], q.codes().shape()[1]];
         let (codes, wish) = (q.codes().i8s()?, format!("{name}.codes"));
-        if q.bits() == 8 {
+        if q.format().exported() == ExportedType::Int8 {
             let bytes = codes.iter().map(|&c| c as u8).collect();
             let codes = self.builder.constant(&wish, DataType::Int8, &[out, cols], bytes);
             let row = self.gather(&codes, tokens, "row_codes");

@@ -1,14 +1,16 @@
 //! What is written for each representation.
 
 use crate::ir::arbitrary::{self, Kind, language_model, language_model_of, random_map, sparse};
-use crate::ir::{Activations, Granularity, Graph, LinearMap, LowRank, Pattern, SetActivations};
-use crate::onnx::proto::{DataType, ModelProto};
+use crate::ir::{
+    Activations, CodeFormat, ExportedType, Granularity, Graph, LinearMap, LowRank, Pattern, SetActivations,
+};
+use crate::onnx::proto::{DataType, ModelProto, TensorProto};
 use crate::onnx::{ExportOptions, export};
 use crate::tensor::DType;
 use std::sync::Arc;
 
-fn quantized(shape: [usize; 2], bits: u8, granularity: Granularity, seed: u64) -> LinearMap {
-    arbitrary::quantized(shape, bits, granularity, DType::F32, false, seed).unwrap()
+fn quantized(shape: [usize; 2], format: CodeFormat, granularity: Granularity, seed: u64) -> LinearMap {
+    arbitrary::quantized(shape, format, granularity, DType::F32, false, seed).unwrap()
 }
 
 /// Inputs, constants, nodes and outputs, a line each.
@@ -47,21 +49,22 @@ fn listed(graph: &Graph, opset: i64) -> String {
 
 /// Representations by weight: int8 rows, int4 groups, low rank with a shared left factor, sparse, a tensor train.
 fn mixed() -> Graph {
-    let left = Arc::new(quantized([24, 2], 8, Granularity::Row, 9));
+    let left = Arc::new(quantized([24, 2], CodeFormat::Int8, Granularity::Row, 9));
     language_model_of(6, 2, 12, |name, shape| match name {
-        "embedding" => quantized(shape, 4, Granularity::Group(4), 1),
+        "embedding" => quantized(shape, CodeFormat::Int4, Granularity::Group(4), 1),
         "lstm0.input" | "lstm0.recurrent" => {
-            let right = Arc::new(quantized([2, 6], 4, Granularity::Group(3), name.len() as u64));
+            let right =
+                Arc::new(quantized([2, 6], CodeFormat::Int4, Granularity::Group(3), name.len() as u64));
             LinearMap::LowRank(LowRank::new(left.clone(), right).unwrap())
         }
         "lstm1.input" => {
-            let values = quantized(shape, 3, Granularity::Row, 4);
+            let values = quantized(shape, CodeFormat::Int3, Granularity::Row, 4);
             sparse(Pattern::UNSTRUCTURED, 0.5, values, 5).unwrap()
         }
         "lstm1.recurrent" => random_map(Kind::TensorTrain, shape, 6),
         _ => {
-            let left = Arc::new(quantized([12, 2], 8, Granularity::Row, 7));
-            let right = Arc::new(quantized([2, 6], 4, Granularity::Group(4), 8));
+            let left = Arc::new(quantized([12, 2], CodeFormat::Int8, Granularity::Row, 7));
+            let right = Arc::new(quantized([2, 6], CodeFormat::Int4, Granularity::Group(4), 8));
             LinearMap::LowRank(LowRank::new(left, right).unwrap())
         }
     })
@@ -75,6 +78,51 @@ fn dense() {
 #[test]
 fn mixed_representations() {
     insta::assert_snapshot!(listed(&mixed(), 21));
+}
+
+/// The codes of an initializer, whatever holds them.
+fn codes_of(t: &TensorProto) -> Vec<i8> {
+    let count = t.dims.iter().product::<i64>() as usize;
+    let bytes = t.raw_data.as_ref().unwrap();
+    let halves = || bytes.iter().flat_map(|b| [b & 0xf, b >> 4]);
+    match DataType::try_from(t.data_type).unwrap() {
+        DataType::Int8 => bytes.iter().map(|&b| b as i8).collect(),
+        DataType::Int4 => halves().take(count).map(|n| (n << 4) as i8 >> 4).collect(),
+        other => panic!("codes in {other:?}"),
+    }
+}
+
+/// Codes go into the type that the table says, and lose nothing there.
+#[test]
+fn every_format_keeps_its_codes() {
+    for (format, asymmetric) in CodeFormat::ALL.into_iter().flat_map(|f| [false, true].map(|a| (f, a))) {
+        let map = |shape, seed| {
+            arbitrary::quantized(shape, format, Granularity::Group(3), DType::F16, asymmetric, seed).unwrap()
+        };
+        let graph = language_model_of(5, 1, 9, |name, shape| map(shape, name.len() as u64));
+        let exported = export(&graph, &ExportOptions::default()).unwrap().model.graph.unwrap();
+        let ty = match format.exported() {
+            ExportedType::Int4 => DataType::Int4,
+            ExportedType::Int8 => DataType::Int8,
+        };
+        // A product's matrix is transposed, an LSTM's stacked.
+        for (name, transposed) in [("decoder", true), ("lstm0.input", false)] {
+            let LinearMap::Quantized(q) = &graph.weight(graph.weight_named(name).unwrap()).map else {
+                panic!()
+            };
+            let mut tensors = vec![("codes", q.codes())];
+            tensors.extend(q.zero_points().map(|z| ("zero_points", z)));
+            for (part, want) in tensors {
+                let found = exported.initializer.iter().find(|t| t.name == format!("{name}.{part}")).unwrap();
+                assert_eq!(found.data_type, ty as i32, "{format}");
+                let [rows, cols] = [want.shape()[0], want.shape()[1]];
+                let at = |k: usize| if transposed { k % rows * cols + k / rows } else { k };
+                let want = want.i8s().unwrap();
+                let want: Vec<i8> = (0..want.len()).map(|k| want[at(k)]).collect();
+                assert_eq!(codes_of(found), want, "{format} {name}.{part}");
+            }
+        }
+    }
 }
 
 #[test]

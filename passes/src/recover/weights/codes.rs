@@ -62,8 +62,8 @@ impl<T: Number> Codes<T> {
             Some(z) => z.i8s()?.iter().map(|&z| T::of(z.into())).collect(),
             None => vec![T::of(0.0); rows * groups],
         };
-        let range = Quantized::range(q.bits());
-        let range = [T::of((*range.start()).into()), T::of((*range.end()).into())];
+        let (low, high) = q.format().range().into_inner();
+        let range = [low, high].map(|code| T::of(code.into()));
         Ok(Codes { trained, scales, group, groups, zeros, range })
     }
 

@@ -1,6 +1,6 @@
-//! Codes of 2, 3, 4 or 8 bits and their scales.
+//! Codes of a few bits and their scales.
 //!
-//! `w[i][j] ~ scale[i][g] * (code[i][j] - zero[i][g])` with `g = j / group`, codes in the full range `[-2^(b-1), 2^(b-1) - 1]`.
+//! `w[i][j] ~ scale[i][g] * (code[i][j] - zero[i][g])` with `g = j / group`, codes in the full range of their [`CodeFormat`], `[-2^(b-1), 2^(b-1) - 1]`.
 //!
 //! ```text
 //!   per row:  for each group, in order:  try each scale on the targets, keep the best ─▶ round its columns one by one,
@@ -23,6 +23,7 @@ mod row;
 
 use super::{Hessian, SolveError, expect_length, expect_matrix};
 use crate::watch::Steps;
+use lstmc_frontend::ir::CodeFormat;
 use rayon::prelude::*;
 use row::{Problem, RowCodes};
 
@@ -57,8 +58,8 @@ pub enum ScaleSearch {
 /// What [`quantize`] is to do. The default suits 2 to 4 bits.
 #[derive(Clone, PartialEq, Debug)]
 pub struct QuantizeOptions {
-    /// 2, 3, 4 or 8.
-    pub bits: u8,
+    /// The width of codes.
+    pub format: CodeFormat,
     /// Consecutive inputs per scale; none is one scale per row.
     pub group: Option<usize>,
     /// How codes are chosen.
@@ -82,7 +83,7 @@ pub struct QuantizeOptions {
 impl Default for QuantizeOptions {
     fn default() -> Self {
         QuantizeOptions {
-            bits: 4,
+            format: CodeFormat::Int4,
             group: None,
             rounding: Rounding::default(),
             search: ScaleSearch::default(),
@@ -102,17 +103,14 @@ impl QuantizeOptions {
 
     /// Least and greatest code.
     pub fn range(&self) -> [i32; 2] {
-        let half = 1 << (self.bits - 1);
-        [-half, half - 1]
+        let (low, high) = self.format.range().into_inner();
+        [low.into(), high.into()]
     }
 
     fn check(&self) -> Result<(), SolveError> {
         let wrong = |option, expected: &str, found: String| {
             Err(SolveError::Option { option, expected: expected.into(), found })
         };
-        if ![2, 3, 4, 8].contains(&self.bits) {
-            return wrong("bits", "2, 3, 4 or 8", self.bits.to_string());
-        }
         if self.group == Some(0) {
             return wrong("group", "at least 1", "0".into());
         }
@@ -168,9 +166,10 @@ impl QuantizedMatrix {
 /// on the kept columns.
 ///
 /// ```
+/// use lstmc_frontend::ir::CodeFormat;
 /// use lstmc_passes::solve::quantize::{quantize, QuantizeOptions};
 /// let w = [0.7, -0.8, 0.1, 0.3];
-/// let options = QuantizeOptions { bits: 4, group: Some(2), ..Default::default() };
+/// let options = QuantizeOptions { format: CodeFormat::Int4, group: Some(2), ..Default::default() };
 /// let q = quantize(&w, [2, 2], None, None, &options).unwrap();
 /// assert_eq!(q.codes[..2], [7, -8]);
 /// ```

@@ -18,15 +18,15 @@ fn case() -> impl Strategy<Value = ([usize; 2], Vec<f32>, Hessian)> {
 
 fn options() -> impl Strategy<Value = QuantizeOptions> {
     (
-        prop::sample::select(vec![2u8, 3, 4, 8]),
+        prop::sample::select(CodeFormat::ALL.to_vec()),
         prop::option::of(1usize..7),
         any::<[bool; 3]>(),
         0usize..4,
         prop::sample::select(vec![Rounding::Nearest, Rounding::Feedback, Rounding::FeedbackByActivation]),
     )
-        .prop_map(|(bits, group, [f16_scales, signed_scales, asymmetric], sweeps, rounding)| {
+        .prop_map(|(format, group, [f16_scales, signed_scales, asymmetric], sweeps, rounding)| {
             QuantizeOptions {
-                bits,
+                format,
                 group,
                 rounding,
                 f16_scales,
@@ -149,7 +149,13 @@ fn feedback_beats_nearest_on_correlated_inputs() {
         .collect();
     let h = Hessian::of_reader(&x, cols, None, 0.01).unwrap();
     let error = |rounding, sweeps| {
-        let options = QuantizeOptions { bits: 3, group: Some(8), rounding, sweeps, ..Default::default() };
+        let options = QuantizeOptions {
+            format: CodeFormat::Int3,
+            group: Some(8),
+            rounding,
+            sweeps,
+            ..Default::default()
+        };
         total(&quantize(&w, [rows, cols], Some(&h), None, &options).unwrap().row_errors)
     };
     let (nearest, fed) = (error(Rounding::Nearest, 0), error(Rounding::Feedback, 0));
@@ -159,9 +165,9 @@ fn feedback_beats_nearest_on_correlated_inputs() {
 
 #[test]
 fn refusals_say_what_is_wanted() {
-    let options = QuantizeOptions { bits: 5, ..Default::default() };
+    let options = QuantizeOptions { group: Some(0), ..Default::default() };
     let error = quantize(&[0.0], [1, 1], None, None, &options).unwrap_err();
-    insta::assert_snapshot!(error, @"bits: expected 2, 3, 4 or 8, found 5");
+    insta::assert_snapshot!(error, @"group: expected at least 1, found 0");
     let error = quantize(&[f32::NAN], [1, 1], None, None, &QuantizeOptions::default()).unwrap_err();
     insta::assert_snapshot!(error, @"w: expected finite numbers, found NaN or infinity");
     let error = quantize(&[0.0], [2, 1], None, None, &QuantizeOptions::default()).unwrap_err();
