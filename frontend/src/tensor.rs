@@ -136,6 +136,14 @@ pub enum TensorError {
         /// The shape asked for.
         shape: Vec<usize>,
     },
+    /// No elements, but so many rows of nothing that to go through them takes for ever.
+    #[error(
+        "a tensor of shape {shape:?} has no elements; its other dimensions may come to {MOST_EMPTY} at most"
+    )]
+    Empty {
+        /// The shape asked for.
+        shape: Vec<usize>,
+    },
     /// A dtype that the operation cannot read.
     #[error("expected {expected} data, found {found}")]
     DType {
@@ -159,8 +167,15 @@ pub enum TensorError {
     },
 }
 
-/// The number of elements of `shape`, or an error where it overflows.
+/// The product of the other dimensions of a tensor that has none of one, at most.
+const MOST_EMPTY: usize = 1 << 20;
+
+/// The number of elements of `shape`, or an error where it overflows, or is 0 beside dimensions out of all proportion.
 pub fn element_count(shape: &[usize]) -> Result<usize, TensorError> {
+    let others = shape.iter().filter(|&&d| d > 0).fold(1usize, |n, &d| n.saturating_mul(d));
+    if shape.contains(&0) && others > MOST_EMPTY {
+        return Err(TensorError::Empty { shape: shape.to_vec() });
+    }
     shape
         .iter()
         .try_fold(1usize, |n, &d| n.checked_mul(d))
@@ -431,6 +446,8 @@ mod tests {
     fn dimensions_that_overflow_are_an_error() {
         assert!(matches!(Tensor::from_f32([1 << 62, 8], vec![]), Err(TensorError::Overflow { .. })));
         assert!(matches!(element_count(&[usize::MAX, 2]), Err(TensorError::Overflow { .. })));
+        assert!(matches!(element_count(&[1 << 40, 0]), Err(TensorError::Empty { .. })));
+        assert_eq!(element_count(&[1 << 20, 0]), Ok(0));
     }
 
     #[test]

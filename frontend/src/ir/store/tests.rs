@@ -54,7 +54,7 @@ proptest! {
         encoding in prop::sample::select(Encoding::all().collect::<Vec<_>>()),
         dtype in prop::sample::select(DType::ALL.to_vec()),
         shape in prop::collection::vec(0usize..12, 0..3),
-        wanted_shape in prop::collection::vec(prop::sample::select(vec![0usize, 1, 2, 5, 8, 1 << 20, 1 << 40, usize::MAX]), 0..3),
+        wanted_shape in prop::collection::vec(prop::sample::select(vec![0usize, 0, 1, 2, 5, 8, 1 << 20, 1 << 40, usize::MAX]), 0..3),
         same in any::<bool>(),
         mask in prop::collection::vec(any::<bool>(), 0..30),
         rows in 1usize..9,
