@@ -70,7 +70,8 @@ impl Pass for RowPrune {
             notes.push(format!("@{}: {count} of {} weights kept", weight.name, kept.len()));
             let mask = Tensor::new(tensor.shape().to_vec(), Data::Bool(Arc::new(kept)));
             let mask = mask.map_err(|e| error(e.into()))?;
-            let map = Sparse::new(Pattern::UNSTRUCTURED, mask, Arc::new(weight.map.clone())).map_err(error)?;
+            let map =
+                Sparse::new(Pattern::UNSTRUCTURED, mask, Arc::new(weight.map.clone())).map_err(error)?;
             changes.push((id, LinearMap::Sparse(map)));
         }
         if changes.is_empty() {
