@@ -48,8 +48,8 @@ struct RowPrune {
 impl RowPrune {
     fn new(options: &Options) -> RowPrune {
         RowPrune {
-            target: options.target("target").unwrap_or(Target::new("*")),
-            rounds: options.size("rounds").unwrap_or(20),
+            target: options.target("target").expect("the table has a default"),
+            rounds: options.size("rounds").expect("the table has a default"),
         }
     }
 }
