@@ -14,7 +14,7 @@ use crate::error::CompileError;
 use crate::isa::{self, OptLevel};
 use crate::level::Level;
 use crate::pack::{PackedData, pack};
-use crate::plan::{Layer, PANEL, Plan};
+use crate::plan::{Cell, Layer, Plan};
 use crate::team::Team;
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
@@ -169,7 +169,7 @@ impl Jit {
             .with_state(plan.state_len, plan.state.clone())
             .with_scratch(plan.scratch_len * 4)
             .with_weight_bytes_per_token(plan.weight_bytes_per_token());
-        let lanes = plan.cells().map(|c| (4 * c.h.len).next_multiple_of(PANEL)).collect();
+        let lanes = plan.cells().map(Cell::lanes).collect();
         let module = Mutex::new(Some(module));
         let batched = Batched::new(&plan, level, threads);
         Ok(Jit { plan, layout, weights, table, lanes, batched, level, entries, team, module })

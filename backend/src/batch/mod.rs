@@ -18,7 +18,8 @@
 //! Products::log_probabilities(out, count, terms, start, targets, to)    a product's, whose logits are not kept
 //! CodeRows::fill(level, steps, x, x_stride, len, group)           quantizes tokens' activations
 //! padded_len(len, group)                                          bytes of a token's codes
-//! update(level, gates, c, h)                                      an LSTM step from its gates' sums
+//! update(level, cell, gates, state, parameters, terms)            a cell's step from its gates' sums
+//! map(level, formula, inputs, to, terms)                          a formula, element by element
 //! log_sum_exp(level, row), top_k(level, row, ids, log_probabilities)    of one token's logits
 //! ```
 //!
@@ -72,7 +73,7 @@ mod tests;
 mod vector;
 
 pub use best::top_k;
-pub use cell::update;
+pub use cell::{Cell, Row, Terms, UNITS, gate_lanes, map, update};
 pub use dense::Floats;
 pub use exp::MAX_EXP2_ERROR_ULPS;
 pub use int::{Codes, Scale};

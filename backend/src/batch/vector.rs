@@ -39,6 +39,8 @@ pub(super) trait Split: Vector {
     unsafe fn split_exponent(self) -> (Self, Self);
     /// `self * 2^n` of a number in `[0.5, 2.5]` and an integer within `[LOWEST, HIGHEST]`.
     unsafe fn scale2(self, n: Self) -> Self;
+    /// Lanewise `then` where `self < other`, else `otherwise`, also where either is NaN.
+    unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self;
 }
 
 /// Lanes of the widest vector.
@@ -217,6 +219,10 @@ mod x86 {
             let n = i!(_mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n)));
             i!(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), n)))
         }
+        #[inline(always)]
+        unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self {
+            i!(_mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_LT_OQ>(self, other)))
+        }
     }
 
     /// The first `n` of 8 lanes.
@@ -309,6 +315,10 @@ mod arm {
         unsafe fn scale2(self, n: Self) -> Self {
             let n = i!(vshlq_n_s32::<23>(vcvtnq_s32_f32(n)));
             i!(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self {
+            i!(vbslq_f32(vcltq_f32(self, other), then, otherwise))
         }
     }
 }

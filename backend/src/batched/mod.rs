@@ -12,10 +12,9 @@ use crate::jit::Jit;
 use crate::level::{Level, Set};
 use crate::pack::{PackedData, unpack_strips};
 use crate::plan::{
-    Buffer, Cell, Codes, Format, Groups, Input, Integer, Other, PANEL, PackedId, Packing, Panels, Plan,
-    Product, Scale, Segment, Start, Step, Vector,
+    Buffer, Cell, Codes, Format, Groups, Input, Integer, PANEL, PackedId, Packing, Panels, Plan, Product,
+    Scale, Segment, Source, Start, Step, Vector,
 };
-use lstmc_frontend::ir::{Binary, Unary};
 use std::sync::OnceLock;
 
 /// What the batched path needs besides a [`Jit`] and a [`Work`].
@@ -55,7 +54,7 @@ impl Batched {
                 Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
                     self.gather(jit, work, scratch, tokens, *out);
                 }
-                Step::Lstm(of) => {
+                Step::Cell(of) => {
                     cell(work, scratch, cells, of);
                     cells += 1;
                 }
@@ -76,7 +75,7 @@ impl Batched {
 
     /// The gates' terms that do not depend on the state, bias included, in rows of whole panels.
     fn inputs(&self, jit: &Jit, work: &Work, cell: &Cell, steps: usize, gates: &mut Vec<f32>) {
-        let lanes = lanes(cell);
+        let lanes = cell.lanes();
         let bias = jit.weights()[cell.bias.0].f32s();
         gates.resize(steps * lanes, 0.0);
         if cell.inputs.is_empty() {
@@ -85,6 +84,13 @@ impl Batched {
             let terms = self.terms(jit, work, &cell.inputs, lanes);
             work.products.product(steps, lanes, terms, gates, lanes, batch::Start::Bias(bias));
         }
+    }
+
+    /// The new states of a cell of one stream, from the sums of its gates.
+    fn update(&self, jit: &Jit, work: &mut Work, cell: &Cell, gates: &[f32], state: &mut [f32]) {
+        let parameters = cell.parameters.map_or(&[][..], |id| jit.weights()[id.0].f32s());
+        let at = batch::Cell { spec: &cell.spec, units: cell.units, states: &cell.offsets };
+        batch::update(self.level, &at, gates, state, parameters, &mut work.terms);
     }
 
     /// A step that has nothing to do with the state, or reads rows of it that [`Work::hidden`] was given.
@@ -108,26 +114,21 @@ impl Batched {
             Step::Product { product, out } => work.floats(*out, steps, |work, rows| {
                 self.product(jit, work, product, steps, rows);
             }),
-            Step::Unary { op, x, out } => work.floats(*out, steps, |work, rows| {
-                for (y, &x) in rows.iter_mut().zip(work.rows(*x)) {
-                    *y = unary(*op, x);
-                }
-            }),
-            Step::Binary { op, a, b, swapped, out } => work.floats(*out, steps, |work, rows| {
+            Step::Map { formula, operands, out } => work.floats(*out, steps, |work, rows| {
                 let width = stride(*out);
+                let mut terms = std::mem::take(&mut work.terms);
                 for (t, row) in rows.chunks_exact_mut(width).enumerate() {
-                    let a = &work.rows(*a)[t * width..];
-                    let b = match b {
-                        Other::Buffer(b) => &work.rows(*b)[t * width..],
-                        Other::Weight(id) | Other::Scalar(id) => jit.weights()[id.0].f32s(),
-                    };
-                    let one = matches!(step, Step::Binary { b: Other::Scalar(_), .. });
-                    for (i, y) in row[..out.len].iter_mut().enumerate() {
-                        let (a, b) = (a[i], if one { b[0] } else { b[i] });
-                        let (a, b) = if *swapped { (b, a) } else { (a, b) };
-                        *y = binary(*op, a, b);
-                    }
+                    let operands = operands.iter().map(|operand| match *operand {
+                        Source::Buffer(b) => batch::Row::Each(&work.rows(b)[t * width..][..width]),
+                        Source::Weight(id) => batch::Row::Each(jit.weights()[id.0].f32s()),
+                        Source::Scalar(id) => {
+                            let eight = jit.weights()[id.0].f32s().first_chunk();
+                            batch::Row::One(eight.expect("a scalar is packed eight times"))
+                        }
+                    });
+                    batch::map(self.level, formula, operands, row, &mut terms);
                 }
+                work.terms = terms;
             }),
             other => unreachable!("the plan puts {other:?} where the state is at hand"),
         }
@@ -231,13 +232,10 @@ pub(crate) struct Work {
     gates: Vec<f32>,
     /// Its hidden state.
     h_codes: CodeRows,
+    /// Of the formula at hand.
+    terms: batch::Terms,
     /// Of a chunk's targets.
     log_probabilities: Vec<f32>,
-}
-
-/// f32s of all gates of a cell, in whole panels.
-fn lanes(cell: &Cell) -> usize {
-    (4 * cell.h.len).next_multiple_of(PANEL)
 }
 
 /// f32s from a row to the next.
@@ -255,6 +253,7 @@ impl Work {
             codes: vec![],
             gates: vec![],
             h_codes: CodeRows::default(),
+            terms: batch::Terms::default(),
             log_probabilities: Vec::with_capacity(rows),
         };
         for step in plan.steps.iter().chain(&plan.output.prologue) {
@@ -275,11 +274,13 @@ impl Work {
     fn reserve(&mut self, step: &Step, rows: usize) {
         let mut floats = |out: &Buffer| at(&mut self.floats, out.offset).reserve(rows * stride(*out));
         match step {
-            Step::Gather { out, .. }
-            | Step::GatherTrain { out, .. }
-            | Step::Product { out, .. }
-            | Step::Unary { out, .. }
-            | Step::Binary { out, .. } => floats(out),
+            Step::Gather { out, .. } | Step::GatherTrain { out, .. } | Step::Product { out, .. } => {
+                floats(out)
+            }
+            Step::Map { formula, out, .. } => {
+                floats(out);
+                self.terms.reserve(formula);
+            }
             Step::Quantize { x, out } => {
                 at(&mut self.codes, out.offset).reserve(rows, x.len(), out.groups.size);
             }
@@ -289,11 +290,12 @@ impl Work {
                 at(&mut self.codes, codes.offset).reserve(rows, x.len(), codes.groups.size);
             }
             Step::Spread { .. } => {}
-            Step::Lstm(cell) => {
+            Step::Cell(cell) => {
                 floats(&cell.out);
-                let h = Buffer { offset: cell.h.offset, len: cell.h.len };
+                let h = cell.h();
                 at(&mut self.hidden, h.offset).reserve(rows * stride(h));
-                let gates = rows * lanes(cell);
+                let gates = rows * cell.lanes();
+                self.terms.reserve(&cell.spec.formula);
                 self.gates.reserve(gates.saturating_sub(self.gates.len()));
                 self.h_codes.reserve(1, h.len, h.len);
                 cell.prologue.iter().for_each(|step| self.reserve(step, rows));
@@ -329,7 +331,7 @@ impl Work {
     }
 
     /// Fills the rows of a buffer.
-    fn floats(&mut self, to: Buffer, steps: usize, fill: impl FnOnce(&Work, &mut [f32])) {
+    fn floats(&mut self, to: Buffer, steps: usize, fill: impl FnOnce(&mut Work, &mut [f32])) {
         let mut rows = std::mem::take(at(&mut self.floats, to.offset));
         rows.resize(steps * stride(to), 0.0);
         fill(self, &mut rows);
@@ -359,21 +361,4 @@ fn floats(scratch: &[u8], buffer: Buffer) -> &[f32] {
 
 fn floats_mut(scratch: &mut [u8], buffer: Buffer) -> &mut [f32] {
     bytemuck::cast_slice_mut(&mut scratch[buffer.offset * 4..(buffer.offset + buffer.len) * 4])
-}
-
-fn unary(op: Unary, x: f32) -> f32 {
-    match op {
-        Unary::Tanh => x.tanh(),
-        Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        Unary::Relu => x.max(0.0),
-    }
-}
-
-fn binary(op: Binary, a: f32, b: f32) -> f32 {
-    match op {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
-        Binary::Div => a / b,
-    }
 }

@@ -8,7 +8,7 @@
 //! Only the recurrence must go step by step; input products and the output layer are batched ([`crate::batch`]), which uses a weight for
 //! all steps of a chunk once it is loaded.
 
-use super::{Batched, Work, codes, floats, floats_mut, lanes, start, stride};
+use super::{Batched, Work, codes, floats, floats_mut, start, stride};
 use crate::batch;
 use crate::jit::Jit;
 use crate::pack::PackedData;
@@ -82,8 +82,7 @@ impl Batched {
         cell: &Cell,
         steps: usize,
     ) {
-        let lanes = lanes(cell);
-        let units = lanes / 4;
+        let lanes = cell.lanes();
         let mut gates = std::mem::take(&mut work.gates);
         self.inputs(jit, work, cell, steps, &mut gates);
         // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
@@ -93,7 +92,7 @@ impl Batched {
             for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
                 let gates = &mut gates[t * lanes..][..lanes];
                 let gates = if let Some((panels, weights)) = wide {
-                    let h = &state[cell.h.offset..][..cell.h.len];
+                    let h = &state[cell.h().offset..][..cell.units];
                     let input = h.len();
                     let term = match panels.format {
                         Format::Integer(i) => {
@@ -117,8 +116,8 @@ impl Batched {
                     jit.recurrent(n, gates, state, scratch);
                     floats(scratch, Buffer { len: lanes, ..cell.gates })
                 };
-                batch::update(self.level, gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
-                state[cell.h.offset..][..cell.h.len].copy_from_slice(&row[..cell.h.len]);
+                self.update(jit, work, cell, gates, state);
+                row[..cell.units].copy_from_slice(&state[cell.h().offset..][..cell.units]);
             }
         });
         work.gates = gates;
@@ -127,7 +126,7 @@ impl Batched {
 
     /// The panels of a cell's recurrent term, where it is a plain product of the hidden state and batched kernels read them as they are.
     fn wide<'a>(&'a self, jit: &'a Jit, cell: &Cell) -> Option<(Panels, &'a PackedData)> {
-        let h = Vector::State(Buffer { offset: cell.h.offset, len: cell.h.len });
+        let h = Vector::State(cell.h());
         let [s] = cell.recurrent[..] else { return None };
         let plain = match (s.input, &cell.prologue[..]) {
             (Input::Floats(x), []) => x == h,

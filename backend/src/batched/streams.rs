@@ -1,10 +1,10 @@
 //! A time step of many streams at once: a weight is loaded once for all of them.
 
-use super::{Batched, Work, lanes, start, stride};
+use super::{Batched, Work, start, stride};
 use crate::batch;
 use crate::jit::Jit;
 use crate::pack::PackedData;
-use crate::plan::{Buffer, Cell, Format, PANEL, Packed, Packing, Panels, Plan};
+use crate::plan::{Cell, Format, PANEL, Packed, Packing, Panels, Plan};
 
 /// See [`Batched::fewest_streams`]: more where codes that share bytes are unpacked for them, as measured.
 pub(super) fn fewest(plan: &Plan) -> usize {
@@ -44,8 +44,7 @@ impl Batched {
     }
 
     fn cell_of_streams(&self, jit: &Jit, work: &mut Work, states: &mut [f32], cell: &Cell, streams: usize) {
-        let (lanes, each) = (lanes(cell), jit.plan().state_len);
-        let h = Buffer { offset: cell.h.offset, len: cell.h.len };
+        let (lanes, each, h) = (cell.lanes(), jit.plan().state_len, cell.h());
         let mut gates = std::mem::take(&mut work.gates);
         self.inputs(jit, work, cell, streams, &mut gates);
         for (row, state) in work.hidden(h, streams).chunks_exact_mut(stride(h)).zip(states.chunks_exact(each))
@@ -59,12 +58,11 @@ impl Batched {
             let terms = self.terms(jit, work, &cell.recurrent, lanes);
             work.products.product(streams, lanes, terms, &mut gates, lanes, batch::Start::Accumulate);
         }
-        work.floats(cell.out, streams, |_, rows| {
+        work.floats(cell.out, streams, |work, rows| {
             let rows = rows.chunks_exact_mut(stride(cell.out)).zip(states.chunks_exact_mut(each));
             for ((row, state), gates) in rows.zip(gates.chunks_exact(lanes)) {
-                let units = lanes / 4;
-                batch::update(self.level, gates, &mut state[cell.c.offset..][..units], &mut row[..units]);
-                state[h.offset..][..h.len].copy_from_slice(&row[..h.len]);
+                self.update(jit, work, cell, gates, state);
+                row[..h.len].copy_from_slice(&state[h.offset..][..h.len]);
             }
         });
         work.gates = gates;

@@ -76,10 +76,16 @@ pub fn pack_one(packed: &Packed, graph: &Graph) -> Result<PackedData, CompileErr
             to.f32s_mut()[..len].copy_from_slice(&dense(graph, source)?);
             to.f32s_mut()[len..].fill(fill.value());
         }
-        Packing::GateBias { hidden, order } => {
-            let column =
-                Panels { out: 4 * hidden, input: 1, order: RowOrder::Gates(order), format: Format::F32 };
+        Packing::GateBias { units, gates } => {
+            let (out, order) = (gates.count() * units, RowOrder::Gates(gates));
+            let column = Panels { out, input: 1, order, format: Format::F32 };
             panels(&column, &dense(graph, source)?, to.f32s_mut());
+        }
+        Packing::Scalar => to.f32s_mut().fill(dense(graph, source)?[0]),
+        Packing::Parameters { units, .. } => {
+            let all = dense(graph, source)?;
+            let rows = to.f32s_mut().chunks_exact_mut(units.next_multiple_of(PANEL).max(1));
+            rows.zip(all.chunks_exact(units.max(1))).for_each(|(to, from)| to[..units].copy_from_slice(from));
         }
     }
     Ok(to)

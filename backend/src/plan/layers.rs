@@ -1,6 +1,8 @@
 //! A plan cut into layers, to look at what each costs.
 
-use super::{Format, OutputLayer, PackedId, Packing, Plan, Product, Rows, Segment, Start, Step, StripValues};
+use super::{
+    Format, OutputLayer, PackedId, Packing, Plan, Product, Rows, Segment, Source, Start, Step, StripValues,
+};
 
 /// A layer of a plan: some of its steps.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,7 +43,7 @@ impl Plan {
     /// The plan's layers in the order in which they run, the output layer last. All have the same buffers: run one after
     /// another, they do what the plan does.
     pub fn layers(&self) -> Vec<Layer> {
-        let ends = |s: &Step| matches!(s, Step::Gather { .. } | Step::GatherTrain { .. } | Step::Lstm(_));
+        let ends = |s: &Step| matches!(s, Step::Gather { .. } | Step::GatherTrain { .. } | Step::Cell(_));
         let mut groups: Vec<Vec<Step>> = vec![];
         let mut open = vec![];
         for step in &self.steps {
@@ -111,19 +113,17 @@ impl Found<'_> {
                 self.weights.extend(cores);
             }
             Step::Product { product, .. } => self.product(product),
-            Step::Lstm(cell) => {
+            Step::Cell(cell) => {
                 cell.prologue.iter().for_each(|s| self.step(s));
                 cell.inputs.iter().chain(&cell.recurrent).for_each(|s| self.segment(s));
                 self.weights.push(cell.bias);
+                self.weights.extend(cell.parameters);
             }
-            Step::Binary { b: super::Other::Weight(id) | super::Other::Scalar(id), .. } => {
-                self.weights.push(*id)
-            }
-            Step::Binary { .. }
-            | Step::Unary { .. }
-            | Step::Quantize { .. }
-            | Step::Round { .. }
-            | Step::Spread { .. } => {}
+            Step::Map { operands, .. } => self.weights.extend(operands.iter().filter_map(|o| match *o {
+                Source::Weight(id) | Source::Scalar(id) => Some(id),
+                Source::Buffer(_) => None,
+            })),
+            Step::Quantize { .. } | Step::Round { .. } | Step::Spread { .. } => {}
         }
     }
 
@@ -166,6 +166,8 @@ fn stored(packing: &Packing) -> Option<String> {
             Format::Strips(_) => "sparse int8".into(),
         },
         Packing::Core { .. } => "f32 cores".into(),
-        Packing::Vector { .. } | Packing::GateBias { .. } => return None,
+        Packing::Vector { .. } | Packing::GateBias { .. } | Packing::Scalar | Packing::Parameters { .. } => {
+            return None;
+        }
     })
 }

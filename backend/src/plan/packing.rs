@@ -8,17 +8,15 @@
 //!   strips    [out / 32] [32 / height] ( counts, u16 indices, [entries] [height] values )
 //! ```
 //!
-//! The last panel is padded. Which output a lane stands for is the [`RowOrder`]'s business: plain, or the four gates of eight
-//! units in one panel.
+//! The last panel is padded. Which output a lane stands for is the [`RowOrder`]'s business: plain, or the gates of eight units, then those of
+//! the next.
 
-use lstmc_frontend::ir::{Gate, GateOrder, PackedWidth};
+use crate::batch::{UNITS, gate_lanes};
+use lstmc_frontend::ir::{GateRows, PackedWidth};
 use std::fmt;
 
 /// Output units per panel of a linear map: eight accumulators of four lanes.
 pub const PANEL: usize = 32;
-
-/// LSTM units per panel: a quarter, so that the four gates of a unit share one panel.
-pub const PANEL_UNITS: usize = PANEL / 4;
 
 /// Lanes of a vector register in generated code.
 pub const LANES: usize = 4;
@@ -26,16 +24,13 @@ pub const LANES: usize = 4;
 /// Inputs that an integer dot product multiplies and adds in one lane.
 pub const QUAD: usize = 4;
 
-/// The order of gates in packed panels.
-pub const PACKED_GATES: [Gate; 4] = [Gate::Input, Gate::Output, Gate::Forget, Gate::Cell];
-
 /// Which row of a map each lane of its panels holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RowOrder {
     /// Row `32 p + l` in lane `l` of panel `p`.
     Plain,
-    /// The rows are the gates of LSTM units, in this order; a panel holds four gates of eight units.
-    Gates(GateOrder),
+    /// The rows are the gates of a cell's units, `[gates][units]`; the lanes of all panels are `[units / 8][gates][8]`.
+    Gates(GateRows),
 }
 
 impl RowOrder {
@@ -43,11 +38,19 @@ impl RowOrder {
     pub fn row(self, out: usize, p: usize, lane: usize) -> Option<usize> {
         match self {
             RowOrder::Plain => Some(p * PANEL + lane).filter(|&r| r < out),
-            RowOrder::Gates(order) => {
-                let (unit, units) = (p * PANEL_UNITS + lane % PANEL_UNITS, out / 4);
-                let gate = order.position(PACKED_GATES[lane / PANEL_UNITS]);
-                (unit < units).then_some(gate * units + unit)
+            RowOrder::Gates(gates) => {
+                let (part, units) = ((p * PANEL + lane) / UNITS, out / gates.count());
+                let unit = part / gates.count() * UNITS + lane % UNITS;
+                (unit < units).then(|| gates.block(part % gates.count()) * units + unit)
             }
+        }
+    }
+
+    /// The lanes of a map of `out` rows, before the padding of the last panel.
+    pub fn lanes(self, out: usize) -> usize {
+        match self {
+            RowOrder::Plain => out,
+            RowOrder::Gates(gates) => gate_lanes(gates.count(), out / gates.count()),
         }
     }
 }
@@ -253,7 +256,7 @@ pub struct Panels {
 impl Panels {
     /// How many; every one is [`PANEL`] lanes wide.
     pub fn count(&self) -> usize {
-        self.out.div_ceil(PANEL)
+        self.order.lanes(self.out).div_ceil(PANEL)
     }
 
     /// Lanes of all panels together.
@@ -293,7 +296,10 @@ impl fmt::Display for Panels {
         };
         let lanes = match self.order {
             RowOrder::Plain => format!("[{PANEL}]"),
-            RowOrder::Gates(_) => format!("[4][{PANEL_UNITS}]"),
+            RowOrder::Gates(gates) if PANEL == gates.count() * UNITS => {
+                format!("[{}][{UNITS}]", gates.count())
+            }
+            RowOrder::Gates(_) => format!("[{PANEL}]"),
         };
         match self.format {
             Format::F32 => write!(f, "{gates}panels f32 [{}][{}]{lanes}", self.count(), self.input),
@@ -366,9 +372,18 @@ pub enum Packing {
     /// The bias of a cell in the order of its panels' lanes, padded with zero.
     GateBias {
         /// Units.
-        hidden: usize,
-        /// The gates' order in the graph.
-        order: GateOrder,
+        units: usize,
+        /// Where the gates are in the graph.
+        gates: GateRows,
+    },
+    /// One f32 eight times.
+    Scalar,
+    /// A cell's own vectors, f32 `[count][units, padded to a panel]`.
+    Parameters {
+        /// Vectors.
+        count: usize,
+        /// Units.
+        units: usize,
     },
 }
 
@@ -402,7 +417,11 @@ impl Packing {
             Packing::Panels(p) | Packing::Transposed(p) => p.bytes(),
             Packing::Core { modes, rank, width } => modes * rank * width.next_multiple_of(LANES) * 4,
             Packing::Vector { len, .. } => len.next_multiple_of(PANEL) * 4,
-            Packing::GateBias { hidden, .. } => (4 * hidden).next_multiple_of(PANEL) * 4,
+            Packing::GateBias { units, gates } => {
+                gate_lanes(gates.count(), units).next_multiple_of(PANEL) * 4
+            }
+            Packing::Scalar => UNITS * 4,
+            Packing::Parameters { count, units } => count * units.next_multiple_of(PANEL) * 4,
         }
     }
 
@@ -433,6 +452,10 @@ impl fmt::Display for Packing {
                 if *fill == Fill::Low { f.write_str(", padded low") } else { Ok(()) }
             }
             Packing::GateBias { .. } => write!(f, "gate bias f32 [{}]", self.bytes() / 4),
+            Packing::Scalar => f.write_str("scalar f32"),
+            Packing::Parameters { count, .. } => {
+                write!(f, "vectors f32 [{count}][{}]", self.bytes() / 4 / count.max(&1))
+            }
         }
     }
 }
@@ -440,6 +463,7 @@ impl fmt::Display for Packing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lstmc_frontend::ir::{GateOrder, Lstm};
 
     #[test]
     fn levels_are_separated_by_masks_and_differences() {
@@ -466,11 +490,26 @@ mod tests {
 
     #[test]
     fn gates_share_a_panel() {
-        let p = Panels { out: 40, input: 1, order: RowOrder::Gates(GateOrder::Ifgo), format: Format::F32 };
+        let gates = Lstm::new(GateOrder::Ifgo).spec(false).gates;
+        let p = Panels { out: 40, input: 1, order: RowOrder::Gates(gates), format: Format::F32 };
         assert_eq!((p.count(), p.lanes()), (2, 64));
         let rows = p.rows(1);
         // Units 8 and 9 of gates input, output, forget, cell, which the graph keeps as input, forget, cell, output.
         assert_eq!(rows[..4], [Some(8), Some(9), None, None]);
         assert_eq!(rows[8..10], [Some(38), Some(39)]);
+    }
+
+    #[test]
+    fn three_gates_of_eight_units_follow_one_another() {
+        let gates = Lstm { coupled: true, ..Lstm::new(GateOrder::Iofc) }.spec(false).gates;
+        let p = Panels { out: 3 * 10, input: 1, order: RowOrder::Gates(gates), format: Format::F32 };
+        assert_eq!((p.count(), p.lanes()), (2, 64));
+        // Input, output and cell gates of units 0 to 7, then of 8 and 9.
+        let rows: Vec<_> = (0..2).flat_map(|n| p.rows(n)).collect();
+        assert_eq!(rows[..8], [0, 1, 2, 3, 4, 5, 6, 7].map(Some));
+        assert_eq!(rows[16..18], [Some(20), Some(21)]);
+        assert_eq!(rows[24..27], [Some(8), Some(9), None]);
+        assert_eq!(rows[40..43], [Some(28), Some(29), None]);
+        assert!(rows[48..].iter().all(Option::is_none));
     }
 }

@@ -3,18 +3,18 @@
 use super::error::CanonicalizeError;
 use super::value::{Part, StateSlice};
 use lstmc_frontend::ir::{
-    Binary, GateOrder, Graph, LinearMap, Op, Operand, OutputRole, Type, Unary, ValueId, WeightId,
+    Binary, Function, Graph, LinearMap, Lstm, Op, Operand, OutputRole, Type, ValueId, WeightId,
 };
 use lstmc_frontend::tensor::{DType, Data, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A step of a program.
+/// A step of a draft.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct StepId(usize);
 
 /// Steps in order of execution.
 #[derive(Default)]
-pub(super) struct Program {
+pub(super) struct Draft {
     steps: Vec<Step>,
 }
 
@@ -26,21 +26,24 @@ pub(super) struct Step {
 
 pub(super) enum Kind {
     Embedding { table: Tensor },
-    Lstm(Box<Lstm>),
+    Cell(Box<Cell>),
     Linear { x: StepId, weight: Tensor, bias: Option<Tensor> },
     Binary { op: Binary, operands: [Argument; 2] },
-    Unary { op: Unary, x: StepId },
+    Unary { function: Function, x: StepId },
 }
 
-pub(super) struct Lstm {
+pub(super) struct Cell {
+    pub(super) op: Lstm,
     pub(super) x: StepId,
     pub(super) hidden: usize,
-    /// `[4 hidden, features]`
+    /// `[gates hidden, features]`
     pub(super) input: Tensor,
-    /// `[4 hidden, hidden]`
+    /// `[gates hidden, hidden]`
     pub(super) recurrent: Tensor,
-    /// `[4 hidden]`
+    /// `[gates hidden]`
     pub(super) bias: Tensor,
+    /// `[peepholes hidden]`
+    pub(super) peepholes: Option<Tensor>,
     /// Where the hidden and the cell state come from; zero where none.
     pub(super) initial: [Option<StateSlice>; 2],
 }
@@ -55,7 +58,7 @@ impl Kind {
     fn reads(&self) -> Vec<StepId> {
         match self {
             Kind::Embedding { .. } => vec![],
-            Kind::Lstm(l) => vec![l.x],
+            Kind::Cell(c) => vec![c.x],
             Kind::Linear { x, .. } | Kind::Unary { x, .. } => vec![*x],
             Kind::Binary { operands, .. } => operands
                 .iter()
@@ -68,7 +71,7 @@ impl Kind {
     }
 }
 
-impl Program {
+impl Draft {
     pub(super) fn push(&mut self, label: &str, kind: Kind) -> StepId {
         self.steps.push(Step { kind, label: label.to_string() });
         StepId(self.steps.len() - 1)
@@ -97,13 +100,13 @@ impl Program {
         })
     }
 
-    /// The LSTMs of `live`, first to last, with their initial states.
-    pub(super) fn lstms<'a>(
+    /// The cells of `live`, first to last, with their initial states.
+    pub(super) fn cells<'a>(
         &'a self,
         live: &'a BTreeSet<StepId>,
-    ) -> impl Iterator<Item = (StepId, &'a Lstm)> + 'a {
+    ) -> impl Iterator<Item = (StepId, &'a Cell)> + 'a {
         live.iter().filter_map(|&id| match &self.step(id).kind {
-            Kind::Lstm(l) => Some((id, &**l)),
+            Kind::Cell(c) => Some((id, &**c)),
             _ => None,
         })
     }
@@ -139,18 +142,17 @@ struct Emitter {
 }
 
 impl Emitter {
-    fn new(name: &str, program: &Program, live: &BTreeSet<StepId>) -> Emitter {
+    fn new(name: &str, draft: &Draft, live: &BTreeSet<StepId>) -> Emitter {
         let mut graph = Graph::new(name);
         let tokens = graph.add_source(Op::Input, "tokens", Type::tokens());
         let mut states = vec![];
-        for (k, (_, lstm)) in program.lstms(live).enumerate() {
+        for (k, (_, cell)) in draft.cells(live).enumerate() {
             let pair = Part::ALL.map(|p| {
-                graph.add_source(Op::State, &format!("{}{k}", p.letter()), Type::state(lstm.hidden))
+                graph.add_source(Op::State, &format!("{}{k}", p.letter()), Type::state(cell.hidden))
             });
             states.push(pair);
         }
-        let decoder =
-            live.iter().rev().copied().find(|&s| matches!(program.step(s).kind, Kind::Linear { .. }));
+        let decoder = live.iter().rev().copied().find(|&s| matches!(draft.step(s).kind, Kind::Linear { .. }));
         Emitter {
             graph,
             tokens,
@@ -180,7 +182,7 @@ impl Emitter {
                 self.embedding = Some(table);
                 (Op::Embedding, vec![self.tokens.into(), table.into()])
             }
-            Kind::Lstm(lstm) => return self.lstm(id, &label, &name, *lstm),
+            Kind::Cell(cell) => return self.cell(id, &label, &name, *cell),
             Kind::Linear { x, weight, bias } => {
                 let prefix = if self.decoder == Some(id) {
                     "decoder".to_string()
@@ -213,7 +215,7 @@ impl Emitter {
                 }
                 (Op::Binary(op), read)
             }
-            Kind::Unary { op, x } => (Op::Unary(op), vec![self.values[&x].into()]),
+            Kind::Unary { function, x } => (Op::Unary(function), vec![self.values[&x].into()]),
         };
         let result = self.graph.add(op, &operands, &[&name], "")?[0];
         self.values.insert(id, result);
@@ -230,16 +232,18 @@ impl Emitter {
         same.then_some(table)
     }
 
-    fn lstm(&mut self, id: StepId, label: &str, name: &str, lstm: Lstm) -> Result<(), CanonicalizeError> {
+    fn cell(&mut self, id: StepId, label: &str, name: &str, cell: Cell) -> Result<(), CanonicalizeError> {
         let k = self.next_states.len();
         let [h, c] = self.states[k];
-        let mut operands: Vec<Operand> = vec![self.values[&lstm.x].into(), h.into(), c.into()];
-        for (part, tensor) in [("input", lstm.input), ("recurrent", lstm.recurrent), ("bias", lstm.bias)] {
+        let mut operands: Vec<Operand> = vec![self.values[&cell.x].into(), h.into(), c.into()];
+        let mut parts = vec![("input", cell.input), ("recurrent", cell.recurrent), ("bias", cell.bias)];
+        parts.extend(cell.peepholes.map(|p| ("peepholes", p)));
+        for (part, tensor) in parts {
             operands.push(self.weight(label, &format!("lstm{k}.{part}"), tensor)?.into());
         }
         let names = [name.to_string(), format!("h{k}.next"), format!("c{k}.next")];
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let results = self.graph.add(Op::Lstm { gates: GateOrder::Iofc }, &operands, &names, "")?;
+        let results = self.graph.add(Op::Lstm(cell.op), &operands, &names, "")?;
         self.values.insert(id, results[0]);
         self.next_states.push([results[1], results[2]]);
         Ok(())
