@@ -1,10 +1,10 @@
 //! From a graph to a plan.
 
-use super::packing::{Fill, Format, Groups, Integer, Packing, Panels, QUAD, RowOrder, Rows, Scale};
 use super::strips::strips;
 use super::{
-    Buffer, Cell, Codes, Input, MapRef, Other, OutputLayer, Packed, PackedId, Plan, Product, SLOT, Segment,
-    Start, StateSlot, Step, Target, Vector,
+    Buffer, Cell, Codes, Fill, Format, Groups, Input, Integer, MapRef, Other, OutputLayer, Packed, PackedId,
+    Packing, Panels, Plan, Product, QUAD, RowOrder, Rows, SLOT, Scale, Segment, Start, StateSlot, Step,
+    Target, Vector,
 };
 use crate::error::CompileError;
 use lstmc_frontend::ir::{

@@ -5,9 +5,9 @@
 //! ```
 
 use super::PANEL;
-use super::exp::{exp2, exp2_of};
-use super::vector::Split;
+use crate::exp::{exp2, exp2_of};
 use crate::level::{Level, Set};
+use crate::vector::Split;
 use std::f32::consts::LOG2_E;
 
 /// Units whose gates are in a panel.
@@ -24,8 +24,8 @@ const TOGETHER: usize = 4 * UNITS;
 
 /// One step of an LSTM's units, in whole panels of them, from the gates' sums: `c = f c + i g` and `h = o tanh c`.
 ///
-/// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::codegen::math::MAX_SIGMOID_ERROR_ULPS) and
-/// [`MAX_TANH_ERROR_ULPS`](crate::codegen::math::MAX_TANH_ERROR_ULPS).
+/// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::elementary::MAX_SIGMOID_ERROR_ULPS) and
+/// [`MAX_TANH_ERROR_ULPS`](crate::elementary::MAX_TANH_ERROR_ULPS).
 ///
 /// # Panics
 /// Unless `c` and `h` have 8 elements for every 32 gates.
@@ -59,12 +59,12 @@ pub fn update(level: Level, gates: &[f32], c: &mut [f32], h: &mut [f32]) {
     }
 }
 
-/// The plain twin of [`sigmoid_of`].
+/// The reference implementation of [`sigmoid_of`].
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp2(-LOG2_E * x))
 }
 
-/// The plain twin of [`tanh_of`].
+/// The reference implementation of [`tanh_of`].
 fn tanh(x: f32) -> f32 {
     2.0 / (1.0 + exp2(-2.0 * LOG2_E * x)) - 1.0
 }
@@ -187,7 +187,7 @@ unsafe fn neon(gates: &[f32], c: &mut [f32], h: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codegen::math::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
+    use crate::elementary::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
 
     /// Each gate of all units, in panels.
     fn panels(gates: [&[f32]; 4]) -> Vec<f32> {
