@@ -6,7 +6,7 @@
 use super::emit::{Emit, F32X4, buffer_flags, caller_flags, weight_flags};
 use super::formula::{self, Ends};
 use super::product::{Map, advance};
-use crate::batch::UNITS;
+use crate::plan::UNITS;
 use crate::plan::{Cell, LANES, PANEL};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};

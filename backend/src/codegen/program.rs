@@ -102,7 +102,7 @@ pub struct Program {
 /// The functions that take a text word by word; each may call those before it.
 const STEPWISE: [Entry; 5] = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
 
-/// The functions that read many words at once, beside the kernels of [`crate::batch`].
+/// The functions that read many words at once, beside the kernels of [`lstmc_kernels`].
 fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
     let cells = plan.cells().count();
     std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent))
@@ -114,7 +114,7 @@ pub(crate) fn build_listed(plan: &Plan, module: &mut dyn Module) -> Result<Progr
 }
 
 /// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is wanted of the logits is
-/// found by [`crate::batch`].
+/// found by [`lstmc_kernels`].
 pub(crate) fn build_engine(
     plan: &Plan,
     module: &mut dyn Module,

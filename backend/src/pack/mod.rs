@@ -1,15 +1,12 @@
 //! Packing: a graph's weights in the layouts that the plan decided.
 
-mod data;
 mod integer;
 mod strips;
-
-pub use data::PackedData;
-pub(crate) use strips::unpack_strips;
 
 use crate::error::CompileError;
 use crate::plan::{Format, LANES, PANEL, Packed, Packing, Panels, Plan, RowOrder, Rows, StripValues, dense};
 use lstmc_frontend::ir::{Graph, LinearMap, Quantized};
+use lstmc_kernels::PackedData;
 
 /// Packs every weight of a plan.
 pub fn pack(plan: &Plan, graph: &Graph) -> Result<Vec<PackedData>, CompileError> {

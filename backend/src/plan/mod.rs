@@ -8,19 +8,14 @@
 //! (`lstmc compile --print plan`). Every length and offset that generated code relies on is decided here and only here.
 
 mod display;
-mod layers;
 mod packing;
 mod phases;
 mod planner;
 mod strips;
 
-pub use packing::{
-    Fill, Format, Groups, Integer, LANES, PANEL, Packing, Panels, QUAD, RowOrder, Rows, Scale, StripValues,
-    Strips,
-};
-
-pub use layers::{Cost, Layer};
+pub use lstmc_kernels::{Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS};
 pub use lstmc_runtime::StateSlot;
+pub use packing::{Fill, Packing, Panels, RowOrder, Rows};
 pub use phases::{Part, Phase};
 pub(crate) use strips::strip_inputs;
 

@@ -1,18 +1,18 @@
 //! From a graph to a plan.
 
-use super::packing::{Fill, Format, Groups, Integer, Packing, Panels, QUAD, RowOrder, Rows, Scale};
 use super::strips::strips;
 use super::{
-    Buffer, Cell, Codes, Input, MapRef, OutputLayer, Packed, PackedId, Plan, Product, SLOT, Segment, Source,
-    Start, StateSlot, Step, Target, Vector,
+    Buffer, Cell, Codes, Fill, Format, Groups, Input, Integer, MapRef, OutputLayer, Packed, PackedId,
+    Packing, Panels, Plan, Product, QUAD, RowOrder, Rows, SLOT, Scale, Segment, Source, Start, StateSlot,
+    Step, Target, Vector,
 };
-use crate::batch::gate_lanes;
 use crate::error::CompileError;
 use lstmc_frontend::ir::{
     self, Activations, Apply, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, Program, Quantized, StateId,
     StepKind, TensorTrain,
 };
 use lstmc_frontend::tensor::DType;
+use lstmc_kernels::gate_lanes;
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 //! cell update add one rounding each. First order is enough: the bound is doubled, and its terms are far below 1.
 
 use lstmc_backend::Level;
-use lstmc_backend::codegen::math::{
+use lstmc_backend::kernels::elementary::{
     MAX_EXP_ERROR_ULPS, MAX_LN_ERROR_ULPS, MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS,
 };
 use lstmc_frontend::ir::{

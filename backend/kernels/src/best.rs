@@ -3,9 +3,9 @@
 //! A row is looked at in blocks, and a block more closely only where something in it is larger than the least that is kept: after the first
 //! blocks, hardly ever.
 
-use super::softmax::{Sums, log_sum_exp_of};
-use super::vector::Vector;
 use crate::level::{Level, Set};
+use crate::softmax::{Sums, log_sum_exp_of};
+use crate::vector::Vector;
 
 /// Vectors of a block.
 const BLOCK: usize = 4;
@@ -47,7 +47,7 @@ fn select(level: Level, row: &[f32], first: usize, values: &mut [f32], ids: &mut
     }
 }
 
-/// The plain twin of [`select_of`], and what it does with a block that matters; the first element's place is `first`.
+/// The reference implementation of [`select_of`], and what it does with a block that matters; the first element's place is `first`.
 fn insert(block: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
     let last = values.len() - 1;
     for (i, &x) in block.iter().enumerate() {
@@ -96,7 +96,7 @@ mod x86 {
     /// # Safety
     /// The processor has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn select_avx2(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
+    pub(crate) unsafe fn select_avx2(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
         // SAFETY: AVX2 and FMA are enabled here.
         unsafe { select_of::<__m256>(row, first, values, ids) }
     }
@@ -104,7 +104,7 @@ mod x86 {
     /// # Safety
     /// The processor has AVX-512F.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn select_avx512(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
+    pub(crate) unsafe fn select_avx512(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
         // SAFETY: AVX-512 F is enabled here.
         unsafe { select_of::<__m512>(row, first, values, ids) }
     }

@@ -12,17 +12,17 @@ const TURNS: usize = if cfg!(miri) { 4 } else { 50 };
 
 #[test]
 fn every_part_is_done_once_and_after_the_phases_before() {
-    for members in [2, 3] {
-        let team = Team::new(members).unwrap();
-        assert_eq!(team.members(), members);
+    for workers in [2, 3] {
+        let pool = Pool::new(workers).unwrap();
+        assert_eq!(pool.workers(), workers);
         let phases = [100, 1, 0, 3, 7];
         let counts = phases.map(counters);
         let turn = AtomicUsize::new(0);
-        let work = |member: usize, phase: usize, parts: Range<usize>| {
-            assert!(member < members);
+        let work = |worker: usize, phase: usize, parts: Range<usize>| {
+            assert!(worker < workers);
             let turn = turn.load(Ordering::Relaxed);
             if phases[phase] == 1 {
-                assert_eq!(member, 0);
+                assert_eq!(worker, 0);
             }
             for before in counts[..phase].iter().flatten() {
                 assert_eq!(before.load(Ordering::Relaxed), turn);
@@ -31,15 +31,15 @@ fn every_part_is_done_once_and_after_the_phases_before() {
                 count.fetch_add(1, Ordering::Relaxed);
             }
         };
-        assert!(!team.run(members + 1, &phases, &work));
-        assert!(!team.run(0, &phases, &work));
+        assert!(!pool.run(workers + 1, &phases, &work));
+        assert!(!pool.run(0, &phases, &work));
         for n in 1..=TURNS {
             turn.store(n, Ordering::Relaxed);
-            assert!(team.run(members, &phases, &work));
+            assert!(pool.run(workers, &phases, &work));
             assert!(counts.iter().flatten().all(|c| c.load(Ordering::Relaxed) == n));
             // A turn without the others, whom it must not confuse.
-            assert!(team.run(1, &[5], &|member, _, parts| assert_eq!((member, parts), (0, 0..5))));
-            assert!(team.run(2, &[9], &|member, _, _| assert!(member < 2)));
+            assert!(pool.run(1, &[5], &|worker, _, parts| assert_eq!((worker, parts), (0, 0..5))));
+            assert!(pool.run(2, &[9], &|worker, _, _| assert!(worker < 2)));
             if n == TURNS / 2 {
                 // Long enough to fall asleep.
                 std::thread::sleep(3 * LONG);
@@ -50,11 +50,11 @@ fn every_part_is_done_once_and_after_the_phases_before() {
 
 #[test]
 fn a_helper_that_is_stuck_keeps_one_piece() {
-    let team = Team::new(2).unwrap();
+    let pool = Pool::new(2).unwrap();
     for _ in 0..TURNS {
         let (parts, done, stuck) = (40, AtomicUsize::new(0), AtomicBool::new(false));
-        let work = |member: usize, _: usize, range: Range<usize>| {
-            if member == 0 {
+        let work = |worker: usize, _: usize, range: Range<usize>| {
+            if worker == 0 {
                 // The leader goes on when the helper is there.
                 while !stuck.load(Ordering::Relaxed) {
                     std::thread::yield_now();
@@ -70,35 +70,35 @@ fn a_helper_that_is_stuck_keeps_one_piece() {
             done.fetch_add(range.len(), Ordering::Relaxed);
         };
         // A leader in recess would wait in vain.
-        *team.leading.lock().unwrap() = Leading::default();
-        team.shared.away();
-        assert!(team.run(2, &[parts], &work));
+        *pool.leading.lock().unwrap() = Leading::default();
+        pool.shared.away();
+        assert!(pool.run(2, &[parts], &work));
         assert_eq!(done.into_inner(), parts);
         // What comes next is right whether the helper is asked or not.
         let after = counters(20);
         let count = |_: usize, _: usize, range: Range<usize>| {
             after[range].iter().for_each(|c| _ = c.fetch_add(1, Ordering::Relaxed));
         };
-        assert!(team.run(2, &[20, 20], &count));
+        assert!(pool.run(2, &[20, 20], &count));
         assert!(after.iter().all(|c| c.load(Ordering::Relaxed) == 2));
     }
 }
 
 #[test]
-fn a_team_at_work_refuses_more() {
-    let team = Team::new(2).unwrap();
+fn a_pool_at_work_refuses_more() {
+    let pool = Pool::new(2).unwrap();
     let refused = AtomicUsize::new(0);
     let work = |_: usize, _: usize, parts: Range<usize>| {
-        assert!(!team.run(2, &[4], &|_, _, _| unreachable!("the team is at work")));
+        assert!(!pool.run(2, &[4], &|_, _, _| unreachable!("the pool is at work")));
         refused.fetch_add(parts.len(), Ordering::Relaxed);
     };
-    assert!(team.run(2, &[10], &work));
+    assert!(pool.run(2, &[10], &work));
     assert_eq!(refused.into_inner(), 10);
 }
 
 #[test]
 fn callers_take_turns() {
-    let team = Team::new(2).unwrap();
+    let pool = Pool::new(2).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
@@ -108,7 +108,7 @@ fn callers_take_turns() {
                     let count = |_: usize, _: usize, range: Range<usize>| {
                         counts[range].iter().for_each(|c| _ = c.fetch_add(1, Ordering::Relaxed));
                     };
-                    if team.run(2, &[20, 20], &count) {
+                    if pool.run(2, &[20, 20], &count) {
                         assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 2));
                         done += 1;
                     } else {
@@ -121,12 +121,12 @@ fn callers_take_turns() {
 }
 
 #[test]
-fn a_team_survives_a_panic_of_the_leader_alone() {
-    let team = Team::new(2).unwrap();
-    let alone = || team.run(1, &[3], &|_, _, _| panic!("on purpose"));
+fn a_pool_survives_a_panic_of_the_leader_alone() {
+    let pool = Pool::new(2).unwrap();
+    let alone = || pool.run(1, &[3], &|_, _, _| panic!("on purpose"));
     assert!(catch_unwind(AssertUnwindSafe(alone)).is_err());
     let counts = counters(10);
-    assert!(team.run(2, &[10], &|_, _, range| {
+    assert!(pool.run(2, &[10], &|_, _, range| {
         counts[range].iter().for_each(|c| _ = c.fetch_add(1, Ordering::Relaxed));
     }));
     assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
@@ -152,11 +152,11 @@ fn a_recess_is_as_long_as_the_loss_was() {
 fn pieces_are_taken_from_both_ends() {
     let share = Share::empty();
     assert_eq!(share.take(0, true), None);
-    let job = Job { work: &|_, _, _| (), phase: 0, parts: 8, members: 2, is_even: false };
+    let job = Job { work: &|_, _, _| (), phase: 0, parts: 8, workers: 2, is_even: false };
     assert!(share.mark_asleep() && !share.is_ready());
     // SAFETY: nothing was there to be taken.
     assert!(unsafe { share.publish(job, 4) } && share.is_ready());
-    assert_eq!(share.members(), Some(2));
+    assert_eq!(share.workers(), Some(2));
     assert_eq!(share.take(2, true), None);
     assert_eq!(
         [share.take(0, true), share.take(1, false), share.take(0, true), share.take(1, false)],
@@ -164,7 +164,7 @@ fn pieces_are_taken_from_both_ends() {
     );
     assert_eq!((share.take(0, true), share.take(1, false)), (None, None));
     assert!(!share.is_ready() && !share.stop());
-    assert_eq!((share.is_ready(), share.members()), (true, None));
+    assert_eq!((share.is_ready(), share.workers()), (true, None));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Memory of packed weights.
+#![deny(unsafe_code)]
 
 use lstmc_runtime::Aligned;
 use std::sync::Arc;
@@ -16,13 +17,17 @@ enum Memory {
 }
 
 impl PackedData {
-    /// `bytes`, a multiple of four, of zeros.
-    pub(super) fn zeros(bytes: usize) -> PackedData {
+    /// Zeros.
+    ///
+    /// # Panics
+    /// Unless `bytes` is a multiple of four.
+    pub fn zeros(bytes: usize) -> PackedData {
         assert!(bytes.is_multiple_of(4), "layouts are of whole f32s");
         PackedData(Memory::Own(Aligned::zeroed(bytes / 4)))
     }
 
-    pub(super) fn shared(data: Arc<Vec<f32>>) -> PackedData {
+    /// The graph's own f32s.
+    pub fn shared(data: Arc<Vec<f32>>) -> PackedData {
         PackedData(Memory::Shared(data))
     }
 
@@ -39,14 +44,19 @@ impl PackedData {
         bytemuck::cast_slice(self.f32s())
     }
 
-    pub(super) fn f32s_mut(&mut self) -> &mut [f32] {
+    /// As f32s, to be filled.
+    ///
+    /// # Panics
+    /// Where the data is the graph's.
+    pub fn f32s_mut(&mut self) -> &mut [f32] {
         match &mut self.0 {
             Memory::Own(data) => data,
             Memory::Shared(_) => unreachable!("only our own copies are filled"),
         }
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    /// All bytes, to be filled; panics as [`PackedData::f32s_mut`].
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         bytemuck::cast_slice_mut(self.f32s_mut())
     }
 }

@@ -1,23 +1,10 @@
 //! Powers of two, from which exponentials, sigmoid and hyperbolic tangent are made.
 
-use super::vector::Split;
+use crate::elementary::{EXP2_OF_FLOOR as EXP2, HIGHEST, LOWEST};
+use crate::vector::Split;
 
-/// `2^f` on [0, 1]: minimax by relative error, degree 5 (7.6e-8 with rounded coefficients), found by iterated weighted least squares.
-const EXP2: [f32; 6] =
-    [1.877_576_7e-3, 8.989_341e-3, 5.582_630_6e-2, 2.401_536e-1, 6.931_531e-1, 9.999_999_4e-1];
-
-/// Largest error of a power of two on `[LOWEST, HIGHEST]` in units in the last place; smaller arguments give at most `2^LOWEST`, larger ones at
-/// least `2^HIGHEST`.
-pub const MAX_EXP2_ERROR_ULPS: f64 = 3.0;
-
-/// Below this the result need not be a normal number. So small a term adds nothing to a sum of at least 1/2.
-pub(super) const LOWEST: f32 = -126.0;
-
-/// Above this the result need not be finite.
-pub(super) const HIGHEST: f32 = 127.0;
-
-/// The plain twin of the vectors' `2^t`.
-pub(super) fn exp2(t: f32) -> f32 {
+/// The reference implementation of the vectors' `2^t`.
+pub(crate) fn exp2(t: f32) -> f32 {
     // NaN stays.
     let t = if t < LOWEST { LOWEST } else { t };
     let t = if t > HIGHEST { HIGHEST } else { t };
@@ -32,7 +19,7 @@ pub(super) fn exp2(t: f32) -> f32 {
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
-pub(super) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
+pub(crate) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
     // SAFETY: the caller has the instructions; nothing else is needed of a vector.
     unsafe {
         // Loops: a closure would be a function without the instructions, and might not be inlined.
@@ -58,7 +45,7 @@ pub(super) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
-pub(super) unsafe fn add_powers<V: Split, const N: usize>(mut totals: [V; N], t: [V; N]) -> [V; N] {
+pub(crate) unsafe fn add_powers<V: Split, const N: usize>(mut totals: [V; N], t: [V; N]) -> [V; N] {
     // SAFETY: the caller has the instructions; nothing else is needed of a vector.
     unsafe {
         let terms = exp2_of(t);
@@ -69,56 +56,16 @@ pub(super) unsafe fn add_powers<V: Split, const N: usize>(mut totals: [V; N], t:
     totals
 }
 
-/// `2^f` on [0, 1/32): minimax by relative error, degree 2 with a constant of 1 (6.6e-8 with rounded coefficients).
-#[cfg(target_arch = "x86_64")]
-pub(super) const EXP2_OF_A_PART: [f32; 2] = [2.426_527e-1, 6.931_237_6e-1];
-
-/// `2^(j / 32)`, by which the parts of [0, 1) differ.
-#[cfg(target_arch = "x86_64")]
-pub(super) const PARTS: [f32; 32] = [
-    1.0,
-    1.021_897_2,
-    1.044_273_7,
-    1.067_140_5,
-    1.090_507_7,
-    1.114_386_8,
-    1.138_788_6,
-    1.163_724_9,
-    1.189_207_1,
-    1.215_247_4,
-    1.241_857_8,
-    1.269_051,
-    1.296_839_6,
-    1.325_236_7,
-    1.354_255_6,
-    1.383_91,
-    std::f32::consts::SQRT_2,
-    1.445_180_8,
-    1.476_826_2,
-    1.509_164_5,
-    1.542_210_8,
-    1.575_980_9,
-    1.610_490_3,
-    1.645_755_5,
-    1.681_792_9,
-    1.718_619_3,
-    1.756_252_2,
-    1.794_709_1,
-    1.834_008_1,
-    1.874_167_7,
-    1.915_206_6,
-    1.957_144_1,
-];
-
 #[cfg(test)]
 mod tests {
-    use super::super::vector::{Vector, lanes};
     use super::*;
+    use crate::elementary::MAX_EXP2_ERROR_ULPS;
     use crate::level::{Level, Set};
+    use crate::vector::{Vector, lanes};
 
     type Exp = Box<dyn Fn(f32) -> f32>;
 
-    /// The plain twin, and the vectors' `2^t` on every level, one number at a time.
+    /// The reference implementation, and the vectors' `2^t` on every level, one number at a time.
     fn exps() -> Vec<(&'static str, Exp)> {
         let mut all: Vec<(&str, Exp)> = vec![("plain", Box::new(exp2))];
         for level in Level::all() {

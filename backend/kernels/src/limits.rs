@@ -1,7 +1,7 @@
-//! What a core can do at most: loops too simple to be slow, to hold kernels against.
+//! What a core can do at most: loops too simple to be slow, to measure kernels against. For benchmarks alone.
 
-use super::vector::Vector;
 use crate::level::{Level, Set};
+use crate::vector::Vector;
 use std::hint::black_box;
 
 /// Independent sums: enough to hide an instruction's latency, few enough for sixteen registers.
@@ -99,32 +99,32 @@ mod x86 {
     use std::hint::black_box;
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn read_avx2(from: &[f32]) -> f32 {
+    pub(crate) fn read_avx2(from: &[f32]) -> f32 {
         // SAFETY: the instructions are enabled here.
         unsafe { read_vectors::<__m256>(from) }
     }
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn read_avx512(from: &[f32]) -> f32 {
+    pub(crate) fn read_avx512(from: &[f32]) -> f32 {
         // SAFETY: the instructions are enabled here.
         unsafe { read_vectors::<__m512>(from) }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub(super) fn multiply_avx2(turns: usize) -> usize {
+    pub(crate) fn multiply_avx2(turns: usize) -> usize {
         // SAFETY: the instructions are enabled here.
         unsafe { multiply_vectors::<__m256>(turns) }
     }
 
     #[target_feature(enable = "avx512f")]
-    pub(super) fn multiply_avx512(turns: usize) -> usize {
+    pub(crate) fn multiply_avx512(turns: usize) -> usize {
         // SAFETY: the instructions are enabled here.
         unsafe { multiply_vectors::<__m512>(turns) }
     }
 
     /// Returns bytes per vector.
     #[target_feature(enable = "avx512f,avx512vnni")]
-    pub(super) fn dot_vnni(turns: usize) -> usize {
+    pub(crate) fn dot_vnni(turns: usize) -> usize {
         let (a, b) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(-5)));
         let mut sums = [_mm512_setzero_si512(); SUMS];
         for _ in 0..turns {

@@ -5,7 +5,7 @@
 /// # Safety
 /// Every method is to be called only where the processor has the instructions, from a function that enables them (or else each becomes a
 /// call), and with pointers to as many f32s as it loads or stores.
-pub(super) trait Vector: Copy {
+pub(crate) trait Vector: Copy {
     /// f32s in it.
     const LANES: usize;
     unsafe fn splat(x: f32) -> Self;
@@ -34,7 +34,7 @@ pub(super) trait Vector: Copy {
 ///
 /// # Safety
 /// As [`Vector`].
-pub(super) trait Split: Vector {
+pub(crate) trait Split: Vector {
     /// `self`, moved to `[LOWEST, HIGHEST]`, less its floor, and that floor. NaN stays.
     unsafe fn split_exponent(self) -> (Self, Self);
     /// `self * 2^n` of a number in `[0.5, 2.5]` and an integer within `[LOWEST, HIGHEST]`.
@@ -44,14 +44,14 @@ pub(super) trait Split: Vector {
 }
 
 /// Lanes of the widest vector.
-pub(super) const MOST_LANES: usize = 16;
+pub(crate) const MOST_LANES: usize = 16;
 
 /// A vector's lanes, the first of those returned.
 ///
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
-pub(super) unsafe fn lanes<V: Vector>(v: V) -> [f32; MOST_LANES] {
+pub(crate) unsafe fn lanes<V: Vector>(v: V) -> [f32; MOST_LANES] {
     let mut lanes = [0.0; MOST_LANES];
     // SAFETY: no vector has more lanes; the instructions are the caller's to have.
     unsafe { v.store(lanes.as_mut_ptr()) };
@@ -68,8 +68,9 @@ macro_rules! i {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::exp::{EXP2_OF_A_PART, HIGHEST, LOWEST, PARTS, add_powers};
     use super::{Split, Vector};
+    use crate::elementary::{EXP2_OF_A_PART, HIGHEST, LOWEST, PARTS, ROUND};
+    use crate::exp::add_powers;
     use std::arch::x86_64::*;
 
     impl Vector for __m512 {
@@ -119,7 +120,7 @@ mod x86 {
         unsafe fn add_exp2<const N: usize>(mut totals: [Self; N], t: [Self; N]) -> [Self; N] {
             /// Adding this rounds to a multiple of 1/32, which is then in the low bits. What is too large for that is so large, or small, that its
             /// fraction does not matter.
-            const ROUND: f32 = 12_582_912.0 / 32.0; // 1.5 * 2^23 / 32
+            const ROUND_PARTS: f32 = ROUND / 32.0;
             const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
             const FIVE_BITS_DOWN: i32 = 5 << 4 | _MM_FROUND_TO_NEG_INF;
             let parts = i!([Self::load(PARTS.as_ptr()), Self::load(PARTS.as_ptr().add(16))]);
@@ -127,7 +128,7 @@ mod x86 {
             for (total, t) in totals.iter_mut().zip(t) {
                 let f = i!(_mm512_reduce_ps::<FIVE_BITS_DOWN>(t));
                 let p = i!(f.mul_add(Self::splat(a), Self::splat(b)).mul_add(f, Self::splat(1.0)));
-                let j = i!(_mm512_castps_si512(_mm512_add_round_ps::<DOWN>(t, Self::splat(ROUND))));
+                let j = i!(_mm512_castps_si512(_mm512_add_round_ps::<DOWN>(t, Self::splat(ROUND_PARTS))));
                 let part = i!(_mm512_permutex2var_ps(parts[0], j, parts[1]));
                 *total = i!(_mm512_scalef_ps(p, t).mul_add(part, *total));
             }
@@ -145,7 +146,7 @@ mod x86 {
 
     /// The first `n` of 16 lanes.
     #[inline(always)]
-    pub(super) fn mask(n: usize) -> __mmask16 {
+    pub(crate) fn mask(n: usize) -> __mmask16 {
         ((1u32 << n.min(16)) - 1) as u16
     }
 
@@ -236,8 +237,9 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::super::exp::{HIGHEST, LOWEST, add_powers};
     use super::{Split, Vector};
+    use crate::elementary::{HIGHEST, LOWEST};
+    use crate::exp::add_powers;
     use std::arch::aarch64::*;
 
     impl Vector for float32x4_t {

@@ -1,4 +1,7 @@
-//! Batched products: many time steps (tokens) times a packed map, each weight loaded once for many tokens.
+//! Kernels of lstmc at every processor level: batched products, cells and softmax on packed weights, and the worker pool. This crate knows no
+//! graph, no plan and no code generator.
+//!
+//! A batched product is many time steps (tokens) times a packed map, each weight loaded once for many tokens:
 //!
 //! ```text
 //!            weights, in panels of 32 outputs
@@ -14,10 +17,9 @@
 //! ```text
 //! Products::product(steps, out, terms, to, to_stride, start)
 //! Products::first_columns(steps, [out, count], terms, ..)         a product's first columns
-//! Products::recurrent_product(out, term, to, falling)             one vector's, step after step
+//! Products::recurrent_product(out, term, to, reversed)            one vector's, step after step
 //! Products::log_probabilities(out, count, terms, start, targets, to)    a product's, whose logits are not kept
-//! CodeRows::fill(level, steps, x, x_stride, len, group)           quantizes tokens' activations
-//! padded_len(len, group)                                          bytes of a token's codes
+//! CodeRows::fill(level, steps, x, x_stride, groups)               quantizes tokens' activations
 //! update(level, cell, gates, state, parameters, terms)            a cell's step from its gates' sums
 //! map(level, formula, inputs, to, terms)                          a formula, element by element
 //! log_sum_exp(level, row), top_k(level, row, ids, log_probabilities)    of one token's logits
@@ -29,7 +31,7 @@
 //!
 //! # Layouts
 //!
-//! Generated code reads the same bytes one token at a time.
+//! [`Format`] names the layouts of packed weights, which generated code reads one token at a time.
 //!
 //! **f32**: `[out / 32][input][32]`, then, if 32 does not divide `out`, one last panel `[input][4 ceil((out % 32) / 4)]`.
 //!
@@ -43,49 +45,51 @@
 //!
 //! # Kernels
 //!
-//! Each product exists in plain Rust, which is the twin that tests compare with, and in instructions of AVX2, AVX-512 (with and without VNNI) and
-//! NEON; a [`Level`](crate::Level) says which to run. Integer sums are exact in all of them; f32 sums differ in rounding only.
+//! Each product exists in plain Rust, the reference implementation that tests compare with, and in instructions of AVX2, AVX-512 (with and without VNNI) and
+//! NEON; a [`Level`] says which to run. Integer sums are exact in all of them; f32 sums differ in rounding only.
 //!
-//! This module has `unsafe` for two reasons: instructions that the processor must have, for which a level is the proof, and pointers into slices.
+//! There is `unsafe` for three reasons: instructions that the processor must have, for which a level is the proof; pointers into slices; and threads
+//! that outlive a call.
 //! Shapes are checked on entry, in every build and with arithmetic that cannot wrap; a tile is checked against the destination when it is
 //! cut out. Inner loops check nothing.
-#![allow(
-    unsafe_code,
-    reason = "vector instructions behind a feature check, and columns of one buffer written by several threads"
-)]
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    allow(dead_code, reason = "elsewhere only the plain twins run")
+    allow(dead_code, reason = "elsewhere only the reference implementations run")
 )]
 
 mod best;
 mod cell;
 mod dense;
+pub mod elementary;
 mod exp;
-mod int;
+mod integer;
+mod layout;
+mod level;
 pub mod limits;
+mod packed;
+mod pool;
 mod product;
 mod quantize;
 mod share;
 mod softmax;
+mod strips;
 #[cfg(test)]
 mod tests;
 mod vector;
 
 pub use best::top_k;
-pub use cell::{Cell, Row, Terms, UNITS, gate_lanes, map, update};
+pub use cell::{Cell, Row, Terms, map, update};
 pub use dense::Floats;
-pub use exp::MAX_EXP2_ERROR_ULPS;
-pub use int::{Codes, Scale};
+pub use integer::CodePanels;
+pub use layout::{
+    Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS, gate_lanes,
+};
+pub use level::{Level, LevelError};
+pub use packed::PackedData;
+pub use pool::Pool;
 pub use product::{Products, Term};
-pub use quantize::{Activations, CodeRows, padded_len};
+pub use quantize::{Activations, CodeRows, LARGEST_CODE, LEAST_MAGNITUDE};
 pub use softmax::log_sum_exp;
-
-/// Outputs per panel.
-pub const PANEL: usize = 32;
-
-/// Inputs per quad of an integer panel.
-pub const QUAD: usize = 4;
 
 /// What a product is added to.
 #[derive(Clone, Copy, Debug)]

@@ -1,13 +1,13 @@
 //! f32 panels.
 //!
-//! A tile of `T` tokens and a *strip* of a panel stays in registers while the inputs pass: two 512-bit vectors for 12 tokens with AVX-512, two
+//! A tile of `T` tokens and a *part* of a panel stays in registers while the inputs pass: two 512-bit vectors for 12 tokens with AVX-512, two
 //! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency;
 //! inputs are then dealt out to up to four sets of sums.
 
-use super::share::{Destination, Panels, Tile};
-use super::vector::Vector;
-use super::{PANEL, check_rows, f32_panels_len};
 use crate::level::{Level, Set};
+use crate::share::{Destination, PanelRange, Tile};
+use crate::vector::Vector;
+use crate::{PANEL, check_rows, f32_panels_len};
 
 /// Bytes of activations that a block of tokens may take: half of a small second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -30,13 +30,13 @@ pub struct Floats<'a> {
 
 impl Floats<'_> {
     /// Multiply-adds of as many steps, or what takes as long.
-    pub(super) fn work(&self, steps: usize, out: usize) -> usize {
+    pub(crate) fn work(&self, steps: usize, out: usize) -> usize {
         steps.max(FEW_STEPS) * out * self.input
     }
 }
 
 /// A product whose shapes have been checked.
-pub(super) struct Job<'a> {
+pub(crate) struct Job<'a> {
     steps: usize,
     x: &'a [f32],
     x_stride: usize,
@@ -46,7 +46,7 @@ pub(super) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(steps: usize, term: &Floats<'a>, out: usize) -> Job<'a> {
+    pub(crate) fn new(steps: usize, term: &Floats<'a>, out: usize) -> Job<'a> {
         let Floats { x, stride: x_stride, input, weights } = *term;
         check_rows("activations", steps, x_stride, input, x.len());
         // Saturated: no slice is so long.
@@ -63,7 +63,7 @@ impl<'a> Job<'a> {
     ///
     /// # Safety
     /// This thread alone writes these panels' columns of the destination meanwhile.
-    pub(super) unsafe fn run(&self, level: Level, panels: Panels, to: &Destination<'_>) {
+    pub(crate) unsafe fn run(&self, level: Level, panels: PanelRange, to: &Destination<'_>) {
         match level.set() {
             // SAFETY: the columns are this thread's, as the caller promises.
             Set::Portable => unsafe { self.portable(panels, to) },
@@ -85,11 +85,11 @@ impl<'a> Job<'a> {
         (&self.weights[panel * PANEL * self.input..][..width * self.input], width)
     }
 
-    /// The plain twin of the kernels below.
+    /// The reference implementation of the kernels below.
     ///
     /// # Safety
     /// This thread alone writes these panels' columns of the destination meanwhile.
-    unsafe fn portable(&self, panels: Panels, to: &Destination<'_>) {
+    unsafe fn portable(&self, panels: PanelRange, to: &Destination<'_>) {
         for panel in panels.each() {
             let (weights, width) = self.panel(panel);
             for t in 0..self.steps {
@@ -125,9 +125,9 @@ impl<'a> Job<'a> {
     #[inline(always)]
     unsafe fn tiled<V: Vector, const T: usize, const N: usize>(
         &self,
-        panels: Panels,
+        panels: PanelRange,
         to: &Destination<'_>,
-        tile: impl Fn(usize, &Strip, Tile),
+        tile: impl Fn(usize, &Operands, Tile),
     ) {
         let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
         for first in (0..self.steps).step_by(block) {
@@ -140,7 +140,7 @@ impl<'a> Job<'a> {
                 let next_step = width / tiles;
                 // Outputs of a panel that are not kept are not computed either.
                 for skip in (0..to.columns(panel)).step_by(N * V::LANES) {
-                    let mut strip = Strip {
+                    let mut of = Operands {
                         x: self.x[first * self.x_stride..].as_ptr(),
                         x_stride: self.x_stride,
                         input: self.input,
@@ -154,10 +154,10 @@ impl<'a> Job<'a> {
                     for i in 0..tiles {
                         let n = least + usize::from(i < larger);
                         // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
-                        tile(n, &strip, unsafe { to.tile(t, n, panel, skip) });
+                        tile(n, &of, unsafe { to.tile(t, n, panel, skip) });
                         t += n;
-                        strip.x = strip.x.wrapping_add(n * self.x_stride);
-                        strip.next = strip.next.wrapping_add(self.input * next_step);
+                        of.x = of.x.wrapping_add(n * self.x_stride);
+                        of.next = of.next.wrapping_add(self.input * next_step);
                     }
                 }
             }
@@ -166,56 +166,56 @@ impl<'a> Job<'a> {
 }
 
 /// What a tile is computed from.
-struct Strip {
+struct Operands {
     /// The first token's activations.
     x: *const f32,
     x_stride: usize,
     input: usize,
-    /// The strip's first weight; those of the next input are `width` further on.
+    /// The part's first weight; those of the next input are `width` further on.
     weights: *const f32,
     width: usize,
-    /// f32s of the strip per input; it is partial where they are fewer than its vectors hold.
+    /// f32s of the part per input; it is partial where they are fewer than its vectors hold.
     lanes: usize,
     /// Weights to ask for meanwhile: this tile's share of the next panel, so many f32s per input.
     next: *const f32,
     next_step: usize,
 }
 
-/// `T` tokens times a strip of `N` vectors; input `k` is added to the sums number `k % U`.
+/// `T` tokens times a part of `N` vectors; input `k` is added to the sums number `k % U`.
 ///
 /// # Safety
-/// The processor has the instructions of `V`; the strip has `T` tokens and the tile too.
+/// The processor has the instructions of `V`; the operands have `T` tokens and the tile too.
 #[inline(always)]
-unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(strip: &Strip, tile: Tile) {
-    if strip.width == PANEL {
-        // SAFETY: vectors divide a whole panel, so the strip is full; instructions and tokens are there, as the caller promises.
-        unsafe { product_of::<V, T, N, U, false>(strip, tile) }
+unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(of: &Operands, tile: Tile) {
+    if of.width == PANEL {
+        // SAFETY: vectors divide a whole panel, so the part is full; instructions and tokens are there, as the caller promises.
+        unsafe { product_of::<V, T, N, U, false>(of, tile) }
     } else {
         // SAFETY: instructions and tokens are there, as the caller promises.
-        unsafe { product_of::<V, T, N, U, true>(strip, tile) }
+        unsafe { product_of::<V, T, N, U, true>(of, tile) }
     }
 }
 
-/// See [`product`]; a strip that is not `PARTIAL` is one of a whole panel.
+/// See [`product`]; a part that is not `PARTIAL` is one of a whole panel.
 ///
 /// # Safety
 /// As [`product`].
 #[inline(always)]
 unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, const PARTIAL: bool>(
-    strip: &Strip,
+    of: &Operands,
     tile: Tile,
 ) {
-    // SAFETY: inputs are below `strip.input` and tokens below `T`, which the strip and the tile have; the caller has the instructions.
+    // SAFETY: inputs are below `of.input` and tokens below `T`, which the operands and the tile have; the caller has the instructions.
     unsafe {
         let mut sums = [[[V::splat(0.0); N]; T]; U];
-        let whole = strip.input / U * U;
+        let whole = of.input / U * U;
         for k in (0..whole).step_by(U) {
             for (u, sums) in sums.iter_mut().enumerate() {
-                add_input::<V, T, N, PARTIAL>(strip, k + u, sums);
+                add_input::<V, T, N, PARTIAL>(of, k + u, sums);
             }
         }
-        for k in whole..strip.input {
-            add_input::<V, T, N, PARTIAL>(strip, k, &mut sums[0]);
+        for k in whole..of.input {
+            add_input::<V, T, N, PARTIAL>(of, k, &mut sums[0]);
         }
         for t in 0..T {
             for n in 0..N {
@@ -235,28 +235,28 @@ unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, 
 /// As [`product`]; the input exists.
 #[inline(always)]
 unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bool>(
-    strip: &Strip,
+    of: &Operands,
     k: usize,
     sums: &mut [[V; N]; T],
 ) {
-    // SAFETY: loads stay within the strip's tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do. The caller
+    // SAFETY: loads stay within the operands' tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do. The caller
     // has the instructions.
     unsafe {
         let mut w = [V::splat(0.0); N];
-        let width = if PARTIAL { strip.width } else { PANEL };
+        let width = if PARTIAL { of.width } else { PANEL };
         if T > 1 {
-            V::prefetch(strip.next.wrapping_add(k * strip.next_step));
+            V::prefetch(of.next.wrapping_add(k * of.next_step));
         }
         for (n, w) in w.iter_mut().enumerate() {
-            let from = strip.weights.wrapping_add(k * width + n * V::LANES);
+            let from = of.weights.wrapping_add(k * width + n * V::LANES);
             *w = if PARTIAL {
-                V::load_first(from, strip.lanes.saturating_sub(n * V::LANES))
+                V::load_first(from, of.lanes.saturating_sub(n * V::LANES))
             } else {
                 V::load(from)
             };
         }
         for (t, sums) in sums.iter_mut().enumerate() {
-            let x = V::splat(*strip.x.add(t * strip.x_stride + k));
+            let x = V::splat(*of.x.add(t * of.x_stride + k));
             for n in 0..N {
                 sums[n] = x.mul_add(w[n], sums[n]);
             }
@@ -270,13 +270,13 @@ macro_rules! kernels {
         /// # Safety
         /// The processor has the features; this thread alone writes these panels' columns of the destination meanwhile.
         #[target_feature(enable = $features)]
-        unsafe fn $name(job: &Job<'_>, panels: Panels, to: &Destination<'_>) {
-            // SAFETY: the vector's instructions are enabled here; the columns are this thread's, as the caller promises; strip and tile have
+        unsafe fn $name(job: &Job<'_>, panels: PanelRange, to: &Destination<'_>) {
+            // SAFETY: the vector's instructions are enabled here; the columns are this thread's, as the caller promises; operands and tile have
             // as many tokens as the number says.
             unsafe {
-                job.tiled::<$v, $last, $n>(panels, to, |tokens, strip, tile| match tokens {
-                    $($t => $tile::<$t, $u>(strip, tile),)*
-                    _ => $tile::<$last, 1>(strip, tile),
+                job.tiled::<$v, $last, $n>(panels, to, |tokens, of, tile| match tokens {
+                    $($t => $tile::<$t, $u>(of, tile),)*
+                    _ => $tile::<$last, 1>(of, tile),
                 });
             }
         }
@@ -285,9 +285,9 @@ macro_rules! kernels {
         /// As [`product`].
         #[target_feature(enable = $features)]
         #[inline(never)]
-        unsafe fn $tile<const T: usize, const U: usize>(strip: &Strip, tile: Tile) {
-            // SAFETY: the vector's instructions are enabled here; strip and tile have `T` tokens, as the caller promises.
-            unsafe { product::<$v, T, $n, U>(strip, tile) }
+        unsafe fn $tile<const T: usize, const U: usize>(of: &Operands, tile: Tile) {
+            // SAFETY: the vector's instructions are enabled here; operands and tile have `T` tokens, as the caller promises.
+            unsafe { product::<$v, T, $n, U>(of, tile) }
         }
     };
 }

@@ -1,4 +1,4 @@
-//! What a team is made of: the standard library's primitives, or under `cfg(loom)` those of a model checker (`backend/loom`).
+//! What a pool is made of: the standard library's primitives, or under `cfg(loom)` those of a model checker (`backend/loom`).
 
 #[cfg(loom)]
 pub(super) use loom::{

@@ -1,8 +1,8 @@
 //! Integer kernels for 64-bit Arm.
 
-use super::super::share::Tile;
-use super::super::vector::Vector;
-use super::{QUAD, QUAD_BYTES, Strip};
+use super::{Operands, QUAD, QUAD_BYTES};
+use crate::share::Tile;
+use crate::vector::Vector;
 use std::arch::aarch64::*;
 
 /// One token.
@@ -10,15 +10,15 @@ use std::arch::aarch64::*;
 /// # Safety
 /// The processor has NEON; the tile has a token.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn neon(strip: &Strip, tile: Tile) {
-    // SAFETY: NEON is enabled here; strip and tile have a token, as the caller promises; quads below a group's number lie within the weights
+pub(super) unsafe fn neon(of: &Operands, tile: Tile) {
+    // SAFETY: NEON is enabled here; operands and tile have a token, as the caller promises; quads below a group's number lie within the weights
     // and within the token's codes.
     unsafe {
         let mut values = [vdupq_n_f32(0.0); 8];
-        for g in 0..strip.groups {
-            let quads = strip.quads[usize::from(g + 1 == strip.groups)];
-            let weights = strip.weights.add(g * strip.group_stride);
-            let x = strip.x.add(g * strip.quads[0] * QUAD);
+        for g in 0..of.groups {
+            let quads = of.quads[usize::from(g + 1 == of.groups)];
+            let weights = of.weights.add(g * of.group_stride);
+            let x = of.x.add(g * of.quads[0] * QUAD);
             // Two outputs each, two sums per output.
             let mut sums = [vdupq_n_s32(0); 16];
             for q in 0..quads {
@@ -32,10 +32,10 @@ pub(super) unsafe fn neon(strip: &Strip, tile: Tile) {
             }
             for (n, value) in values.iter_mut().enumerate() {
                 let sum = vcvtq_f32_s32(vpaddq_s32(sums[2 * n], sums[2 * n + 1]));
-                *value = vfmaq_f32(*value, sum, vld1q_f32(strip.scales.add(g * 32 + 4 * n)));
+                *value = vfmaq_f32(*value, sum, vld1q_f32(of.scales.add(g * 32 + 4 * n)));
             }
         }
-        let sx = vdupq_n_f32(*strip.sx);
+        let sx = vdupq_n_f32(*of.sx);
         for (n, value) in values.iter().enumerate() {
             tile.store(0, n * float32x4_t::LANES, vmulq_f32(*value, sx));
         }

@@ -5,9 +5,9 @@
 //!   helper        └───1: parts──┘      └──3: parts──╌╌╌ its core is taken away
 //! ```
 //!
-//! Every phase has a number of parts. The first part begins the first member's share, and so on: on a machine with nothing else to do each member
-//! does its own share, step after step, whose weights its core's caches hold. A member that has nothing left takes parts of the others'
-//! shares, from the end. While members end together a share is one piece; where one has more to do than another, shares are cut into [`PIECES`].
+//! Every phase has a number of parts. The first part begins the first worker's share, and so on: on a machine with nothing else to do each worker
+//! does its own share, step after step, whose weights its core's caches hold. A worker that has nothing left takes parts of the others'
+//! shares, from the end. While workers end together a share is one piece; where one has more to do than another, shares are cut into [`PIECES`].
 //!
 //! A share is a word, `[next piece, end]`, and a copy of what is to be done, in one cache line: to begin, a helper fetches one line of the
 //! leader's cache and no other.
@@ -46,14 +46,14 @@ use wait::{LONG, Recess, SHORT, Spun, spin};
 /// Pieces that a share is cut into, at most: a helper whose core is taken away keeps no more than one.
 const PIECES: usize = if MODEL { 1 } else { 8 };
 
-/// What the members of a team do: a function of the member's number, the phase, and some of the phase's parts.
-pub(crate) type Work<'a> = dyn Fn(usize, usize, Range<usize>) + Sync + 'a;
+/// What the workers of a pool do: a function of the worker's number, the phase, and some of the phase's parts.
+type Work<'a> = dyn Fn(usize, usize, Range<usize>) + Sync + 'a;
 
-/// Threads that work together; the caller of [`Team::run`] is member 0, the leader.
-pub(crate) struct Team {
+/// Threads that work together; the caller of [`Pool::run`] is worker 0, the leader.
+pub struct Pool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
-    /// Held while the team works: one step at a time.
+    /// Held while the pool works: one step at a time.
     leading: Mutex<Leading>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Team {
 #[derive(Default)]
 struct Leading {
     recess: Recess,
-    /// Whether in the last phase all members ended together.
+    /// Whether in the last phase all workers ended together.
     is_even: bool,
 }
 
@@ -75,10 +75,10 @@ struct Led {
 struct Shared {
     /// `[pieces of the phase not reported as done, LEADER_ASLEEP]`.
     left: Apart<AtomicUsize>,
-    /// By member.
+    /// By worker.
     shares: Vec<Apart<Share>>,
-    /// By member; the leader's is for `left`.
-    beds: Vec<Bed>,
+    /// By worker; the leader's is for `left`.
+    parking: Vec<Parking>,
     /// Nanoseconds: the longest time that a helper's core was away while it waited, since the leader last asked.
     away: AtomicU64,
 }
@@ -89,33 +89,33 @@ struct Job {
     work: &'static Work<'static>,
     phase: usize,
     parts: usize,
-    members: usize,
-    /// Whether members end together, as far as is known: shares are one piece then, and helpers leave those of others alone.
+    workers: usize,
+    /// Whether workers end together, as far as is known: shares are one piece then, and helpers leave those of others alone.
     is_even: bool,
 }
 
 impl Job {
-    /// The parts that are a member's.
-    fn share(&self, member: usize) -> Range<usize> {
-        share(self.parts, member, self.members)
+    /// The parts that are a worker's.
+    fn share(&self, worker: usize) -> Range<usize> {
+        share(self.parts, worker, self.workers)
     }
 
-    /// Pieces of a member's share.
-    fn pieces(&self, member: usize) -> usize {
-        self.share(member).len().min(if self.is_even { 1 } else { PIECES })
+    /// Pieces of a worker's share.
+    fn pieces(&self, worker: usize) -> usize {
+        self.share(worker).len().min(if self.is_even { 1 } else { PIECES })
     }
 
-    /// The parts of a piece of a member's share.
-    fn piece(&self, member: usize, piece: usize) -> Range<usize> {
-        let all = self.share(member);
-        let part = share(all.len(), piece, self.pieces(member));
+    /// The parts of a piece of a worker's share.
+    fn piece(&self, worker: usize, piece: usize) -> Range<usize> {
+        let all = self.share(worker);
+        let part = share(all.len(), piece, self.pieces(worker));
         all.start + part.start..all.start + part.end
     }
 }
 
-/// Where a member sleeps.
+/// Where a worker sleeps.
 #[derive(Default)]
-struct Bed {
+struct Parking {
     asleep: Mutex<bool>,
     woken: Condvar,
 }
@@ -123,72 +123,72 @@ struct Bed {
 /// The mark in `left` of a leader that sleeps.
 const LEADER_ASLEEP: usize = 1;
 
-// SAFETY: the jobs of shares are written only by the leader, which holds the team's lock, while every piece is reported as done. They are read only by
-// members that have taken a piece of the share and not reported it. The release that publishes a share comes after the write, the acquire that
+// SAFETY: the jobs of shares are written only by the leader, which holds the pool's lock, while every piece is reported as done. They are read only by
+// workers that have taken a piece of the share and not reported it. The release that publishes a share comes after the write, the acquire that
 // takes a piece before the read; reports release, and the leader's look at `left` acquires.
 unsafe impl Sync for Shared {}
 // SAFETY: the references in jobs are to something that may be shared.
 unsafe impl Send for Shared {}
 
-impl Team {
-    /// A team of `members`, at least 2.
-    pub(crate) fn new(members: usize) -> std::io::Result<Team> {
-        assert!(members <= MOST_MEMBERS, "{members} threads in a team");
+impl Pool {
+    /// A pool of `workers`, at least 2.
+    pub fn new(workers: usize) -> std::io::Result<Pool> {
+        assert!(workers <= MOST_WORKERS, "{workers} threads in a pool");
         let shared = Arc::new(Shared {
             left: Apart(AtomicUsize::new(0)),
-            shares: (0..members).map(|_| Apart(Share::empty())).collect(),
-            beds: (0..members).map(|_| Bed::default()).collect(),
+            shares: (0..workers).map(|_| Apart(Share::empty())).collect(),
+            parking: (0..workers).map(|_| Parking::default()).collect(),
             away: AtomicU64::new(0),
         });
-        let mut team = Team { shared, helpers: vec![], leading: Mutex::default() };
-        for member in 1..members {
-            let shared = team.shared.clone();
-            let helper = Builder::new().name(format!("lstmc-{member}"));
-            // Where a thread cannot be started, dropping the team ends those that were.
-            team.helpers.push(helper.spawn(move || shared.help(member))?);
+        let mut pool = Pool { shared, helpers: vec![], leading: Mutex::default() };
+        for worker in 1..workers {
+            let shared = pool.shared.clone();
+            let helper = Builder::new().name(format!("lstmc-{worker}"));
+            // Where a thread cannot be started, dropping the pool ends those that were.
+            pool.helpers.push(helper.spawn(move || shared.help(worker))?);
         }
-        Ok(team)
+        Ok(pool)
     }
 
-    /// A team of all cores that the whole program shares; none where there is one core, or threads cannot be started.
-    pub(crate) fn of_all_cores() -> Option<&'static Team> {
-        static TEAM: OnceLock<Option<Team>> = OnceLock::new();
-        let team = TEAM.get_or_init(|| {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_MEMBERS);
-            if cores > 1 { Team::new(cores).ok() } else { None }
+    /// A pool of all cores that the whole program shares; none where there is one core, or threads cannot be started.
+    pub fn of_all_cores() -> Option<&'static Pool> {
+        static POOL: OnceLock<Option<Pool>> = OnceLock::new();
+        let pool = POOL.get_or_init(|| {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+            if cores > 1 { Pool::new(cores).ok() } else { None }
         });
-        team.as_ref()
+        pool.as_ref()
     }
 
     /// How many work together.
-    pub(crate) fn members(&self) -> usize {
+    pub fn workers(&self) -> usize {
         self.shared.shares.len()
     }
 
-    /// Does `work(member, phase, parts)` for phases `0..phases.len()`, one after another, and all parts `0..phases[phase]` of each, in ranges
-    /// of any size; members are below `members`, and the caller is member 0. What a part wrote, the parts of later phases see. A phase of one
+    /// Does `work(worker, phase, parts)` for phases `0..phases.len()`, one after another, and all parts `0..phases[phase]` of each, in ranges
+    /// of any size; workers are below `workers`, and the caller is worker 0. What a part wrote, the parts of later phases see. A phase of one
     /// part is the caller's.
     ///
-    /// False, and nothing done, where there are not so many members, or the team is at work already.
-    pub(crate) fn run(&self, members: usize, phases: &[usize], work: &Work<'_>) -> bool {
+    /// False, and nothing done, where there are not so many workers, or the pool is at work already.
+    pub fn run(&self, workers: usize, phases: &[usize], work: &Work<'_>) -> bool {
         let mut leading = match self.leading.try_lock() {
             Ok(leading) => leading,
             // Work that panicked on the leader alone has left nothing behind.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        if !(1..=self.members()).contains(&members) {
+        if !(1..=self.workers()).contains(&workers) {
             return false;
         }
         for (phase, &parts) in phases.iter().enumerate() {
-            if members > 1 && parts > 1 {
+            if workers > 1 && parts > 1 {
                 if let Some(away) = self.shared.away() {
                     leading.recess.begin(away, Instant::now());
                 }
                 if leading.recess.is_over(Instant::now) {
                     // SAFETY: only the lifetime changes; `lead` does not return before all who use it have reported.
                     let work = unsafe { std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work) };
-                    let led = self.shared.lead(Job { work, phase, parts, members, is_even: leading.is_even });
+                    let led = self.shared.lead(Job { work, phase, parts, workers, is_even: leading.is_even });
                     leading.is_even = led.is_even;
                     if let Some(lost) = led.lost {
                         leading.recess.begin(lost, Instant::now());
@@ -204,11 +204,11 @@ impl Team {
     }
 }
 
-impl Drop for Team {
+impl Drop for Pool {
     fn drop(&mut self) {
-        for member in 1..self.members() {
-            if self.shared.shares[member].0.stop() {
-                self.shared.beds[member].wake();
+        for worker in 1..self.workers() {
+            if self.shared.shares[worker].0.stop() {
+                self.shared.parking[worker].wake();
             }
         }
         for helper in self.helpers.drain(..) {
@@ -219,21 +219,21 @@ impl Drop for Team {
 }
 
 impl Shared {
-    /// Has the members do a phase and returns when it is done. Only the leader calls this.
+    /// Has the workers do a phase and returns when it is done. Only the leader calls this.
     fn lead(&self, job: Job) -> Led {
         let begun = Instant::now();
-        let all: usize = (0..job.members).map(|member| job.pieces(member)).sum();
+        let all: usize = (0..job.workers).map(|worker| job.pieces(worker)).sum();
         self.left.0.store(all << 1, Ordering::Relaxed);
         // The leader's own last: nobody is to find it before they have found theirs.
-        for member in (0..job.members).rev() {
+        for worker in (0..job.workers).rev() {
             // SAFETY: see `Sync` above; all pieces of the phase before are reported.
-            let was_asleep = unsafe { self.shares[member].0.publish(job, job.pieces(member)) };
+            let was_asleep = unsafe { self.shares[worker].0.publish(job, job.pieces(worker)) };
             if was_asleep {
-                self.beds[member].wake();
+                self.parking[worker].wake();
             }
         }
-        let done = self.take_pieces(0, job.members);
-        // Members that end together differ by a piece of many, and by no piece of one.
+        let done = self.take_pieces(0, job.workers);
+        // Workers that end together differ by a piece of many, and by no piece of one.
         let own = job.pieces(0);
         let is_even = done.abs_diff(own) <= own / PIECES;
         if self.report(done) == 0 {
@@ -248,10 +248,10 @@ impl Shared {
     }
 
     /// What a helper does all its life.
-    fn help(&self, member: usize) {
+    fn help(&self, worker: usize) {
         let mut patience = SHORT;
-        while let Some(found) = self.await_share(member, patience) {
-            let done = self.take_pieces(member, found.members);
+        while let Some(found) = self.await_share(worker, patience) {
+            let done = self.take_pieces(worker, found.workers);
             if done > 0 {
                 self.report(done);
             }
@@ -260,9 +260,9 @@ impl Shared {
         }
     }
 
-    /// Waits until this member has a share with something to take; nothing is found where the team ends.
-    fn await_share(&self, member: usize, patience: Duration) -> Option<Found> {
-        let share = &self.shares[member].0;
+    /// Waits until this worker has a share with something to take; nothing is found where the pool ends.
+    fn await_share(&self, worker: usize, patience: Duration) -> Option<Found> {
+        let share = &self.shares[worker].0;
         let spun = spin(patience, false, || share.is_ready());
         if let Spun::Crowded(away) = spun {
             self.away.fetch_max(away.as_nanos().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -270,16 +270,16 @@ impl Shared {
         let mut soon = true;
         if spun != Spun::Ready {
             let begun = Instant::now();
-            let bed = &self.beds[member];
-            let mut asleep = bed.asleep();
-            // Either the mark sees what is published, or who publishes sees the mark, and then waits for the bed's lock.
+            let place = &self.parking[worker];
+            let mut asleep = place.asleep();
+            // Either the mark sees what is published, or who publishes sees the mark, and then waits for the place's lock.
             *asleep = share.mark_asleep();
             while *asleep {
-                asleep = bed.wait(asleep);
+                asleep = place.wait(asleep);
             }
             soon = begun.elapsed() + patience < LONG;
         }
-        share.members().map(|members| Found { members, soon })
+        share.workers().map(|workers| Found { workers, soon })
     }
 
     /// The longest time that a helper was kept from its core, where one was.
@@ -290,9 +290,9 @@ impl Shared {
         Some(Duration::from_nanos(self.away.swap(0, Ordering::Relaxed)))
     }
 
-    /// Does pieces until none is left to take, this member's own share first, and returns how many; they are to be reported.
-    fn take_pieces(&self, member: usize, members: usize) -> usize {
-        /// A member that panics would leave the others waiting for ever, or with a borrow that ends.
+    /// Does pieces until none is left to take, this worker's own share first, and returns how many; they are to be reported.
+    fn take_pieces(&self, worker: usize, workers: usize) -> usize {
+        /// A worker that panics would leave the others waiting for ever, or with a borrow that ends.
         struct Abort;
         impl Drop for Abort {
             fn drop(&mut self) {
@@ -300,17 +300,17 @@ impl Shared {
             }
         }
         let mut done = 0;
-        for of in (member..members).chain(0..member) {
+        for of in (worker..workers).chain(0..worker) {
             let share = &self.shares[of].0;
-            while let Some(piece) = share.take(member, of == member) {
+            while let Some(piece) = share.take(worker, of == worker) {
                 // SAFETY: see `Sync` above; a piece is taken and not reported.
                 let job = unsafe { share.job() };
                 let abort = Abort;
-                (job.work)(member, job.phase, job.piece(of, piece));
+                (job.work)(worker, job.phase, job.piece(of, piece));
                 std::mem::forget(abort);
                 done += 1;
                 // To look at what others have would fetch lines that their cores are about to need.
-                if job.is_even && member > 0 {
+                if job.is_even && worker > 0 {
                     return done;
                 }
             }
@@ -318,13 +318,13 @@ impl Shared {
         done
     }
 
-    /// Reports pieces as done, after which this member reads nothing of the job; how many are left.
+    /// Reports pieces as done, after which this worker reads nothing of the job; how many are left.
     fn report(&self, done: usize) -> usize {
         let before = self.left.0.fetch_sub(done << 1, Ordering::AcqRel);
         let left = before - (done << 1);
         if left == LEADER_ASLEEP {
             // The leader sleeps, or is about to and has the lock.
-            self.beds[0].wake();
+            self.parking[0].wake();
         }
         left >> 1
     }
@@ -334,11 +334,11 @@ impl Shared {
         if spin(limit, true, || self.left.0.load(Ordering::Acquire) == 0) == Spun::Ready {
             return false;
         }
-        let bed = &self.beds[0];
-        let mut asleep = bed.asleep();
+        let place = &self.parking[0];
+        let mut asleep = place.asleep();
         *asleep = self.left.0.fetch_or(LEADER_ASLEEP, Ordering::AcqRel) != 0;
         while *asleep {
-            asleep = bed.wait(asleep);
+            asleep = place.wait(asleep);
         }
         true
     }
@@ -347,15 +347,15 @@ impl Shared {
 /// What a helper has waited for.
 struct Found {
     /// How many take part in the phase.
-    members: usize,
+    workers: usize,
     /// Whether the wait was so short that it pays to keep the core for the next one.
     soon: bool,
 }
 
-/// A member's share of a phase.
+/// A worker's share of a phase.
 struct Share {
-    /// `[members, next piece, end, ASLEEP, STOP]`, of 14, 8, 8, 1 and 1 bits: what is left to take and by whom, and marks of the member that
-    /// sleeps and of the team's end.
+    /// `[workers, next piece, end, ASLEEP, STOP]`, of 14, 8, 8, 1 and 1 bits: what is left to take and by whom, and marks of the worker that
+    /// sleeps and of the pool's end.
     word: AtomicU32,
     /// What is to be done: see `Sync` of [`Shared`].
     job: UnsafeCell<Option<Job>>,
@@ -365,49 +365,49 @@ struct Share {
 const STOP: u32 = 1;
 const ASLEEP: u32 = 1 << 1;
 
-/// Bits of a share's word from which on the end, the next piece and the number of members are.
+/// Bits of a share's word from which on the end, the next piece and the number of workers are.
 const END: u32 = 2;
 const NEXT: u32 = END + 8;
-const MEMBERS: u32 = NEXT + 8;
+const WORKERS: u32 = NEXT + 8;
 
-/// The largest team: its members are all that the word has room for.
-const MOST_MEMBERS: usize = (1 << (32 - MEMBERS)) - 1;
+/// The largest pool: its workers are all that the word has room for.
+const MOST_WORKERS: usize = (1 << (32 - WORKERS)) - 1;
 
 impl Share {
     fn empty() -> Share {
         Share { word: AtomicU32::new(0), job: UnsafeCell::new(None) }
     }
 
-    /// Puts `pieces` of a job up to be taken by its members; there were none. Returns whether the share's member may sleep.
+    /// Puts `pieces` of a job up to be taken by its workers; there were none. Returns whether the share's worker may sleep.
     ///
     /// # Safety
     /// Nobody has taken a piece that is not reported.
     unsafe fn publish(&self, job: Job, pieces: usize) -> bool {
         // SAFETY: nobody reads the job before a piece is taken of what is published below.
         self.job.with_mut(|to| unsafe { *to = Some(job) });
-        let word = (job.members << MEMBERS | pieces << END) as u32;
+        let word = (job.workers << WORKERS | pieces << END) as u32;
         self.word.swap(word, Ordering::AcqRel) & ASLEEP != 0
     }
 
-    /// Ends the waiting of the share's member for good. Returns whether it may sleep.
+    /// Ends the waiting of the share's worker for good. Returns whether it may sleep.
     fn stop(&self) -> bool {
         self.word.fetch_or(STOP, Ordering::AcqRel) & ASLEEP != 0
     }
 
-    /// Whether there is something to take, or the team ends.
+    /// Whether there is something to take, or the pool ends.
     fn is_ready(&self) -> bool {
         is_ready(self.word.load(Ordering::Acquire))
     }
 
-    /// Leaves the mark of a sleeper, unless there is something to take; whether the member is to sleep.
+    /// Leaves the mark of a sleeper, unless there is something to take; whether the worker is to sleep.
     fn mark_asleep(&self) -> bool {
         !is_ready(self.word.fetch_or(ASLEEP, Ordering::AcqRel))
     }
 
-    /// How many take part in the last phase that was published; none where the team ends.
-    fn members(&self) -> Option<usize> {
+    /// How many take part in the last phase that was published; none where the pool ends.
+    fn workers(&self) -> Option<usize> {
         let word = self.word.load(Ordering::Acquire);
-        (word & STOP == 0).then_some((word >> MEMBERS) as usize)
+        (word & STOP == 0).then_some((word >> WORKERS) as usize)
     }
 
     /// The job.
@@ -419,15 +419,15 @@ impl Share {
         self.job.with(|job| unsafe { *job }).expect("pieces are of a job")
     }
 
-    /// Takes the first piece or the last one, if there is any for this member.
+    /// Takes the first piece or the last one, if there is any for this worker.
     ///
-    /// A member that was late may compare a word of the phase before with one of this phase: where they are equal it takes a piece of this phase, as
+    /// A worker that was late may compare a word of the phase before with one of this phase: where they are equal it takes a piece of this phase, as
     /// well it may.
-    fn take(&self, member: usize, first: bool) -> Option<usize> {
+    fn take(&self, worker: usize, first: bool) -> Option<usize> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (next, end) = pieces(word);
-            if next == end || member >= (word >> MEMBERS) as usize {
+            if next == end || worker >= (word >> WORKERS) as usize {
                 return None;
             }
             let (piece, rest) = if first { (next, word + (1 << NEXT)) } else { (end - 1, word - (1 << END)) };
@@ -449,7 +449,7 @@ fn is_ready(word: u32) -> bool {
     next != end || word & STOP != 0
 }
 
-impl Bed {
+impl Parking {
     fn asleep(&self) -> MutexGuard<'_, bool> {
         self.asleep.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -466,7 +466,7 @@ impl Bed {
     }
 }
 
-/// The part of `0..all` that is a member's.
-pub(crate) fn share(all: usize, member: usize, members: usize) -> Range<usize> {
-    all * member / members..all * (member + 1) / members
+/// The part of `0..all` that is a worker's.
+pub(crate) fn share(all: usize, worker: usize, workers: usize) -> Range<usize> {
+    all * worker / workers..all * (worker + 1) / workers
 }

@@ -1,8 +1,8 @@
 //! Integer kernels for x86-64.
 
-use super::super::share::Tile;
-use super::super::vector::Vector;
-use super::{QUAD, QUAD_BYTES, Strip};
+use super::{Operands, QUAD, QUAD_BYTES};
+use crate::share::Tile;
+use crate::vector::Vector;
 use lstmc_frontend::ir::PackedWidth;
 use std::arch::x86_64::*;
 
@@ -64,30 +64,30 @@ pub(super) unsafe fn unpack(packed: &[u8], width: PackedWidth, flip: u8, to: &mu
 /// # Safety
 /// The processor has AVX-512 F, BW and VNNI; the tile has `n <= ONE_GROUP` tokens, the weights one group.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn one_group(n: usize, strip: &Strip, tile: Tile) {
-    // SAFETY: the same instructions are enabled here; strip and tile have `n` tokens, as the caller promises.
-    unsafe { dispatch!(n, one_group_of(strip, tile): 1 2 3 4 5 6 7 8 9 10 11, ONE_GROUP) }
+pub(super) unsafe fn one_group(n: usize, of: &Operands, tile: Tile) {
+    // SAFETY: the same instructions are enabled here; operands and tile have `n` tokens, as the caller promises.
+    unsafe { dispatch!(n, one_group_of(of, tile): 1 2 3 4 5 6 7 8 9 10 11, ONE_GROUP) }
 }
 
 /// # Safety
 /// The processor has AVX-512 F, BW and VNNI; the tile has `n <= GROUPS` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn groups(n: usize, strip: &Strip, tile: Tile) {
-    // SAFETY: the same instructions are enabled here; strip and tile have `n` tokens, as the caller promises.
-    unsafe { dispatch!(n, groups_of(strip, tile): 1 2 3 4 5, GROUPS) }
+pub(super) unsafe fn groups(n: usize, of: &Operands, tile: Tile) {
+    // SAFETY: the same instructions are enabled here; operands and tile have `n` tokens, as the caller promises.
+    unsafe { dispatch!(n, groups_of(of, tile): 1 2 3 4 5, GROUPS) }
 }
 
 /// # Safety
 /// As [`one_group`], with `T` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline(never)]
-unsafe fn one_group_of<const T: usize>(strip: &Strip, tile: Tile) {
-    // SAFETY: the instructions are enabled here; group 0 exists, with 32 scales, and strip and tile have `T` tokens, as the caller promises.
+unsafe fn one_group_of<const T: usize>(of: &Operands, tile: Tile) {
+    // SAFETY: the instructions are enabled here; group 0 exists, with 32 scales, and operands and tile have `T` tokens, as the caller promises.
     unsafe {
-        let sums = group_sums::<T>(strip, 0);
-        let scales = [_mm512_loadu_ps(strip.scales), _mm512_loadu_ps(strip.scales.add(16))];
+        let sums = group_sums::<T>(of, 0);
+        let scales = [_mm512_loadu_ps(of.scales), _mm512_loadu_ps(of.scales.add(16))];
         for (t, sums) in sums.iter().enumerate() {
-            let sx = _mm512_set1_ps(*strip.sx.add(t));
+            let sx = _mm512_set1_ps(*of.sx.add(t));
             for (n, sum) in sums.iter().enumerate() {
                 let value = _mm512_mul_ps(_mm512_cvtepi32_ps(*sum), scales[n]);
                 tile.store(t, n * __m512::LANES, _mm512_mul_ps(value, sx));
@@ -100,14 +100,14 @@ unsafe fn one_group_of<const T: usize>(strip: &Strip, tile: Tile) {
 /// As [`groups`], with `T` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline(never)]
-unsafe fn groups_of<const T: usize>(strip: &Strip, tile: Tile) {
-    // SAFETY: the instructions are enabled here; groups are below their number, each with 32 scales, and strip and tile have `T` tokens, as the
+unsafe fn groups_of<const T: usize>(of: &Operands, tile: Tile) {
+    // SAFETY: the instructions are enabled here; groups are below their number, each with 32 scales, and operands and tile have `T` tokens, as the
     // caller promises.
     unsafe {
         let mut values = [[_mm512_setzero_ps(); 2]; T];
-        for g in 0..strip.groups {
-            let sums = group_sums::<T>(strip, g);
-            let scales = strip.scales.add(g * 32);
+        for g in 0..of.groups {
+            let sums = group_sums::<T>(of, g);
+            let scales = of.scales.add(g * 32);
             let scales = [_mm512_loadu_ps(scales), _mm512_loadu_ps(scales.add(16))];
             for t in 0..T {
                 for n in 0..2 {
@@ -116,7 +116,7 @@ unsafe fn groups_of<const T: usize>(strip: &Strip, tile: Tile) {
             }
         }
         for (t, values) in values.iter().enumerate() {
-            let sx = _mm512_set1_ps(*strip.sx.add(t));
+            let sx = _mm512_set1_ps(*of.sx.add(t));
             for (n, value) in values.iter().enumerate() {
                 tile.store(t, n * __m512::LANES, _mm512_mul_ps(*value, sx));
             }
@@ -130,17 +130,17 @@ unsafe fn groups_of<const T: usize>(strip: &Strip, tile: Tile) {
 /// As [`groups`], with `T` tokens; the group exists.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
-unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; T] {
-    // SAFETY: the instructions are enabled here; the group exists and the strip has `T` tokens, as the caller promises; quads below the group's
+unsafe fn group_sums<const T: usize>(of: &Operands, g: usize) -> [[__m512i; 2]; T] {
+    // SAFETY: the instructions are enabled here; the group exists and the operands have `T` tokens, as the caller promises; quads below the group's
     // number lie within the weights and within each token's codes.
     unsafe {
-        let quads = strip.quads[usize::from(g + 1 == strip.groups)];
-        let weights = strip.weights.add(g * strip.group_stride);
-        let x = strip.x.add(g * strip.quads[0] * QUAD);
+        let quads = of.quads[usize::from(g + 1 == of.groups)];
+        let weights = of.weights.add(g * of.group_stride);
+        let x = of.x.add(g * of.quads[0] * QUAD);
         let mut sums = [[_mm512_setzero_si512(); 2]; T];
         for (t, sums) in sums.iter_mut().enumerate() {
             // What unsigned weights add too much.
-            let raised = *strip.sums.add(t * strip.groups + g) * strip.raised;
+            let raised = *of.sums.add(t * of.groups + g) * of.raised;
             *sums = [_mm512_set1_epi32(-raised); 2];
         }
         // One token has but two sums, each of which would wait for the one before: quads take turns over more of them.
@@ -163,11 +163,11 @@ unsafe fn group_sums<const T: usize>(strip: &Strip, g: usize) -> [[__m512i; 2]; 
         for q in first..quads {
             let w = weights.add(q * QUAD_BYTES);
             if T > 1 {
-                _mm_prefetch::<_MM_HINT_T1>(strip.next.wrapping_add(q * HALF).cast());
+                _mm_prefetch::<_MM_HINT_T1>(of.next.wrapping_add(q * HALF).cast());
             }
             let w = [_mm512_loadu_si512(w.cast()), _mm512_loadu_si512(w.add(HALF).cast())];
             for (t, sums) in sums.iter_mut().enumerate() {
-                let x = x.add(t * strip.x_stride + q * QUAD).cast::<i32>().read_unaligned();
+                let x = x.add(t * of.x_stride + q * QUAD).cast::<i32>().read_unaligned();
                 let x = _mm512_set1_epi32(x);
                 for n in 0..2 {
                     sums[n] = _mm512_dpbusd_epi32(sums[n], w[n], x);
@@ -204,15 +204,15 @@ unsafe fn add_quad(weights: *const u8, x: *const i8, q: usize, sums: &mut [__m51
 /// # Safety
 /// The processor has AVX2 and FMA; the tile has a token.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn avx2(strip: &Strip, tile: Tile) {
-    // SAFETY: the instructions are enabled here; strip and tile have a token, as the caller promises; quads below a group's number lie within the
+pub(super) unsafe fn avx2(of: &Operands, tile: Tile) {
+    // SAFETY: the instructions are enabled here; operands and tile have a token, as the caller promises; quads below a group's number lie within the
     // weights and within the token's codes.
     unsafe {
         let mut values = [_mm256_setzero_ps(); 4];
-        for g in 0..strip.groups {
-            let quads = strip.quads[usize::from(g + 1 == strip.groups)];
-            let weights = strip.weights.add(g * strip.group_stride);
-            let x = strip.x.add(g * strip.quads[0] * QUAD);
+        for g in 0..of.groups {
+            let quads = of.quads[usize::from(g + 1 == of.groups)];
+            let weights = of.weights.add(g * of.group_stride);
+            let x = of.x.add(g * of.quads[0] * QUAD);
             // Four outputs each, two sums per output.
             let mut sums = [_mm256_setzero_si256(); 8];
             for q in 0..quads {
@@ -224,14 +224,14 @@ pub(super) unsafe fn avx2(strip: &Strip, tile: Tile) {
                     *sum = _mm256_add_epi32(*sum, products);
                 }
             }
-            let scales = strip.scales.add(g * 32);
+            let scales = of.scales.add(g * 32);
             for (n, value) in values.iter_mut().enumerate() {
                 let sum = _mm256_hadd_epi32(sums[2 * n], sums[2 * n + 1]);
                 let sum = _mm256_cvtepi32_ps(_mm256_permute4x64_epi64::<0b11_01_10_00>(sum));
                 *value = _mm256_fmadd_ps(sum, _mm256_loadu_ps(scales.add(8 * n)), *value);
             }
         }
-        let sx = _mm256_set1_ps(*strip.sx);
+        let sx = _mm256_set1_ps(*of.sx);
         for (n, value) in values.iter().enumerate() {
             tile.store(0, n * __m256::LANES, _mm256_mul_ps(*value, sx));
         }

@@ -1,17 +1,17 @@
 //! Products of many vectors with the sum of packed maps, and what is made of the output layer's.
 
-use super::int::Unpacked;
-use super::share::{Destination, Panels, deserved, split};
-use super::softmax::{Sums, log_sum_exp_of};
-use super::{Activations, Codes, Floats, PANEL, Start, dense, int};
+use crate::integer::Unpacked;
 use crate::level::Level;
+use crate::share::{Destination, PanelRange, deserved, split};
+use crate::softmax::{Sums, log_sum_exp_of};
+use crate::{Activations, CodePanels, Floats, PANEL, Start, dense, integer};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Panels whose logits are kept until they are part of the log-sum-exp: 64 tokens' fit a first-level cache.
+/// PanelRange whose logits are kept until they are part of the log-sum-exp: 64 tokens' fit a first-level cache.
 const BLOCK: usize = 4;
 
-/// Panels whose part of the log-sum-exp is a sum of its own. These are the same on any number of threads, and so is the result.
+/// PanelRange whose part of the log-sum-exp is a sum of its own. These are the same on any number of threads, and so is the result.
 const SECTION: usize = 8 * BLOCK;
 
 /// Columns of a block.
@@ -26,7 +26,7 @@ pub enum Term<'a> {
     /// f32s.
     Floats(Floats<'a>),
     /// Integers: each group's sum is exact, an i32, which a group of 130,000 inputs cannot overflow.
-    Codes(Activations<'a>, Codes<'a>),
+    Codes(Activations<'a>, CodePanels<'a>),
 }
 
 /// What products are done with: the processor level, the number of threads, and each thread's memory, which is used again.
@@ -77,7 +77,7 @@ impl Products {
     }
 
     /// Room for panels of codes, so that products with them allocate nothing.
-    pub fn reserve(&mut self, weights: &Codes<'_>) {
+    pub fn reserve(&mut self, weights: &CodePanels<'_>) {
         for own in &mut self.own {
             own.unpacked.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(weights);
         }
@@ -128,13 +128,13 @@ impl Products {
         product.run_on(threads, to, to_stride, start);
     }
 
-    /// Adds one vector's product with a map that is multiplied again and again: `to[o] += (w x)[o]`. Where the map does not fit a cache, `falling`
+    /// Adds one vector's product with a map that is multiplied again and again: `to[o] += (w x)[o]`. Where the map does not fit a cache, `reversed`
     /// every other time, which takes the panels from the last to the first, finds there what was read last.
     ///
     /// # Panics
     /// As [`Products::product`].
-    pub fn recurrent_product(&self, out: usize, term: Term<'_>, to: &mut [f32], falling: bool) {
-        let product = Product { falling, ..Product::new(self, 1, out, std::iter::once(term)) };
+    pub fn recurrent_product(&self, out: usize, term: Term<'_>, to: &mut [f32], reversed: bool) {
+        let product = Product { reversed, ..Product::new(self, 1, out, std::iter::once(term)) };
         let threads = deserved(self.threads(), out.div_ceil(PANEL), product.work);
         product.run_on(threads, to, out, Start::Accumulate);
     }
@@ -166,7 +166,7 @@ fn sections(count: usize) -> usize {
 }
 
 /// Terms whose shapes have been checked.
-pub(super) struct Product<'p, I> {
+pub(crate) struct Product<'p, I> {
     with: &'p Products,
     steps: usize,
     out: usize,
@@ -176,11 +176,11 @@ pub(super) struct Product<'p, I> {
     work: usize,
     terms: I,
     /// Whether panels are taken from the last to the first.
-    falling: bool,
+    reversed: bool,
 }
 
 impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
-    pub(super) fn new(with: &'p Products, steps: usize, out: usize, terms: I) -> Product<'p, I> {
+    pub(crate) fn new(with: &'p Products, steps: usize, out: usize, terms: I) -> Product<'p, I> {
         let (mut work, mut count) = (0usize, 0);
         for term in terms.clone() {
             count += 1;
@@ -191,22 +191,22 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
                 }
                 Term::Codes(x, weights) => {
                     assert_eq!(weights.out, out, "outputs of a term");
-                    int::Job::new(steps, &x, &weights);
+                    integer::Job::new(steps, &x, &weights);
                     work = work.saturating_add(weights.work(steps));
                 }
             }
         }
         assert!(count > 0, "a product has a term");
-        Product { with, steps, out, columns: out, work, terms, falling: false }
+        Product { with, steps, out, columns: out, work, terms, reversed: false }
     }
 
     /// On just so many of the threads, or one per panel.
-    pub(super) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
+    pub(crate) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
         let to = Destination::new(self.steps, to, to_stride, self.columns, start);
         let all = self.columns.div_ceil(PANEL);
         split(threads, all, |thread, panels| {
             // The ranges, too, come from the last to the first.
-            let panels = if self.falling { all - panels.end..all - panels.start } else { panels };
+            let panels = if self.reversed { all - panels.end..all - panels.start } else { panels };
             // SAFETY: `split` gives each panel to one thread.
             unsafe { self.fill(&self.with.own[thread], panels, &to) }
         });
@@ -217,7 +217,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
     /// # Safety
     /// This thread alone writes these panels' columns of the destination meanwhile.
     unsafe fn fill(&self, own: &Own, range: Range<usize>, to: &Destination<'_>) {
-        let (level, panels) = (self.with.level, Panels { range, falling: self.falling });
+        let (level, panels) = (self.with.level, PanelRange { range, reversed: self.reversed });
         let added = to.accumulating();
         for (n, term) in self.terms.clone().enumerate() {
             let to = if n == 0 { to } else { &added };
@@ -228,7 +228,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
                         dense::Job::new(self.steps, &term, self.out).run(level, panels.clone(), to);
                     }
                     Term::Codes(x, weights) => {
-                        let job = int::Job::new(self.steps, &x, &weights);
+                        let job = integer::Job::new(self.steps, &x, &weights);
                         job.run(level, &own.unpacked, panels.clone(), to);
                     }
                 }
@@ -237,7 +237,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
     }
 
     /// On just so many of the threads, or one per section.
-    pub(super) fn log_probabilities_on(
+    pub(crate) fn log_probabilities_on(
         &self,
         threads: usize,
         count: usize,

@@ -9,10 +9,10 @@ mod arm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::quantize::{Activations, group_size, padded_len};
-use super::share::{Destination, Panels, Tile};
-use super::{PANEL, QUAD, check_rows};
 use crate::level::{Level, Set};
+use crate::quantize::Activations;
+use crate::share::{Destination, PanelRange, Tile};
+use crate::{Integer, PANEL, QUAD, Scale, check_rows};
 use lstmc_frontend::ir::PackedWidth;
 use lstmc_runtime::Aligned;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,92 +26,45 @@ const QUAD_BYTES: usize = PANEL * QUAD;
 /// Multiply-adds of integers in the time of one of f32s.
 const SPEEDUP: usize = 4;
 
-/// How a group's scales are stored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scale {
-    /// As f32.
-    F32,
-    /// As f16.
-    F16,
-}
-
-impl Scale {
-    fn size(self) -> usize {
-        match self {
-            Scale::F32 => 4,
-            Scale::F16 => 2,
-        }
-    }
-}
-
-/// A map `[out][input]` in integer panels; see the [module](super).
+/// A map `[out][input]` in integer panels; see the [crate](super).
 #[derive(Clone, Copy, Debug)]
-pub struct Codes<'a> {
+pub struct CodePanels<'a> {
     /// The panels.
     pub bytes: &'a [u8],
     /// Outputs.
     pub out: usize,
-    /// Inputs.
-    pub input: usize,
-    /// Of a code.
-    pub width: PackedWidth,
-    /// Inputs per group; 0 means all.
-    pub group: usize,
-    /// The type of scales.
-    pub scale: Scale,
-    /// Whether the bytes are flipped by 0x80.
-    pub signed: bool,
+    /// How codes are packed, and how many inputs there are.
+    pub format: Integer,
 }
 
-impl Codes<'_> {
+impl CodePanels<'_> {
     /// Bytes that the panels take; `usize::MAX` where they are more than that.
-    pub fn len(&self) -> usize {
-        self.out.div_ceil(PANEL).saturating_mul(self.panel_len())
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn panel_len(&self) -> usize {
-        let quads = padded_len(self.input, self.group) / QUAD;
-        let scales = self.groups().saturating_mul(PANEL * self.scale.size());
-        quads.saturating_mul(self.packed_quad()).saturating_add(scales)
-    }
-
-    fn packed_quad(&self) -> usize {
-        QUAD_BYTES / self.width.per_byte()
-    }
-
-    fn groups(&self) -> usize {
-        self.input.div_ceil(group_size(self.input, self.group))
-    }
-
-    /// Quads of a group.
-    fn quads(&self, group: usize) -> usize {
-        let size = group_size(self.input, self.group);
-        size.min(self.input - group * size).div_ceil(QUAD)
+    pub fn size(&self) -> usize {
+        self.out.div_ceil(PANEL).saturating_mul(self.format.panel_bytes())
     }
 
     /// Multiply-adds of f32s that take as long as those of as many steps.
-    pub(super) fn work(&self, steps: usize) -> usize {
-        steps.saturating_mul(self.out).saturating_mul(self.input) / SPEEDUP
+    pub(crate) fn work(&self, steps: usize) -> usize {
+        steps.saturating_mul(self.out).saturating_mul(self.format.groups.len) / SPEEDUP
     }
 
     /// Whether kernels, which want bytes less `offset`, can read panels as they are, without buffers.
     fn in_place(&self, offset: u8) -> bool {
-        let flipped = if self.signed { 0x80 } else { 0 };
-        let scales = self.scale == Scale::F32 && self.bytes.as_ptr().cast::<f32>().is_aligned();
-        self.width == PackedWidth::Eight && offset == flipped && self.groups() == 1 && scales
+        let scales = self.format.scale == Scale::F32 && self.bytes.as_ptr().cast::<f32>().is_aligned();
+        has_bytes_less(self.format, offset) && self.format.groups.count() == 1 && scales
     }
 }
 
+/// Whether packed bytes are what kernels want that take raised codes less `offset`.
+fn has_bytes_less(format: Integer, offset: u8) -> bool {
+    format.width == PackedWidth::Eight && offset == if format.signed { 0x80 } else { 0 }
+}
+
 /// A product whose shapes have been checked.
-pub(super) struct Job<'a> {
+pub(crate) struct Job<'a> {
     steps: usize,
     x: Activations<'a>,
-    w: Codes<'a>,
+    w: CodePanels<'a>,
 }
 
 /// A panel ready for a kernel: `[groups][quads][32][4]` of one byte or two each.
@@ -125,7 +78,7 @@ struct Panel<'a> {
 }
 
 /// What a tile is computed from.
-struct Strip {
+struct Operands {
     weights: *const u8,
     /// A cache line of the next panel for each quad, to be asked for. Any address will do.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "there is no stable instruction for it"))]
@@ -149,14 +102,14 @@ struct Strip {
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(steps: usize, x: &Activations<'a>, w: &Codes<'a>) -> Job<'a> {
+    pub(crate) fn new(steps: usize, x: &Activations<'a>, w: &CodePanels<'a>) -> Job<'a> {
         let (x, w) = (*x, *w);
-        check_rows("activations", steps, x.stride, padded_len(w.input, w.group), x.codes.len());
+        check_rows("activations", steps, x.stride, w.format.groups.padded(), x.codes.len());
         assert!(x.scales.len() >= steps, "{} activation scales for {steps} tokens", x.scales.len());
-        let need = w.len();
+        let need = w.size();
         // Saturated where it is more than any slice has.
         assert!(w.bytes.len() >= need, "integer panels take {need} bytes, not {}", w.bytes.len());
-        let groups = w.groups();
+        let groups = w.format.groups.count();
         assert!(
             x.sums.len() >= steps.saturating_mul(groups),
             "{} sums for {steps} tokens of {groups} groups",
@@ -170,59 +123,66 @@ impl<'a> Job<'a> {
     ///
     /// # Safety
     /// This thread alone writes these panels' columns of the destination meanwhile.
-    pub(super) unsafe fn run(
+    pub(crate) unsafe fn run(
         &self,
         level: Level,
         buffers: &Mutex<Unpacked>,
-        panels: Panels,
+        panels: PanelRange,
         to: &Destination<'_>,
     ) {
-        let offset = self.w.width.offset();
-        let set = if self.w.groups() == 0 { Set::Portable } else { level.set() };
+        let (offset, groups) = (self.w.format.width.offset(), self.w.format.groups.count());
+        let set = if groups == 0 { Set::Portable } else { level.set() };
         // SAFETY: the columns are this thread's, as the caller promises. A level is proof that the processor has the instructions of its
-        // kernels, which get strips and tiles of as many tokens as they are told, of at least one group.
+        // kernels, which get operands and tiles of as many tokens as they are told, of at least one group.
         unsafe {
             match set {
                 Set::Portable => self.portable(level, &mut lock(buffers), panels, to),
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx2 | Set::Avx512 => {
-                    self.tiled::<1, 2>(level, buffers, panels, to, offset, |_, strip, tile| {
-                        x86::avx2(strip, tile);
+                    self.tiled::<1, 2>(level, buffers, panels, to, offset, |_, of, tile| {
+                        x86::avx2(of, tile);
                     });
                 }
                 // Weights stay unsigned.
                 #[cfg(target_arch = "x86_64")]
-                Set::Avx512Vnni if self.w.groups() == 1 => {
-                    self.tiled::<{ x86::ONE_GROUP }, 1>(level, buffers, panels, to, 0, |n, strip, tile| {
-                        x86::one_group(n, strip, tile);
+                Set::Avx512Vnni if groups == 1 => {
+                    self.tiled::<{ x86::ONE_GROUP }, 1>(level, buffers, panels, to, 0, |n, of, tile| {
+                        x86::one_group(n, of, tile);
                     });
                 }
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx512Vnni => {
-                    self.tiled::<{ x86::GROUPS }, 1>(level, buffers, panels, to, 0, |n, strip, tile| {
-                        x86::groups(n, strip, tile);
+                    self.tiled::<{ x86::GROUPS }, 1>(level, buffers, panels, to, 0, |n, of, tile| {
+                        x86::groups(n, of, tile);
                     });
                 }
                 #[cfg(target_arch = "aarch64")]
-                Set::Neon => self.tiled::<1, 1>(level, buffers, panels, to, offset, |_, strip, tile| {
-                    arm::neon(strip, tile);
+                Set::Neon => self.tiled::<1, 1>(level, buffers, panels, to, offset, |_, of, tile| {
+                    arm::neon(of, tile);
                 }),
             }
         }
     }
 
-    /// The plain twin of the kernels below.
+    /// The reference implementation of the kernels below.
     ///
     /// # Safety
     /// This thread alone writes these panels' columns of the destination meanwhile.
-    unsafe fn portable(&self, level: Level, unpacked: &mut Unpacked, panels: Panels, to: &Destination<'_>) {
+    unsafe fn portable(
+        &self,
+        level: Level,
+        unpacked: &mut Unpacked,
+        panels: PanelRange,
+        to: &Destination<'_>,
+    ) {
+        let (offset, groups) = (self.w.format.width.offset(), self.w.format.groups);
         for panel in panels.each() {
-            let panel_data = unpacked.panel::<1>(level, &self.w, panel, self.w.width.offset());
+            let panel_data = unpacked.panel::<1>(level, &self.w, panel, offset);
             for t in 0..self.steps {
                 let mut codes = &self.x.codes[t * self.x.stride..];
                 let mut values = [0.0f32; PANEL];
-                for g in 0..self.w.groups() {
-                    let quads = self.w.quads(g);
+                for g in 0..groups.count() {
+                    let quads = groups.quads(g);
                     let (group, rest) = codes.split_at(quads * QUAD);
                     codes = rest;
                     let mut sums = [0i32; PANEL];
@@ -256,16 +216,17 @@ impl<'a> Job<'a> {
         &self,
         level: Level,
         buffers: &Mutex<Unpacked>,
-        panels: Panels,
+        panels: PanelRange,
         to: &Destination<'_>,
         offset: u8,
-        tile: impl Fn(usize, &Strip, Tile),
+        tile: impl Fn(usize, &Operands, Tile),
     ) {
         let in_place = W == 1 && self.w.in_place(offset);
         let mut unpacked = if in_place { None } else { Some(lock(buffers)) };
-        let groups = self.w.groups();
-        let quads = [self.w.quads(0), self.w.quads(groups - 1)];
-        let panel_len = self.w.panel_len();
+        let format = self.w.format;
+        let groups = format.groups.count();
+        let quads = [format.groups.quads(0), format.groups.quads(groups - 1)];
+        let panel_len = format.panel_bytes();
         let block = (BLOCK_BYTES / self.x.stride.max(1)).next_multiple_of(T).max(T);
         for begin in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - begin);
@@ -284,7 +245,7 @@ impl<'a> Job<'a> {
                 let next = self.w.bytes.as_ptr().wrapping_add((panel + 1) * panel_len);
                 let mut t = begin;
                 for i in 0..tiles {
-                    let strip = Strip {
+                    let of = Operands {
                         weights: data.weights.as_ptr(),
                         // A line is half a quad: two tiles ask for all.
                         next: next.wrapping_add(i * quads[0] * QUAD_BYTES / 2),
@@ -296,11 +257,11 @@ impl<'a> Job<'a> {
                         x_stride: self.x.stride,
                         sx: self.x.scales[t..].as_ptr(),
                         sums: self.x.sums[t * groups..].as_ptr(),
-                        raised: self.w.width.offset().into(),
+                        raised: format.width.offset().into(),
                     };
                     let n = least + usize::from(i < larger);
                     // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
-                    tile(n, &strip, unsafe { to.tile(t, n, panel, 0) });
+                    tile(n, &of, unsafe { to.tile(t, n, panel, 0) });
                     t += n;
                 }
             }
@@ -309,7 +270,7 @@ impl<'a> Job<'a> {
 }
 
 /// Buffers for a panel that is not read in place, and for its scales.
-pub(super) struct Unpacked {
+pub(crate) struct Unpacked {
     codes: Aligned<u8>,
     scales: Vec<f32>,
 }
@@ -327,10 +288,11 @@ fn lock(buffers: &Mutex<Unpacked>) -> MutexGuard<'_, Unpacked> {
 
 impl Unpacked {
     /// Room for a panel, so that unpacking needs no more memory.
-    pub(super) fn reserve(&mut self, w: &Codes<'_>) {
+    pub(crate) fn reserve(&mut self, w: &CodePanels<'_>) {
         // Two bytes a weight at most.
-        self.make_room(padded_len(w.input, w.group).saturating_mul(2 * PANEL));
-        self.scales.reserve((w.groups() * PANEL).saturating_sub(self.scales.len()));
+        let groups = w.format.groups;
+        self.make_room(groups.padded().saturating_mul(2 * PANEL));
+        self.scales.reserve((groups.count() * PANEL).saturating_sub(self.scales.len()));
     }
 
     fn make_room(&mut self, bytes: usize) {
@@ -343,29 +305,31 @@ impl Unpacked {
     fn panel<'a, const W: usize>(
         &'a mut self,
         level: Level,
-        w: &Codes<'a>,
+        w: &CodePanels<'a>,
         panel: usize,
         offset: u8,
     ) -> Panel<'a> {
-        let bytes = &w.bytes[panel * w.panel_len()..][..w.panel_len()];
-        let in_place = W == 1 && w.width == PackedWidth::Eight && offset == if w.signed { 0x80 } else { 0 };
-        let scale_bytes = PANEL * w.scale.size();
+        let CodePanels { bytes, format, .. } = *w;
+        let (panel_len, groups) = (format.panel_bytes(), format.groups);
+        let bytes = &bytes[panel * panel_len..][..panel_len];
+        let in_place = W == 1 && has_bytes_less(format, offset);
+        let scale_bytes = PANEL * format.scale.size();
         if !in_place {
-            self.make_room(padded_len(w.input, w.group) * PANEL * W);
+            self.make_room(groups.padded() * PANEL * W);
         }
-        self.scales.resize(w.groups() * PANEL, 0.0);
+        self.scales.resize(groups.count() * PANEL, 0.0);
         let mut at = 0;
         let mut to = 0;
-        for g in 0..w.groups() {
-            let packed = w.quads(g) * w.packed_quad();
+        for g in 0..groups.count() {
+            let packed = groups.quads(g) * format.quad_bytes();
             if !in_place {
-                let len = w.quads(g) * QUAD_BYTES * W;
-                unpack::<W>(level, &bytes[at..at + packed], w, offset, &mut self.codes[to..to + len]);
+                let len = groups.quads(g) * QUAD_BYTES * W;
+                unpack::<W>(level, &bytes[at..at + packed], format, offset, &mut self.codes[to..to + len]);
                 to += len;
             }
             at += packed;
             let (from, to) = (&bytes[at..at + scale_bytes], &mut self.scales[g * PANEL..][..PANEL]);
-            match w.scale {
+            match format.scale {
                 Scale::F32 => {
                     for (to, b) in to.iter_mut().zip(from.as_chunks::<4>().0) {
                         *to = f32::from_le_bytes(*b);
@@ -379,7 +343,7 @@ impl Unpacked {
             }
             at += scale_bytes;
         }
-        let unpacked = if w.groups() == 0 { 0 } else { w.quads(0) * QUAD_BYTES * W };
+        let unpacked = if groups.count() == 0 { 0 } else { groups.quads(0) * QUAD_BYTES * W };
         if in_place {
             Panel { weights: bytes, group_stride: unpacked + scale_bytes, scales: &self.scales }
         } else {
@@ -390,14 +354,14 @@ impl Unpacked {
 
 /// Whole quads of packed codes to `W`-byte numbers, less `offset`.
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is one way"))]
-fn unpack<const W: usize>(level: Level, packed: &[u8], w: &Codes<'_>, offset: u8, to: &mut [u8]) {
-    let flip = if w.signed { 0x80 } else { 0 };
+fn unpack<const W: usize>(level: Level, packed: &[u8], format: Integer, offset: u8, to: &mut [u8]) {
+    let flip = if format.signed { 0x80 } else { 0 };
     #[cfg(target_arch = "x86_64")]
     if W == 1 && offset == 0 && level.set() >= Set::Avx512 {
         // SAFETY: the level is proof that the processor has AVX-512 F.
-        return unsafe { x86::unpack(packed, w.width, flip, to) };
+        return unsafe { x86::unpack(packed, format.width, flip, to) };
     }
-    match w.width {
+    match format.width {
         PackedWidth::Eight => unpack_levels::<W, 1>(packed, flip, offset, to),
         PackedWidth::Four => unpack_levels::<W, 2>(packed, flip, offset, to),
         PackedWidth::Two => unpack_levels::<W, 4>(packed, flip, offset, to),
@@ -423,7 +387,7 @@ fn unpack_levels<const W: usize, const L: usize>(packed: &[u8], flip: u8, offset
 }
 
 /// Exactly.
-pub(super) fn f16_to_f32(bits: u16) -> f32 {
+pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     let magnitude = u32::from(bits & 0x7fff) << 13;
     let sign = u32::from(bits & 0x8000) << 16;
     let value = if bits & 0x7c00 == 0x7c00 {

@@ -1,32 +1,32 @@
 //! Sharing panels out among threads, and the destination they write.
 
-use super::vector::Vector;
-use super::{PANEL, Start};
-use crate::team::{Team, share};
+use crate::pool::{Pool, share};
+use crate::vector::Vector;
+use crate::{PANEL, Start};
 use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Least work of a thread, in multiply-adds of f32s: about 20 us with AVX-512, a few times what two threads that are awake take to meet.
-pub(super) const THREAD_WORK: usize = 1 << 20;
+pub(crate) const THREAD_WORK: usize = 1 << 20;
 
 /// How many threads `work` units in `parts` parts deserve, of those that there are.
-pub(super) fn deserved(threads: usize, parts: usize, work: usize) -> usize {
+pub(crate) fn deserved(threads: usize, parts: usize, work: usize) -> usize {
     parts.min(work / THREAD_WORK).min(threads).max(1)
 }
 
 /// Runs `f(thread, range)` on ranges that cover `0..parts`, on at most `threads` threads (one per part) that are awake where work follows work. A
 /// thread has several ranges.
-pub(super) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>) + Sync) {
+pub(crate) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>) + Sync) {
     let threads = threads.min(parts).max(1);
     if threads == 1 {
         return f(0, 0..parts);
     }
-    if Team::of_all_cores()
-        .is_some_and(|team| team.run(threads, &[parts], &|thread, _, range| f(thread, range)))
+    if Pool::of_all_cores()
+        .is_some_and(|pool| pool.run(threads, &[parts], &|thread, _, range| f(thread, range)))
     {
         return;
     }
-    // More threads than cores, or another caller has the team.
+    // More threads than cores, or another caller has the pool.
     std::thread::scope(|scope| {
         for i in 1..threads {
             let f = &f;
@@ -38,21 +38,21 @@ pub(super) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>
 
 /// Some panels, in the order that they are taken in.
 #[derive(Clone)]
-pub(super) struct Panels {
-    pub(super) range: Range<usize>,
+pub(crate) struct PanelRange {
+    pub(crate) range: Range<usize>,
     /// From the last to the first.
-    pub(super) falling: bool,
+    pub(crate) reversed: bool,
 }
 
-impl Panels {
-    pub(super) fn each(&self) -> impl Iterator<Item = usize> {
-        let Panels { range: Range { start, end }, falling } = self.clone();
-        (start..end).map(move |panel| if falling { start + end - 1 - panel } else { panel })
+impl PanelRange {
+    pub(crate) fn each(&self) -> impl Iterator<Item = usize> {
+        let PanelRange { range: Range { start, end }, reversed } = self.clone();
+        (start..end).map(move |panel| if reversed { start + end - 1 - panel } else { panel })
     }
 }
 
 /// Where a product goes: rows of `out` f32s, `stride` apart, whose columns several threads write, each its own panels.
-pub(super) struct Destination<'a> {
+pub(crate) struct Destination<'a> {
     to: *mut f32,
     stride: usize,
     steps: usize,
@@ -72,28 +72,28 @@ unsafe impl Sync for Destination<'_> {}
 
 /// A tile of a destination: the outputs of a panel or of a part of it, from one token on.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
-    pub(super) to: *mut f32,
-    pub(super) stride: usize,
+pub(crate) struct Tile {
+    pub(crate) to: *mut f32,
+    pub(crate) stride: usize,
     /// Null for zero.
-    pub(super) start: *const f32,
-    pub(super) start_stride: usize,
+    pub(crate) start: *const f32,
+    pub(crate) start_stride: usize,
     /// Tokens that exist.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     /// Columns that exist, at least one.
-    pub(super) columns: usize,
+    pub(crate) columns: usize,
 }
 
 impl<'a> Destination<'a> {
     /// Panics where the shapes do not fit.
-    pub(super) fn new(
+    pub(crate) fn new(
         steps: usize,
         to: &'a mut [f32],
         stride: usize,
         out: usize,
         start: Start<'a>,
     ) -> Destination<'a> {
-        super::check_rows("destination", steps, stride, out, to.len());
+        crate::check_rows("destination", steps, stride, out, to.len());
         start.check(out);
         let to = to.as_mut_ptr();
         let (start, start_stride) = match start {
@@ -105,19 +105,19 @@ impl<'a> Destination<'a> {
     }
 
     /// The same for the panels from `first` on.
-    pub(super) fn starting_at(self, first: usize) -> Destination<'a> {
+    pub(crate) fn starting_at(self, first: usize) -> Destination<'a> {
         Destination { first, ..self }
     }
 
     /// The same, to be added to what it then holds.
-    pub(super) fn accumulating(&self) -> Destination<'_> {
+    pub(crate) fn accumulating(&self) -> Destination<'_> {
         Destination { start: self.to.cast_const(), start_stride: self.stride, ..*self }
     }
 
     /// Columns of `panel`: a panel's width, or fewer in the last one.
     ///
     /// Panics where there is no such panel.
-    pub(super) fn columns(&self, panel: usize) -> usize {
+    pub(crate) fn columns(&self, panel: usize) -> usize {
         let before = panel.checked_sub(self.first).and_then(|n| n.checked_mul(PANEL));
         match before {
             Some(before) if before < self.out => PANEL.min(self.out - before),
@@ -133,7 +133,7 @@ impl<'a> Destination<'a> {
     ///
     /// # Safety
     /// No other thread writes these columns of these tokens while the tile is in use, and no other tile of them is.
-    pub(super) unsafe fn tile(&self, token: usize, tokens: usize, panel: usize, skip: usize) -> Tile {
+    pub(crate) unsafe fn tile(&self, token: usize, tokens: usize, panel: usize, skip: usize) -> Tile {
         assert!(
             skip < self.columns(panel) && token <= self.steps && tokens <= self.steps - token,
             "a tile of {tokens} tokens from {token} on, of panel {panel} from column {skip} on, in {} rows of {}",
@@ -161,7 +161,7 @@ impl Tile {
     /// # Safety
     /// The processor has the instructions of `V`, and `t` is below the tile's tokens.
     #[inline(always)]
-    pub(super) unsafe fn store<V: Vector>(&self, t: usize, column: usize, values: V) {
+    pub(crate) unsafe fn store<V: Vector>(&self, t: usize, column: usize, values: V) {
         debug_assert!(t < self.tokens);
         let columns = self.columns.saturating_sub(column);
         // Where there is no such column nothing is touched.
@@ -181,8 +181,8 @@ impl Tile {
         }
     }
 
-    /// The plain twin of [`Tile::store`], of the first token. Panics where there is none.
-    pub(super) fn store_plain(&self, values: &[f32]) {
+    /// The reference implementation of [`Tile::store`], of the first token. Panics where there is none.
+    pub(crate) fn store_plain(&self, values: &[f32]) {
         assert!(self.tokens > 0, "a tile of no tokens");
         for (i, &v) in values.iter().enumerate().take(self.columns) {
             // SAFETY: token 0 exists, as asserted, and `i` is below the number of columns; `Destination::tile` made the pointers so, and nobody

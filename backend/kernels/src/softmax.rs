@@ -8,9 +8,9 @@
 //! when a sum shows that a logit exceeds it by much (as in Milakov and Gimelshein 2018, but rarely), and by an integer, so that sums are
 //! scaled without rounding.
 
-use super::exp::exp2;
-use super::vector::{MOST_LANES as LANES, Vector, lanes};
+use crate::exp::exp2;
 use crate::level::{Level, Set};
+use crate::vector::{MOST_LANES as LANES, Vector, lanes};
 use std::f32::consts::LOG2_E;
 
 /// By how much a logit, times log2 e, may exceed the reference: `2^64` times as many words as fit in memory is a finite f32.
@@ -24,21 +24,21 @@ const UNROLL: usize = 4;
 
 /// `log2e` times the log-sum-exp of some logits, as `reference + log2 (sum of lanes)`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sums {
+pub(crate) struct Sums {
     reference: f32,
     lanes: [f32; LANES],
 }
 
 impl Sums {
     /// Of no logits.
-    pub(super) const NOTHING: Sums = Sums { reference: f32::MIN, lanes: [0.0; LANES] };
+    pub(crate) const NOTHING: Sums = Sums { reference: f32::MIN, lanes: [0.0; LANES] };
 
     /// Adds `count` columns of rows, `stride` apart, each to its own sums.
     ///
     /// # Panics
     /// Where the slice is too short.
-    pub(super) fn add_rows(level: Level, rows: &[f32], stride: usize, count: usize, sums: &mut [Sums]) {
-        super::check_rows("logits", sums.len(), stride, count, rows.len());
+    pub(crate) fn add_rows(level: Level, rows: &[f32], stride: usize, count: usize, sums: &mut [Sums]) {
+        crate::check_rows("logits", sums.len(), stride, count, rows.len());
         if count == 0 {
             return;
         }
@@ -92,14 +92,14 @@ impl Sums {
     }
 
     /// What [`log_sum_exp_of`] adds up.
-    pub(super) fn total(&self) -> [f32; 2] {
+    pub(crate) fn total(&self) -> [f32; 2] {
         [self.reference, self.lanes.iter().sum()]
     }
 }
 
 /// The log-sum-exp of all logits of some parts, of each of which [`Sums::total`] is given. One that holds a NaN or plus infinity gives NaN, and so
 /// does one with an element above 2^127; no logits, or nothing but minus infinity, give minus infinity.
-pub(super) fn log_sum_exp_of(parts: &[[f32; 2]]) -> f32 {
+pub(crate) fn log_sum_exp_of(parts: &[[f32; 2]]) -> f32 {
     let top = parts.iter().map(|p| p[0]).fold(f32::MIN, f32::max);
     let sum: f64 = parts.iter().map(|&[r, sum]| f64::from(sum) * power_of_two(r - top)).sum();
     if top == f32::MIN && !sum.is_nan() {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A level is a value that is chosen in one place: by default it is the best that the processor has, and a user or a test may ask for a
-//! lower one by its name. It decides both which of the batched kernels run ([`crate::batch`]) and which features generated code may use
-//! ([`crate::isa`]).
+//! lower one by its name. It decides which of the kernels run, and which features generated code may use.
+#![deny(unsafe_code)]
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,13 +18,13 @@ use std::sync::OnceLock;
 /// one, after asking.
 ///
 /// ```
-/// use lstmc_backend::Level;
+/// use lstmc_kernels::Level;
 ///
 /// let plain: Level = "plain".parse()?;
 /// assert_eq!(plain.name(), "plain");
 /// assert!(Level::all().contains(&plain) && Level::all().contains(&Level::best()));
 /// assert_eq!("best".parse::<Level>()?, Level::best());
-/// # Ok::<(), lstmc_backend::LevelError>(())
+/// # Ok::<(), lstmc_kernels::LevelError>(())
 /// ```
 #[derive(Clone, Copy)]
 pub struct Level(&'static Row);
@@ -172,6 +172,11 @@ impl Level {
     /// What people call it.
     pub fn name(self) -> &'static str {
         self.0.name
+    }
+
+    /// Whether there are batched kernels, which are faster than generated code word by word; elsewhere only the reference implementations run.
+    pub fn has_batched_kernels(self) -> bool {
+        self.set() != Set::Portable
     }
 
     /// The batched kernels that it runs.

@@ -1,37 +1,21 @@
 //! Activations as signed 8-bit codes, one scale per token.
 
-use super::QUAD;
-use super::check_rows;
+use crate::elementary::ROUND;
 use crate::level::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::level::Set;
+use crate::{Groups, QUAD, check_rows};
 
-/// Smaller magnitudes than this one count as zero.
-const SMALLEST: f32 = 1e-30;
+/// The smallest magnitude that counts as the largest of a vector, so that a vector of zeros has a finite reciprocal.
+pub const LEAST_MAGNITUDE: f32 = 1e-30;
 
-/// The largest code.
-const TOP: f32 = 127.0;
-
-/// Adding this rounds to the nearest integer, ties to even, and leaves it in the low bits.
-const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
-
-/// Bytes of a token's codes: `len` inputs in groups of `group`, each padded to quads. A group of 0 means all inputs. `usize::MAX` where they are
-/// more than that.
-pub fn padded_len(len: usize, group: usize) -> usize {
-    let group = group_size(len, group);
-    let padded = |len: usize| len.checked_next_multiple_of(QUAD).unwrap_or(usize::MAX);
-    (len / group).saturating_mul(padded(group)).saturating_add(padded(len % group))
-}
-
-/// At least 1 and at most the row.
-pub(super) fn group_size(len: usize, group: usize) -> usize {
-    if group == 0 { len.max(1) } else { group.min(len.max(1)) }
-}
+/// The largest code of an activation.
+pub const LARGEST_CODE: f32 = 127.0;
 
 /// Tokens' activations as 8-bit codes, in groups of the size that the maps they are multiplied with have.
 #[derive(Clone, Copy, Debug)]
 pub struct Activations<'a> {
-    /// Rows of [`padded_len`] codes. Padding may hold anything.
+    /// Rows of [`Groups::padded`] codes. Padding may hold anything.
     pub codes: &'a [i8],
     /// Codes from row to row.
     pub stride: usize,
@@ -51,33 +35,31 @@ pub struct CodeRows {
 }
 
 impl CodeRows {
-    /// Room for `steps` rows of `len` inputs in groups of `group`, so that [`CodeRows::fill`] needs no more memory for as many.
-    pub fn reserve(&mut self, steps: usize, len: usize, group: usize) {
-        let groups = len.div_ceil(group_size(len, group));
-        self.codes.reserve(steps * padded_len(len, group));
+    /// Room for `steps` rows, so that [`CodeRows::fill`] needs no more memory for as many.
+    pub fn reserve(&mut self, steps: usize, groups: Groups) {
+        self.codes.reserve(steps * groups.padded());
         self.scales.reserve(steps);
-        self.sums.reserve(steps * groups);
+        self.sums.reserve(steps * groups.count());
     }
 
-    /// Quantizes `steps` rows of `len` f32s, `x_stride` apart, in groups of `group` (0: all inputs): per token `m = max(max |x|, 1e-30)`, the codes are
+    /// Quantizes `steps` rows of f32s, `x_stride` apart, in groups: per token `m = max(max |x|, 1e-30)`, the codes are
     /// `x * (127 / m)` rounded to the nearest integer, ties to even, group by group with padding of zeros, and the scale is `m / 127`. A
     /// row that holds a NaN gets the scale NaN.
     ///
     /// # Panics
     /// Where the slice is too short for its shape, or the stride for its row.
-    pub fn fill(&mut self, level: Level, steps: usize, x: &[f32], x_stride: usize, len: usize, group: usize) {
-        check_rows("activations", steps, x_stride, len, x.len());
-        self.stride = padded_len(len, group);
-        let group = group_size(len, group);
-        let groups = len.div_ceil(group);
+    pub fn fill(&mut self, level: Level, steps: usize, x: &[f32], x_stride: usize, groups: Groups) {
+        check_rows("activations", steps, x_stride, groups.len, x.len());
+        self.stride = groups.padded();
+        let count = groups.count();
         self.codes.resize(steps * self.stride, 0);
         self.scales.resize(steps, 0.0);
-        self.sums.resize(steps * groups, 0);
+        self.sums.resize(steps * count, 0);
         for (t, scale) in self.scales.iter_mut().enumerate() {
-            let x = &x[t * x_stride..][..len];
+            let x = &x[t * x_stride..][..groups.len];
             let codes = &mut self.codes[t * self.stride..][..self.stride];
-            let sums = &mut self.sums[t * groups..][..groups];
-            *scale = row_at(level, x, group, codes, sums);
+            let sums = &mut self.sums[t * count..][..count];
+            *scale = row_at(level, x, groups.size, codes, sums);
         }
     }
 
@@ -103,11 +85,11 @@ fn row_at(level: Level, x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i
 
 /// One row, in plain code that compiles to good vector code; returns its scale.
 #[inline(always)]
-pub(super) fn row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+pub(crate) fn row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
     // Magnitudes are in order of their bits, and those of NaN are above all others.
     let top = x.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
-    let top = f32::from_bits(top.max(SMALLEST.to_bits()));
-    let inverse = TOP / top;
+    let top = f32::from_bits(top.max(LEAST_MAGNITUDE.to_bits()));
+    let inverse = LARGEST_CODE / top;
     let mut at = 0;
     for (x, sum) in x.chunks(group).zip(sums) {
         let padded = x.len().next_multiple_of(QUAD);
@@ -119,7 +101,7 @@ pub(super) fn row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -
         padding.fill(0);
         at += padded;
     }
-    top / TOP
+    top / LARGEST_CODE
 }
 
 /// # Safety

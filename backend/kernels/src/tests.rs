@@ -1,14 +1,13 @@
-//! Every kernel that the machine has against products in f64, which the plain twins must meet as well.
+//! Every kernel that the machine has against products in f64, which the reference implementations must meet as well.
 
-use super::int::f16_to_f32;
-use super::product::{Product, Products};
-use super::{
-    Activations, CodeRows, Codes, Floats, PANEL, QUAD, Scale, Start, Term, f32_panels_len, padded_len,
-    quantize,
-};
+use crate::integer::f16_to_f32;
 use crate::level::Level;
+use crate::product::{Product, Products};
+use crate::{
+    Activations, CodePanels, CodeRows, Floats, Groups, Integer, PANEL, QUAD, Scale, Start, Term,
+    f32_panels_len, quantize,
+};
 use lstmc_frontend::ir::PackedWidth;
-
 use std::iter::once;
 
 /// Miri takes a thousand times as long.
@@ -103,6 +102,16 @@ fn one_thread() -> Products {
     Products::new(Level::best(), 1)
 }
 
+/// Panels of bytes that are still to come.
+fn like(out: usize, groups: Groups, width: PackedWidth, scale: Scale, signed: bool) -> CodePanels<'static> {
+    CodePanels { bytes: &[], out, format: Integer { width, groups, scale, signed } }
+}
+
+/// So many inputs in groups of `size`; 0 is the whole row.
+fn groups(len: usize, size: usize) -> Groups {
+    if size == 0 { Groups::one(len) } else { Groups { len, size } }
+}
+
 fn floats<'a>(x: &'a [f32], stride: usize, input: usize, weights: &'a [f32]) -> Term<'a> {
     Term::Floats(Floats { x, stride, input, weights })
 }
@@ -148,11 +157,11 @@ struct Map {
     bytes: Vec<u8>,
 }
 
-fn pack(random: &mut Random, like: &Codes<'_>, powers: bool) -> Map {
-    let &Codes { out, input, width, scale, signed, .. } = like;
+fn pack(random: &mut Random, like: &CodePanels<'_>, powers: bool) -> Map {
+    let &CodePanels { out, format: Integer { width, groups, scale, signed }, .. } = like;
+    let Groups { len: input, size: group } = groups;
     let (bits, levels) = (width.bits(), width.per_byte());
     let half = i32::from(width.offset());
-    let group = if like.group == 0 { input } else { like.group.min(input) };
     let codes: Vec<i32> = (0..out * input).map(|_| random.next(1 << bits) as i32 - half).collect();
     // As f16 bits: 1 or 2, or anything between 2^-6 and 1.
     let f16s: Vec<u16> = (0..input.div_ceil(group) * out)
@@ -195,22 +204,29 @@ fn pack(random: &mut Random, like: &Codes<'_>, powers: bool) -> Map {
 }
 
 /// Of each token's groups, padding included.
-fn sums_of(codes: &[i8], stride: usize, steps: usize, input: usize, group: usize) -> Vec<i32> {
+fn sums_of(codes: &[i8], stride: usize, steps: usize, groups: Groups) -> Vec<i32> {
     let of_token = |t: usize| {
-        let row = &codes[t * stride..][..padded_len(input, group)];
-        row.chunks(group.next_multiple_of(QUAD)).map(|g| g.iter().map(|&c| i32::from(c)).sum())
+        let row = &codes[t * stride..][..groups.padded()];
+        row.chunks(groups.size.next_multiple_of(QUAD)).map(|g| g.iter().map(|&c| i32::from(c)).sum())
     };
     (0..steps).flat_map(of_token).collect()
 }
 
 /// One shape on every level; exact where scales are powers of two.
-fn check_int(random: &mut Random, steps: usize, like: Codes<'_>, from: From, threads: usize, powers: bool) {
-    let Codes { out, input, .. } = like;
+fn check_int(
+    random: &mut Random,
+    steps: usize,
+    like: CodePanels<'_>,
+    from: From,
+    threads: usize,
+    powers: bool,
+) {
+    let CodePanels { out, format: Integer { groups, .. }, .. } = like;
+    let Groups { len: input, size: group } = groups;
     let map = pack(random, &like, powers);
-    let w = Codes { bytes: &map.bytes, ..like };
-    assert_eq!(map.bytes.len(), w.len(), "{w:?}");
-    let group = if like.group == 0 { input } else { like.group.min(input) };
-    let stride = padded_len(input, like.group) + 9;
+    let w = CodePanels { bytes: &map.bytes, ..like };
+    assert_eq!(map.bytes.len(), w.size(), "{w:?}");
+    let stride = groups.padded() + 9;
     // Padding holds anything.
     let codes: Vec<i8> = (0..steps * stride - 9).map(|_| random.next(256) as u8 as i8).collect();
     let sx: Vec<f32> = (0..steps).map(|_| if powers { 0.5 } else { random.f32() }).collect();
@@ -231,11 +247,11 @@ fn check_int(random: &mut Random, steps: usize, like: Codes<'_>, from: From, thr
         })
         .collect();
     // A conversion, a product and a sum per group, and the product with the token's scale.
-    let tolerance = if powers { 0.0 } else { (input.div_ceil(group) + 3) as f64 * 2f64.powi(-24) };
-    let sums = sums_of(&codes, stride, steps, input, group);
+    let tolerance = if powers { 0.0 } else { (groups.count() + 3) as f64 * 2f64.powi(-24) };
+    let sums = sums_of(&codes, stride, steps, groups);
     let x = Activations { codes: &codes, stride, scales: &sx, sums: &sums };
     for level in Level::all() {
-        let what = format!("{level:?}, {steps} x {:?}", Codes { bytes: &[], ..like });
+        let what = format!("{level:?}, {steps} x {:?}", CodePanels { bytes: &[], ..like });
         check(&what, (steps, out), from, &want, tolerance, |to, stride, start| {
             let products = Products::new(level, threads);
             Product::new(&products, steps, out, once(Term::Codes(x, w))).run_on(threads, to, stride, start);
@@ -250,7 +266,7 @@ fn integer_kernels_over_odd_shapes() {
     for (out, input) in DIMS.iter().flat_map(|&o| DIMS.iter().map(move |&i| (o, i))) {
         for (group, width) in GROUPS.iter().flat_map(|&g| PackedWidth::ALL.map(|w| (g, w))) {
             let scale = [Scale::F32, Scale::F16][case / 2 % 2];
-            let like = Codes { bytes: &[], out, input, width, group, scale, signed: case % 2 == 1 };
+            let like = like(out, groups(input, group), width, scale, case % 2 == 1);
             let steps = STEPS[case % STEPS.len()];
             check_int(&mut random, steps, like, FROM[case / 4 % 3], 1 + case % 3, false);
             check_int(&mut random, steps, like, From::Zero, 1, true);
@@ -267,7 +283,7 @@ fn integer_kernels_over_all_steps_and_forms() {
             PackedWidth::ALL.into_iter().flat_map(|w| [Scale::F32, Scale::F16].map(|s| (w, s)))
         {
             for (signed, from) in [false, true].into_iter().flat_map(|s| FROM.map(|f| (s, f))) {
-                let like = Codes { bytes: &[], out: 33, input: 93, width, group, scale, signed };
+                let like = like(33, groups(93, group), width, scale, signed);
                 check_int(&mut random, steps, like, from, 1, false);
                 check_int(&mut random, steps, like, From::Zero, 2, true);
             }
@@ -287,10 +303,10 @@ fn a_recurrent_product_takes_panels_in_either_order() {
             let products = Products::new(level, 1);
             let mut want = begin.clone();
             products.product(1, out, once(term()), &mut want, out, Start::Accumulate);
-            for falling in [false, true] {
+            for reversed in [false, true] {
                 let mut to = begin.clone();
-                products.recurrent_product(out, term(), &mut to, falling);
-                assert_eq!(to, want, "{level:?}, {out} x {input}, falling: {falling}");
+                products.recurrent_product(out, term(), &mut to, reversed);
+                assert_eq!(to, want, "{level:?}, {out} x {input}, reversed: {reversed}");
             }
         }
     }
@@ -308,15 +324,7 @@ fn tokens_go_through_in_blocks_that_fit_the_cache() {
         assert_eq!(to, vec![0.5 * input as f32; steps * out], "{level:?}");
     }
     let input = if SLOW { 1100 } else { 11_000 };
-    let like = Codes {
-        bytes: &[],
-        out,
-        input,
-        width: PackedWidth::Four,
-        group: 100,
-        scale: Scale::F32,
-        signed: false,
-    };
+    let like = like(out, groups(input, 100), PackedWidth::Four, Scale::F32, false);
     check_int(&mut Random(4), steps, like, From::Bias, 1, false);
 }
 
@@ -330,25 +338,18 @@ fn log_probabilities_are_those_of_the_logits() {
         let input = 31;
         let w = random.f32s(out * input);
         let packed = dense_panels(&w, out, input);
-        let like = Codes {
-            bytes: &[],
-            out,
-            input,
-            width: PackedWidth::Eight,
-            group: 0,
-            scale: Scale::F16,
-            signed: case % 2 == 1,
-        };
+        let groups = Groups::one(input);
+        let like = like(out, groups, PackedWidth::Eight, Scale::F16, case % 2 == 1);
         let map = pack(&mut random, &like, false);
-        let stride = padded_len(input, 0);
+        let stride = groups.padded();
         let codes: Vec<i8> = (0..steps * stride).map(|_| random.next(16) as i8 - 8).collect();
         let scales = vec![0.01; steps];
-        let sums = sums_of(&codes, stride, steps, input, input);
+        let sums = sums_of(&codes, stride, steps, groups);
         let x = random.f32s(steps * input);
         let terms = [
             Term::Codes(
                 Activations { codes: &codes, stride, scales: &scales, sums: &sums },
-                Codes { bytes: &map.bytes, ..like },
+                CodePanels { bytes: &map.bytes, ..like },
             ),
             floats(&x, input, input, &packed),
         ];
@@ -391,24 +392,17 @@ fn first_columns_keep_what_lies_behind_them() {
         let out = usize::next_multiple_of(count, PANEL);
         let w = random.f32s(out * input);
         let packed = dense_panels(&w, out, input);
-        let like = Codes {
-            bytes: &[],
-            out,
-            input,
-            width: PackedWidth::Eight,
-            group: 0,
-            scale: Scale::F32,
-            signed: false,
-        };
+        let groups = Groups::one(input);
+        let like = like(out, groups, PackedWidth::Eight, Scale::F32, false);
         let map = pack(&mut random, &like, true);
         for steps in [1, 2, 3, 6, 7, 9, 13] {
             let x = random.f32s(steps * input);
             let codes: Vec<i8> = (0..steps * 8).map(|_| random.next(256) as u8 as i8).collect();
-            let (scales, sums) = (vec![1.0; steps], sums_of(&codes, 8, steps, input, input));
+            let (scales, sums) = (vec![1.0; steps], sums_of(&codes, 8, steps, groups));
             let activations = Activations { codes: &codes, stride: 8, scales: &scales, sums: &sums };
             let terms = [
                 floats(&x, input, input, &packed),
-                Term::Codes(activations, Codes { bytes: &map.bytes, ..like }),
+                Term::Codes(activations, CodePanels { bytes: &map.bytes, ..like }),
             ];
             for term in terms {
                 let stride = count + 2;
@@ -435,7 +429,7 @@ fn first_columns_keep_what_lies_behind_them() {
 #[should_panic(expected = "a tile of 3 tokens from 1 on")]
 fn a_tile_beyond_its_destination_is_refused() {
     let mut to = [0.0; 6];
-    let to = super::share::Destination::new(3, &mut to, 2, 2, Start::Zero);
+    let to = crate::share::Destination::new(3, &mut to, 2, 2, Start::Zero);
     // SAFETY: nothing else uses the destination.
     unsafe { to.tile(1, 3, 0, 0) };
 }
@@ -456,15 +450,8 @@ fn sizes_that_wrap_are_refused() {
         };
         assert!(refused(&dense).contains("f32 panels of"));
         let codes = |out: usize, input: usize, group: usize| {
-            let like = Codes {
-                bytes: &[0; 256],
-                out,
-                input,
-                width: PackedWidth::Eight,
-                group,
-                scale: Scale::F32,
-                signed: false,
-            };
+            let like = like(out, groups(input, group), PackedWidth::Eight, Scale::F32, false);
+            let like = CodePanels { bytes: &[0; 256], ..like };
             let x = Activations { codes: &[0; 64], stride: usize::MAX, scales: &[1.0], sums: &[0; 64] };
             products.product(1, out, once(Term::Codes(x, like)), &mut [0.0; 4], out, Start::Zero);
         };
@@ -492,15 +479,7 @@ fn nothing_is_written_where_there_is_nothing() {
         Products::new(level, 1).product(1, 20, term, &mut to, 20, Start::Zero);
         assert_eq!(to, [0.0; 20]);
     }
-    let none = Codes {
-        bytes: &[],
-        out: 3,
-        input: 0,
-        width: PackedWidth::Eight,
-        group: 0,
-        scale: Scale::F32,
-        signed: false,
-    };
+    let none = like(3, Groups::one(0), PackedWidth::Eight, Scale::F32, false);
     let x = Activations { codes: &[], stride: 0, scales: &[1.0], sums: &[] };
     for products in Level::all().into_iter().map(|level| Products::new(level, 1)) {
         let mut to = [GAP; 4];
@@ -531,15 +510,15 @@ fn rows_are_quantized_by_their_largest_magnitude() {
         let x = random.f32s(steps * x_stride);
         for level in Level::all() {
             let mut rows = CodeRows::default();
-            rows.fill(level, steps, &x, x_stride, len, group);
+            let groups = groups(len, group);
+            rows.fill(level, steps, &x, x_stride, groups);
             let Activations { codes, stride, scales, sums } = rows.activations();
-            let size = if group == 0 { len } else { group.min(len) };
             for t in 0..steps {
                 let x = &x[t * x_stride..][..len];
                 let top = x.iter().fold(1e-30f32, |m, x| m.max(x.abs()));
                 assert_eq!(scales[t], top / 127.0);
                 let want: Vec<i8> = x
-                    .chunks(size)
+                    .chunks(groups.size)
                     .flat_map(|x| {
                         let codes = x.iter().map(|x| (x * (127.0 / top)).round_ties_even() as i8);
                         codes.chain([0; QUAD]).take(x.len().next_multiple_of(QUAD)).collect::<Vec<_>>()
@@ -547,7 +526,7 @@ fn rows_are_quantized_by_their_largest_magnitude() {
                     .collect();
                 assert_eq!(codes[t * stride..(t + 1) * stride], want, "{level:?}");
             }
-            assert_eq!(sums, sums_of(codes, stride, steps, len, size), "{level:?}");
+            assert_eq!(sums, sums_of(codes, stride, steps, groups), "{level:?}");
         }
     }
 }

@@ -8,16 +8,14 @@
 //!
 //! The terms of the formula are evaluated for some units at a time, in memory that stays in the nearest cache.
 
-use super::PANEL;
-use super::exp::{exp2, exp2_of};
-use super::vector::{MOST_LANES, Split, lanes};
+use crate::exp::{exp2, exp2_of};
+use crate::layout::gate_lanes;
+use crate::layout::{PANEL, UNITS};
 use crate::level::{Level, Set};
+use crate::vector::{MOST_LANES, Split, lanes};
 use lstmc_frontend::ir::{Algebra, Binary, CellSpec, Formula, Primitive, Term};
 use std::f32::consts::LOG2_E;
 use std::marker::PhantomData;
-
-/// Neighbouring units of one gate.
-pub const UNITS: usize = 8;
 
 /// Units that are updated together, whose operations' latencies overlap.
 const TOGETHER: usize = 4 * UNITS;
@@ -50,15 +48,10 @@ impl Terms {
     }
 }
 
-/// f32s of the gates of so many units, in whole parts of [`UNITS`].
-pub fn gate_lanes(gates: usize, units: usize) -> usize {
-    units.checked_next_multiple_of(UNITS).unwrap_or(usize::MAX).saturating_mul(gates)
-}
-
 /// One step of one stream: new states from the gates' sums and the states before.
 ///
-/// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::codegen::math::MAX_SIGMOID_ERROR_ULPS) and
-/// [`MAX_TANH_ERROR_ULPS`](crate::codegen::math::MAX_TANH_ERROR_ULPS).
+/// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::elementary::MAX_SIGMOID_ERROR_ULPS) and
+/// [`MAX_TANH_ERROR_ULPS`](crate::elementary::MAX_TANH_ERROR_ULPS).
 ///
 /// # Panics
 /// Where gates, a state or the parameters do not have an element for each unit, in whole parts.
@@ -418,12 +411,12 @@ impl<V: Split, const N: usize> Algebra for Vectors<'_, V, N> {
     }
 }
 
-/// The plain twin of [`sigmoid_of`].
+/// The reference implementation of [`sigmoid_of`].
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp2(-LOG2_E * x))
 }
 
-/// The plain twin of [`tanh_of`].
+/// The reference implementation of [`tanh_of`].
 fn tanh(x: f32) -> f32 {
     2.0 / (1.0 + exp2(-2.0 * LOG2_E * x)) - 1.0
 }
@@ -521,7 +514,7 @@ unsafe fn neon(at: &mut Place, formula: &Formula, units: usize, slots: &mut Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codegen::math::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
+    use crate::elementary::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
     use lstmc_frontend::ir::{FormulaBuilder, Function, GateOrder, Lstm};
 
     /// Each gate of all units, in the order of lanes.
