@@ -18,7 +18,7 @@ mod program;
 pub mod store;
 pub mod verify;
 
-pub use cell::{CellSpec, Gate, GateOrder, GateRows, Lstm};
+pub use cell::{CellSpec, Gate, GateOrder, GateRows, Lstm, plain_lstm};
 pub use dim::{Dim, Symbol};
 pub use formula::{Algebra, Formula, FormulaBuilder, Primitive, Term, TermId};
 pub use graph::{

@@ -12,7 +12,7 @@
 //! runs, and what is not one cannot be planned.
 
 use super::cell::CellSpec;
-use super::formula::{Formula, FormulaBuilder};
+use super::formula::{Algebra, Formula, FormulaBuilder};
 use super::graph::{Graph, Node, NodeId, Operand, OutputRole, Type, ValueId, WeightId};
 use super::map::{LinearMap, TensorTrain};
 use super::op::Op;
@@ -550,17 +550,18 @@ impl Reader<'_> {
         let result = match (&node.op, operands.len()) {
             (Op::Unary(f), 1) => {
                 let x = b.input(0);
-                b.function(*f, x)
+                b.function(*f, &x)
             }
             (Op::Binary(op), 2) => {
                 let (x, y) = (b.input(0), b.input(1));
-                b.binary(*op, x, y)
+                b.binary(*op, &x, &y)
             }
             (_, n) => {
                 return Err(NotCanonical::new(self.label(node), "its operands", n.to_string()));
             }
         };
-        Ok(Map { formula: b.build(vec![(result, None)]), operands })
+        b.result(0, &result);
+        Ok(Map { formula: b.build(|_| None), operands })
     }
 
     fn vocabulary(&self, logits: ValueId) -> Result<usize, NotCanonical> {

@@ -7,7 +7,8 @@ use crate::gate::Evaluate;
 use crate::{Calibration, Context, Pipeline, RunError, Settings, Target, Verdict, run};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{
-    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, random_map,
+    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, language_model_of_cells,
+    lstm_variants, random_map,
 };
 use lstmc_frontend::ir::{Activations, WeightId};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print};
@@ -118,6 +119,16 @@ fn smooth(map: &LinearMap) -> LinearMap {
             LinearMap::TensorTrain(new.unwrap())
         }
         LinearMap::Dense(_) => map.clone(),
+    }
+}
+
+/// Every variant of a cell, peepholes included.
+#[test]
+fn gradients_of_every_variant_are_those_of_the_loss() {
+    for (cell, peepholes) in lstm_variants() {
+        let make = |_: &str, shape| random_map(Kind::Dense, shape, 3);
+        let graph = language_model_of_cells(&cell, peepholes, [3, 2, WORDS], make);
+        assert!(check_gradients(&graph, "*", None) > 100, "{cell:?}");
     }
 }
 

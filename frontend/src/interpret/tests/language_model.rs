@@ -334,7 +334,7 @@ fn errors() {
     the prediction at position 1 is not a number: some weight or intermediate result is NaN or infinite
     weight @embedding: the data of this f32[37, 3] tensor (#e475440d) is not at hand: the text it came from gives only its hash; write the data inline or read the model from .onnx or .lstmc
     not in language-model form: inputs: expected one, the tokens, found 0; the pass `canonicalize` makes it so
-    add %odd (node "/Add"): expected a sequence as operand 1, found %h0: f32[B, 3]
+    not in language-model form: %odd = add: expected a sequence as operand 1, found %h0: f32[B, 3]; the pass `canonicalize` makes it so
     "#);
 }
 
