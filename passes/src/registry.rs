@@ -38,11 +38,11 @@ fn check(table: &[PassInfo]) -> Result<(), String> {
             return Err(format!("two passes are called {}", pass.name));
         }
         for option in pass.options {
-            if let Presence::Default(text) = option.presence
-                && let Err(expected) = option.kind.parse(text)
+            if let Presence::Default(value) = option.presence
+                && let Err(expected) = option.kind.parse(&value.to_string())
             {
                 return Err(format!(
-                    "{}: the default of {} is {text}, expected {expected}",
+                    "{}: the default of {} is {value}, expected {expected}",
                     pass.name, option.name
                 ));
             }

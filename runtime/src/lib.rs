@@ -98,6 +98,7 @@
 
 mod aligned;
 mod container;
+pub mod file;
 mod kernels;
 mod sampling;
 mod session;

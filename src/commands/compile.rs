@@ -189,7 +189,7 @@ fn perplexity(text: &str) -> Result<f64, String> {
 
 /// A checkpoint at this place; what is there is gone on with, or else replaced.
 fn checkpoint(path: &Path, resume: bool) -> anyhow::Result<Checkpoint<'_>> {
-    super::check_place(path)?;
+    crate::runtime::file::check_place(path)?;
     let checkpoint = Checkpoint::new(|bytes| super::write_whole(path, bytes).map_err(|e| e.to_string()));
     if !resume {
         return Ok(checkpoint);

@@ -4,12 +4,13 @@ mod figure;
 mod points;
 
 use super::eval::EngineName;
-use super::{CpuArgs, ModelArgs, check_place, read_utf8, texts, write_whole};
+use super::{CpuArgs, ModelArgs, read_utf8, texts, write_whole};
 use crate::backend::Options;
 use crate::passes::pipeline::Table;
 use crate::passes::{
     Calibration, Context, Evaluate, Measure, Pipeline, Settings, Trail, Verdict, run as run_passes,
 };
+use crate::runtime::file::check_place;
 use crate::terminal::{self, Bar, Usage};
 use crate::{Scorer, Source};
 use anyhow::bail;

@@ -13,21 +13,6 @@
 //! What is quantized already is pruned as the matrix that it stands for, and what is kept gets codes of the same width and grouping again; pruning first
 //! and quantizing once is better. What is pruned already can be pruned further. Low-rank and tensor-train maps are refused.
 //!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the weights, by name | `*` |
-//! | `sparsity` | the fraction of weights that go | required without `pattern` |
-//! | `block` | `RxC`: keep or drop blocks of outputs times inputs | `1x1` |
-//! | `pattern` | `n:m`: keep `n` of every `m` consecutive inputs | none |
-//! | `method` | how the mask is chosen, see below | `alternate` |
-//! | `scope` | who competes: all layers (`global`), each layer, each row | `global` |
-//! | `resolve` | re-solve what is kept | `true` |
-//! | `softmax-aware` | weigh rows of the output layer by how much the loss minds their errors, rows of an embedding by how often they are read | `true` |
-//! | `bias-correction` | move biases so that mean outputs stay | `true` |
-//! | `refit-rounds` | rounds of refitting the output layer's bias; needs the text | `2` |
-//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
-//! | `steps`, `recover` | prune in so many steps along a cubic curve, and train so many epochs after each (Zhu and Gupta 2017) | at once |
-//!
 //! | method | score | source |
 //! |---|---|---|
 //! | `magnitude` | `w^2` | Han et al. 2015; data-free with `resolve=false` |

@@ -81,23 +81,38 @@ pub struct QuantizeOptions {
 }
 
 impl Default for QuantizeOptions {
+    /// 4 bits, with error feedback.
     fn default() -> Self {
-        QuantizeOptions {
-            format: CodeFormat::Int4,
-            group: None,
-            rounding: Rounding::default(),
-            search: ScaleSearch::default(),
-            shrinks: 26,
-            min_shrink: 0.4,
-            f16_scales: true,
-            signed_scales: true,
-            asymmetric: false,
-            sweeps: 8,
-        }
+        QuantizeOptions::new(CodeFormat::Int4, true)
     }
 }
 
 impl QuantizeOptions {
+    /// Rounds of descent, where nobody says how many.
+    pub const SWEEPS: usize = 8;
+
+    /// What suits codes of this width, with error feedback (which needs a second moment) or without.
+    pub fn new(format: CodeFormat, has_feedback: bool) -> Self {
+        let (rounding, search) = match has_feedback {
+            true => (Rounding::FeedbackByActivation, ScaleSearch::Feedback),
+            false => (Rounding::Nearest, ScaleSearch::Plain),
+        };
+        QuantizeOptions {
+            format,
+            group: None,
+            rounding,
+            search,
+            shrinks: 26,
+            // Of fine codes, clipping even a little costs more than a finer step gives.
+            min_shrink: if format.is_fine() { 0.9 } else { 0.4 },
+            f16_scales: true,
+            // The one code more on the negative side is worth a sign only where codes are few.
+            signed_scales: !format.is_fine(),
+            asymmetric: false,
+            sweeps: Self::SWEEPS,
+        }
+    }
+
     /// The widest group whose scales are tried with feedback: each try costs `width^2 / 2`.
     pub const FEEDBACK_SEARCH_WIDTH: usize = 256;
 
