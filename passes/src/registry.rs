@@ -62,7 +62,7 @@ pub struct PassInfo {
     pub options: &'static [OptionInfo],
     /// Whether it changes what the model computes: perplexity is measured after it.
     pub lossy: bool,
-    /// Whether it makes good what the pass directly before it lost: the gate judges both together.
+    /// Whether it makes good what the pass directly before it lost: both are judged together.
     pub recovers: bool,
     /// Whether it reads statistics of calibration text, with these options.
     pub needs_calibration: fn(&Options) -> bool,

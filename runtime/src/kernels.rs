@@ -1,4 +1,4 @@
-//! The safe border between a model and whatever computes it.
+//! The safe interface between a model and whatever computes it.
 
 use std::any::Any;
 use std::fmt;

@@ -13,7 +13,7 @@
 //! - [`Container`] reads a `.lstmc` file and [`Contents`] writes one: the graph as text, its weights
 //!   as named blobs of bytes, the [`Vocabulary`], the recipe and the report. Everything is checked
 //!   before it is used; a damaged or hostile file gives a [`ContainerError`].
-//! - [`Kernels`] is the border to whatever computes: a JIT, a linked object file, an interpreter. It
+//! - [`Kernels`] is the interface to whatever computes: a JIT, a linked object file, an interpreter. It
 //!   is a safe trait.
 //! - [`Model`] and [`Session`] are what an application uses: [`Session::step`],
 //!   [`Session::top_k_into`], [`Session::sample`], [`Session::perplexity`]. A session allocates when

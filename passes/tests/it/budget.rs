@@ -1,4 +1,4 @@
-//! The driver: verification, the gate, stopping and observing, with passes made for it.
+//! The driver: verification, the budget, stopping and observing, with passes made for it.
 
 use lstmc_frontend::ir::{Graph, LinearMap, parse};
 use lstmc_frontend::tensor::Tensor;
