@@ -23,11 +23,11 @@
 mod sum;
 
 use crate::options::{Kind, OptionInfo, Options};
-use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::pass::{Context, Outcome, Pass, PassError};
 use crate::registry::PassInfo;
 use crate::sites::{
-    DAMPING_OPTION, Moment, REFIT_OPTION, Site, SiteKind, corrected_bias, dense_map, describe,
-    reader_hessian, refitted_output_bias, sites,
+    DAMPING_OPTION, Draft, Moment, REFIT_OPTION, Site, SiteKind, corrected_bias, dense_map, describe,
+    reader_hessian, sites,
 };
 use crate::solve::quantize::{QuantizeOptions, Rounding};
 use crate::solve::{Hessian, row_errors};
@@ -188,8 +188,7 @@ impl Quantize {
 impl Pass for Quantize {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
         let targets = self.target.matrices(graph)?;
-        let mut now = graph.clone();
-        let mut changed: Vec<WeightId> = vec![];
+        let mut draft = Draft::of(graph);
         let mut errors = vec![];
         refuse_quantized(graph, &targets)?;
         let sites: Vec<(Site, Vec<usize>)> = sites(graph)?
@@ -209,46 +208,35 @@ impl Pass for Quantize {
         for (site, chosen) in sites {
             let is_plain = |id: &WeightId| matches!(&graph.weight(*id).map, LinearMap::Dense(_));
             let corrects = self.bias_correction && site.bias.as_ref().is_some_and(is_plain);
-            let (h, moment) = self.moment(&now, &site, &chosen, corrects, context)?;
+            let (h, moment) = self.moment(&draft.graph, &site, &chosen, corrects, context)?;
             let old: Vec<Arc<LinearMap>> =
-                chosen.iter().map(|&k| Arc::new(now.weight(site.maps[k].0).map.clone())).collect();
+                chosen.iter().map(|&k| Arc::new(draft.graph.weight(site.maps[k].0).map.clone())).collect();
             let name = &graph.weight(site.maps[chosen[0]].0).name;
             let new = quantizer.sum(&old, h.as_ref()).map_err(|e| e.of(name))?;
             errors.push(format!("{} {}", site.name, relative_error(name, &old, &new, h.as_ref())?));
             let maps: Vec<(usize, LinearMap)> =
                 chosen.iter().copied().zip(new.iter().map(|m| LinearMap::clone(m))).collect();
             let bias = match &moment {
-                Some(moment) if corrects => corrected_bias(&now, &site, &maps, moment)?,
+                Some(moment) if corrects => corrected_bias(&draft.graph, &site, &maps, moment)?,
                 _ => None,
             };
             for (id, map) in maps.into_iter().map(|(k, m)| (site.maps[k].0, m)).chain(bias) {
-                now.set_weight(id, map).expect("a quantized map has the shape of the map");
-                changed.push(id);
+                draft.set(id, map);
             }
         }
         drop(quantizer);
-        if self.gptq && self.refit_rounds > 0 && touches_output(&now, &changed)? {
-            let statistics = context.statistics(graph, INSTEAD)?;
-            let before = statistics.predictions().map(|p| p.probabilities.as_slice());
-            if let Some((id, map)) =
-                refitted_output_bias(&now, before.unwrap_or(&[]), self.refit_rounds, context)?
-            {
-                now.set_weight(id, map).expect("of the same shape");
-                changed.push(id);
-            }
+        if self.gptq {
+            draft.refit_output(graph, self.refit_rounds, INSTEAD, context)?;
         }
         if self.f16_biases {
-            halve_biases(&self.target, &mut now, &mut changed)?;
+            halve_biases(&self.target, &mut draft)?;
         }
         if errors.is_empty() {
             return Ok(Outcome::NoEffect("no layer multiplies with a weight of the target".into()));
         }
-        changed.sort_unstable();
-        changed.dedup();
-        set_activations(self.activations, &mut now, &changed)?;
-        let weights = changed.into_iter().map(|id| (id, now.weight(id).map.clone())).collect();
+        set_activations(self.activations, &mut draft)?;
         let note = format!("squared error relative to the outputs: {}", errors.join(", "));
-        Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
+        Ok(Outcome::Patch(draft.into_patch(note)))
     }
 }
 
@@ -275,16 +263,14 @@ pub(crate) fn requantized(
 }
 
 /// Sets how the products of the changed maps take their vectors. A table that is only read keeps its parts, but for those that a product has too.
-fn set_activations(
-    activations: Activations,
-    graph: &mut Graph,
-    changed: &[WeightId],
-) -> Result<(), PassError> {
+fn set_activations(activations: Activations, draft: &mut Draft) -> Result<(), PassError> {
+    let Draft { graph, changed } = draft;
     let is_product = |s: &Site| !matches!(s.kind, SiteKind::Embedding { .. });
     let products: Vec<WeightId> =
         sites(graph)?.iter().filter(|s| is_product(s)).flat_map(|s| s.maps.iter().map(|m| m.0)).collect();
     let mut setter = SetActivations::new(activations);
-    let (products, others): (Vec<WeightId>, _) = changed.iter().partition(|&id| products.contains(id));
+    let (products, others): (Vec<WeightId>, Vec<WeightId>) =
+        changed.iter().partition(|&id| products.contains(id));
     for (id, is_product) in products.iter().map(|id| (*id, true)).chain(others.iter().map(|id| (*id, false)))
     {
         let map = &graph.weight(id).map;
@@ -294,12 +280,6 @@ fn set_activations(
         }
     }
     Ok(())
-}
-
-/// Whether the output layer has a bias to refit and something was changed at all.
-fn touches_output(graph: &Graph, changed: &[WeightId]) -> Result<bool, PassError> {
-    let has_bias = |s: &Site| s.is_output() && s.bias.is_some();
-    Ok(!changed.is_empty() && sites(graph)?.iter().any(has_bias))
 }
 
 /// Codes of codes would hide an error of the order of passes.
@@ -357,9 +337,9 @@ fn stacked(name: &str, maps: &[Arc<LinearMap>]) -> Result<(Vec<f32>, usize, usiz
 }
 
 /// Vectors of the target to f16, where every element fits.
-fn halve_biases(target: &Target, graph: &mut Graph, changed: &mut Vec<WeightId>) -> Result<(), PassError> {
-    for id in target.weights(graph)? {
-        let weight = graph.weight(id);
+fn halve_biases(target: &Target, draft: &mut Draft) -> Result<(), PassError> {
+    for id in target.weights(&draft.graph)? {
+        let weight = draft.graph.weight(id);
         let LinearMap::Dense(tensor) = &weight.map else { continue };
         if tensor.shape().len() != 1 || tensor.dtype() != DType::F32 {
             continue;
@@ -371,8 +351,7 @@ fn halve_biases(target: &Target, graph: &mut Graph, changed: &mut Vec<WeightId>)
         let halves: Vec<f16> = tensor.f32s().map_err(error)?.iter().map(|&x| f16::from_f32(x)).collect();
         if halves.iter().all(|h| h.is_finite()) {
             let tensor = Tensor::from_f16(tensor.shape(), halves).map_err(error)?;
-            graph.set_weight(id, LinearMap::Dense(tensor)).expect("of the same shape");
-            changed.push(id);
+            draft.set(id, LinearMap::Dense(tensor));
         }
     }
     Ok(())

@@ -46,7 +46,7 @@ pub(crate) fn corrected_bias(
 /// The bias of the output layer under which the mean probability of each word on the calibration text is what it was before compression. None
 /// without such a bias or without the text.
 ///
-/// Iterative scaling (Darroch and Ratcliff 1972), see [`refit_bias`](crate::solve::softmax::refit_bias), with the whole model in the loop:
+/// A maximum-likelihood softmax with a bias satisfies `E[p_i] = the frequency of i`, which compression breaks; to restore it costs no byte. Iterative scaling (Darroch and Ratcliff 1972), with the whole model in the loop:
 /// `b_i += log(before_i / now_i)`, both smoothed by a hundredth of the mean.
 pub(crate) fn refitted_output_bias(
     graph: &Graph,

@@ -77,7 +77,7 @@ pub(crate) fn reader_hessian(
     if rows.is_empty() {
         return Ok(None);
     }
-    let made = Hessian::of_reader(&rows, features, None, damping);
+    let made = Hessian::of_reader(&rows, features, damping);
     made.map(Some)
         .map_err(|source| PassError::Solve { weight: graph.weight(readers[0]).name.clone(), source })
 }

@@ -142,48 +142,6 @@ impl Whitened {
     }
 }
 
-/// The second moment of what the left factor reads, `right H right^T`: quantize or prune `left` in this.
-///
-/// `right: [rank, in]`; with no `h`, `right right^T`. Damped as [`Hessian::new`] says.
-pub fn left_hessian(
-    right: &[f32],
-    rank: usize,
-    h: Option<&Hessian>,
-    damping: f64,
-) -> Result<Hessian, SolveError> {
-    let cols = right.len() / rank.max(1);
-    expect_matrix("right factor", right, [rank, cols])?;
-    h.map_or(Ok(()), |h| h.expect_size(cols))?;
-    let right: Vec<f64> = right.iter().map(|&x| f64::from(x)).collect();
-    let half = h.map_or_else(|| right.clone(), |h| h.apply(&right, rank)); // [rank, in]
-    Hessian::new(&factor::multiply_transposed(&half, &right, rank, cols, rank), rank, 1.0, damping)
-}
-
-/// The best right factor for a given left one, `(L^T D L)^-1 L^T D W`: makes up for what quantizing `left` did, whatever the inputs are.
-///
-/// `left: [out, rank]`, `w: [out, in]`; `row_weights` are the diagonal of `D`.
-pub fn refit_right(
-    left: &[f32],
-    rank: usize,
-    w: &[f32],
-    [out, cols]: [usize; 2],
-    row_weights: Option<&[f64]>,
-) -> Result<Vec<f32>, SolveError> {
-    expect_matrix("left factor", left, [out, rank])?;
-    expect_matrix("w", w, [out, cols])?;
-    row_weights.map_or(Ok(()), |r| expect_length("row weights", r.len(), out))?;
-    let wide = |x: &[f32], cols: usize| -> Vec<f64> {
-        let root = |i: usize| row_weights.map_or(1.0, |r| r[i].max(0.0).sqrt());
-        x.iter().enumerate().map(|(k, &x)| f64::from(x) * root(k / cols.max(1))).collect()
-    };
-    let (left, w) = (wide(left, rank), wide(w, cols));
-    let normal = Hessian::new(&factor::gram(&left, out, rank), rank, 1.0, 0.0)?;
-    // Rows of the transpose: right^T = (W^T D L) (L^T D L)^-1.
-    let mut right = factor::transposed_multiply(&w, &left, out, cols, rank); // [in, rank]
-    factor::solve_rows(&mut normal.as_slice().to_vec(), rank, &mut right, cols)?;
-    Ok((0..rank * cols).map(|k| right[k % cols * rank + k / cols] as f32).collect())
-}
-
 /// The choices of a map: whole, for `dense` and at no error, where that is an option; then rank 1, rank 2 and so on, each for `unit` more. Errors are those of the
 /// spectrum times `weight`, what a unit of it costs in loss.
 pub fn rank_choices(spectrum: &[f64], weight: f64, unit: f64, dense: Option<f64>) -> Vec<Choice> {
@@ -211,7 +169,7 @@ mod tests {
             let matrix = |n| proptest::collection::vec(-1.0f32..1.0, n);
             (matrix(rows * cols), matrix(2 * cols * cols), proptest::collection::vec(0.1f64..10.0, rows))
                 .prop_map(move |(w, x, r)| {
-                    let h = Hessian::of_reader(&x, cols, None, 0.01).unwrap();
+                    let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
                     ([rows, cols], w, h, r)
                 })
         })
@@ -231,30 +189,6 @@ mod tests {
             // f32 factors: an error of eps |W| per row at most, against the whole.
             prop_assert!((error - dropped).abs() <= 1e-5 * svd.error(0), "{error} {dropped}");
             prop_assert_eq!(factors.error, svd.error(rank));
-        }
-
-        #[test]
-        fn a_refit_restores_the_right_factor_and_never_hurts((shape, w, h, r) in case(), rank in 1usize..10, noise in 0.0f32..0.2) {
-            let svd = Whitened::new(&w, shape, Some(&h), Some(&r)).unwrap();
-            let f = svd.factors(rank);
-            let error = |left: &[f32], right: Vec<f32>| {
-                let v = Factors { left: left.to_vec(), right, ..f.clone() }.to_dense();
-                row_errors(&w, &v, shape, Some(&h)).unwrap().iter().zip(&r).map(|(e, r)| e * r).sum::<f64>()
-            };
-            let left: Vec<f32> = f.left.iter().enumerate().map(|(k, x)| x + noise * ((k * 7 % 5) as f32 - 2.0)).collect();
-            let refitted = refit_right(&left, f.rank, &w, shape, Some(&r)).unwrap();
-            prop_assert!(error(&left, refitted) <= error(&left, f.right.clone()) * (1.0 + 1e-4) + 1e-4 * svd.error(0));
-        }
-
-        #[test]
-        fn the_left_factor_is_judged_by_what_it_reads((shape, w, h, _) in case(), rank in 1usize..10) {
-            let f = Whitened::new(&w, shape, Some(&h), None).unwrap().factors(rank);
-            let left: Vec<f32> = f.left.iter().map(|x| (x * 4.0).round() / 4.0).collect();
-            let inner = left_hessian(&f.right, f.rank, Some(&h), 0.0).unwrap();
-            let a: f64 = row_errors(&f.left, &left, [shape[0], f.rank], Some(&inner)).unwrap().iter().sum();
-            let coarse = Factors { left, ..f.clone() }.to_dense();
-            let b: f64 = row_errors(&f.to_dense(), &coarse, shape, Some(&h)).unwrap().iter().sum();
-            prop_assert!((a - b).abs() <= 1e-4 * (1.0 + a));
         }
 
         #[test]

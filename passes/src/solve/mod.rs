@@ -15,7 +15,6 @@
 //!   prune          scores -> mask -> least squares for what is kept; SparseGPT; alternating projections
 //!   low_rank       whitened SVD and its spectrum, the curve of error against rank
 //!   tensor_train   TT-SVD with chosen or automatic modes
-//!   softmax        an output layer's row weights and bias
 //!   allocate       a budget shared out over several maps by their curves
 //! ```
 //!
@@ -27,7 +26,6 @@ mod hessian;
 pub mod low_rank;
 pub mod prune;
 pub mod quantize;
-pub mod softmax;
 pub mod tensor_train;
 
 pub use hessian::Hessian;
