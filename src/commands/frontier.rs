@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 /// Each pipeline is run on the model as it came. Measured are the bytes of all weights in a .lstmc
 /// file, and perplexity of TEXT by generated code. The table has the largest model first and a *
 /// at those on the frontier: no other is as small and as good. A pipeline that fails is in the
-/// table with the reason, and the others are not lost; the exit code is 1 then.
+/// table with the reason, and the others are not lost; the exit code is 1 then. Let --validate be
+/// another text than --text, which is to judge what passes made of it.
 ///
 /// A file of pipelines has one on each line, and a name before it if it is to have one in the
 /// figure; # begins a comment:
