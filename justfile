@@ -26,7 +26,7 @@ ci:
 
 # Tests that take minutes: every f32 through the generated exp, tanh, sigmoid and ln
 exhaustive:
-    cargo test --release -p lstmc-backend --lib -- --ignored
+    cargo test --release -p lstmc-kernels -p lstmc-backend --lib -- --ignored
 
 # Linked models for arm64 over 200 words, and the back end's tests on arm64, in emulation (needs aarch64-linux-gnu-gcc, qemu-aarch64, and the target from rustup)
 emulated:

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | [`frontend`] | ONNX, the graph IR, its interpreter |
 //! | [`passes`] | pipelines, canonicalisation, compression passes |
-//! | [`backend`] | plans, code generation, the JIT, object files |
+//! | [`backend`] | plans, code generation, the JIT, object files; its [`kernels`](backend::kernels) |
 //! | [`runtime`] | the `.lstmc` container, models and sessions |
 #![deny(unsafe_code)]
 

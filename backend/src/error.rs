@@ -42,10 +42,10 @@ pub enum CompileError {
     Target(String),
     /// A target that object files cannot be made for.
     #[error(transparent)]
-    ObjectTarget(#[from] crate::object::TargetError),
+    ObjectTarget(#[from] TargetError),
     /// A name, words or sizes that an object file cannot hold.
     #[error(transparent)]
-    Object(#[from] crate::object::ObjectError),
+    Object(#[from] ObjectError),
     /// The code generator failed: a defect of this program.
     #[error("code generation failed ({function}): {reason}; this is a defect of lstmc, please report it")]
     Codegen {
@@ -60,4 +60,75 @@ impl CompileError {
     pub(crate) fn unsupported(node: &Node, reason: &str) -> CompileError {
         CompileError::Unsupported { op: node.op.name(), origin: node.origin.clone(), reason: reason.into() }
     }
+}
+
+/// Why a target cannot be compiled for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// A triple that object files cannot be made for.
+    #[error("no object files can be made for the target `{triple}`; the targets are {}", .known.join(", "))]
+    Triple {
+        /// What was asked for.
+        triple: String,
+        /// The triples that they can be made for.
+        known: Vec<&'static str>,
+    },
+    /// A target that this build leaves out.
+    #[error(
+        "{triple}: this program was built with code generation for its own architecture alone; build it with the feature `all-targets`"
+    )]
+    Disabled {
+        /// What was asked for.
+        triple: &'static str,
+    },
+    /// A feature that the architecture does not have.
+    #[error(
+        "{triple} has no CPU feature `{feature}`; it has {}, besides `generic` and `native`",
+        .known.join(", ")
+    )]
+    Feature {
+        /// The target.
+        triple: String,
+        /// What was asked for.
+        feature: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The native CPU of another architecture.
+    #[error(
+        "the features of this machine's CPU ({host}) are not those of {triple}; name them, or use `generic`"
+    )]
+    Native {
+        /// The target.
+        triple: String,
+        /// This machine's architecture.
+        host: String,
+    },
+}
+
+/// Why a model cannot become an object file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObjectError {
+    /// A name that C does not allow.
+    #[error(
+        "`{name}` cannot be the prefix of C functions: use letters, digits and `_`, first a letter, not a word of C's or \
+         Rust's own or one of their libraries, at most {most} characters"
+    )]
+    Name {
+        /// The name.
+        name: String,
+        /// The most characters.
+        most: usize,
+    },
+    /// A word with a NUL.
+    #[error("word {id} of the vocabulary has a NUL character in it, which C's strings cannot have")]
+    Nul {
+        /// Its id.
+        id: usize,
+    },
+    /// Too many words.
+    #[error("the vocabulary takes more than 4 GiB, which is more than an object file's tables can index")]
+    Words,
 }

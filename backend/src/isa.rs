@@ -1,9 +1,9 @@
 //! Targets: the CPU that code is made for.
 
 use crate::error::CompileError;
-use crate::level::Level;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, Flags};
+use lstmc_kernels::Level;
 use target_lexicon::{Architecture, Triple};
 
 /// How hard Cranelift optimises. `None` keeps the order of our unrolled bodies, which is usually what is wanted: `Speed`

@@ -7,18 +7,17 @@
     reason = "generated code is called through function pointers; see the module's documentation"
 )]
 
-use crate::batch;
-use crate::batched::{Batched, Work};
 use crate::codegen::{Entry, Program, build_engine};
 use crate::error::CompileError;
+use crate::execution::{Buffers, Execution, Generated, Model};
 use crate::isa::{self, OptLevel};
-use crate::level::Level;
-use crate::pack::{PackedData, pack};
-use crate::plan::{Layer, PANEL, Plan};
-use crate::team::Team;
+use crate::pack::pack;
+use crate::plan::{Cell, Plan};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
+use lstmc_kernels::{Level, PackedData, Pool, log_sum_exp, top_k};
 use lstmc_runtime::{Kernels, Layout, Workspace};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
@@ -56,19 +55,19 @@ pub struct Jit {
     table: Vec<usize>,
     /// Lanes of each cell's panels.
     lanes: Vec<usize>,
-    batched: Batched,
+    execution: Execution,
     level: Level,
     entries: Entries,
-    team: Option<Crew>,
+    workers: Option<Workers>,
     /// Owns the code; never touched again before it is dropped.
     module: Mutex<Option<JITModule>>,
 }
 
 /// Threads that take a step together, and its phases with the panels that they share.
-struct Crew {
-    members: usize,
-    /// Where there are more members than the machine has cores; else the program's team is used.
-    own: Option<Team>,
+struct Workers {
+    count: usize,
+    /// Where there are more workers than the machine has cores; else the program's pool is used.
+    own: Option<Pool>,
     phases: Vec<Phase>,
     /// How many parts each phase has.
     parts: Vec<usize>,
@@ -94,21 +93,30 @@ impl std::fmt::Debug for Jit {
 impl Jit {
     /// Plans, packs and compiles a graph in language-model form for this machine.
     pub fn new(graph: &Graph, options: Options) -> Result<Jit, CompileError> {
-        let plan = Plan::new(graph, isa::plan_target(&*isa::host(options.level, options.opt_level)?))?;
-        let weights = Arc::new(pack(&plan, graph)?);
+        let (plan, weights) = Jit::prepare(graph, options)?;
         Jit::compile(plan, weights, options)
     }
 
-    /// The layers of a graph in language-model form, each compiled alone, to measure what each costs. They share the weights and have
-    /// the same buffers: advancing one after another, then letting the last one make logits, is one step of the whole.
-    pub fn layers(graph: &Graph, options: Options) -> Result<Vec<(Layer, Jit)>, CompileError> {
+    /// As [`Jit::new`], but in parts, each of which takes those of the plan's steps that are in a range of its own, and has the whole output layer.
+    /// They share the weights and have the same buffers: advancing one after another, then letting the last one make logits, is one step of
+    /// the whole, if the ranges follow one another.
+    ///
+    /// # Panics
+    /// Where the plan has no such steps.
+    pub fn in_parts(
+        graph: &Graph,
+        options: Options,
+        ranges: impl FnOnce(&Plan) -> Vec<Range<usize>>,
+    ) -> Result<Vec<Jit>, CompileError> {
+        let (plan, weights) = Jit::prepare(graph, options)?;
+        let part = |range: Range<usize>| Plan { steps: plan.steps[range].to_vec(), ..plan.clone() };
+        ranges(&plan).into_iter().map(|r| Jit::compile(part(r), weights.clone(), options)).collect()
+    }
+
+    fn prepare(graph: &Graph, options: Options) -> Result<(Plan, Arc<Vec<PackedData>>), CompileError> {
         let plan = Plan::new(graph, isa::plan_target(&*isa::host(options.level, options.opt_level)?))?;
         let weights = Arc::new(pack(&plan, graph)?);
-        let compile = |layer: Layer| {
-            let jit = Jit::compile(layer.plan.clone(), weights.clone(), options)?;
-            Ok((layer, jit))
-        };
-        plan.layers().into_iter().map(compile).collect()
+        Ok((plan, weights))
     }
 
     /// Compiles a plan whose weights are packed.
@@ -149,7 +157,7 @@ impl Jit {
             }
         };
         let table: Vec<usize> = weights.iter().map(|w| w.bytes().as_ptr().expose_provenance()).collect();
-        let team = if step_threads > 1 {
+        let workers = if step_threads > 1 {
             let parts: Vec<usize> = plan.phases().iter().map(|phase| phase.panels.unwrap_or(1)).collect();
             let phases = (0..parts.len())
                 .map(|n| {
@@ -158,10 +166,10 @@ impl Jit {
                     unsafe { std::mem::transmute::<*const u8, Phase>(address(Entry::Phase(n))) }
                 })
                 .collect();
-            let enough = Team::of_all_cores().is_some_and(|team| team.members() >= step_threads);
+            let enough = Pool::of_all_cores().is_some_and(|pool| pool.workers() >= step_threads);
             let failed = |e| CompileError::Target(format!("{step_threads} threads cannot be started: {e}"));
-            let own = if enough { None } else { Some(Team::new(step_threads).map_err(failed)?) };
-            Some(Crew { members: step_threads, own, phases, parts })
+            let own = if enough { None } else { Some(Pool::new(step_threads).map_err(failed)?) };
+            Some(Workers { count: step_threads, own, phases, parts })
         } else {
             None
         };
@@ -169,10 +177,10 @@ impl Jit {
             .with_state(plan.state_len, plan.state.clone())
             .with_scratch(plan.scratch_len * 4)
             .with_weight_bytes_per_token(plan.weight_bytes_per_token());
-        let lanes = plan.cells().map(|c| (4 * c.h.len).next_multiple_of(PANEL)).collect();
+        let lanes = plan.cells().map(Cell::lanes).collect();
         let module = Mutex::new(Some(module));
-        let batched = Batched::new(&plan, level, threads);
-        Ok(Jit { plan, layout, weights, table, lanes, batched, level, entries, team, module })
+        let execution = Execution::new(&plan, level, threads);
+        Ok(Jit { plan, layout, weights, table, lanes, execution, level, entries, workers, module })
     }
 
     /// The plan that was compiled.
@@ -216,7 +224,11 @@ impl Jit {
 
     /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` with room for all.
     fn logits(&self, state: *mut f32, scratch: *mut f32, token: usize, logits: *mut f32) {
-        if self.team.as_ref().is_some_and(|crew| crew.run(&self.table, state, scratch, token, logits)) {
+        if self
+            .workers
+            .as_ref()
+            .is_some_and(|workers| workers.run(&self.table, state, scratch, token, logits))
+        {
             return;
         }
         // SAFETY: lengths, alignment and the token were checked by the caller against the plan that the code was made from; the code
@@ -229,7 +241,7 @@ impl Jit {
 
     /// Whether so many streams take a step together.
     fn together(&self, streams: usize) -> bool {
-        self.batched.fewest_streams.is_some_and(|fewest| streams >= fewest)
+        self.execution.fewest_streams.is_some_and(|fewest| streams >= fewest)
     }
 
     /// Scores a sequence word by word.
@@ -263,17 +275,21 @@ impl Jit {
         bytemuck::cast_slice(&scratch[4 * at..4 * (at + self.plan.vocabulary)])
     }
 
-    /// Reads a token's row of the embedding into its buffer in scratch.
-    pub(crate) fn gather(&self, token: u32, scratch: &mut [u8]) {
+    /// What batched kernels execute.
+    fn model(&self) -> Model<'_> {
+        Model { plan: &self.plan, weights: &self.weights, code: self }
+    }
+}
+
+impl Generated for Jit {
+    fn gather(&self, token: u32, scratch: &mut [u8]) {
         let token = self.word(token);
         let scratch = self.check_scratch(scratch);
         // SAFETY: length, alignment and the token were checked just above.
         unsafe { (self.entries.gather)(self.table.as_ptr(), scratch, token) }
     }
 
-    /// The gates' sums of one LSTM step, in the order of the panels' lanes, whose input terms and bias are given in that order. They are left in the
-    /// plan's `gates` buffer of that cell.
-    pub(crate) fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
+    fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
         assert!(gates.len() >= self.lanes[cell], "length of the gates");
         let (state, scratch) = self.check(state, scratch);
         // SAFETY: lengths and alignment were checked just above against the plan that the code was made from.
@@ -305,14 +321,14 @@ impl Kernels for Jit {
         if !self.together(streams) {
             return Workspace::none();
         }
-        Workspace::new(self.batched.streams_work(&self.plan, &self.weights, streams))
+        Workspace::new(self.execution.streams_buffers(self.model(), streams))
     }
 
     fn sequence_workspace(&self) -> Workspace {
-        if self.batched.fewest_streams.is_none() {
+        if self.execution.fewest_streams.is_none() {
             return Workspace::none();
         }
-        Workspace::new(self.batched.sequence_work(&self.plan, &self.weights))
+        Workspace::new(self.execution.sequence_buffers(self.model()))
     }
 
     fn step_streams(
@@ -330,10 +346,10 @@ impl Kernels for Jit {
             self.word(token);
         }
         if self.together(streams) {
-            let work = workspace
-                .get::<Work>()
+            let buffers = workspace
+                .get::<Buffers>()
                 .expect("the workspace is one of `streams_workspace`, of as many streams");
-            return self.batched.step(self, work, states, scratch, tokens, logits);
+            return self.execution.step(self.model(), buffers, states, scratch, tokens, logits);
         }
         let Layout { state: each, vocabulary, .. } = self.layout;
         for (n, &token) in tokens.iter().enumerate() {
@@ -345,7 +361,7 @@ impl Kernels for Jit {
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
         let target = self.word(target);
         let logits = self.logits_in_scratch(state, scratch, token);
-        logits[target] - batch::log_sum_exp(self.level, logits)
+        logits[target] - log_sum_exp(self.level, logits)
     }
 
     fn top_k(
@@ -359,7 +375,7 @@ impl Kernels for Jit {
         let k = ids.len().min(log_probabilities.len()).min(self.layout.vocabulary);
         assert!(k > 0, "at least one word is asked for");
         let logits = self.logits_in_scratch(state, scratch, token);
-        batch::top_k(self.level, logits, &mut ids[..k], &mut log_probabilities[..k]);
+        top_k(self.level, logits, &mut ids[..k], &mut log_probabilities[..k]);
         k
     }
 
@@ -374,16 +390,16 @@ impl Kernels for Jit {
         for &token in tokens {
             self.word(token);
         }
-        if tokens.len() <= STEPWISE || self.batched.fewest_streams.is_none() {
+        if tokens.len() <= STEPWISE || self.execution.fewest_streams.is_none() {
             return self.score_stepwise(state, scratch, tokens, progress);
         }
-        let work = workspace.get::<Work>().expect("the workspace is one of `sequence_workspace`");
-        self.batched.score(self, work, state, scratch, tokens, progress)
+        let buffers = workspace.get::<Buffers>().expect("the workspace is one of `sequence_workspace`");
+        self.execution.score(self.model(), buffers, state, scratch, tokens, progress)
     }
 }
 
-impl Crew {
-    /// Takes a step in phases; false, and nothing done, where the team is at work already. Arguments as in [`Jit::logits`].
+impl Workers {
+    /// Takes a step in phases; false, and nothing done, where the pool is at work already. Arguments as in [`Jit::logits`].
     fn run(
         &self,
         table: &[usize],
@@ -392,18 +408,18 @@ impl Crew {
         token: usize,
         logits: *mut f32,
     ) -> bool {
-        let team = match &self.own {
-            Some(team) => Some(team),
-            None => Team::of_all_cores(),
+        let pool = match &self.own {
+            Some(pool) => Some(pool),
+            None => Pool::of_all_cores(),
         };
-        let Some(team) = team else { return false };
+        let Some(pool) = pool else { return false };
         let (table, state, scratch, logits) = (
             table.as_ptr().expose_provenance(),
             state.expose_provenance(),
             scratch.expose_provenance(),
             logits.expose_provenance(),
         );
-        team.run(self.members, &self.parts, &|_, n, panels| {
+        pool.run(self.count, &self.parts, &|_, n, panels| {
             let at = std::ptr::with_exposed_provenance_mut::<f32>;
             let (state, scratch, logits) = (at(state), at(scratch), at(logits));
             let table = std::ptr::with_exposed_provenance::<usize>(table);
@@ -433,8 +449,8 @@ pub(crate) mod testing {
 
     use crate::codegen::testing::{Function, define};
     use crate::isa::{self, OptLevel};
-    use crate::level::Level;
     use cranelift_jit::{JITBuilder, JITModule};
+    use lstmc_kernels::Level;
 
     /// `f` of every element, in code of a level.
     pub(crate) fn map(level: Level, f: Function, values: &[f32]) -> Vec<f32> {

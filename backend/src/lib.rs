@@ -7,20 +7,17 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod batch;
-mod batched;
 pub mod codegen;
 mod error;
+mod execution;
 pub mod isa;
 mod jit;
-mod level;
 mod listing;
 pub mod object;
 pub mod pack;
 pub mod plan;
-mod team;
 
 pub use error::CompileError;
 pub use jit::{Jit, Options};
-pub use level::{Level, LevelError};
 pub use listing::{Stage, listing};
+pub use lstmc_kernels::{self as kernels, Level, LevelError};

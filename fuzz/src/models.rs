@@ -3,7 +3,7 @@
 use super::refused;
 use lstmc::backend::{Jit, Options};
 use lstmc::frontend::ir::store::{Stored, StoredWeights, compress, store};
-use lstmc::frontend::ir::{Graph, LanguageModel, parse, parse_with, print, verify, verify_language_model};
+use lstmc::frontend::ir::{Graph, Program, parse, parse_with, print, verify, verify_language_model};
 use lstmc::runtime::{Description, Model};
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ const MOST_ELEMENTS: usize = 20_000;
 
 /// A small model is compiled and reads some tokens. Its weights may be of any size, so that its logits need not be finite.
 pub(super) fn compiled(graph: &Graph) {
-    let Ok(model) = LanguageModel::of(graph) else { return };
+    let Ok(model) = Program::of(graph) else { return };
     let elements =
         |n: usize, shape: &[usize]| n.saturating_add(shape.iter().fold(1, |n, &d| n.saturating_mul(d)));
     let total = graph.weights().fold(0, |n, (_, w)| elements(n, &w.map.shape()));

@@ -1,7 +1,7 @@
 //! The trail: what each pass of a run did.
 
 use lstmc_frontend::ir::store::weight_bytes;
-use lstmc_frontend::ir::{Graph, LanguageModel, parameters};
+use lstmc_frontend::ir::{Graph, Program, parameters};
 use serde::Serialize;
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl Measure {
         Measure {
             bytes: weight_bytes(graph).ok().map(|all| all.iter().map(|(_, bytes)| bytes).sum()),
             parameters: parameters(graph),
-            multiply_adds: LanguageModel::of(graph).ok().map(|m| m.multiply_adds()),
+            multiply_adds: Program::of(graph).ok().map(|m| m.multiply_adds()),
             perplexity: None,
         }
     }

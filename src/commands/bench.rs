@@ -1,5 +1,6 @@
 //! `lstmc bench`: how fast a model runs here.
 
+mod layers;
 mod plot;
 mod roofline;
 

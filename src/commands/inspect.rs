@@ -2,7 +2,7 @@
 
 use super::ModelArgs;
 use crate::Source;
-use crate::frontend::ir::{Graph, LanguageModel, parameters, print};
+use crate::frontend::ir::{Graph, Program, parameters, print};
 use crate::terminal::{self, bytes, thousands};
 use std::io::Write;
 
@@ -42,8 +42,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         write!(out, "{}", print(&source.graph))?;
         return Ok(());
     }
-    let model = LanguageModel::of(&source.graph).ok();
-    let multiply_adds = model.as_ref().map(LanguageModel::multiply_adds);
+    let model = Program::of(&source.graph).ok();
+    let multiply_adds = model.as_ref().map(Program::multiply_adds);
     let sizes = source.weight_bytes()?;
     let total: usize = sizes.iter().map(|(_, b)| b).sum();
     let rows: Vec<Row> = source

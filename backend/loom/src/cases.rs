@@ -1,9 +1,9 @@
-//! Small cases of a team's life, in every interleaving.
+//! Small cases of a pool's life, in every interleaving.
 //!
 //! A phase's parts write cells that the model checker watches: it fails where two threads touch one without an order between them, where a part
 //! is done twice or is missing after its phase, and where all threads sleep.
 
-use crate::team::Team;
+use crate::pool::Pool;
 use loom::cell::UnsafeCell;
 use std::ops::Range;
 
@@ -39,10 +39,10 @@ fn check(preemptions: usize, case: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Runs phases of two parts each, in which every part also sees all of the phase before.
-fn run(team: &Team, members: usize, phases: usize) -> bool {
-    let counts: Vec<Counts> = (0..phases).map(|_| Counts::new(members)).collect();
-    let done = team.run(members, &vec![members; phases], &|member, phase, parts| {
-        assert!(member < members);
+fn run(pool: &Pool, workers: usize, phases: usize) -> bool {
+    let counts: Vec<Counts> = (0..phases).map(|_| Counts::new(workers)).collect();
+    let done = pool.run(workers, &vec![workers; phases], &|worker, phase, parts| {
+        assert!(worker < workers);
         if phase > 0 {
             assert!(counts[phase - 1].all_are(1));
         }
@@ -55,10 +55,10 @@ fn run(team: &Team, members: usize, phases: usize) -> bool {
 
 /// Also the late helper: in some interleavings it first comes when all is done.
 #[test]
-fn two_members_meet_over_phases() {
+fn two_workers_meet_over_phases() {
     check(3, || {
-        let team = Team::new(2).unwrap();
-        assert!(run(&team, 2, 3));
+        let pool = Pool::new(2).unwrap();
+        assert!(run(&pool, 2, 3));
     });
 }
 
@@ -66,45 +66,45 @@ fn two_members_meet_over_phases() {
 #[test]
 fn a_call_follows_a_call() {
     check(3, || {
-        let team = Team::new(2).unwrap();
-        assert!(run(&team, 2, 1));
-        assert!(run(&team, 2, 1));
+        let pool = Pool::new(2).unwrap();
+        assert!(run(&pool, 2, 1));
+        assert!(run(&pool, 2, 1));
     });
 }
 
 #[test]
-fn three_members_do_a_phase() {
+fn three_workers_do_a_phase() {
     check(1, || {
-        let team = Team::new(3).unwrap();
-        assert!(run(&team, 3, 1));
+        let pool = Pool::new(3).unwrap();
+        assert!(run(&pool, 3, 1));
     });
 }
 
-/// The third member sleeps, or is late, while two work, and is called after that.
+/// The third worker sleeps, or is late, while two work, and is called after that.
 #[test]
-fn a_member_is_left_out_and_called_again() {
+fn a_worker_is_left_out_and_called_again() {
     check(1, || {
-        let team = Team::new(3).unwrap();
-        assert!(run(&team, 2, 1));
-        assert!(run(&team, 3, 1));
+        let pool = Pool::new(3).unwrap();
+        assert!(run(&pool, 2, 1));
+        assert!(run(&pool, 3, 1));
     });
 }
 
-/// The third member is late for its call, and has no place in the next one.
+/// The third worker is late for its call, and has no place in the next one.
 #[test]
-fn a_member_is_called_and_left_out() {
+fn a_worker_is_called_and_left_out() {
     check(1, || {
-        let team = Team::new(3).unwrap();
-        assert!(run(&team, 3, 1));
-        assert!(run(&team, 2, 1));
+        let pool = Pool::new(3).unwrap();
+        assert!(run(&pool, 3, 1));
+        assert!(run(&pool, 2, 1));
     });
 }
 
 /// The helper is asleep, about to be, or has not begun.
 #[test]
-fn a_team_ends_without_work() {
+fn a_pool_ends_without_work() {
     check(3, || {
-        drop(Team::new(2).unwrap());
+        drop(Pool::new(2).unwrap());
     });
 }
 
@@ -112,12 +112,12 @@ fn a_team_ends_without_work() {
 #[test]
 fn two_callers() {
     check(2, || {
-        let team = loom::sync::Arc::new(Team::new(2).unwrap());
+        let pool = loom::sync::Arc::new(Pool::new(2).unwrap());
         let other = {
-            let team = team.clone();
-            loom::thread::spawn(move || run(&team, 2, 1))
+            let pool = pool.clone();
+            loom::thread::spawn(move || run(&pool, 2, 1))
         };
-        let here = run(&team, 2, 1);
+        let here = run(&pool, 2, 1);
         assert!(other.join().unwrap() | here);
     });
 }

@@ -1,55 +1,14 @@
-//! `exp`, `ln`, `tanh` and `sigmoid` from polynomials, in CLIF.
-//!
-//! The polynomials are those of the Cephes library's single-precision `expf` and `logf` (Moshier 1989), which are
-//! minimax on their ranges. Range reduction of `exp` rounds with the constant `1.5 * 2^23`: adding it leaves the nearest integer
-//! in the low bits of the sum, ready to be shifted into the exponent, and needs no conversion instruction.
+//! `exp`, `ln`, `tanh` and `sigmoid` in generated code; [`elementary`](lstmc_kernels::elementary) says what they are and how exact.
 //!
 //! A function takes several vectors at once and does each operation on all of them before the next: a constant is loaded once for all, and
 //! their chains of dependent operations overlap. Four vectors fit the registers.
-//!
-//! The bounds below are in units in the last place of the correctly rounded result. They are derived by measurement over *every*
-//! f32 of the range (tests marked ignored, run by `just exhaustive`) and asserted over a dense sample in every test run.
 
 use super::emit::{Emit, F32X4};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
-
-/// Largest error of [`exp`] in ULP on `[EXP_LOW, EXP_HIGH]`.
-pub const MAX_EXP_ERROR_ULPS: f64 = 2.0;
-/// Largest error of [`sigmoid`] in ULP of 1.
-pub const MAX_SIGMOID_ERROR_ULPS: f64 = 1.0;
-/// Largest error of [`tanh`] in ULP of 1. What becomes of a gate is added to numbers near 1, so relative accuracy near 0 would be lost.
-pub const MAX_TANH_ERROR_ULPS: f64 = 3.0;
-/// Largest error of [`ln`] in ULP of the result or of 1, whichever is larger, on positive normal numbers.
-pub const MAX_LN_ERROR_ULPS: f64 = 2.0;
-
-/// Arguments of `exp` are clamped here: the result stays a normal number.
-pub const EXP_LOW: f32 = -87.33;
-/// Arguments of `exp` are not above this: the result is finite.
-pub const EXP_HIGH: f32 = 88.37;
-
-/// Adding this rounds to the nearest integer and leaves it in the low bits.
-const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
-/// ln 2 in two parts; the first has few enough bits that `n * LN2_HIGH` is exact.
-const LN2_HIGH: f32 = 355.0 / 512.0;
-const LN2_LOW: f32 = -2.121_944_4e-4;
-/// Cephes expf.c, degree 5 on [-ln 2 / 2, ln 2 / 2].
-const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-/// Minimax on [-1/2, 1/2] by relative error, degree 5 (1.5e-7 with rounded coefficients), found by iterated weighted least squares.
-pub(crate) const EXP2: [f32; 6] =
-    [1.327_647_2e-3, 9.675_541e-3, 5.550_713e-2, 2.402_212e-1, 6.931_469_4e-1, 1.000_000_1];
-/// Cephes logf.c on [sqrt(1/2) - 1, sqrt(2) - 1].
-const LN: [f32; 9] = [
-    7.037_683_6e-2,
-    -1.151_461e-1,
-    1.167_699_9e-1,
-    -1.242_014_1e-1,
-    1.424_932_3e-1,
-    -1.666_805_7e-1,
-    2.000_071_5e-1,
-    -2.499_999_4e-1,
-    3.333_333e-1,
-];
+use lstmc_kernels::elementary::{
+    EXP, EXP_LOW, EXP2_OF_NEAREST as EXP2, LN, LN2_HIGH, LN2_LOW, LOWEST, ROUND,
+};
 
 /// `f` of each vector.
 fn each<'f>(
@@ -90,7 +49,7 @@ fn scale(e: &mut Emit<'_, '_>, y: &[Value], shifted: &[Value]) -> Vec<Value> {
     })
 }
 
-/// Lanewise `e^x` of arguments below [`EXP_HIGH`], clamped to [`EXP_LOW`]; NaN stays NaN.
+/// Lanewise `e^x` of arguments below [`EXP_HIGH`](lstmc_kernels::elementary::EXP_HIGH), clamped to [`EXP_LOW`]; NaN stays NaN.
 pub(crate) fn exp(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
     let low = e.constant(EXP_LOW);
     let x = each(e, x, |e, x| e.max(low, x));
@@ -121,7 +80,7 @@ pub(crate) fn exp2_of_sum(e: &mut Emit<'_, '_>, x: &[Value], y: Value, z: Value)
 
 /// Lanewise `2^t` of at most 127, to 1.5e-7; below -126 the smallest normal numbers. NaN stays NaN.
 fn exp2_not_above(e: &mut Emit<'_, '_>, t: &[Value]) -> Vec<Value> {
-    let low = e.constant(-126.0);
+    let low = e.constant(LOWEST);
     let t = each(e, t, |e, t| e.max(low, t));
     let round = e.constant(ROUND);
     let shifted = each(e, &t, |e, t| e.b.ins().fadd(t, round));
@@ -198,7 +157,10 @@ mod tests {
     use super::*;
     use crate::codegen::testing::Function;
     use crate::jit::testing::map;
-    use crate::level::Level;
+    use lstmc_kernels::Level;
+    use lstmc_kernels::elementary::{
+        MAX_EXP_ERROR_ULPS, MAX_LN_ERROR_ULPS, MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS,
+    };
 
     /// The largest error in ULP of the rounded result (at least of `floor`, to which results near zero are held) and where.
     fn worst(

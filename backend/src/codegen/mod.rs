@@ -13,10 +13,11 @@
 //!
 //! `weights` is the address of a table with the address of every packed weight; all vectors are of four f32 lanes.
 
+mod cell;
 mod emit;
+mod formula;
 mod gather;
 mod integer;
-mod lstm;
 pub mod math;
 mod output;
 mod panel;

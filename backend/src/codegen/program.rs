@@ -1,15 +1,16 @@
 //! All functions of one program, in any `cranelift_module::Module`.
 
+use super::cell::{self, CellAt};
 use super::emit::{Emit, F32X4, Features, buffer_flags, weight_flags};
+use super::formula::{self, Ends};
 use super::integer::CodesAt;
-use super::lstm::{self, CellAt};
 use super::output::{self, Best};
 use super::product::{self, Map, Operand, Term};
-use super::{gather, math, quantize};
+use super::{gather, quantize};
 use crate::error::CompileError;
 use crate::isa;
 use crate::plan::{
-    Buffer, Cell, Codes, Input, Other, PackedId, Packing, Part, Plan, Product, Rows, Segment, Start, Step,
+    Buffer, Cell, Codes, Input, PackedId, Packing, Part, Plan, Product, Rows, Segment, Source, Start, Step,
     Vector,
 };
 use cranelift_codegen::Context;
@@ -19,7 +20,6 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module};
-use lstmc_frontend::ir::{Binary, Unary};
 
 /// The functions a program has. `Recurrent` counts LSTM steps in the plan's order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -102,7 +102,7 @@ pub struct Program {
 /// The functions that take a text word by word; each may call those before it.
 const STEPWISE: [Entry; 5] = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
 
-/// The functions that read many words at once, beside the kernels of [`crate::batch`].
+/// The functions that read many words at once, beside the kernels of [`lstmc_kernels`].
 fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
     let cells = plan.cells().count();
     std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent))
@@ -114,7 +114,7 @@ pub(crate) fn build_listed(plan: &Plan, module: &mut dyn Module) -> Result<Progr
 }
 
 /// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is wanted of the logits is
-/// found by [`crate::batch`].
+/// found by [`lstmc_kernels`].
 pub(crate) fn build_engine(
     plan: &Plan,
     module: &mut dyn Module,
@@ -311,9 +311,9 @@ fn body(
                 for step in &cell.prologue {
                     emit_step(e, &frame, None, step);
                 }
-                let map = Map { terms: frame.terms(e, &cell.recurrent), start: None, out: 4 * cell.h.len };
+                let map = Map { terms: frame.terms(e, &cell.recurrent), start: None, out: cell.gates.len };
                 let gates = frame.buffer(e, cell.gates);
-                lstm::sums(e, &map, Some(p[1]), gates);
+                cell::sums(e, &map, Some(p[1]), gates);
             }
             vec![]
         }
@@ -329,17 +329,17 @@ fn body(
 }
 
 /// A cell's operands.
-fn cell_at(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) -> CellAt {
+fn cell_at<'p>(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &'p Cell) -> CellAt<'p> {
     let mut terms = frame.terms(e, &cell.inputs);
     terms.extend(frame.terms(e, &cell.recurrent));
     let start = Some(frame.weight(e, cell.bias));
-    let map = Map { terms, start, out: 4 * cell.h.len };
     CellAt {
-        map,
+        cell,
+        map: Map { terms, start, out: cell.gates.len },
         gates: frame.buffer(e, cell.gates),
-        c: frame.state(e, cell.c.offset),
+        states: cell.states.iter().map(|s| frame.state(e, s.offset)).collect(),
+        parameters: cell.parameters.map(|id| frame.weight(e, id)),
         out: frame.buffer(e, cell.out),
-        hidden: cell.h.len,
     }
 }
 
@@ -349,14 +349,14 @@ fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) {
         emit_step(e, frame, None, step);
     }
     let at = cell_at(e, frame, cell);
-    lstm::step(e, &at);
+    cell::step(e, &at);
     keep(e, frame, cell);
 }
 
-/// The new hidden state replaces the old one.
+/// The new first state replaces the old one.
 fn keep(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) {
-    let (from, to) = (frame.buffer(e, cell.out), frame.state(e, cell.h.offset));
-    e.copy(from, to, cell.h.len);
+    let (from, to) = (frame.buffer(e, cell.out), frame.state(e, cell.h().offset));
+    e.copy(from, to, cell.units);
 }
 
 /// A part of a phase; `range` is the panels that this thread has, where they are shared.
@@ -369,7 +369,7 @@ fn emit_part(
     part: Part,
 ) {
     let cell = |n: usize| match &frame.plan.steps[n] {
-        Step::Lstm(cell) => cell,
+        Step::Cell(cell) => cell,
         other => unreachable!("{other:?} is no cell"),
     };
     match (part, range) {
@@ -390,8 +390,8 @@ fn emit_part(
             _ => {
                 let at = cell_at(e, frame, cell(n));
                 match range {
-                    Some(range) => lstm::range(e, &at, range),
-                    None => lstm::step(e, &at),
+                    Some(range) => cell::range(e, &at, range),
+                    None => cell::step(e, &at),
                 }
             }
         },
@@ -445,56 +445,36 @@ fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, token: Option<Value>, step
             let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
             output::store_padded(e, &map, to);
         }
-        Step::Lstm(cell) => emit_cell(e, frame, cell),
-        Step::Unary { op, x, out } => {
-            let (from, to) = (frame.buffer(e, *x), frame.buffer(e, *out));
-            e.repeat(out.len.div_ceil(4), &[from, to], |e, _, p| {
-                let v = e.load(F32X4, buffer_flags(), p[0], 0);
-                let y = unary(e, *op, v);
-                e.store(buffer_flags(), y, p[1], 0);
-                vec![e.offset(p[0], 16), e.offset(p[1], 16)]
-            });
-        }
-        Step::Binary { op, a, b, swapped, out } => {
-            let (x, to) = (frame.buffer(e, *a), frame.buffer(e, *out));
-            let (y, stride) = match b {
-                Other::Buffer(b) => (frame.buffer(e, *b), 16),
-                Other::Weight(id) => (frame.weight(e, *id), 16),
-                Other::Scalar(id) => (frame.weight(e, *id), 0),
-            };
-            e.repeat(out.len.div_ceil(4), &[x, y, to], |e, _, p| {
-                let a = e.load(F32X4, buffer_flags(), p[0], 0);
-                let b = if stride == 0 {
-                    let s = e.load(types::F32, buffer_flags(), p[1], 0);
-                    e.splat(s)
-                } else {
-                    e.load(F32X4, buffer_flags(), p[1], 0)
-                };
-                let (a, b) = if *swapped { (b, a) } else { (a, b) };
-                let y = binary(e, *op, a, b);
-                e.store(buffer_flags(), y, p[2], 0);
-                vec![e.offset(p[0], 16), e.offset(p[1], stride), e.offset(p[2], 16)]
+        Step::Cell(cell) => emit_cell(e, frame, cell),
+        Step::Map { formula, operands, out } => {
+            let mut p = vec![frame.buffer(e, *out)];
+            p.extend(operands.iter().map(|source| match source {
+                Source::Buffer(b) => frame.buffer(e, *b),
+                Source::Weight(id) | Source::Scalar(id) => frame.weight(e, *id),
+            }));
+            let strides: Vec<usize> = std::iter::once(VECTOR)
+                .chain(operands.iter().map(|s| if matches!(s, Source::Scalar(_)) { 0 } else { VECTOR }))
+                .collect();
+            e.repeat(out.len.div_ceil(4), &p, |e, _, p| {
+                formula::emit(e, formula, 1, &OneVector(p));
+                p.iter().zip(&strides).map(|(&p, &stride)| e.offset(p, stride)).collect()
             });
         }
     }
 }
 
-fn unary(e: &mut Emit<'_, '_>, op: Unary, x: Value) -> Value {
-    match op {
-        Unary::Tanh => math::tanh(e, &[x])[0],
-        Unary::Sigmoid => math::sigmoid(e, &[x])[0],
-        Unary::Relu => {
-            let zero = e.constant(0.0);
-            e.max(x, zero)
-        }
-    }
-}
+/// Bytes of a vector.
+const VECTOR: usize = 16;
 
-fn binary(e: &mut Emit<'_, '_>, op: Binary, a: Value, b: Value) -> Value {
-    match op {
-        Binary::Add => e.b.ins().fadd(a, b),
-        Binary::Sub => e.b.ins().fsub(a, b),
-        Binary::Mul => e.b.ins().fmul(a, b),
-        Binary::Div => e.b.ins().fdiv(a, b),
+/// One vector: the pointer of the result, then those of the operands.
+struct OneVector<'a>(&'a [Value]);
+
+impl Ends for OneVector<'_> {
+    fn load(&self, e: &mut Emit<'_, '_>, input: usize) -> Vec<Value> {
+        vec![e.load(F32X4, buffer_flags(), self.0[1 + input], 0)]
+    }
+
+    fn store(&self, e: &mut Emit<'_, '_>, _: usize, vectors: &[Value]) {
+        e.store(buffer_flags(), vectors[0], self.0[0], 0);
     }
 }

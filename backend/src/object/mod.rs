@@ -18,12 +18,14 @@ mod vocabulary;
 pub use archive::archive;
 pub use binding::{crate_files, header, module};
 pub use interface::{ABI_VERSION, STATE_ALIGN, suffixes};
-pub use target::{Cpu, TRIPLES, Target, TargetError};
+pub use target::{Cpu, TRIPLES, Target};
 
 use crate::codegen::build_stepwise;
+pub use crate::error::{ObjectError, TargetError};
+
 use crate::error::CompileError;
 use crate::isa::plan_target;
-use crate::pack::{PackedData, pack};
+use crate::pack::pack;
 use crate::plan::Plan;
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
 use cranelift_object::object::read::{Object as _, ObjectSection};
@@ -31,6 +33,7 @@ use cranelift_object::object::{self, SectionKind};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use interface::{Parts, Words};
 use lstmc_frontend::ir::Graph;
+use lstmc_kernels::PackedData;
 use lstmc_runtime::Vocabulary;
 use vocabulary::Tables;
 
@@ -58,30 +61,6 @@ pub enum Status {
     Vocabulary = 8,
 }
 
-/// Why a model cannot become an object file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ObjectError {
-    /// A name that C does not allow.
-    #[error(
-        "`{name}` cannot be the prefix of C functions: use letters, digits and `_`, first a letter, not a word of C's or \
-         Rust's own or one of their libraries, at most {MAX_NAME} characters"
-    )]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// A word with a NUL.
-    #[error("word {id} of the vocabulary has a NUL character in it, which C's strings cannot have")]
-    Nul {
-        /// Its id.
-        id: usize,
-    },
-    /// Too many words.
-    #[error("the vocabulary takes more than 4 GiB, which is more than an object file's tables can index")]
-    Words,
-}
-
 /// Most characters of a name.
 pub const MAX_NAME: usize = 64;
 
@@ -99,7 +78,11 @@ pub fn check_name(name: &str) -> Result<(), ObjectError> {
     let fits = starts && name.len() <= MAX_NAME;
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let reserved = RESERVED.split_whitespace().any(|word| word == name);
-    if fits && plain && !reserved { Ok(()) } else { Err(ObjectError::Name { name: name.into() }) }
+    if fits && plain && !reserved {
+        Ok(())
+    } else {
+        Err(ObjectError::Name { name: name.into(), most: MAX_NAME })
+    }
 }
 
 /// A model compiled to an object file.

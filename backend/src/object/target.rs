@@ -1,6 +1,6 @@
 //! What an object file is made for: an operating system's conventions and a CPU's instructions.
 
-use crate::error::CompileError;
+use crate::error::{CompileError, TargetError};
 use crate::isa::{self, OptLevel};
 use cranelift_codegen::isa::{Builder, LookupError, OwnedTargetIsa};
 use cranelift_codegen::settings::{Configurable, SettingKind};
@@ -54,49 +54,6 @@ impl fmt::Display for Cpu {
     }
 }
 
-/// Why a target cannot be compiled for.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TargetError {
-    /// A triple that is not among [`TRIPLES`].
-    #[error("no object files can be made for the target `{triple}`; the targets are {}", TRIPLES.join(", "))]
-    Triple {
-        /// What was asked for.
-        triple: String,
-    },
-    /// A target that this build leaves out.
-    #[error(
-        "{triple}: this program was built with code generation for its own architecture alone; build it with the feature `all-targets`"
-    )]
-    Disabled {
-        /// What was asked for.
-        triple: &'static str,
-    },
-    /// A feature that the architecture does not have.
-    #[error(
-        "{triple} has no CPU feature `{feature}`; it has {}, besides `generic` and `native`",
-        .known.join(", ")
-    )]
-    Feature {
-        /// The target.
-        triple: String,
-        /// What was asked for.
-        feature: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// The native CPU of another architecture.
-    #[error(
-        "the features of this machine's CPU ({host}) are not those of {triple}; name them, or use `generic`"
-    )]
-    Native {
-        /// The target.
-        triple: String,
-        /// This machine's architecture.
-        host: String,
-    },
-}
-
 /// A target that code can be generated for.
 pub struct Target {
     triple: &'static str,
@@ -141,7 +98,7 @@ const LEVELS: &[(&str, &[&str])] = &[
 impl Target {
     /// A target among [`TRIPLES`] and what its CPU is to have.
     pub fn new(triple: &str, cpu: &Cpu) -> Result<Target, CompileError> {
-        let unknown = || TargetError::Triple { triple: triple.into() };
+        let unknown = || TargetError::Triple { triple: triple.into(), known: TRIPLES.to_vec() };
         let triple = *TRIPLES.iter().find(|t| **t == triple).ok_or_else(unknown)?;
         let internal = |e: &dyn fmt::Display| CompileError::Target(format!("{triple}: {e}"));
         let parsed: Triple = triple.parse().map_err(|e| internal(&e))?;

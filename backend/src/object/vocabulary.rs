@@ -6,7 +6,7 @@
 //!   sorted    u16 or u32 [words]             ids in the order of their words' bytes; u16 where that is enough
 //! ```
 
-use super::ObjectError;
+use crate::error::ObjectError;
 use lstmc_runtime::Vocabulary;
 
 /// Words by entry of `places`, as a power of two: to find a word, the ones before it are skipped.

@@ -1,15 +1,12 @@
 //! Packing: a graph's weights in the layouts that the plan decided.
 
-mod data;
 mod integer;
 mod strips;
-
-pub use data::PackedData;
-pub(crate) use strips::unpack_strips;
 
 use crate::error::CompileError;
 use crate::plan::{Format, LANES, PANEL, Packed, Packing, Panels, Plan, RowOrder, Rows, StripValues, dense};
 use lstmc_frontend::ir::{Graph, LinearMap, Quantized};
+use lstmc_kernels::PackedData;
 
 /// Packs every weight of a plan.
 pub fn pack(plan: &Plan, graph: &Graph) -> Result<Vec<PackedData>, CompileError> {
@@ -76,10 +73,16 @@ pub fn pack_one(packed: &Packed, graph: &Graph) -> Result<PackedData, CompileErr
             to.f32s_mut()[..len].copy_from_slice(&dense(graph, source)?);
             to.f32s_mut()[len..].fill(fill.value());
         }
-        Packing::GateBias { hidden, order } => {
-            let column =
-                Panels { out: 4 * hidden, input: 1, order: RowOrder::Gates(order), format: Format::F32 };
+        Packing::GateBias { units, gates } => {
+            let (out, order) = (gates.count() * units, RowOrder::Gates(gates));
+            let column = Panels { out, input: 1, order, format: Format::F32 };
             panels(&column, &dense(graph, source)?, to.f32s_mut());
+        }
+        Packing::Scalar => to.f32s_mut().fill(dense(graph, source)?[0]),
+        Packing::Parameters { units, .. } => {
+            let all = dense(graph, source)?;
+            let rows = to.f32s_mut().chunks_exact_mut(units.next_multiple_of(PANEL).max(1));
+            rows.zip(all.chunks_exact(units.max(1))).for_each(|(to, from)| to[..units].copy_from_slice(from));
         }
     }
     Ok(to)

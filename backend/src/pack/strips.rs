@@ -1,8 +1,7 @@
 //! Strips of sparse maps.
 
-use super::PackedData;
-use crate::plan::{Format, Groups, Integer, PANEL, Panels, QUAD, Scale, StripValues, Strips, strip_inputs};
-use lstmc_frontend::ir::{MapError, PackedWidth, Quantized};
+use crate::plan::{PANEL, Panels, QUAD, Strips, strip_inputs};
+use lstmc_frontend::ir::{MapError, Quantized};
 
 /// One index and a column of f32s per entry; padding reads input 0 times zero.
 pub(super) fn floats(p: &Panels, s: Strips, kept: &[bool], values: &[f32], to: &mut [u8]) {
@@ -91,66 +90,4 @@ fn header(s: Strips, inputs: &[u16], to: &mut [u8], at: usize) -> usize {
         to.copy_from_slice(&j.to_ne_bytes());
     }
     at + bytes
-}
-
-/// Strips as the panels that they would be if zeros were stored: f32, or 8-bit codes by row.
-pub(crate) fn unpack_strips(p: &Panels, s: Strips, bytes: &[u8]) -> (Panels, PackedData) {
-    let format = match s.values {
-        StripValues::F32 => Format::F32,
-        StripValues::Int8 { signed } => {
-            let groups = Groups { len: p.input, size: p.input };
-            Format::Integer(Integer { width: PackedWidth::Eight, groups, scale: Scale::F32, signed })
-        }
-    };
-    let panels = Panels { format, ..*p };
-    let mut out = PackedData::zeros(panels.bytes());
-    let to = out.bytes_mut();
-    // A panel is [inputs][32 lanes] of f32, or [quads][32 lanes][4] of codes and then its scales.
-    let quads = p.input.next_multiple_of(QUAD);
-    let panel_bytes = panels.bytes() / p.count().max(1);
-    if let StripValues::Int8 { signed: false } = s.values {
-        for panel in to.chunks_exact_mut(panel_bytes) {
-            panel[..quads * PANEL].fill(128);
-        }
-    }
-    let word =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
-    let mut at = 0;
-    for panel in to.chunks_exact_mut(panel_bytes.max(1)) {
-        for strip in 0..PANEL / s.height {
-            let (entries, indices) = (word(at) * s.unit(), at + Strips::HEADER);
-            let mut value = indices + word(at + 4);
-            for entry in 0..entries {
-                for lane in strip * s.height..(strip + 1) * s.height {
-                    for k in 0..s.inputs() {
-                        let index = indices + 2 * (entry * s.inputs() + k);
-                        let j = usize::from(u16::from_ne_bytes([bytes[index], bytes[index + 1]]));
-                        match s.values {
-                            // Padding adds zero to input 0.
-                            StripValues::F32 => {
-                                let x = &bytes[value..value + 4];
-                                if x != [0; 4] {
-                                    panel[(j * PANEL + lane) * 4..][..4].copy_from_slice(x);
-                                }
-                                value += 4;
-                            }
-                            StripValues::Int8 { signed } => {
-                                if bytes[value] != 0 {
-                                    let raised = bytes[value].wrapping_add(if signed { 0 } else { 128 });
-                                    panel[(j / QUAD * PANEL + lane) * QUAD + j % QUAD] = raised;
-                                }
-                                value += 1;
-                            }
-                        }
-                    }
-                }
-            }
-            at = value;
-        }
-        if let StripValues::Int8 { .. } = s.values {
-            panel[quads * PANEL..].copy_from_slice(&bytes[at..at + PANEL * 4]);
-            at += s.panel_bytes();
-        }
-    }
-    (panels, out)
 }

@@ -1,15 +1,15 @@
 //! The plan as text.
 
-use super::{Buffer, Codes, Input, Other, PackedId, Plan, Product, Segment, Start, StateSlot, Step, Vector};
-use lstmc_frontend::ir::Op;
+use super::{Buffer, Codes, Input, PackedId, Plan, Product, Segment, Source, Start, Step, Vector};
+use lstmc_frontend::ir::CellSpec;
 use std::fmt;
 
 fn buffer(b: &Buffer) -> String {
     format!("scratch[{}..{}]", b.offset, b.offset + b.len)
 }
 
-fn slot(s: &StateSlot) -> String {
-    format!("state[{}..{}]", s.offset, s.offset + s.len)
+fn slot(offset: usize, len: usize) -> String {
+    format!("state[{offset}..{}]", offset + len)
 }
 
 fn codes(c: &Codes) -> String {
@@ -19,8 +19,18 @@ fn codes(c: &Codes) -> String {
 fn vector(v: &Vector) -> String {
     match v {
         Vector::Scratch(b) => buffer(b),
-        Vector::State(b) => format!("state[{}..{}]", b.offset, b.offset + b.len),
+        Vector::State(b) => slot(b.offset, b.len),
     }
+}
+
+/// A cell's formula: gates `g`, states `s`, parameters `p`.
+fn cell_text(spec: &CellSpec) -> String {
+    let input = |n: usize| match n.checked_sub(spec.gates.count()) {
+        None => format!("g{n}"),
+        Some(k) if k < spec.states => format!("s{k}"),
+        Some(k) => format!("p{}", k - spec.states),
+    };
+    spec.formula.text(&input, &|n| format!("s{n}"))
 }
 
 impl Plan {
@@ -63,9 +73,10 @@ impl Plan {
             Step::Product { product, out } => {
                 writeln!(f, "{} = {}", buffer(out), self.product(product))
             }
-            Step::Lstm(cell) => {
-                let (h, c) = (slot(&cell.h), slot(&cell.c));
-                writeln!(f, "{} = lstm {h}, {c}", buffer(&cell.out))?;
+            Step::Cell(cell) => {
+                let states: Vec<String> = cell.states.iter().map(|s| slot(s.offset, s.len)).collect();
+                let parameters = cell.parameters.map(|id| format!(", {}", self.name(id))).unwrap_or_default();
+                writeln!(f, "{} = cell {}{parameters}", buffer(&cell.out), states.join(", "))?;
                 for s in &cell.prologue {
                     self.step(f, indent + 2, s)?;
                 }
@@ -74,19 +85,17 @@ impl Plan {
                     .filter(|s| !s.is_empty())
                     .map(|s| self.segments(s))
                     .collect();
-                writeln!(f, "{:indent$}  gates {} + {}", "", self.name(cell.bias), terms.join(" + "))
+                writeln!(f, "{:indent$}  gates {} + {}", "", self.name(cell.bias), terms.join(" + "))?;
+                writeln!(f, "{:indent$}  {}", "", cell_text(&cell.spec))
             }
-            Step::Binary { op, a, b, swapped, out } => {
-                let other = match b {
-                    Other::Buffer(x) => buffer(x),
-                    Other::Weight(id) => self.name(*id).to_string(),
-                    Other::Scalar(id) => format!("{} (scalar)", self.name(*id)),
+            Step::Map { formula, operands, out } => {
+                let operand = |source: &Source| match source {
+                    Source::Buffer(x) => buffer(x),
+                    Source::Weight(id) => self.name(*id).to_string(),
+                    Source::Scalar(id) => format!("{} (scalar)", self.name(*id)),
                 };
-                let (x, y) = if *swapped { (other, buffer(a)) } else { (buffer(a), other) };
-                writeln!(f, "{} = {} {x}, {y}", buffer(out), Op::Binary(*op).name())
-            }
-            Step::Unary { op, x, out } => {
-                writeln!(f, "{} = {} {}", buffer(out), Op::Unary(*op).name(), buffer(x))
+                let operands: Vec<String> = operands.iter().map(operand).collect();
+                writeln!(f, "{}", formula.text(&|n| operands[n].clone(), &|_| buffer(out)))
             }
         }
     }
@@ -107,7 +116,7 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "state: {} f32", self.state_len)?;
         for s in &self.state {
-            writeln!(f, "  {}  {}", s.name, slot(s))?;
+            writeln!(f, "  {}  {}", s.name, slot(s.offset, s.len))?;
         }
         writeln!(f, "scratch: {} f32, logits {}", self.scratch_len, buffer(&self.logits))?;
         writeln!(f, "steps:")?;

@@ -8,24 +8,19 @@
 //! (`lstmc compile --print plan`). Every length and offset that generated code relies on is decided here and only here.
 
 mod display;
-mod layers;
 mod packing;
 mod phases;
 mod planner;
 mod strips;
 
-pub use packing::{
-    Fill, Format, Groups, Integer, LANES, PACKED_GATES, PANEL, PANEL_UNITS, Packing, Panels, QUAD, RowOrder,
-    Rows, Scale, StripValues, Strips,
-};
-
-pub use layers::{Cost, Layer};
+pub use lstmc_kernels::{Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS};
 pub use lstmc_runtime::StateSlot;
+pub use packing::{Fill, Packing, Panels, RowOrder, Rows};
 pub use phases::{Part, Phase};
 pub(crate) use strips::strip_inputs;
 
 use crate::error::CompileError;
-use lstmc_frontend::ir::{Binary, Graph, LinearMap, Unary, WeightId, verify_language_model};
+use lstmc_frontend::ir::{CellSpec, Formula, Graph, LinearMap, Program, WeightId, verify_language_model};
 use std::sync::Arc;
 
 /// Buffers and state slots start at, and are padded to, this many f32s, so that whole panels can be written.
@@ -215,10 +210,10 @@ pub struct Product {
     pub start: Start,
 }
 
-/// The other side of an elementwise step.
+/// What a formula reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Other {
-    /// Another buffer.
+pub enum Source {
+    /// A buffer as long as the result.
     Buffer(Buffer),
     /// A weight of as many elements.
     Weight(PackedId),
@@ -227,28 +222,54 @@ pub enum Other {
 }
 
 /// One step of a cell.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Cell {
-    /// The gates' terms that do not depend on `h`: those of the input.
+    /// What is done with the gates' sums.
+    pub spec: CellSpec,
+    /// Units.
+    pub units: usize,
+    /// The gates' terms that do not depend on the first state: those of the input.
     pub inputs: Vec<Segment>,
-    /// What is to be done to `h` before its terms: quantization, right factors.
+    /// What is to be done to the first state before its terms: quantization, right factors.
     pub prologue: Vec<Step>,
-    /// The gates' terms that depend on `h`.
+    /// The gates' terms that depend on the first state.
     pub recurrent: Vec<Segment>,
     /// Gate bias.
     pub bias: PackedId,
-    /// The gates of all panels, before their activation functions.
+    /// The cell's own vectors.
+    pub parameters: Option<PackedId>,
+    /// The sums of all gates, in the order of their panels' lanes.
     pub gates: Buffer,
-    /// Hidden state, replaced.
-    pub h: StateSlot,
-    /// Cell state, replaced.
-    pub c: StateSlot,
-    /// The new hidden state.
+    /// Where its states are, each replaced; the first is the output of the step before.
+    pub states: Vec<Buffer>,
+    /// Where each state begins.
+    pub offsets: Vec<usize>,
+    /// The new first state.
     pub out: Buffer,
 }
 
+impl Cell {
+    /// The first state.
+    pub fn h(&self) -> Buffer {
+        self.states[0]
+    }
+
+    /// Lanes of the gates' panels.
+    pub fn lanes(&self) -> usize {
+        self.gates.len.next_multiple_of(PANEL)
+    }
+
+    /// Panels, and parts of eight units, that have the same gates: what threads can share.
+    pub fn share(&self) -> [usize; 2] {
+        // So many gates of eight units fill whole panels: gates * 8 * parts = 32 * panels.
+        let gates = self.spec.gates.count();
+        let common = [4, 2, 1].into_iter().find(|n| gates.is_multiple_of(*n)).unwrap_or(1);
+        [gates / common, 4 / common]
+    }
+}
+
 /// One step of the program that consumes a token.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Step {
     /// `out = table[token]`.
     Gather {
@@ -295,34 +316,21 @@ pub enum Step {
         /// The output.
         out: Buffer,
     },
-    /// One step of an LSTM cell.
-    Lstm(Cell),
-    /// Elementwise operation of two operands.
-    Binary {
-        /// The operator.
-        op: Binary,
-        /// One operand.
-        a: Buffer,
-        /// The other.
-        b: Other,
-        /// Operands exchanged: `b op a`.
-        swapped: bool,
-        /// The result.
-        out: Buffer,
-    },
-    /// Elementwise function.
-    Unary {
-        /// The function.
-        op: Unary,
-        /// The operand.
-        x: Buffer,
+    /// One step of a cell.
+    Cell(Box<Cell>),
+    /// A formula, element by element.
+    Map {
+        /// Of one result.
+        formula: Formula,
+        /// Its inputs.
+        operands: Vec<Source>,
         /// The result.
         out: Buffer,
     },
 }
 
 /// The layer that makes logits.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct OutputLayer {
     /// What is to be done to its input first: quantization, right factors.
     pub prologue: Vec<Step>,
@@ -339,7 +347,7 @@ pub struct Plan {
     pub vocabulary: usize,
     /// Packed weights.
     pub weights: Vec<Packed>,
-    /// State slots: `h` and `c` of each layer, each padded to whole panels.
+    /// State slots, as the model declares them, each padded to whole panels.
     pub state: Vec<StateSlot>,
     /// f32s of state.
     pub state_len: usize,
@@ -357,7 +365,8 @@ impl Plan {
     /// Plans a graph in language-model form. Errors name what cannot be compiled.
     pub fn new(graph: &Graph, target: Target) -> Result<Plan, CompileError> {
         verify_language_model(graph).map_err(|e| CompileError::NotCanonical(e.to_string()))?;
-        planner::Planner::new(graph, target).plan()
+        let program = Program::of(graph).map_err(|e| CompileError::NotCanonical(e.to_string()))?;
+        planner::Planner::new(&program, target).plan()
     }
 
     /// Bytes of packed weights.
@@ -389,7 +398,7 @@ impl Plan {
     /// The cells, in order.
     pub fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.steps.iter().filter_map(|s| match s {
-            Step::Lstm(cell) => Some(cell),
+            Step::Cell(cell) => Some(&**cell),
             _ => None,
         })
     }

@@ -1,41 +1,18 @@
-//! How a weight is laid out in memory for the generated code.
+//! How a weight is laid out in memory for the generated code: products read *panels* of 32 outputs, in a [`Format`].
 //!
-//! Products read *panels* of 32 outputs, so that eight accumulators of four lanes hide the latency of the multiply-add:
-//!
-//! ```text
-//!   f32       [out / 32] [in] [32] f32
-//!   integer   [out / 32] ( [quads] [32 outputs x 4 inputs] , scales [32] ) of each group
-//!   strips    [out / 32] [32 / height] ( counts, u16 indices, [entries] [height] values )
-//! ```
-//!
-//! The last panel is padded. Which output a lane stands for is the [`RowOrder`]'s business: plain, or the four gates of eight
-//! units in one panel.
+//! Which output a lane stands for is the [`RowOrder`]'s business: plain, or the gates of eight units, then those of the next.
 
-use lstmc_frontend::ir::{Gate, GateOrder, PackedWidth};
+use lstmc_frontend::ir::GateRows;
+use lstmc_kernels::{Format, Groups, LANES, PANEL, Scale, StripValues, UNITS, gate_lanes};
 use std::fmt;
-
-/// Output units per panel of a linear map: eight accumulators of four lanes.
-pub const PANEL: usize = 32;
-
-/// LSTM units per panel: a quarter, so that the four gates of a unit share one panel.
-pub const PANEL_UNITS: usize = PANEL / 4;
-
-/// Lanes of a vector register in generated code.
-pub const LANES: usize = 4;
-
-/// Inputs that an integer dot product multiplies and adds in one lane.
-pub const QUAD: usize = 4;
-
-/// The order of gates in packed panels.
-pub const PACKED_GATES: [Gate; 4] = [Gate::Input, Gate::Output, Gate::Forget, Gate::Cell];
 
 /// Which row of a map each lane of its panels holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RowOrder {
     /// Row `32 p + l` in lane `l` of panel `p`.
     Plain,
-    /// The rows are the gates of LSTM units, in this order; a panel holds four gates of eight units.
-    Gates(GateOrder),
+    /// The rows are the gates of a cell's units, `[gates][units]`; the lanes of all panels are `[units / 8][gates][8]`.
+    Gates(GateRows),
 }
 
 impl RowOrder {
@@ -43,198 +20,21 @@ impl RowOrder {
     pub fn row(self, out: usize, p: usize, lane: usize) -> Option<usize> {
         match self {
             RowOrder::Plain => Some(p * PANEL + lane).filter(|&r| r < out),
-            RowOrder::Gates(order) => {
-                let (unit, units) = (p * PANEL_UNITS + lane % PANEL_UNITS, out / 4);
-                let gate = order.position(PACKED_GATES[lane / PANEL_UNITS]);
-                (unit < units).then_some(gate * units + unit)
+            RowOrder::Gates(gates) => {
+                let (part, units) = ((p * PANEL + lane) / UNITS, out / gates.count());
+                let unit = part / gates.count() * UNITS + lane % UNITS;
+                (unit < units).then(|| gates.block(part % gates.count()) * units + unit)
             }
         }
     }
-}
 
-/// The type that scales are stored in.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Scale {
-    /// Four bytes.
-    F32,
-    /// Two bytes, widened exactly when used.
-    F16,
-}
-
-impl Scale {
-    /// Bytes.
-    pub fn size(self) -> usize {
+    /// The lanes of a map of `out` rows, before the padding of the last panel.
+    pub fn lanes(self, out: usize) -> usize {
         match self {
-            Scale::F32 => 4,
-            Scale::F16 => 2,
+            RowOrder::Plain => out,
+            RowOrder::Gates(gates) => gate_lanes(gates.count(), out / gates.count()),
         }
     }
-}
-
-/// Inputs in groups, each padded to whole quads: the layout of integer activations and of the weights they meet.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Groups {
-    /// Inputs.
-    pub len: usize,
-    /// Inputs per group, the last may have fewer. At least 1.
-    pub size: usize,
-}
-
-impl Groups {
-    /// How many.
-    pub fn count(self) -> usize {
-        self.len.div_ceil(self.size)
-    }
-
-    /// Inputs of group `g`.
-    pub fn inputs(self, g: usize) -> usize {
-        self.size.min(self.len - g * self.size)
-    }
-
-    /// Quads of group `g`.
-    pub fn quads(self, g: usize) -> usize {
-        self.inputs(g).div_ceil(QUAD)
-    }
-
-    /// First byte of group `g` among the padded codes.
-    pub fn offset(self, g: usize) -> usize {
-        g * self.size.next_multiple_of(QUAD)
-    }
-
-    /// Bytes of all padded codes.
-    pub fn padded(self) -> usize {
-        match self.count() {
-            0 => 0,
-            n => self.offset(n - 1) + self.quads(n - 1) * QUAD,
-        }
-    }
-}
-
-/// Codes times integer activations.
-///
-/// A byte of the panel holds, from its low bits up, the codes of [`PackedWidth::per_byte`] outputs ("levels"), each raised by
-/// [`PackedWidth::offset`] so that it is not negative. Masking off the low levels and subtracting sums of neighbouring levels separates them again
-/// without a shift.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Integer {
-    /// Of a code as packed.
-    pub width: PackedWidth,
-    /// Inputs by scale.
-    pub groups: Groups,
-    /// The scales' type.
-    pub scale: Scale,
-    /// Bytes are stored exclusive-or 0x80, for targets that multiply signed by signed.
-    pub signed: bool,
-}
-
-impl Integer {
-    /// Codes per byte.
-    pub fn levels(self) -> usize {
-        self.width.per_byte()
-    }
-
-    /// Bytes of one quad of a panel.
-    pub fn quad_bytes(self) -> usize {
-        PANEL * QUAD / self.levels()
-    }
-
-    fn panel_bytes(self) -> usize {
-        (0..self.groups.count())
-            .map(|g| self.groups.quads(g) * self.quad_bytes() + PANEL * self.scale.size())
-            .sum()
-    }
-
-    /// What raises a code of level `l` and all above it, in units of the lowest level, less what the exclusive-or took.
-    ///
-    /// The sum of products of level `l` and above starts at minus this times the sum of the activations.
-    pub fn raise(self, level: usize) -> i64 {
-        let base = 1i64 << self.width.bits();
-        let raised: i64 = (level..self.levels()).map(|i| base.pow(i as u32) * (base / 2)).sum();
-        raised - if self.signed { 128 } else { 0 }
-    }
-
-    /// What keeps level `l` and all above it in a byte.
-    pub fn mask(self, level: usize) -> u8 {
-        u8::MAX << (self.width.bits() * level)
-    }
-}
-
-/// Numbers of a sparse map.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum StripValues {
-    /// One index and `height` f32s per entry.
-    F32,
-    /// Four indices and `[height][4]` 8-bit codes per entry; after each panel's strips an f32 scale per output, and where activations are raised
-    /// what that adds to each output's sum.
-    Int8 {
-        /// As in [`Integer::signed`]. Where it is false, activations are raised by 128 instead of weights: what that adds to a sum is known
-        /// when weights are packed.
-        signed: bool,
-    },
-}
-
-/// A sparse map: strips of `height` outputs that share the inputs they read.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Strips {
-    /// Outputs per strip: 4, 8, 16 or a whole panel's.
-    pub height: usize,
-    /// What is stored.
-    pub values: StripValues,
-    /// Bytes of all strips.
-    pub bytes: usize,
-}
-
-impl Strips {
-    /// Inputs per entry.
-    pub fn inputs(self) -> usize {
-        match self.values {
-            StripValues::F32 => 1,
-            StripValues::Int8 { .. } => QUAD,
-        }
-    }
-
-    /// Entries are padded to a multiple of this: indices are loaded four at a time.
-    pub fn unit(self) -> usize {
-        QUAD / self.inputs()
-    }
-
-    /// Bytes of one entry's values.
-    pub fn entry_bytes(self) -> usize {
-        self.height * 4
-    }
-
-    /// Bytes after each panel's strips.
-    pub fn panel_bytes(self) -> usize {
-        match self.values {
-            StripValues::F32 => 0,
-            StripValues::Int8 { signed: true } => PANEL * 4,
-            StripValues::Int8 { signed: false } => 2 * PANEL * 4,
-        }
-    }
-
-    /// Bytes of a strip of `entries` (a multiple of [`Strips::unit`]): a header, indices, values.
-    pub fn strip_bytes(self, entries: usize) -> usize {
-        Strips::HEADER + self.index_bytes(entries) + entries * self.entry_bytes()
-    }
-
-    /// Bytes of the indices, padded so that the values are aligned.
-    pub fn index_bytes(self, entries: usize) -> usize {
-        (entries * self.inputs() * 2).next_multiple_of(16)
-    }
-
-    /// Bytes before the indices: entries / unit as u32, bytes of the indices as u32, padding.
-    pub const HEADER: usize = 16;
-}
-
-/// How the numbers of panels are stored.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Format {
-    /// f32.
-    F32,
-    /// Integer codes and scales.
-    Integer(Integer),
-    /// Only what a mask keeps.
-    Strips(Strips),
 }
 
 /// A map of products, in panels.
@@ -253,7 +53,7 @@ pub struct Panels {
 impl Panels {
     /// How many; every one is [`PANEL`] lanes wide.
     pub fn count(&self) -> usize {
-        self.out.div_ceil(PANEL)
+        self.order.lanes(self.out).div_ceil(PANEL)
     }
 
     /// Lanes of all panels together.
@@ -268,19 +68,14 @@ impl Panels {
 
     /// Bytes from a panel to the next, where all have the same.
     pub fn panel_bytes(&self) -> Option<usize> {
-        match self.format {
-            Format::F32 => Some(self.input * PANEL * 4),
-            Format::Integer(i) => Some(i.panel_bytes()),
-            Format::Strips(_) => None,
-        }
+        self.format.panel_bytes(self.input)
     }
 
     /// Bytes.
     pub fn bytes(&self) -> usize {
         match self.format {
-            Format::F32 => self.lanes() * self.input * 4,
-            Format::Integer(i) => self.count() * i.panel_bytes(),
             Format::Strips(s) => s.bytes,
+            Format::F32 | Format::Integer(_) => self.panel_bytes().map_or(0, |bytes| self.count() * bytes),
         }
     }
 }
@@ -293,7 +88,10 @@ impl fmt::Display for Panels {
         };
         let lanes = match self.order {
             RowOrder::Plain => format!("[{PANEL}]"),
-            RowOrder::Gates(_) => format!("[4][{PANEL_UNITS}]"),
+            RowOrder::Gates(gates) if PANEL == gates.count() * UNITS => {
+                format!("[{}][{UNITS}]", gates.count())
+            }
+            RowOrder::Gates(_) => format!("[{PANEL}]"),
         };
         match self.format {
             Format::F32 => write!(f, "{gates}panels f32 [{}][{}]{lanes}", self.count(), self.input),
@@ -366,9 +164,18 @@ pub enum Packing {
     /// The bias of a cell in the order of its panels' lanes, padded with zero.
     GateBias {
         /// Units.
-        hidden: usize,
-        /// The gates' order in the graph.
-        order: GateOrder,
+        units: usize,
+        /// Where the gates are in the graph.
+        gates: GateRows,
+    },
+    /// One f32 eight times.
+    Scalar,
+    /// A cell's own vectors, f32 `[count][units, padded to a panel]`.
+    Parameters {
+        /// Vectors.
+        count: usize,
+        /// Units.
+        units: usize,
     },
 }
 
@@ -402,7 +209,11 @@ impl Packing {
             Packing::Panels(p) | Packing::Transposed(p) => p.bytes(),
             Packing::Core { modes, rank, width } => modes * rank * width.next_multiple_of(LANES) * 4,
             Packing::Vector { len, .. } => len.next_multiple_of(PANEL) * 4,
-            Packing::GateBias { hidden, .. } => (4 * hidden).next_multiple_of(PANEL) * 4,
+            Packing::GateBias { units, gates } => {
+                gate_lanes(gates.count(), units).next_multiple_of(PANEL) * 4
+            }
+            Packing::Scalar => UNITS * 4,
+            Packing::Parameters { count, units } => count * units.next_multiple_of(PANEL) * 4,
         }
     }
 
@@ -433,6 +244,10 @@ impl fmt::Display for Packing {
                 if *fill == Fill::Low { f.write_str(", padded low") } else { Ok(()) }
             }
             Packing::GateBias { .. } => write!(f, "gate bias f32 [{}]", self.bytes() / 4),
+            Packing::Scalar => f.write_str("scalar f32"),
+            Packing::Parameters { count, .. } => {
+                write!(f, "vectors f32 [{count}][{}]", self.bytes() / 4 / count.max(&1))
+            }
         }
     }
 }
@@ -440,37 +255,30 @@ impl fmt::Display for Packing {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn levels_are_separated_by_masks_and_differences() {
-        // Two codes -3 and 5 in one byte times an activation of 7.
-        for signed in [false, true] {
-            let groups = Groups { len: 4, size: 4 };
-            let i = Integer { width: PackedWidth::Four, groups, scale: Scale::F32, signed };
-            let byte = ((-3i32 + 8) | (5 + 8) << 4) as u8;
-            let stored = if signed { byte ^ 0x80 } else { byte };
-            let sum = |level: usize| {
-                let masked = stored & i.mask(level);
-                let factor = if signed { i32::from(masked as i8) } else { i32::from(masked) };
-                i64::from(factor * 7) - i.raise(level) * 7
-            };
-            assert_eq!((sum(0) - sum(1), sum(1)), (-3 * 7, 16 * 5 * 7));
-        }
-    }
-
-    #[test]
-    fn groups_are_padded_to_quads() {
-        let g = Groups { len: 13, size: 6 };
-        assert_eq!((g.count(), g.inputs(2), g.quads(0), g.offset(2), g.padded()), (3, 1, 2, 16, 20));
-    }
+    use lstmc_frontend::ir::{GateOrder, Lstm};
 
     #[test]
     fn gates_share_a_panel() {
-        let p = Panels { out: 40, input: 1, order: RowOrder::Gates(GateOrder::Ifgo), format: Format::F32 };
+        let gates = Lstm::new(GateOrder::Ifgo).spec(false).gates;
+        let p = Panels { out: 40, input: 1, order: RowOrder::Gates(gates), format: Format::F32 };
         assert_eq!((p.count(), p.lanes()), (2, 64));
         let rows = p.rows(1);
         // Units 8 and 9 of gates input, output, forget, cell, which the graph keeps as input, forget, cell, output.
         assert_eq!(rows[..4], [Some(8), Some(9), None, None]);
         assert_eq!(rows[8..10], [Some(38), Some(39)]);
+    }
+
+    #[test]
+    fn three_gates_of_eight_units_follow_one_another() {
+        let gates = Lstm { coupled: true, ..Lstm::new(GateOrder::Iofc) }.spec(false).gates;
+        let p = Panels { out: 3 * 10, input: 1, order: RowOrder::Gates(gates), format: Format::F32 };
+        assert_eq!((p.count(), p.lanes()), (2, 64));
+        // Input, output and cell gates of units 0 to 7, then of 8 and 9.
+        let rows: Vec<_> = (0..2).flat_map(|n| p.rows(n)).collect();
+        assert_eq!(rows[..8], [0, 1, 2, 3, 4, 5, 6, 7].map(Some));
+        assert_eq!(rows[16..18], [Some(20), Some(21)]);
+        assert_eq!(rows[24..27], [Some(8), Some(9), None]);
+        assert_eq!(rows[40..43], [Some(28), Some(29), None]);
+        assert!(rows[48..].iter().all(Option::is_none));
     }
 }

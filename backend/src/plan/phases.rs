@@ -10,11 +10,11 @@ const FEW_PANELS: usize = 64;
 pub enum Part {
     /// The whole step of this number.
     Step(usize),
-    /// What the cell of this step does to its hidden state first.
+    /// What the cell of this step does to its first state before its terms.
     Prologue(usize),
     /// The panels of this step: a cell's or a product's.
     Panels(usize),
-    /// The new hidden state of this step's cell replaces the old one.
+    /// The new first state of this step's cell replaces the old one.
     Keep(usize),
     /// What is done to the output layer's input first.
     OutputPrologue,
@@ -27,7 +27,7 @@ pub enum Part {
 pub struct Phase {
     /// The parts, in order.
     pub parts: Vec<Part>,
-    /// How many panels the threads share, of the only part; none where one thread does all.
+    /// How many shares the threads take, of the only part: panels, or as many of a cell's as go together ([`Cell::share`]); none where one thread does all.
     pub panels: Option<usize>,
 }
 
@@ -44,7 +44,7 @@ impl Plan {
         };
         for (n, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Lstm(cell) => {
+                Step::Cell(cell) => {
                     alone.push(Part::Prologue(n));
                     match self.cell_panels(cell) {
                         Some(panels) => share(&mut alone, &mut phases, Part::Panels(n), panels),
@@ -70,10 +70,11 @@ impl Plan {
         phases
     }
 
-    /// The panels of a cell, where each can be found without the one before.
+    /// The shares of a cell, where each can be found without the one before.
     fn cell_panels(&self, cell: &Cell) -> Option<usize> {
         let all = cell.inputs.iter().chain(&cell.recurrent);
-        self.addressable(all).then_some((4 * cell.h.len).div_ceil(PANEL))
+        let [panels, _] = cell.share();
+        self.addressable(all).then_some((cell.lanes() / PANEL).div_ceil(panels))
     }
 
     fn product_panels(&self, p: &Product) -> Option<usize> {

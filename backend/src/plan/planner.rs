@@ -1,17 +1,18 @@
 //! From a graph to a plan.
 
-use super::packing::{Fill, Format, Groups, Integer, Packing, Panels, QUAD, RowOrder, Rows, Scale};
 use super::strips::strips;
 use super::{
-    Buffer, Cell, Codes, Input, MapRef, Other, OutputLayer, Packed, PackedId, Plan, Product, SLOT, Segment,
-    Start, StateSlot, Step, Target, Vector,
+    Buffer, Cell, Codes, Fill, Format, Groups, Input, Integer, MapRef, OutputLayer, Packed, PackedId,
+    Packing, Panels, Plan, Product, QUAD, RowOrder, Rows, SLOT, Scale, Segment, Source, Start, StateSlot,
+    Step, Target, Vector,
 };
 use crate::error::CompileError;
 use lstmc_frontend::ir::{
-    Activations, Binary, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, Node, Op, Operand, OutputRole,
-    Quantized, TensorTrain, ValueId, WeightId,
+    self, Activations, Apply, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, Program, Quantized, StateId,
+    StepKind, TensorTrain,
 };
 use lstmc_frontend::tensor::DType;
+use lstmc_kernels::gate_lanes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,16 +23,17 @@ const MOST_INPUTS: usize = 1 << 15;
 /// f32s of the state or of the scratch of a stream, at most: 64 MiB. Rows of tensor trains are as long as kilobytes of cores say.
 const MOST_NUMBERS: usize = 1 << 24;
 
-pub(super) struct Planner<'g> {
-    graph: &'g Graph,
+pub(super) struct Planner<'p> {
+    program: &'p Program<'p>,
+    graph: &'p Graph,
     target: Target,
     weights: Vec<Packed>,
     known: HashMap<(Packing, Option<MapRef>), PackedId>,
     state: Vec<StateSlot>,
     state_len: usize,
     scratch_len: usize,
-    buffers: HashMap<ValueId, Buffer>,
-    slots: HashMap<ValueId, StateSlot>,
+    /// What each step of the program makes.
+    results: Vec<Buffer>,
     steps: Vec<Step>,
 }
 
@@ -40,58 +42,61 @@ fn whole_slots(len: usize) -> usize {
     len.checked_next_multiple_of(SLOT).unwrap_or(usize::MAX)
 }
 
-impl<'g> Planner<'g> {
-    pub(super) fn new(graph: &'g Graph, target: Target) -> Planner<'g> {
+impl<'p> Planner<'p> {
+    pub(super) fn new(program: &'p Program<'p>, target: Target) -> Planner<'p> {
         Planner {
-            graph,
+            program,
+            graph: program.graph(),
             target,
             weights: vec![],
             known: HashMap::new(),
             state: vec![],
             state_len: 0,
             scratch_len: 0,
-            buffers: HashMap::new(),
-            slots: HashMap::new(),
+            results: vec![],
             steps: vec![],
         }
     }
 
     pub(super) fn plan(mut self) -> Result<Plan, CompileError> {
-        let logits = self
-            .graph
-            .outputs()
-            .iter()
-            .find(|o| o.role == OutputRole::Named("logits".into()))
-            .map(|o| o.value)
-            .ok_or_else(|| CompileError::NotCanonical("no output named logits".into()))?;
-        let mut output = None;
-        for (_, node) in self.graph.nodes() {
-            match &node.op {
-                Op::Input => {}
-                Op::State => {
-                    let value = node.results()[0];
-                    let slot = StateSlot {
-                        name: self.graph.name_of(value).to_string(),
-                        offset: self.state_len,
-                        len: self.width(value)?,
-                    };
-                    self.state_len = self.state_len.saturating_add(whole_slots(slot.len));
-                    self.state.push(slot.clone());
-                    self.slots.insert(value, slot);
-                }
-                Op::Linear if node.results()[0] == logits => {
-                    let mut prologue = vec![];
-                    let product = self.linear(node, Fill::Low, &mut prologue)?;
-                    output = Some(OutputLayer { prologue, product });
-                }
-                _ => self.step(node)?,
-            }
+        let program = self.program;
+        for state in program.states() {
+            let name = self.graph.name_of(state.value).to_string();
+            self.state.push(StateSlot { name, offset: self.state_len, len: state.width });
+            self.state_len = self.state_len.saturating_add(whole_slots(state.width));
         }
-        let output = output.ok_or_else(|| {
-            let node = self.graph.node(self.graph.producer(logits));
-            CompileError::unsupported(node, "logits must come straight from a linear layer")
-        })?;
-        let vocabulary = self.width(logits)?;
+        let mut output = None;
+        for (id, step) in program.steps() {
+            let out = match &step.kind {
+                StepKind::Apply(apply) if id == program.logits() => {
+                    let mut prologue = vec![];
+                    let product = self.apply(apply, Fill::Low, &mut prologue)?;
+                    output = Some(OutputLayer { prologue, product });
+                    break;
+                }
+                _ if id == program.logits() => {
+                    let node = self.graph.node(step.node);
+                    return Err(CompileError::unsupported(
+                        node,
+                        "logits must come straight from a linear layer",
+                    ));
+                }
+                StepKind::Embed(embed) => self.gather(&MapRef::of(embed.table))?,
+                StepKind::Apply(apply) => {
+                    let mut prologue = vec![];
+                    let product = self.apply(apply, Fill::Zero, &mut prologue)?;
+                    self.steps.append(&mut prologue);
+                    let out = self.buffer(product.out);
+                    self.steps.push(Step::Product { product, out });
+                    out
+                }
+                StepKind::Cell(cell) => self.cell(cell, step.width)?,
+                StepKind::Map(map) => self.map(map, step.width),
+            };
+            self.results.push(out);
+        }
+        let vocabulary = program.vocabulary();
+        let output = output.ok_or_else(|| CompileError::NotCanonical("no step makes the logits".into()))?;
         let logits = self.buffer(vocabulary);
         self.check_sizes()?;
         Ok(Plan {
@@ -131,17 +136,6 @@ impl<'g> Planner<'g> {
         Ok(())
     }
 
-    /// Elements of the last dimension, which language-model form makes a constant.
-    fn width(&self, value: ValueId) -> Result<usize, CompileError> {
-        let ty = self.graph.type_of(value);
-        ty.shape.last().and_then(|d| d.as_constant()).ok_or_else(|| {
-            CompileError::NotCanonical(format!(
-                "%{} has type {ty}, of unknown width",
-                self.graph.name_of(value)
-            ))
-        })
-    }
-
     fn pack(&mut self, name: String, packing: Packing, source: Option<MapRef>) -> PackedId {
         let key = (packing.clone(), source.clone());
         if let Some(&id) = self.known.get(&key) {
@@ -158,23 +152,6 @@ impl<'g> Planner<'g> {
         self.pack(source.name(self.graph), packing, Some(source.clone()))
     }
 
-    fn weight(&self, node: &Node, index: usize) -> Result<WeightId, CompileError> {
-        match node.operands().get(index) {
-            Some(Operand::Weight(w)) => Ok(*w),
-            _ => Err(CompileError::unsupported(node, "its weights must be constants of the model")),
-        }
-    }
-
-    fn input(&self, node: &Node, index: usize) -> Result<Buffer, CompileError> {
-        let value = match node.operands().get(index) {
-            Some(Operand::Value(v)) => *v,
-            _ => return Err(CompileError::unsupported(node, "its input must be a sequence, not a constant")),
-        };
-        self.buffers.get(&value).copied().ok_or_else(|| {
-            CompileError::unsupported(node, "it reads a value that is not a sequence of features")
-        })
-    }
-
     fn error(&self, source: &MapRef, error: MapError) -> CompileError {
         CompileError::Map { name: source.name(self.graph), error }
     }
@@ -183,16 +160,18 @@ impl<'g> Planner<'g> {
         source.resolve(self.graph).matrix_shape().map_err(|e| self.error(source, e))
     }
 
-    /// The product of a whole linear layer.
-    fn linear(&mut self, node: &Node, fill: Fill, prologue: &mut Vec<Step>) -> Result<Product, CompileError> {
-        let x = self.input(node, 0)?;
-        let map = MapRef::of(self.weight(node, 1)?);
+    /// A whole product.
+    fn apply(
+        &mut self,
+        apply: &Apply,
+        fill: Fill,
+        prologue: &mut Vec<Step>,
+    ) -> Result<Product, CompileError> {
+        let x = Vector::Scratch(self.results[apply.x.index()]);
+        let map = MapRef::of(apply.weight);
         let [out, _] = self.matrix(&map)?;
-        let source = match node.operands().get(2) {
-            Some(Operand::Weight(b)) => Some(MapRef::of(*b)),
-            _ => None,
-        };
-        let segment = self.segment(&map, Vector::Scratch(x), RowOrder::Plain, prologue)?;
+        let source = apply.bias.map(MapRef::of);
+        let segment = self.segment(&map, x, RowOrder::Plain, prologue)?;
         let name =
             source.as_ref().map_or_else(|| format!("{}.bias", map.name(self.graph)), |b| b.name(self.graph));
         let bias = self.pack(name, Packing::Vector { len: out, fill }, source);
@@ -312,42 +291,6 @@ impl<'g> Planner<'g> {
         Input::Spread(out, codes)
     }
 
-    fn step(&mut self, node: &Node) -> Result<(), CompileError> {
-        let result = node.results()[0];
-        let out = match &node.op {
-            Op::Embedding => self.embedding(node)?,
-            Op::Lstm { .. } => self.lstm(node)?,
-            Op::Linear => {
-                let mut prologue = vec![];
-                let product = self.linear(node, Fill::Zero, &mut prologue)?;
-                self.steps.append(&mut prologue);
-                let out = self.buffer(product.out);
-                self.steps.push(Step::Product { product, out });
-                out
-            }
-            Op::Binary(op) => self.binary(node, *op)?,
-            Op::Unary(op) => {
-                let x = self.input(node, 0)?;
-                let out = self.buffer(x.len);
-                self.steps.push(Step::Unary { op: *op, x, out });
-                out
-            }
-            other => {
-                return Err(CompileError::unsupported(
-                    node,
-                    &format!("operator {} cannot be compiled; the interpreter runs it", other.name()),
-                ));
-            }
-        };
-        self.buffers.insert(result, out);
-        Ok(())
-    }
-
-    fn embedding(&mut self, node: &Node) -> Result<Buffer, CompileError> {
-        let table = MapRef::of(self.weight(node, 1)?);
-        self.gather(&table)
-    }
-
     /// Reads a row of a table, in whatever representation.
     fn gather(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
         let [rows, cols] = self.matrix(source)?;
@@ -397,20 +340,16 @@ impl<'g> Planner<'g> {
         Ok(out)
     }
 
-    fn lstm(&mut self, node: &Node) -> Result<Buffer, CompileError> {
-        let Op::Lstm { gates } = node.op else { unreachable!("called for cells only") };
-        let x = Vector::Scratch(self.input(node, 0)?);
-        let state = |index: usize| match node.operands()[index] {
-            Operand::Value(v) => self.slots.get(&v).cloned(),
-            _ => None,
+    fn cell(&mut self, cell: &ir::Cell, units: usize) -> Result<Buffer, CompileError> {
+        let x = Vector::Scratch(self.results[cell.x.index()]);
+        let slot = |id: &StateId| {
+            let slot = &self.state[id.index()];
+            Buffer { offset: slot.offset, len: slot.len }
         };
-        let (Some(h), Some(c)) = (state(1), state(2)) else {
-            return Err(CompileError::unsupported(node, "its initial states must be states of the model"));
-        };
-        let [input, recurrent, bias] = [3, 4, 5].map(|i| self.weight(node, i).map(MapRef::of));
-        let (input, recurrent, bias) = (input?, recurrent?, bias?);
-        let order = RowOrder::Gates(gates);
-        let old = Vector::State(Buffer { offset: h.offset, len: h.len });
+        let states: Vec<Buffer> = cell.states.iter().map(slot).collect();
+        let (input, recurrent) = (MapRef::of(cell.input), MapRef::of(cell.recurrent));
+        let order = RowOrder::Gates(cell.spec.gates);
+        let old = Vector::State(states[0]);
         let (mut before, mut prologue) = (vec![], vec![]);
         let (inputs, recurrent) = if let Some((left, r, u)) = self.shared_left(&input, &recurrent) {
             // L (R x + U h): the sum is in the small space between, and the left factor is applied once.
@@ -431,10 +370,17 @@ impl<'g> Planner<'g> {
             (vec![of_x], vec![of_h])
         };
         self.steps.append(&mut before);
-        let packing = Packing::GateBias { hidden: h.len, order: gates };
-        let bias = self.pack_map(&bias, packing);
-        let (gates, out) = (self.buffer(h.len.saturating_mul(4)), self.buffer(h.len));
-        self.steps.push(Step::Lstm(Cell { inputs, prologue, recurrent, bias, gates, h, c, out }));
+        let gates = cell.spec.gates;
+        let bias = self.pack_map(&MapRef::of(cell.bias), Packing::GateBias { units, gates });
+        let count = cell.spec.parameters;
+        let parameters =
+            cell.parameters.map(|p| self.pack_map(&MapRef::of(p), Packing::Parameters { count, units }));
+        let (gates, out) = (self.buffer(gate_lanes(gates.count(), units)), self.buffer(units));
+        let spec = cell.spec.clone();
+        let offsets = states.iter().map(|s| s.offset).collect();
+        let cell =
+            Cell { spec, units, inputs, prologue, recurrent, bias, parameters, gates, states, offsets, out };
+        self.steps.push(Step::Cell(Box::new(cell)));
         Ok(out)
     }
 
@@ -449,32 +395,23 @@ impl<'g> Planner<'g> {
         (Arc::ptr_eq(x.left(), y.left()) && linear).then(|| (a.child(0), a.child(1), b.child(1)))
     }
 
-    fn binary(&mut self, node: &Node, op: Binary) -> Result<Buffer, CompileError> {
-        let swapped = matches!(node.operands()[0], Operand::Weight(_));
-        let (a_at, b_at) = if swapped { (1, 0) } else { (0, 1) };
-        let a = self.input(node, a_at)?;
-        let b = match node.operands()[b_at] {
-            Operand::Value(_) => Other::Buffer(self.input(node, b_at)?),
-            Operand::Weight(w) => {
-                let len = self.graph.weight(w).map.shape().iter().product::<usize>();
-                let id = self.pack_map(&MapRef::of(w), Packing::Vector { len, fill: Fill::Zero });
-                if len == 1 { Other::Scalar(id) } else { Other::Weight(id) }
+    fn map(&mut self, map: &ir::Map, width: usize) -> Buffer {
+        let mut operand = |source: &ir::Source| match *source {
+            ir::Source::Step(s) => Source::Buffer(self.results[s.index()]),
+            ir::Source::Constant(w) => {
+                let map = MapRef::of(w);
+                match self.graph.weight(w).map.shape().iter().product() {
+                    len if len == width => {
+                        Source::Weight(self.pack_map(&map, Packing::Vector { len, fill: Fill::Zero }))
+                    }
+                    _ => Source::Scalar(self.pack_map(&map, Packing::Scalar)),
+                }
             }
-            Operand::None => return Err(CompileError::unsupported(node, "an operand is missing")),
         };
-        let fits = match b {
-            Other::Buffer(b) => b.len == a.len,
-            Other::Weight(id) => {
-                matches!(self.weights[id.0].packing, Packing::Vector { len, .. } if len == a.len)
-            }
-            Other::Scalar(_) => true,
-        };
-        if !fits {
-            return Err(CompileError::unsupported(node, "its operands must have the same features"));
-        }
-        let out = self.buffer(a.len);
-        self.steps.push(Step::Binary { op, a, b, swapped, out });
-        Ok(out)
+        let operands = map.operands.iter().map(&mut operand).collect();
+        let out = self.buffer(width);
+        self.steps.push(Step::Map { formula: map.formula.clone(), operands, out });
+        out
     }
 }
 

@@ -1,6 +1,6 @@
 //! Strips: which inputs the outputs of a sparse map read together.
 
-use super::packing::{Format, LANES, PANEL, Panels, RowOrder, StripValues, Strips};
+use super::{Format, LANES, PANEL, Panels, RowOrder, StripValues, Strips};
 use lstmc_frontend::ir::{Pattern, Sparse};
 
 /// A share of stored weights above which panels of the whole map are read faster than strips with their indices.

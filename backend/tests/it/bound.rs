@@ -6,10 +6,12 @@
 //! cell update add one rounding each. First order is enough: the bound is doubled, and its terms are far below 1.
 
 use lstmc_backend::Level;
-use lstmc_backend::codegen::math::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
+use lstmc_backend::kernels::elementary::{
+    MAX_EXP_ERROR_ULPS, MAX_LN_ERROR_ULPS, MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS,
+};
 use lstmc_frontend::ir::{
-    Activations, Binary, Gate, Graph, LanguageModel, Layer, LinearMap, Op, Operand, TensorTrain, Unary,
-    WeightId, quantize_activations,
+    Activations, Algebra, Binary, Formula, Graph, LinearMap, Primitive, Program, Source, StepKind,
+    TensorTrain, WeightId, quantize_activations,
 };
 use lstmc_frontend::tensor::Tensor;
 use std::collections::HashMap;
@@ -45,14 +47,81 @@ impl Approx {
         Approx::rounded(self.value + o.value, self.error + o.error)
     }
 
-    fn sigmoid(self) -> Approx {
-        let value = 1.0 / (1.0 + (-self.value).exp());
-        Approx { value, error: self.error / 4.0 + MAX_SIGMOID_ERROR_ULPS * 2.0 * U }
+    fn over(self, o: Approx) -> Approx {
+        let value = self.value / o.value;
+        Approx::rounded(value, (self.error + value.abs() * o.error) / o.value.abs())
     }
 
-    fn tanh(self) -> Approx {
-        let value = self.value.tanh();
-        Approx { value, error: self.error + MAX_TANH_ERROR_ULPS * 2.0 * U }
+    /// One of two, which may be the other one where they are near.
+    fn choose(self, o: Approx, is_self: bool, near: bool) -> Approx {
+        let (chosen, other) = if is_self { (self, o) } else { (o, self) };
+        let error = if near {
+            chosen.error.max((chosen.value - other.value).abs() + other.error)
+        } else {
+            chosen.error
+        };
+        Approx { value: chosen.value, error }
+    }
+}
+
+/// A formula of numbers that carry their errors.
+struct Bounds<'a> {
+    inputs: &'a [Approx],
+    results: Vec<Approx>,
+}
+
+impl Bounds<'_> {
+    fn of(formula: &Formula, inputs: &[Approx]) -> Vec<Approx> {
+        let mut bounds = Bounds { inputs, results: vec![Approx::default(); formula.results().len()] };
+        formula.evaluate(&mut bounds, &mut vec![]);
+        bounds.results
+    }
+}
+
+impl Algebra for Bounds<'_> {
+    type Value = Approx;
+
+    fn input(&mut self, n: usize) -> Approx {
+        self.inputs[n]
+    }
+
+    fn constant(&mut self, x: f32) -> Approx {
+        Approx::exact(x.into())
+    }
+
+    fn binary(&mut self, op: Binary, &a: &Approx, &b: &Approx) -> Approx {
+        let near = (a.value - b.value).abs() <= a.error + b.error;
+        match op {
+            Binary::Add => a.plus(b),
+            Binary::Sub => a.plus(Approx { value: -b.value, ..b }),
+            Binary::Mul => a.times(b),
+            Binary::Div => a.over(b),
+            Binary::Max => a.choose(b, b.value < a.value, near),
+            Binary::Min => a.choose(b, a.value < b.value, near),
+        }
+    }
+
+    fn mul_add(&mut self, &a: &Approx, &b: &Approx, &c: &Approx) -> Approx {
+        a.times(b).plus(c)
+    }
+
+    fn select(&mut self, [a, b]: [&Approx; 2], &then: &Approx, &otherwise: &Approx) -> Approx {
+        then.choose(otherwise, a.value < b.value, (a.value - b.value).abs() <= a.error + b.error)
+    }
+
+    fn primitive(&mut self, f: Primitive, &x: &Approx) -> Approx {
+        // Errors of functions are in units of 2 U, the last place of numbers from 1 to 2.
+        let (value, slope, ulps) = match f {
+            Primitive::Sigmoid => (1.0 / (1.0 + (-x.value).exp()), 0.25, MAX_SIGMOID_ERROR_ULPS),
+            Primitive::Tanh => (x.value.tanh(), 1.0, MAX_TANH_ERROR_ULPS),
+            Primitive::Exp => (x.value.exp(), 1.0, 2.0 * MAX_EXP_ERROR_ULPS),
+            Primitive::Ln1p => (x.value.ln_1p(), 1.0, 2.0 * MAX_LN_ERROR_ULPS),
+        };
+        Approx { value, error: slope * x.error + ulps * 2.0 * U }
+    }
+
+    fn result(&mut self, n: usize, &value: &Approx) {
+        self.results[n] = value;
     }
 }
 
@@ -246,82 +315,67 @@ impl<'g> Reference<'g> {
 
     /// Logits after one more token.
     pub(crate) fn step(&mut self, token: u32) -> Vec<Approx> {
-        let model = LanguageModel::of(self.graph).unwrap();
-        let mut values: HashMap<_, Vec<Approx>> = HashMap::new();
-        let mut logits = vec![];
-        for layer in model.layers() {
-            match layer {
-                Layer::Embedding(e) => {
-                    values.insert(e.result, self.maps[&e.table].row(token as usize));
-                }
-                Layer::Lstm(l) => {
-                    let zero = vec![Approx::default(); l.hidden];
-                    let get = |v| self.state.get(self.graph.name_of(v)).cloned().unwrap_or(zero.clone());
-                    let (h, c) = (get(l.h), get(l.c));
-                    let (of_x, of_h) =
-                        (self.maps[&l.input].sums(&values[&l.x]), self.maps[&l.recurrent].sums(&h));
-                    let bias = &self.dense[&l.bias];
-                    let gate = |gate: Gate, unit: usize| {
-                        let row = l.gates.position(gate) * l.hidden + unit;
-                        of_x[row].plus(of_h[row]).plus(Sum::of(bias[row].into())).done()
-                    };
-                    let (mut new_h, mut new_c) = (vec![], vec![]);
-                    for (unit, &old) in c.iter().enumerate() {
-                        let i = gate(Gate::Input, unit).sigmoid();
-                        let o = gate(Gate::Output, unit).sigmoid();
-                        let f = gate(Gate::Forget, unit).sigmoid();
-                        let g = gate(Gate::Cell, unit).tanh();
-                        let cell = f.times(old).plus(i.times(g));
-                        new_h.push(o.times(cell.tanh()));
-                        new_c.push(cell);
+        let program = Program::of(self.graph).unwrap();
+        let mut values: Vec<Vec<Approx>> = vec![];
+        for (_, step) in program.steps() {
+            let value = match &step.kind {
+                StepKind::Embed(e) => self.maps[&e.table].row(token as usize),
+                StepKind::Cell(cell) => {
+                    let name = |k: usize| self.graph.name_of(program.states()[cell.states[k].index()].value);
+                    let zero = vec![Approx::default(); step.width];
+                    let get = |k| self.state.get(name(k)).cloned().unwrap_or(zero.clone());
+                    let states: Vec<Vec<Approx>> = (0..cell.spec.states).map(get).collect();
+                    let (of_x, of_h) = (
+                        self.maps[&cell.input].sums(&values[cell.x.index()]),
+                        self.maps[&cell.recurrent].sums(&states[0]),
+                    );
+                    let bias = &self.dense[&cell.bias];
+                    let mut next = vec![vec![]; states.len()];
+                    for unit in 0..step.width {
+                        let gate = |g: usize| {
+                            let row = cell.spec.gates.block(g) * step.width + unit;
+                            of_x[row].plus(of_h[row]).plus(Sum::of(bias[row].into())).done()
+                        };
+                        let mut inputs: Vec<Approx> = (0..cell.spec.gates.count()).map(gate).collect();
+                        inputs.extend(states.iter().map(|s| s[unit]));
+                        inputs.extend((0..cell.spec.parameters).map(|p| {
+                            let all = &self.dense[&cell.parameters.unwrap()];
+                            Approx::exact(all[p * step.width + unit].into())
+                        }));
+                        let results = Bounds::of(&cell.spec.formula, &inputs);
+                        next.iter_mut().zip(results).for_each(|(all, x)| all.push(x));
                     }
-                    self.state.insert(self.graph.name_of(l.h).into(), new_h.clone());
-                    self.state.insert(self.graph.name_of(l.c).into(), new_c);
-                    values.insert(l.result, new_h);
+                    let names: Vec<String> = (0..next.len()).map(|k| name(k).to_string()).collect();
+                    self.state.extend(names.into_iter().zip(next.iter().cloned()));
+                    next.swap_remove(0)
                 }
-                Layer::Linear(l) => {
-                    let mut sums = self.maps[&l.weight].sums(&values[&l.x]);
-                    if let Some(b) = l.bias {
+                StepKind::Apply(a) => {
+                    let mut sums = self.maps[&a.weight].sums(&values[a.x.index()]);
+                    if let Some(b) = a.bias {
                         for (y, &b) in sums.iter_mut().zip(&self.dense[&b]) {
                             *y = y.plus(Sum::of(b.into()));
                         }
                     }
-                    let out: Vec<Approx> = sums.into_iter().map(Sum::done).collect();
-                    values.insert(l.result, out.clone());
-                    logits = out;
+                    sums.into_iter().map(Sum::done).collect()
                 }
-                Layer::Elementwise { node, result } => {
-                    let node = self.graph.node(*node);
-                    let operand = |at: usize, n: usize| match node.operands()[at] {
-                        Operand::Value(v) => values[&v].clone(),
-                        Operand::Weight(w) => {
-                            let data = &self.dense[&w];
-                            (0..n).map(|i| Approx::exact(data[i % data.len()].into())).collect()
+                StepKind::Map(map) => {
+                    let at = |source: &Source, i: usize| match source {
+                        Source::Step(s) => values[s.index()][i],
+                        Source::Constant(w) => {
+                            let data = &self.dense[w];
+                            Approx::exact(data[i % data.len()].into())
                         }
-                        Operand::None => vec![],
                     };
-                    let width = self.graph.type_of(*result).shape[2].as_constant().unwrap();
-                    let out = match node.op {
-                        Op::Unary(Unary::Tanh) => operand(0, width).into_iter().map(Approx::tanh).collect(),
-                        Op::Unary(Unary::Sigmoid) => {
-                            operand(0, width).into_iter().map(Approx::sigmoid).collect()
-                        }
-                        Op::Binary(op) => operand(0, width)
-                            .into_iter()
-                            .zip(operand(1, width))
-                            .map(|(a, b)| match op {
-                                Binary::Add => a.plus(b),
-                                Binary::Mul => a.times(b),
-                                other => panic!("the tests' models have no {other:?}"),
-                            })
-                            .collect(),
-                        ref other => panic!("the tests' models have no {other:?}"),
+                    let one = |i| {
+                        let inputs: Vec<Approx> = map.operands.iter().map(|o| at(o, i)).collect();
+                        Bounds::of(&map.formula, &inputs)[0]
                     };
-                    values.insert(*result, out);
+                    (0..step.width).map(one).collect()
                 }
-            }
+            };
+            values.push(value);
         }
-        logits
+        values.swap_remove(program.logits().index())
     }
 }
 

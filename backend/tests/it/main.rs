@@ -2,7 +2,6 @@
 
 mod bound;
 mod kernels;
-mod layers;
 mod limits;
 mod listings;
 mod models;

@@ -1,9 +1,10 @@
 //! Generic operators that compute.
 
 use super::elements::{broadcast_strides, integers, of_integers, of_reals, walk};
+use super::formula::function;
 use super::movement::axis_of;
 use super::real::Real;
-use crate::ir::{Binary, InferError, Unary};
+use crate::ir::{Binary, Function, InferError};
 use crate::tensor::{DType, Data, Tensor};
 use std::num::Wrapping;
 use std::ops::{Add, Mul};
@@ -19,7 +20,7 @@ pub(super) fn binary<T: Real>(
     let pairs = walk(shape, &sa, 0).zip(walk(shape, &sb, 0));
     if dtype.is_float() {
         let (x, y) = (T::elements(a)?, T::elements(b)?);
-        let out = pairs.map(|(i, j)| real(op, x[i], y[j])).collect();
+        let out = pairs.map(|(i, j)| op.of(x[i], y[j])).collect();
         return of_reals::<T>(dtype, shape, out);
     }
     let (x, y) = (integers(a)?, integers(b)?);
@@ -30,38 +31,19 @@ pub(super) fn binary<T: Real>(
             Binary::Mul => Ok(x[i].wrapping_mul(y[j])),
             Binary::Div if y[j] == 0 => Err(InferError::new("a divisor other than zero", "0")),
             Binary::Div => Ok(x[i].wrapping_div(y[j])),
+            Binary::Max => Ok(x[i].max(y[j])),
+            Binary::Min => Ok(x[i].min(y[j])),
         })
         .collect();
     of_integers(dtype, shape, out?)
 }
 
-/// One elementwise operation.
-pub(super) fn real<T: Real>(op: Binary, x: T, y: T) -> T {
-    match op {
-        Binary::Add => x + y,
-        Binary::Sub => x - y,
-        Binary::Mul => x * y,
-        Binary::Div => x / y,
-    }
-}
-
-pub(super) fn unary<T: Real>(op: Unary, x: &Tensor) -> Result<Tensor, InferError> {
+pub(super) fn unary<T: Real>(f: Function, x: &Tensor) -> Result<Tensor, InferError> {
     if !x.dtype().is_float() {
         let out = integers(x)?.into_iter().map(|v| v.max(0)).collect();
         return of_integers(x.dtype(), x.shape(), out);
     }
-    let out = T::elements(x)?.into_iter().map(|v| function(op, v)).collect();
-    of_reals::<T>(x.dtype(), x.shape(), out)
-}
-
-/// One elementwise function. A NaN stays one.
-pub(super) fn function<T: Real>(op: Unary, x: T) -> T {
-    match op {
-        Unary::Tanh => Real::tanh(x),
-        Unary::Sigmoid => x.sigmoid(),
-        Unary::Relu if x < T::default() => T::default(),
-        Unary::Relu => x,
-    }
+    of_reals::<T>(x.dtype(), x.shape(), function(f, &T::elements(x)?))
 }
 
 /// `out += a b` for row-major `a: [m, k]`, `b: [k, n]`.

@@ -9,17 +9,16 @@
 //! ```
 //!
 //! The graph is evaluated node by node on buffers of a chunk's rows, so skip connections and elementwise operators between the
-//! layers need no special case. Recurrent state is read and written by `lstm` alone: anything else would make a result depend on
+//! layers need no special case. Recurrent state is read and written by cells alone: anything else would make a result depend on
 //! where chunks end, and is refused.
 
 mod build;
 
-use super::arithmetic::{function, real};
 use super::error::InterpretError;
 use super::layers::{add_rows, update};
 use super::matrix::{Matrix, Transposed};
 use super::real::Real;
-use crate::ir::{Binary, GateOrder, NodeId, Unary, WeightId};
+use crate::ir::{CellSpec, Formula, NodeId, StateId, WeightId};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -49,22 +48,20 @@ struct Layer<T> {
 
 enum Kind<T> {
     Embedding { table: WeightId, matrix: Arc<Matrix<T>> },
-    Lstm(Box<Cell<T>>),
+    Cell(Box<Cell<T>>),
     Linear { x: usize, weight: WeightId, matrix: Arc<Matrix<T>>, bias: Option<Vec<T>> },
-    Binary { op: Binary, a: Source<T>, b: Source<T> },
-    Unary { op: Unary, x: usize },
+    Map { formula: Formula, operands: Vec<Source<T>> },
 }
 
 struct Cell<T> {
+    spec: CellSpec,
     x: usize,
-    /// Indices of the states.
-    h: usize,
-    c: usize,
+    states: Vec<StateId>,
     weights: [WeightId; 2],
-    gates: GateOrder,
     input: Arc<Matrix<T>>,
     recurrent: Transposed<T>,
-    bias: Vec<T>, // [4 hidden]
+    bias: Vec<T>,       // [gates units]
+    parameters: Vec<T>, // [parameters units]
 }
 
 /// What an elementwise operator reads.
@@ -72,6 +69,16 @@ enum Source<T> {
     Buffer(usize),
     /// One element, or one for each feature.
     Constant(Vec<T>),
+}
+
+impl<T> Source<T> {
+    /// The operand of a row of the result.
+    fn row<'a>(&'a self, work: &'a Workspace<T>, row: usize, width: usize) -> &'a [T] {
+        match self {
+            Source::Buffer(b) => &work.buffers[*b][row * width..][..width],
+            Source::Constant(data) => data,
+        }
+    }
 }
 
 /// The recurrent state of one stream.
@@ -83,7 +90,7 @@ pub struct State<T> {
 /// Buffers of one chunk.
 struct Workspace<T> {
     buffers: Vec<Vec<T>>, // [buffers][chunk, features]
-    gates: Vec<T>,        // [chunk, 4 hidden]
+    gates: Vec<T>,        // [chunk, gates units]
     rows: Vec<T>,         // [chunk, features + hidden], for observers
 }
 
@@ -98,8 +105,8 @@ pub enum Observation<'a, T> {
         /// A token for each step.
         tokens: &'a [u32],
     },
-    /// What an `lstm` multiplied its two maps with: the stacked `[x_t; h_(t-1)]`.
-    Lstm {
+    /// What a cell multiplied its two maps with: the stacked `[x_t; h_(t-1)]`.
+    Cell {
         /// The input map, which meets the first `features` of each row.
         input: WeightId,
         /// The recurrent map, which meets the rest.
@@ -262,8 +269,8 @@ impl<T: Real> LanguageModel<T> {
                         observer.observe(layer.node, Observation::Embedding { table: *table, tokens });
                     }
                 }
-                Kind::Lstm(cell) => {
-                    let before = observer.is_some().then(|| state.values[cell.h].clone());
+                Kind::Cell(cell) => {
+                    let before = observer.is_some().then(|| state.values[cell.states[0].index()].clone());
                     cell.run(n, &work.buffers[cell.x], state, &mut work.gates, &mut out);
                     if let (Some(observer), Some(before)) = (&mut observer, before) {
                         cell.stack(n, &work.buffers[cell.x], &before, &out, &mut work.rows);
@@ -283,62 +290,38 @@ impl<T: Real> LanguageModel<T> {
                         }
                     }
                 }
-                Kind::Binary { op, a, b } if needed => {
+                Kind::Map { formula, operands } if needed => {
                     let width = self.widths[layer.result];
-                    let (a, b) = (self.rows(a, work), self.rows(b, work));
                     out.clear();
                     for row in 0..n {
-                        out.extend((0..width).map(|k| real(*op, a.at(row, k), b.at(row, k))));
+                        let inputs: Vec<&[T]> = operands.iter().map(|o| o.row(work, row, width)).collect();
+                        out.extend(formula.values(&inputs).swap_remove(0));
                     }
                 }
-                Kind::Unary { op, x } if needed => {
-                    out.clear();
-                    out.extend(work.buffers[*x].iter().map(|&x| function(*op, x)));
-                }
-                Kind::Binary { .. } | Kind::Unary { .. } => {}
+                Kind::Map { .. } => {}
             }
             work.buffers[layer.result] = out;
         }
-    }
-
-    fn rows<'a>(&self, source: &'a Source<T>, work: &'a Workspace<T>) -> Rows<'a, T> {
-        match source {
-            Source::Buffer(b) => Rows { data: &work.buffers[*b], width: self.widths[*b], many: true },
-            Source::Constant(data) => Rows { data, width: data.len(), many: false },
-        }
-    }
-}
-
-/// An elementwise operand under broadcasting.
-struct Rows<'a, T> {
-    data: &'a [T],
-    width: usize,
-    /// A row for each step, rather than one for all.
-    many: bool,
-}
-
-impl<T: Real> Rows<'_, T> {
-    fn at(&self, row: usize, feature: usize) -> T {
-        let row = if self.many { row } else { 0 };
-        self.data[row * self.width + if self.width == 1 { 0 } else { feature }]
     }
 }
 
 impl<T: Real> Cell<T> {
     /// All steps of a chunk; `y: [n, hidden]` is overwritten.
     fn run(&self, n: usize, x: &[T], state: &mut State<T>, gates: &mut Vec<T>, y: &mut Vec<T>) {
-        let hidden = self.recurrent.inputs();
         self.input.apply(n, x, gates);
         add_rows(gates, &self.bias);
-        let mut h = std::mem::take(&mut state.values[self.h]);
-        let c = &mut state.values[self.c];
+        let mut states: Vec<Vec<T>> =
+            self.states.iter().map(|s| std::mem::take(&mut state.values[s.index()])).collect();
         y.clear();
-        for gates in gates.chunks_exact_mut(4 * hidden) {
-            self.recurrent.add_product(&h, gates);
-            update(self.gates, gates, &mut h, c);
-            y.extend_from_slice(&h);
+        for gates in gates.chunks_exact_mut(self.bias.len().max(1)) {
+            self.recurrent.add_product(&states[0], gates);
+            let mut all: Vec<&mut [T]> = states.iter_mut().map(Vec::as_mut_slice).collect();
+            update(&self.spec, gates, &self.parameters, &mut all);
+            y.extend_from_slice(&states[0]);
         }
-        state.values[self.h] = h;
+        for (id, values) in self.states.iter().zip(states) {
+            state.values[id.index()] = values;
+        }
     }
 
     /// `[x_t; h_(t-1)]` for each step, from the state before the chunk and the outputs of it.
@@ -354,7 +337,7 @@ impl<T: Real> Cell<T> {
     fn observation<'a>(&self, rows: &'a [T]) -> Observation<'a, T> {
         let [input, recurrent] = self.weights;
         let features = self.input.cols();
-        Observation::Lstm { input, recurrent, features, width: features + self.recurrent.inputs(), rows }
+        Observation::Cell { input, recurrent, features, width: features + self.recurrent.inputs(), rows }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::elements::of_reals;
 use super::matrix::Matrix;
 use super::real::Real;
-use crate::ir::{Gate, GateOrder, InferError};
+use crate::ir::{CellSpec, InferError};
 use crate::tensor::Tensor;
 
 /// `embedding`: the rows of the table that the tokens name.
@@ -34,56 +34,63 @@ pub(super) fn linear<T: Real>(
     of_reals(T::DTYPE, &[s, b, weight.rows()], out)
 }
 
-/// The weights of an `lstm`.
+/// A recurrent cell and its weights.
 pub(super) struct Cell<'a, T> {
+    pub(super) spec: &'a CellSpec,
     pub(super) input: &'a Matrix<T>,
     pub(super) recurrent: &'a Matrix<T>,
     pub(super) bias: &'a Tensor,
-    pub(super) gates: GateOrder,
+    pub(super) parameters: Option<&'a Tensor>,
 }
 
 impl<T: Real> Cell<'_, T> {
-    /// `lstm`: all outputs, and the last hidden and cell state.
-    pub(super) fn run(&self, x: &Tensor, h: &Tensor, c: &Tensor) -> Result<Vec<Tensor>, InferError> {
+    /// All outputs, and the last states.
+    pub(super) fn run(&self, x: &Tensor, states: &[&Tensor]) -> Result<Vec<Tensor>, InferError> {
         let [s, b, _] = sequence(x, self.input.cols())?;
         let n = self.recurrent.cols();
-        for (name, state) in [("h", h), ("c", c)] {
+        for (k, state) in states.iter().enumerate() {
             if state.shape() != [b, n] {
-                let expected = format!("{name} of shape [{b}, {n}]");
+                let expected = format!("state {k} of shape [{b}, {n}]");
                 return Err(InferError::new(expected, format!("{:?}", state.shape())));
             }
         }
-        let bias = vector::<T>(self.bias, 4 * n)?;
+        let width = self.spec.gates.count() * n;
+        let bias = vector::<T>(self.bias, width)?;
+        let parameters = self.parameters.map(|p| vector::<T>(p, self.spec.parameters * n)).transpose()?;
+        let parameters = parameters.unwrap_or_default();
         let mut gates = self.input.apply_plain(s * b, &T::elements(x)?);
         add_rows(&mut gates, &bias);
-        let (mut h, mut c) = (T::elements(h)?, T::elements(c)?);
+        let mut states: Vec<Vec<T>> = states.iter().map(|t| T::elements(t)).collect::<Result<_, _>>()?;
         let mut y = Vec::with_capacity(s * b * n);
-        for step in gates.chunks_mut((b * 4 * n).max(1)).take(s) {
-            let recurrent = self.recurrent.apply_plain(b, &h);
+        for step in gates.chunks_mut((b * width).max(1)).take(s) {
+            let recurrent = self.recurrent.apply_plain(b, &states[0]);
             step.iter_mut().zip(recurrent).for_each(|(g, r)| *g += r);
             for stream in 0..b {
-                let state = stream * n..(stream + 1) * n;
-                let gates = &step[stream * 4 * n..(stream + 1) * 4 * n];
-                update(self.gates, gates, &mut h[state.clone()], &mut c[state]);
+                let gates = &step[stream * width..(stream + 1) * width];
+                let mut of_stream: Vec<&mut [T]> =
+                    states.iter_mut().map(|state| &mut state[stream * n..(stream + 1) * n]).collect();
+                update(self.spec, gates, &parameters, &mut of_stream);
             }
-            y.extend_from_slice(&h);
+            y.extend_from_slice(&states[0]);
         }
-        Ok(vec![
-            of_reals(T::DTYPE, &[s, b, n], y)?,
-            of_reals(T::DTYPE, &[b, n], h)?,
-            of_reals(T::DTYPE, &[b, n], c)?,
-        ])
+        let mut results = vec![of_reals(T::DTYPE, &[s, b, n], y)?];
+        for state in states {
+            results.push(of_reals(T::DTYPE, &[b, n], state)?);
+        }
+        Ok(results)
     }
 }
 
-/// One stream's new state from what enters its gates, `[4 hidden]`.
-pub(super) fn update<T: Real>(order: GateOrder, gates: &[T], h: &mut [T], c: &mut [T]) {
-    let n = h.len();
-    let of = |gate: Gate| &gates[order.position(gate) * n..][..n];
-    let (i, f, g, o) = (of(Gate::Input), of(Gate::Forget), of(Gate::Cell), of(Gate::Output));
-    for k in 0..n {
-        c[k] = f[k].sigmoid() * c[k] + i[k].sigmoid() * Real::tanh(g[k]);
-        h[k] = o[k].sigmoid() * Real::tanh(c[k]);
+/// One stream's new states, `[units]` each, from what enters its gates, `[gates units]`, and the cell's parameters, `[parameters units]`.
+pub(super) fn update<T: Real>(spec: &CellSpec, gates: &[T], parameters: &[T], states: &mut [&mut [T]]) {
+    let n = states[0].len();
+    let mut inputs: Vec<&[T]> = vec![];
+    inputs.extend((0..spec.gates.count()).map(|g| &gates[spec.gates.block(g) * n..][..n]));
+    inputs.extend(states.iter().map(|s| &**s));
+    inputs.extend((0..spec.parameters).map(|p| &parameters[p * n..][..n]));
+    let next = spec.formula.values(&inputs);
+    for (state, next) in states.iter_mut().zip(next) {
+        state.copy_from_slice(&next);
     }
 }
 

@@ -28,6 +28,7 @@ mod bind;
 mod elements;
 mod error;
 mod evaluate;
+mod formula;
 mod language_model;
 mod layers;
 mod matrix;
@@ -94,7 +95,7 @@ impl Values {
 fn map_operands(op: &Op) -> std::ops::Range<usize> {
     match op {
         Op::Embedding | Op::Linear => 1..2,
-        Op::Lstm { .. } => 3..5,
+        Op::Lstm(_) => 3..5,
         _ => 0..0,
     }
 }
@@ -347,10 +348,12 @@ fn layer<T: Real>(
     match &node.op {
         Op::Embedding => Some((|| Ok(vec![layers::embedding(tensor(0)?, &*map(1)?)?]))()),
         Op::Linear => Some((|| Ok(vec![layers::linear(tensor(0)?, &*map(1)?, tensor(2).ok())?]))()),
-        Op::Lstm { gates } => Some((|| {
-            let (input, recurrent) = (map(3)?, map(4)?);
-            let cell = layers::Cell { input: &input, recurrent: &recurrent, bias: tensor(5)?, gates: *gates };
-            cell.run(tensor(0)?, tensor(1)?, tensor(2)?)
+        Op::Lstm(lstm) => Some((|| {
+            let (input, recurrent, parameters) = (map(3)?, map(4)?, tensor(6).ok());
+            let spec = &lstm.spec(parameters.is_some());
+            let cell =
+                layers::Cell { spec, input: &input, recurrent: &recurrent, bias: tensor(5)?, parameters };
+            cell.run(tensor(0)?, &[tensor(1)?, tensor(2)?])
         })()),
         _ => None,
     }

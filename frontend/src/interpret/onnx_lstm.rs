@@ -14,8 +14,9 @@
 //! zero keeps its initial state.
 
 use super::elements::{integers, of_reals};
+use super::layers::update;
 use super::real::Real;
-use crate::ir::{Activation, Direction, Gate, GateOrder, InferError, OnnxLstm};
+use crate::ir::{CellSpec, Direction, GateOrder, InferError, Lstm, OnnxLstm};
 use crate::tensor::Tensor;
 
 pub(super) fn evaluate<T: Real>(
@@ -52,12 +53,20 @@ pub(super) fn evaluate<T: Real>(
     let mut cell = elements(6)?.unwrap_or_else(|| vec![T::default(); d * b * h]);
     let mut y = vec![T::default(); s * d * b * h];
     for dir in 0..d {
+        let functions = &lstm.activations[dir * 3..(dir + 1) * 3];
+        let attributes = Lstm {
+            gates: GateOrder::Iofc,
+            coupled: lstm.input_forget,
+            clip: lstm.clip,
+            activations: [functions[0], functions[1], functions[2]],
+        };
         let direction = Weights {
+            spec: &attributes.spec(true),
+            coupled: lstm.input_forget,
             w: &w[dir * 4 * h * i..(dir + 1) * 4 * h * i],
             r: &r[dir * 4 * h * h..(dir + 1) * 4 * h * h],
             bias: &bias[dir * 8 * h..(dir + 1) * 8 * h],
             peepholes: &peepholes[dir * 3 * h..(dir + 1) * 3 * h],
-            activations: &lstm.activations[dir * 3..(dir + 1) * 3],
         };
         let reverse = lstm.direction == Direction::Reverse || dir == 1;
         for (stream, &length) in lengths.iter().enumerate() {
@@ -67,7 +76,7 @@ pub(super) fn evaluate<T: Real>(
                 let t = if reverse { length - 1 - k } else { k };
                 let from = if lstm.batch_first { stream * s + t } else { t * b + stream } * i;
                 let (h_t, c_t) = (&mut hidden[at..at + h], &mut cell[at..at + h]);
-                direction.step(lstm, &x[from..from + i], h_t, c_t);
+                direction.step(&x[from..from + i], h_t, c_t);
                 let to =
                     if lstm.batch_first { (stream * s + t) * d + dir } else { (t * d + dir) * b + stream }
                         * h;
@@ -82,104 +91,30 @@ pub(super) fn evaluate<T: Real>(
 
 /// One direction's.
 struct Weights<'a, T> {
+    spec: &'a CellSpec,
+    /// The rows of the forget gate are there, but mean nothing.
+    coupled: bool,
     w: &'a [T],         // [4 h, i]
     r: &'a [T],         // [4 h, h]
     bias: &'a [T],      // [8 h]: W's, then R's
     peepholes: &'a [T], // [3 h]: i, o, f
-    activations: &'a [Activation],
 }
 
 impl<T: Real> Weights<'_, T> {
     /// One step of one stream.
-    fn step(&self, lstm: &OnnxLstm, x: &[T], h: &mut [T], c: &mut [T]) {
-        let (features, n) = (x.len(), h.len());
-        let order = GateOrder::Iofc;
+    fn step(&self, x: &[T], h: &mut [T], c: &mut [T]) {
         let dot = |a: &[T], b: &[T]| a.iter().zip(b).fold(T::default(), |s, (&x, &y)| s + x * y);
-        let before = |gate: Gate, unit: usize| {
-            let row = order.position(gate) * n + unit;
-            dot(x, &self.w[row * features..(row + 1) * features])
-                + dot(h, &self.r[row * n..(row + 1) * n])
-                + self.bias[row]
-                + self.bias[4 * n + row]
-        };
-        let peephole = |gate: Gate, unit: usize| self.peepholes[order.position(gate) * n + unit];
-        let clip = |v: T| match lstm.clip.map(|c| T::of(c.into())) {
-            Some(c) if v > c => c,
-            Some(c) if v < -c => -c,
-            _ => v,
-        };
-        let gate = |v: T| activate(self.activations[0], clip(v));
-        let mut next = Vec::with_capacity(n);
-        for (unit, cell) in c.iter_mut().enumerate() {
-            let old = *cell;
-            let input = gate(before(Gate::Input, unit) + peephole(Gate::Input, unit) * old);
-            let forget = if lstm.input_forget {
-                T::of(1.0) - input
-            } else {
-                gate(before(Gate::Forget, unit) + peephole(Gate::Forget, unit) * old)
-            };
-            let candidate = activate(self.activations[1], clip(before(Gate::Cell, unit)));
-            let new = forget * old + input * candidate;
-            let output = gate(before(Gate::Output, unit) + peephole(Gate::Output, unit) * new);
-            *cell = new;
-            next.push(output * activate(self.activations[2], new));
-        }
-        h.copy_from_slice(&next);
-    }
-}
-
-/// The activation functions of the ONNX specification.
-fn activate<T: Real>(f: Activation, x: T) -> T {
-    let (zero, one) = (T::default(), T::of(1.0));
-    let c = |v: f32| T::of(v.into());
-    let absolute = if x < zero { -x } else { x };
-    match f {
-        Activation::Sigmoid => x.sigmoid(),
-        Activation::Tanh => Real::tanh(x),
-        Activation::Relu => {
-            if x < zero {
-                zero
-            } else {
-                x
-            }
-        }
-        Activation::Affine { alpha, beta } => c(alpha) * x + c(beta),
-        Activation::LeakyRelu { alpha } => {
-            if x < zero {
-                c(alpha) * x
-            } else {
-                x
-            }
-        }
-        Activation::ThresholdedRelu { alpha } => {
-            if x < c(alpha) {
-                zero
-            } else {
-                x
-            }
-        }
-        Activation::ScaledTanh { alpha, beta } => c(alpha) * Real::tanh(c(beta) * x),
-        Activation::HardSigmoid { alpha, beta } => {
-            let v = c(alpha) * x + c(beta);
-            if v < zero {
-                zero
-            } else if v > one {
-                one
-            } else {
-                v
-            }
-        }
-        Activation::Elu { alpha } => {
-            if x < zero {
-                c(alpha) * (Real::exp(x) - one)
-            } else {
-                x
-            }
-        }
-        Activation::Softsign => x / (one + absolute),
-        // max(x, 0) + log(1 + e^-|x|) does not overflow.
-        Activation::Softplus => {
-            T::of(Real::exp(-absolute).to_f64().ln_1p()) + if x < zero { zero } else { x }
-        }
+        let rows = self.bias.len() / 2;
+        let forget = 2 * h.len()..3 * h.len();
+        let gates: Vec<T> = (0..rows)
+            .filter(|row| !(self.coupled && forget.contains(row)))
+            .map(|row| {
+                dot(x, &self.w[row * x.len()..(row + 1) * x.len()])
+                    + dot(h, &self.r[row * h.len()..(row + 1) * h.len()])
+                    + self.bias[row]
+                    + self.bias[rows + row]
+            })
+            .collect();
+        update(self.spec, &gates, self.peepholes, &mut [h, c]);
     }
 }

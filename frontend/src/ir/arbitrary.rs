@@ -10,12 +10,13 @@
 //! assert!(graph.is_language_model());
 //! ```
 
-use super::graph::{GateOrder, Graph, Operand, OutputRole, Type};
+use super::cell::{GateOrder, Lstm};
+use super::graph::{Graph, Operand, OutputRole, Type};
 use super::map::{
     Activations, CodeFormat, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations,
     Sparse, TensorTrain,
 };
-use super::op::Op;
+use super::op::{Function, Op};
 use crate::tensor::{DType, Data, Tensor, TensorError};
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -256,6 +257,41 @@ pub fn language_model_of(
     hidden: usize,
     layers: usize,
     vocabulary: usize,
+    map: impl FnMut(&str, [usize; 2]) -> LinearMap,
+) -> Graph {
+    language_model_of_cells(&Lstm::new(GateOrder::Iofc), false, [hidden, layers, vocabulary], map)
+}
+
+/// LSTMs of every variant, alone and together, with peepholes or without.
+pub fn lstm_variants() -> Vec<(Lstm, bool)> {
+    let plain = Lstm::new(GateOrder::Iofc);
+    let activations = [
+        [Function::HardSigmoid { alpha: 0.3, beta: 0.4 }, Function::Softsign, Function::Relu],
+        [
+            Function::Sigmoid,
+            Function::LeakyRelu { alpha: 0.1 },
+            Function::ScaledTanh { alpha: 1.5, beta: 0.5 },
+        ],
+        [Function::Softplus, Function::Elu { alpha: 0.7 }, Function::Affine { alpha: 0.5, beta: 0.1 }],
+        [Function::Tanh, Function::ThresholdedRelu { alpha: 0.05 }, Function::Sigmoid],
+    ];
+    let mut all = vec![
+        (Lstm { coupled: true, ..plain }, false),
+        (Lstm { coupled: true, ..Lstm::new(GateOrder::Ifgo) }, true),
+        (plain, true),
+        (Lstm::new(GateOrder::Ifgo), true),
+        (Lstm { clip: Some(0.2), ..plain }, false),
+        (Lstm { clip: Some(0.1), coupled: true, ..plain }, true),
+    ];
+    all.extend(activations.map(|activations| (Lstm { activations, ..plain }, false)));
+    all
+}
+
+/// [`language_model_of`] with cells of this kind: `[hidden, layers, vocabulary]`.
+pub fn language_model_of_cells(
+    cell: &Lstm,
+    peepholes: bool,
+    [hidden, layers, vocabulary]: [usize; 3],
     mut map: impl FnMut(&str, [usize; 2]) -> LinearMap,
 ) -> Graph {
     let mut g = Graph::new("random");
@@ -280,17 +316,16 @@ pub fn language_model_of(
     let mut x = add(&mut g, Op::Embedding, &[tokens.into(), table], &["x0"])[0];
     let mut next = vec![];
     for (l, [h, c]) in states.into_iter().enumerate() {
-        let input = weight(&mut g, &format!("lstm{l}.input"), [4 * hidden, hidden]);
-        let recurrent = weight(&mut g, &format!("lstm{l}.recurrent"), [4 * hidden, hidden]);
-        let bias = bias(&mut g, &format!("lstm{l}.bias"), 4 * hidden);
-        let operands = [x.into(), h.into(), c.into(), input, recurrent, bias];
+        let rows = cell.rows().count() * hidden;
+        let input = weight(&mut g, &format!("lstm{l}.input"), [rows, hidden]);
+        let recurrent = weight(&mut g, &format!("lstm{l}.recurrent"), [rows, hidden]);
+        let b = bias(&mut g, &format!("lstm{l}.bias"), rows);
+        let mut operands = vec![x.into(), h.into(), c.into(), input, recurrent, b];
+        if peepholes {
+            operands.push(bias(&mut g, &format!("lstm{l}.peepholes"), cell.peepholes().count() * hidden));
+        }
         let names = [format!("x{}", l + 1), format!("h{l}.next"), format!("c{l}.next")];
-        let results = add(
-            &mut g,
-            Op::Lstm { gates: GateOrder::Iofc },
-            &operands,
-            &names.each_ref().map(|n| n.as_str()),
-        );
+        let results = add(&mut g, Op::Lstm(*cell), &operands, &names.each_ref().map(|n| n.as_str()));
         x = results[0];
         next.extend([(h, results[1]), (c, results[2])]);
     }

@@ -39,55 +39,6 @@ impl fmt::Display for ValueId {
     }
 }
 
-/// The order of the four gates along the rows of an LSTM's weights: input `i`, output `o`, forget `f`, cell `g` (`c` in ONNX).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum GateOrder {
-    /// ONNX.
-    Iofc,
-    /// PyTorch, and Keras (which calls the cell gate `c` and the order ifco).
-    Ifgo,
-}
-
-/// One of the four gates.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Gate {
-    /// Input gate.
-    Input,
-    /// Output gate.
-    Output,
-    /// Forget gate.
-    Forget,
-    /// Cell candidate.
-    Cell,
-}
-
-impl GateOrder {
-    /// Every order.
-    pub const ALL: [GateOrder; 2] = [GateOrder::Iofc, GateOrder::Ifgo];
-
-    /// The name in the text form.
-    pub fn name(self) -> &'static str {
-        match self {
-            GateOrder::Iofc => "iofc",
-            GateOrder::Ifgo => "ifgo",
-        }
-    }
-
-    /// The gates in order of rows.
-    pub fn gates(self) -> [Gate; 4] {
-        use Gate::{Cell, Forget, Input, Output};
-        match self {
-            GateOrder::Iofc => [Input, Output, Forget, Cell],
-            GateOrder::Ifgo => [Input, Forget, Cell, Output],
-        }
-    }
-
-    /// Which quarter of the rows `gate` has.
-    pub fn position(self, gate: Gate) -> usize {
-        self.gates().iter().position(|&g| g == gate).unwrap_or(0)
-    }
-}
-
 /// dtype and dimensions of a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Type {

@@ -72,18 +72,29 @@ pub(crate) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
             let features = table.ty.shape[1].clone();
             Ok(vec![Fact::of_type(DType::F32, vec![steps(), streams(), features])])
         }
-        Op::Lstm { .. } => {
+        Op::Lstm(lstm) => {
+            let (peepholes, operands) = match operands {
+                [all @ .., peepholes] if operands.len() == 7 => (peepholes.as_ref(), all),
+                all => (None, all),
+            };
             let [x, h, c, input, recurrent, bias] =
                 exactly(operands, ["x", "h", "c", "input", "recurrent", "bias"])?;
+            if let Some(clip) = lstm.clip.filter(|clip| !(*clip > 0.0)) {
+                return Err(InferError::new("a clip above zero", clip.to_string()));
+            }
             expect_type("h", h, DType::F32, &[Some(streams()), None])?;
             let hidden = h.ty.shape[1].clone();
             expect_type("c", c, DType::F32, &[Some(streams()), Some(hidden.clone())])?;
             expect_type("x", x, DType::F32, &[Some(steps()), Some(streams()), None])?;
             let features = x.ty.shape[2].clone();
-            let rows = hidden.times(&4.into());
+            let rows = hidden.times(&lstm.rows().count().into());
             expect_type("input map", input, DType::F32, &[Some(rows.clone()), Some(features)])?;
             expect_type("recurrent map", recurrent, DType::F32, &[Some(rows.clone()), Some(hidden.clone())])?;
             expect_type("bias", bias, DType::F32, &[Some(rows)])?;
+            if let Some(peepholes) = peepholes {
+                let rows = hidden.times(&lstm.peepholes().count().into());
+                expect_type("peepholes", peepholes, DType::F32, &[Some(rows)])?;
+            }
             let state = Fact::of_type(DType::F32, vec![streams(), hidden.clone()]);
             Ok(vec![Fact::of_type(DType::F32, vec![steps(), streams(), hidden]), state.clone(), state])
         }

@@ -20,13 +20,13 @@ mod tests;
 
 use super::dim::Dim;
 use super::infer::{Fact, InferError, count, exactly};
-use super::op::{Op, Unary};
+use super::op::{Function, Op};
 use crate::tensor::DType;
 use algebra::{axis_of, required};
 
 pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
     let one = match op {
-        Op::Input | Op::State | Op::Embedding | Op::Lstm { .. } | Op::Linear => {
+        Op::Input | Op::State | Op::Embedding | Op::Lstm(_) | Op::Linear => {
             return Err(InferError::new("a generic operator", op.name()));
         }
         Op::OnnxLstm(lstm) => return lstm::infer(lstm, operands),
@@ -38,7 +38,7 @@ pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
         }
         Op::Unary(unary) => {
             let [x] = exactly(operands, ["X"])?;
-            arithmetic_operand("X", x, *unary == Unary::Relu)?;
+            arithmetic_operand("X", x, *unary == Function::Relu)?;
             Ok(Fact { ty: x.ty.clone(), content: None })
         }
         Op::MatMul => {

@@ -4,9 +4,10 @@
 //! elementwise ops on sequences `[S, B, features]`. *Generic* ops have the meaning of the ONNX operator of the same name in its
 //! newest version: the importer turns older versions (axes as attributes, and so on) into that one spelling.
 
+use super::cell::Lstm;
 use super::dim::Dim;
-use super::graph::GateOrder;
 use crate::tensor::DType;
+use std::ops::{Add, Div, Mul, Sub};
 
 /// What a node computes.
 #[derive(Clone, PartialEq, Debug)]
@@ -18,21 +19,18 @@ pub enum Op {
 
     /// `embedding %tokens, @table`: `[S, B]` i64 and `[vocabulary, features]` to `[S, B, features]`.
     Embedding,
-    /// `lstm %x, %h, %c, @input, @recurrent, @bias`: results `%y [S, B, hidden]`, `%h [B, hidden]`, `%c [B, hidden]`.
+    /// `lstm %x, %h, %c, @input, @recurrent, @bias[, @peepholes]`: results `%y [S, B, hidden]`, `%h [B, hidden]`, `%c [B, hidden]`.
     ///
     /// `@input: [4 hidden, features]`, `@recurrent: [4 hidden, hidden]`, `@bias: [4 hidden]` (one, both of PyTorch's summed), rows in
-    /// the given gate order. Sigmoid gates, tanh cell, no clip and no peepholes: anything else stays a generic `onnx.lstm`.
-    Lstm {
-        /// The order of the four gates along the rows.
-        gates: GateOrder,
-    },
+    /// the given gate order; 3 in place of 4 where gates are coupled. `@peepholes: [3 hidden]` or, coupled, `[2 hidden]`.
+    Lstm(Lstm),
     /// `linear %x, @weight[, @bias]`: `[S, B, in]` to `[S, B, out]`, `y = W x + b`.
     Linear,
 
     /// Elementwise with NumPy broadcasting.
     Binary(Binary),
     /// Elementwise function of one operand.
-    Unary(Unary),
+    Unary(Function),
 
     /// ONNX Gather.
     Gather {
@@ -137,15 +135,53 @@ pub enum Binary {
     Sub,
     Mul,
     Div,
+    Max,
+    Min,
 }
 
-/// Elementwise operators of one operand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the functions of these names")]
-pub enum Unary {
-    Tanh,
-    Sigmoid,
-    Relu,
+impl Binary {
+    /// Every operator.
+    pub const ALL: [Binary; 6] =
+        [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min];
+
+    /// The name in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binary::Add => "add",
+            Binary::Sub => "sub",
+            Binary::Mul => "mul",
+            Binary::Div => "div",
+            Binary::Max => "max",
+            Binary::Min => "min",
+        }
+    }
+
+    /// The operation on two numbers. `Max` and `Min` are the second where either is NaN.
+    pub fn of<T>(self, a: T, b: T) -> T
+    where
+        T: Add<Output = T> + Sub<Output = T> + Mul<Output = T> + Div<Output = T> + PartialOrd,
+    {
+        match self {
+            Binary::Add => a + b,
+            Binary::Sub => a - b,
+            Binary::Mul => a * b,
+            Binary::Div => a / b,
+            Binary::Max => {
+                if b < a {
+                    a
+                } else {
+                    b
+                }
+            }
+            Binary::Min => {
+                if a < b {
+                    a
+                } else {
+                    b
+                }
+            }
+        }
+    }
 }
 
 /// One number of a dtype.
@@ -171,7 +207,7 @@ pub struct OnnxLstm {
     /// Couple the forget gate to the input gate: `f = 1 - i`.
     pub input_forget: bool,
     /// `f, g, h` for each direction.
-    pub activations: Vec<Activation>,
+    pub activations: Vec<Function>,
 }
 
 /// Direction of a recurrent layer.
@@ -183,10 +219,10 @@ pub enum Direction {
     Bidirectional,
 }
 
-/// An activation of an ONNX LSTM with its parameters filled in.
+/// An elementwise function with its parameters: an operator of its own, or what a cell is made of.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[allow(missing_docs, reason = "the functions of the ONNX specification, with its alpha and beta")]
-pub enum Activation {
+pub enum Function {
     Sigmoid,
     Tanh,
     Relu,
@@ -200,6 +236,70 @@ pub enum Activation {
     Softplus,
 }
 
+impl Function {
+    /// Every function, with the defaults of the ONNX operators of the same names. `Affine` and `ScaledTanh` are no operators any more; theirs are ONNX
+    /// Runtime's, which leave `x` and `tanh x`.
+    pub const ALL: [Function; 11] = [
+        Function::Sigmoid,
+        Function::Tanh,
+        Function::Relu,
+        Function::Affine { alpha: 1.0, beta: 0.0 },
+        Function::LeakyRelu { alpha: 0.01 },
+        Function::ThresholdedRelu { alpha: 1.0 },
+        Function::ScaledTanh { alpha: 1.0, beta: 1.0 },
+        Function::HardSigmoid { alpha: 0.2, beta: 0.5 },
+        Function::Elu { alpha: 1.0 },
+        Function::Softsign,
+        Function::Softplus,
+    ];
+
+    /// Whether it is an operator, not only a function of cells.
+    pub fn is_operator(self) -> bool {
+        !matches!(self, Function::Affine { .. } | Function::ScaledTanh { .. })
+    }
+
+    /// The name in the text form.
+    pub fn name(self) -> &'static str {
+        self.names().0
+    }
+
+    /// The name in ONNX.
+    pub fn onnx_name(self) -> &'static str {
+        self.names().1
+    }
+
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Function::Sigmoid => ("sigmoid", "Sigmoid"),
+            Function::Tanh => ("tanh", "Tanh"),
+            Function::Relu => ("relu", "Relu"),
+            Function::Affine { .. } => ("affine", "Affine"),
+            Function::LeakyRelu { .. } => ("leaky_relu", "LeakyRelu"),
+            Function::ThresholdedRelu { .. } => ("thresholded_relu", "ThresholdedRelu"),
+            Function::ScaledTanh { .. } => ("scaled_tanh", "ScaledTanh"),
+            Function::HardSigmoid { .. } => ("hard_sigmoid", "HardSigmoid"),
+            Function::Elu { .. } => ("elu", "Elu"),
+            Function::Softsign => ("softsign", "Softsign"),
+            Function::Softplus => ("softplus", "Softplus"),
+        }
+    }
+
+    /// `alpha` and `beta`, those that it has, by name.
+    pub fn parameters(&mut self) -> Vec<(&'static str, &mut f32)> {
+        match self {
+            Function::Sigmoid | Function::Tanh | Function::Relu | Function::Softsign | Function::Softplus => {
+                vec![]
+            }
+            Function::LeakyRelu { alpha } | Function::ThresholdedRelu { alpha } | Function::Elu { alpha } => {
+                vec![("alpha", alpha)]
+            }
+            Function::Affine { alpha, beta }
+            | Function::ScaledTanh { alpha, beta }
+            | Function::HardSigmoid { alpha, beta } => vec![("alpha", alpha), ("beta", beta)],
+        }
+    }
+}
+
 impl Op {
     /// The operator's name in the text form: plain for language-model form, with the prefix `onnx.` for generic operators.
     pub fn name(&self) -> &'static str {
@@ -207,15 +307,10 @@ impl Op {
             Op::Input => "input",
             Op::State => "state",
             Op::Embedding => "embedding",
-            Op::Lstm { .. } => "lstm",
+            Op::Lstm(_) => "lstm",
             Op::Linear => "linear",
-            Op::Binary(Binary::Add) => "add",
-            Op::Binary(Binary::Sub) => "sub",
-            Op::Binary(Binary::Mul) => "mul",
-            Op::Binary(Binary::Div) => "div",
-            Op::Unary(Unary::Tanh) => "tanh",
-            Op::Unary(Unary::Sigmoid) => "sigmoid",
-            Op::Unary(Unary::Relu) => "relu",
+            Op::Binary(binary) => binary.name(),
+            Op::Unary(function) => function.name(),
             Op::Gather { .. } => "onnx.gather",
             Op::OnnxLstm(_) => "onnx.lstm",
             Op::MatMul => "onnx.matmul",

@@ -27,13 +27,13 @@
 mod build;
 mod weights;
 
-use super::proto::{DataType, ModelProto};
+use super::proto::{AttributeProto, DataType, ModelProto};
 use crate::ir::{
-    Binary, Gate, GateOrder, Graph, LanguageModel, Layer, LinearMap, LstmLayer, MapError, NotCanonical, Op,
-    Operand, Unary, ValueId, WeightId,
+    Binary, Cell, Gate, GateOrder, Graph, LinearMap, Lstm, Map, MapError, NotCanonical, Op, Program, Source,
+    Step, StepId, StepKind, WeightId,
 };
 use crate::tensor::Tensor;
-use build::{Builder, Dimension, int, ints};
+use build::{Builder, Dimension, float, floats, int, ints, strings};
 use std::collections::BTreeMap;
 use weights::Form;
 
@@ -126,16 +126,17 @@ pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Exported, Export
     if !(MIN_OPSET..=MAX_OPSET).contains(&options.opset) {
         return Err(ExportError::Opset { found: options.opset });
     }
-    let model = LanguageModel::of(graph)?;
+    let program = Program::of(graph)?;
     let mut exporter = Exporter {
         graph,
+        program: &program,
         options: *options,
         builder: Builder::new(options.opset),
-        values: BTreeMap::new(),
+        values: vec![],
         made: BTreeMap::new(),
         notes: vec![],
     };
-    exporter.model(&model)?;
+    exporter.model()?;
     exporter.note_activations();
     let model = exporter.builder.finish(&graph.name);
     let bytes = prost::Message::encoded_len(&model);
@@ -149,55 +150,52 @@ type Result<T, E = ExportError> = std::result::Result<T, E>;
 
 struct Exporter<'g> {
     graph: &'g Graph,
+    program: &'g Program<'g>,
     options: ExportOptions,
     builder: Builder,
-    /// The name of each value that has been made.
-    values: BTreeMap<ValueId, String>,
+    /// The name of what each step has made.
+    values: Vec<String>,
     /// The value that each map has become, by form, so that what is shared is written once.
     made: BTreeMap<(*const LinearMap, Form), String>,
     notes: Vec<String>,
 }
 
 impl Exporter<'_> {
-    fn model(&mut self, model: &LanguageModel<'_>) -> Result<()> {
+    fn model(&mut self) -> Result<()> {
+        let program = self.program;
         let tokens = self.builder.input("tokens", DataType::Int64, &[Dimension::Steps, Dimension::Streams]);
-        self.values.insert(model.tokens(), tokens);
-        let layers: Vec<&LstmLayer> = model.lstms().collect();
-        let is_stacked = layers.iter().all(|l| l.hidden == layers[0].hidden);
-        let h = self.initial_states("h0", &layers, is_stacked);
-        let c = self.initial_states("c0", &layers, is_stacked);
+        let widths: Vec<usize> = program.cells().map(|(step, _)| step.width).collect();
+        let h = self.initial_states("h0", &widths);
+        let c = self.initial_states("c0", &widths);
         let (mut last_h, mut last_c) = (vec![], vec![]);
-        for layer in model.layers() {
-            let (result, name) = match layer {
-                Layer::Embedding(e) => (e.result, self.embedding(e.table, model.tokens())?),
-                Layer::Linear(l) => {
-                    let y = self.product(l.weight, l.x)?;
-                    (l.result, self.add_bias(y, l.bias)?)
+        for (_, step) in program.steps() {
+            let name = match &step.kind {
+                StepKind::Embed(e) => self.embedding(e.table, &tokens)?,
+                StepKind::Apply(apply) => {
+                    let y = self.product(apply.weight, apply.x)?;
+                    self.add_bias(y, apply.bias)?
                 }
-                Layer::Lstm(l) => {
+                StepKind::Cell(cell) => {
                     let k = last_h.len();
-                    let [y, h, c] = self.lstm(l, &h[k], &c[k])?;
+                    let [y, h, c] = self.cell(step, cell, &h[k], &c[k])?;
                     last_h.push(h);
                     last_c.push(c);
-                    (l.result, y)
+                    y
                 }
-                Layer::Elementwise { node, result } => {
-                    let node = self.graph.node(*node);
-                    (*result, self.elementwise(&node.op, node.operands())?)
-                }
+                StepKind::Map(map) => self.elementwise(&self.graph.node(step.node).op, map)?,
             };
-            self.values.insert(result, name);
+            self.values.push(name);
         }
-        let vocabulary = Dimension::Constant(model.vocabulary());
-        let logits = self.values[&model.logits()].clone();
+        let vocabulary = Dimension::Constant(program.vocabulary());
+        let logits = self.values[program.logits().index()].clone();
         self.builder.output(
             "logits",
             &logits,
             DataType::Float,
             &[Dimension::Steps, Dimension::Streams, vocabulary],
         );
-        self.final_states("hn", &last_h, &layers, is_stacked);
-        self.final_states("cn", &last_c, &layers, is_stacked);
+        self.final_states("hn", &last_h, &widths);
+        self.final_states("cn", &last_c, &widths);
         Ok(())
     }
 
@@ -211,97 +209,98 @@ impl Exporter<'_> {
         }
     }
 
-    /// A value `[1, B, H]` for each layer.
-    fn initial_states(&mut self, name: &str, layers: &[&LstmLayer], is_stacked: bool) -> Vec<String> {
-        let shape = |n: usize, hidden: usize| {
-            [Dimension::Constant(n), Dimension::Streams, Dimension::Constant(hidden)]
-        };
-        if !is_stacked {
-            let each = layers.iter().enumerate();
-            return each
-                .map(|(k, l)| {
-                    self.builder.input(&format!("{name}_{k}"), DataType::Float, &shape(1, l.hidden))
-                })
-                .collect();
+    /// A value `[1, B, H]` for each cell.
+    fn initial_states(&mut self, name: &str, widths: &[usize]) -> Vec<String> {
+        let Some(&first) = widths.first() else { return vec![] };
+        if !are_equal(widths) {
+            let each = widths.iter().enumerate();
+            let input = |(k, &n)| self.builder.input(&format!("{name}_{k}"), DataType::Float, &state(1, n));
+            return each.map(input).collect();
         }
-        let all = self.builder.input(name, DataType::Float, &shape(layers.len(), layers[0].hidden));
-        if layers.len() == 1 {
+        let all = self.builder.input(name, DataType::Float, &state(widths.len(), first));
+        if widths.len() == 1 {
             return vec![all];
         }
-        let sizes = self.builder.int_constant("one_each", &vec![1; layers.len()]);
-        let wishes: Vec<String> = (0..layers.len()).map(|k| format!("{name}_{k}")).collect();
+        let sizes = self.builder.int_constant("one_each", &vec![1; widths.len()]);
+        let wishes: Vec<String> = (0..widths.len()).map(|k| format!("{name}_{k}")).collect();
         let wishes: Vec<&str> = wishes.iter().map(String::as_str).collect();
         self.builder.node("Split", &[&all, &sizes], &wishes, vec![int("axis", 0)])
     }
 
-    fn final_states(&mut self, name: &str, parts: &[String], layers: &[&LstmLayer], is_stacked: bool) {
-        let shape = |n: usize, hidden: usize| {
-            [Dimension::Constant(n), Dimension::Streams, Dimension::Constant(hidden)]
-        };
-        if is_stacked {
+    fn final_states(&mut self, name: &str, parts: &[String], widths: &[usize]) {
+        if parts.is_empty() {
+            return;
+        }
+        if are_equal(widths) {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
             let all = match parts[..] {
                 [one] => one.to_string(),
                 _ => self.builder.node1("Concat", &parts, "states", vec![int("axis", 0)]),
             };
-            self.builder.output(name, &all, DataType::Float, &shape(parts.len(), layers[0].hidden));
+            self.builder.output(name, &all, DataType::Float, &state(parts.len(), widths[0]));
         } else {
-            for (k, (part, layer)) in parts.iter().zip(layers).enumerate() {
-                self.builder.output(&format!("{name}_{k}"), part, DataType::Float, &shape(1, layer.hidden));
+            for (k, (part, &n)) in parts.iter().zip(widths).enumerate() {
+                self.builder.output(&format!("{name}_{k}"), part, DataType::Float, &state(1, n));
             }
         }
     }
 
     /// `Y, Y_h, Y_c`; `Y` without its axis of directions.
-    fn lstm(&mut self, layer: &LstmLayer, h: &str, c: &str) -> Result<[String; 3]> {
-        let x = self.values[&layer.x].clone();
-        let w = self.gates(layer.input, layer.gates)?;
-        let r = self.gates(layer.recurrent, layer.gates)?;
-        let bias = self.dense(layer.bias)?;
-        let bias = in_onnx_order(&bias, layer.gates);
+    fn cell(&mut self, step: &Step, cell: &Cell, h: &str, c: &str) -> Result<[String; 3]> {
+        let node = self.graph.node(step.node);
+        let Op::Lstm(lstm) = &node.op else { return Err(no_operator(&node.op)) };
+        let x = self.values[cell.x.index()].clone();
+        let rows = onnx_rows(lstm, step.width);
+        let w = self.gates(cell.input, &rows)?;
+        let r = self.gates(cell.recurrent, &rows)?;
+        let bias = self.dense(cell.bias)?;
         // ONNX adds two biases; the second is zero.
-        let both: Vec<f32> = bias.iter().copied().chain(vec![0.0; bias.len()]).collect();
-        let name = self.graph.weight(layer.bias).name.clone();
+        let both: Vec<f32> = rows.iter().map(|&r| bias[r]).chain(vec![0.0; rows.len()]).collect();
+        let name = self.graph.weight(cell.bias).name.clone();
         let b = self.builder.f32_constant(&name, &[1, both.len()], &both);
-        let attributes = vec![int("hidden_size", layer.hidden as i64)];
-        let results = self.graph.node(layer.node).results();
-        let names: Vec<&str> = results.iter().map(|&v| self.graph.name_of(v)).collect();
+        let mut inputs = vec![x, w, r, b, String::new(), h.to_string(), c.to_string()];
+        if let Some(peepholes) = cell.parameters {
+            let mut values = self.dense(peepholes)?;
+            values.resize(3 * step.width, 0.0);
+            let name = self.graph.weight(peepholes).name.clone();
+            inputs.push(self.builder.f32_constant(&name, &[1, values.len()], &values));
+        }
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let names: Vec<&str> = node.results().iter().map(|&v| self.graph.name_of(v)).collect();
         let raw = format!("{}.directions", names[0]);
-        let made =
-            self.builder.node("LSTM", &[&x, &w, &r, &b, "", h, c], &[&raw, names[1], names[2]], attributes);
+        let attributes = lstm_attributes(lstm, step.width);
+        let made = self.builder.node("LSTM", &inputs, &[&raw, names[1], names[2]], attributes);
         let axis = self.builder.int_constant("axis_1", &[1]);
         let y = self.builder.node1("Squeeze", &[&made[0], &axis], names[0], vec![]);
         let [_, h, c] = <[String; 3]>::try_from(made).expect("three results were asked for");
         Ok([y, h, c])
     }
 
-    /// The weight `[4 hidden, n]` of an LSTM as `[1, 4 hidden, n]`, gates in ONNX's order.
-    fn gates(&mut self, id: WeightId, order: GateOrder) -> Result<String> {
+    /// The weight of an LSTM as `[1, 4 hidden, n]`, with the rows that ONNX has.
+    fn gates(&mut self, id: WeightId, rows: &[usize]) -> Result<String> {
         let stacked = self.weight(id, Form::Stacked)?;
-        if order == GateOrder::Iofc {
+        if rows.iter().copied().eq(0..rows.len()) {
             return Ok(stacked);
         }
-        let hidden = self.graph.weight(id).map.shape()[0] / 4;
-        let rows: Vec<i64> = onnx_rows(order, hidden).map(|r| r as i64).collect();
-        let index = self.builder.int_constant(&format!("gates_{hidden}"), &rows);
+        let index: Vec<i64> = rows.iter().map(|&r| r as i64).collect();
+        let index = self.builder.int_constant(&format!("gates_{}", rows.len() / 4), &index);
         Ok(self.builder.node1("Gather", &[&stacked, &index], "gates", vec![int("axis", 1)]))
     }
 
-    fn embedding(&mut self, table: WeightId, tokens: ValueId) -> Result<String> {
-        let tokens = self.values[&tokens].clone();
+    fn embedding(&mut self, table: WeightId, tokens: &str) -> Result<String> {
         let weight = self.graph.weight(table);
-        if self.is_shared(table) {
+        if self.program.uses(table) > 1 {
             // A product reads it too, as f32: one copy for both.
             let matrix = self.weight(table, Form::Matrix)?;
-            return Ok(self.builder.node1("Gather", &[&matrix, &tokens], "embedded", vec![int("axis", 0)]));
+            return Ok(self.builder.node1("Gather", &[&matrix, tokens], "embedded", vec![int("axis", 0)]));
         }
-        self.rows(&weight.map, &weight.name, &tokens).map_err(|e| self.at(table, e))
+        self.rows(&weight.map, &weight.name, tokens).map_err(|e| self.at(table, e))
     }
 
-    fn product(&mut self, id: WeightId, x: ValueId) -> Result<String> {
-        let x = self.values[&x].clone();
+    fn product(&mut self, id: WeightId, x: StepId) -> Result<String> {
+        let x = self.values[x.index()].clone();
         let weight = self.graph.weight(id);
-        if self.is_shared(id) {
+        if self.program.uses(id) > 1 {
             let matrix = self.weight(id, Form::Matrix)?;
             let t = self.builder.node1("Transpose", &[&matrix], "transposed", vec![ints("perm", &[1, 0])]);
             return Ok(self.builder.node1("MatMul", &[&x, &t], "product", vec![]));
@@ -315,40 +314,29 @@ impl Exporter<'_> {
         Ok(self.builder.node1("Add", &[&y, &bias], "biased", vec![]))
     }
 
-    fn elementwise(&mut self, op: &Op, operands: &[Operand]) -> Result<String> {
+    fn elementwise(&mut self, op: &Op, map: &Map) -> Result<String> {
         let mut inputs = vec![];
-        for operand in operands {
+        for operand in &map.operands {
             inputs.push(match operand {
-                Operand::Value(v) => self.values[v].clone(),
-                Operand::Weight(w) => self.weight(*w, Form::Matrix)?,
-                Operand::None => String::new(),
+                Source::Step(s) => self.values[s.index()].clone(),
+                Source::Constant(w) => self.weight(*w, Form::Matrix)?,
             });
         }
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        let name = match op {
-            Op::Binary(Binary::Add) => "Add",
-            Op::Binary(Binary::Sub) => "Sub",
-            Op::Binary(Binary::Mul) => "Mul",
-            Op::Binary(Binary::Div) => "Div",
-            Op::Unary(Unary::Tanh) => "Tanh",
-            Op::Unary(Unary::Sigmoid) => "Sigmoid",
-            Op::Unary(Unary::Relu) => "Relu",
-            other => {
-                return Err(NotCanonical {
-                    at: "nodes".into(),
-                    expected: "operators of language-model form".into(),
-                    found: other.name().into(),
-                }
-                .into());
+        let (name, attributes) = match *op {
+            Op::Binary(Binary::Add) => ("Add", vec![]),
+            Op::Binary(Binary::Sub) => ("Sub", vec![]),
+            Op::Binary(Binary::Mul) => ("Mul", vec![]),
+            Op::Binary(Binary::Div) => ("Div", vec![]),
+            Op::Binary(Binary::Max) => ("Max", vec![]),
+            Op::Binary(Binary::Min) => ("Min", vec![]),
+            Op::Unary(mut f) if f.is_operator() => {
+                let attributes = f.parameters().into_iter().map(|(name, x)| float(name, *x)).collect();
+                (f.onnx_name(), attributes)
             }
+            _ => return Err(no_operator(op)),
         };
-        Ok(self.builder.node1(name, &inputs, op.name(), vec![]))
-    }
-
-    /// Whether more than one node reads a weight.
-    fn is_shared(&self, id: WeightId) -> bool {
-        let operands = self.graph.nodes().flat_map(|(_, n)| n.operands());
-        operands.filter(|&&o| o == Operand::Weight(id)).count() > 1
+        Ok(self.builder.node1(name, &inputs, op.name(), attributes))
     }
 
     /// A weight as f32, of whatever rank.
@@ -372,15 +360,48 @@ impl Exporter<'_> {
     }
 }
 
-/// The row of `order` that belongs into each row of ONNX's order.
-fn onnx_rows(order: GateOrder, hidden: usize) -> impl Iterator<Item = usize> {
-    let gates: [Gate; 4] = GateOrder::Iofc.gates();
-    gates.into_iter().flat_map(move |g| {
-        let start = order.position(g) * hidden;
-        start..start + hidden
-    })
+fn no_operator(op: &Op) -> ExportError {
+    NotCanonical {
+        at: "nodes".into(),
+        expected: "operators of language-model form that ONNX has".into(),
+        found: op.name().into(),
+    }
+    .into()
 }
 
-fn in_onnx_order(bias: &[f32], order: GateOrder) -> Vec<f32> {
-    onnx_rows(order, bias.len() / 4).map(|r| bias[r]).collect()
+fn are_equal(widths: &[usize]) -> bool {
+    widths.iter().all(|n| *n == widths[0])
+}
+
+/// The type of the states of `n` cells, stacked.
+fn state(n: usize, hidden: usize) -> [Dimension; 3] {
+    [Dimension::Constant(n), Dimension::Streams, Dimension::Constant(hidden)]
+}
+
+/// For each row of ONNX's `[i, o, f, c]`, the row of a map. The forget gate of coupled gates, which means nothing, has the input gate's.
+fn onnx_rows(lstm: &Lstm, hidden: usize) -> Vec<usize> {
+    let block = |gate: Gate| lstm.rows().position(|g| g == gate).unwrap_or(0);
+    let start =
+        |gate: Gate| if lstm.rows().any(|g| g == gate) { block(gate) } else { block(Gate::Input) } * hidden;
+    GateOrder::Iofc.gates().into_iter().flat_map(|g| start(g)..start(g) + hidden).collect()
+}
+
+fn lstm_attributes(lstm: &Lstm, hidden: usize) -> Vec<AttributeProto> {
+    let mut all = vec![int("hidden_size", hidden as i64)];
+    if lstm.coupled {
+        all.push(int("input_forget", 1));
+    }
+    all.extend(lstm.clip.map(|clip| float("clip", clip)));
+    if lstm.activations != Lstm::ACTIVATIONS {
+        all.push(strings("activations", &lstm.activations.map(|f| f.onnx_name())));
+        let mut functions = lstm.activations;
+        let parameters: Vec<_> = functions.iter_mut().flat_map(|f| f.parameters()).collect();
+        for (attribute, name) in [("activation_alpha", "alpha"), ("activation_beta", "beta")] {
+            let values: Vec<f32> = parameters.iter().filter(|(n, _)| *n == name).map(|(_, x)| **x).collect();
+            if !values.is_empty() {
+                all.push(floats(attribute, &values));
+            }
+        }
+    }
+    all
 }

@@ -70,7 +70,7 @@ impl Observer<f32> for Collector<'_, '_> {
                 self.read += tokens.len();
                 (self.progress)(self.read, self.total);
             }
-            Observation::Lstm { input, recurrent, width, rows, .. } => {
+            Observation::Cell { input, recurrent, width, rows, .. } => {
                 self.add(&[input, recurrent], width, rows);
             }
             Observation::Linear { weight, width, rows } => self.add(&[weight], width, rows),

@@ -19,7 +19,7 @@ mod file;
 pub use file::FileError;
 
 use lstmc_frontend::interpret::{self, InterpretError};
-use lstmc_frontend::ir::{Graph, LanguageModel, Layer, WeightId};
+use lstmc_frontend::ir::{Graph, Program, StepKind, WeightId};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -224,27 +224,23 @@ struct Shape {
 
 impl Shape {
     fn of(graph: &Graph) -> Result<Shape, CalibrationError> {
-        let model = LanguageModel::of(graph).map_err(InterpretError::Form)?;
-        let mut shape = Shape { inputs: vec![], lookups: vec![], vocabulary: model.vocabulary() };
-        for layer in model.layers() {
-            let (width, readers) = match layer {
-                Layer::Embedding(e) => {
+        let program = Program::of(graph).map_err(InterpretError::Form)?;
+        let mut shape = Shape { inputs: vec![], lookups: vec![], vocabulary: program.vocabulary() };
+        for (_, step) in program.steps() {
+            let (width, readers) = match &step.kind {
+                StepKind::Embed(e) => {
                     let rows = graph.weight(e.table).map.shape()[0];
                     shape.lookups.push((graph.weight(e.table).name.clone(), rows));
                     continue;
                 }
-                Layer::Lstm(l) => {
-                    let width = l.features + l.hidden;
-                    (
-                        width,
-                        vec![
-                            reader(graph, l.input, 0..l.features),
-                            reader(graph, l.recurrent, l.features..width),
-                        ],
-                    )
+                StepKind::Cell(c) => {
+                    let width = c.inputs + step.width;
+                    let stacked =
+                        [reader(graph, c.input, 0..c.inputs), reader(graph, c.recurrent, c.inputs..width)];
+                    (width, stacked.to_vec())
                 }
-                Layer::Linear(l) => (l.inputs, vec![reader(graph, l.weight, 0..l.inputs)]),
-                Layer::Elementwise { .. } => continue,
+                StepKind::Apply(a) => (a.inputs, vec![reader(graph, a.weight, 0..a.inputs)]),
+                StepKind::Map(_) => continue,
             };
             if !shape.inputs.iter().any(|(_, r)| *r == readers) {
                 shape.inputs.push((width, readers));

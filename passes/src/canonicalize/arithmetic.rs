@@ -1,11 +1,11 @@
 //! MatMul, Gemm, elementwise operators and softmax.
 
+use super::draft::{Argument, Kind};
 use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result, Site};
 use super::fold;
-use super::program::{Argument, Kind};
 use super::value::{Abstract, Part, Sequence};
-use lstmc_frontend::ir::{Binary, Unary};
+use lstmc_frontend::ir::{Binary, Function};
 use lstmc_frontend::tensor::Tensor;
 
 impl<'g> Evaluator<'g> {
@@ -27,9 +27,9 @@ impl<'g> Evaluator<'g> {
         }
     }
 
-    fn hidden(&self, step: super::program::StepId) -> usize {
-        match &self.program.step(step).kind {
-            Kind::Lstm(l) => l.hidden,
+    fn hidden(&self, step: super::draft::StepId) -> usize {
+        match &self.draft.step(step).kind {
+            Kind::Cell(c) => c.hidden,
             _ => 0,
         }
     }
@@ -125,14 +125,14 @@ impl<'g> Evaluator<'g> {
         if inputs != x.features {
             return self.wrong_shape(site, "weight", format!("{} inputs", x.features), &weight);
         }
-        let step = self.program.push(&site.label, Kind::Linear { x: x.step, weight, bias });
+        let step = self.draft.push(&site.label, Kind::Linear { x: x.step, weight, bias });
         let layout = x.layout.replace_features(features);
         Ok(Abstract::Sequence(Sequence { step, layout, features, ..x }))
     }
 
-    pub(super) fn unary(&mut self, site: &Site<'g>, op: Unary) -> Result<Abstract> {
+    pub(super) fn unary(&mut self, site: &Site<'g>, function: Function) -> Result<Abstract> {
         let x = self.sequence(site, 0)?;
-        let step = self.program.push(&site.label, Kind::Unary { op, x: x.step });
+        let step = self.draft.push(&site.label, Kind::Unary { function, x: x.step });
         Ok(Abstract::Sequence(Sequence { step, ..x }))
     }
 
@@ -165,7 +165,7 @@ impl<'g> Evaluator<'g> {
                 (x, operands)
             }
         };
-        let step = self.program.push(&site.label, Kind::Binary { op, operands });
+        let step = self.draft.push(&site.label, Kind::Binary { op, operands });
         Ok(Abstract::Sequence(Sequence { step, ..x }))
     }
 
@@ -191,11 +191,11 @@ impl<'g> Evaluator<'g> {
         if op != Binary::Add || constant.shape() != [x.features] {
             return None;
         }
-        let Kind::Linear { x: from, weight, bias: None } = &self.program.step(x.step).kind else {
+        let Kind::Linear { x: from, weight, bias: None } = &self.draft.step(x.step).kind else {
             return None;
         };
         let kind = Kind::Linear { x: *from, weight: weight.clone(), bias: Some(constant.clone()) };
-        let step = self.program.push(&site.label, kind);
+        let step = self.draft.push(&site.label, kind);
         Some(Abstract::Sequence(Sequence { step, ..x.clone() }))
     }
 

@@ -1,9 +1,9 @@
 //! Abstract evaluation: what every generic value is, node by node.
 
+use super::draft::Draft;
 use super::error::{CanonicalizeError, label};
 use super::fold;
 use super::layout::{Axis, Layout};
-use super::program::Program;
 use super::value::{Abstract, Finals, Sequence, StateSlice};
 use lstmc_frontend::ir::{Dim, Graph, Node, Op, Operand, ValueId};
 use lstmc_frontend::tensor::{DType, Tensor};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The state of an evaluation.
 pub(super) struct Evaluator<'g> {
     pub(super) graph: &'g Graph,
-    pub(super) program: Program,
+    pub(super) draft: Draft,
     /// The axis of the tokens that counts time steps, once an LSTM has told.
     pub(super) steps_axis: Option<usize>,
     values: BTreeMap<ValueId, Abstract>,
@@ -63,7 +63,7 @@ impl<'g> Evaluator<'g> {
         let weights: usize = graph.weights().map(|(_, w)| w.map.shape().iter().product::<usize>()).sum();
         Evaluator {
             graph,
-            program: Program::default(),
+            draft: Draft::default(),
             steps_axis: None,
             values: BTreeMap::new(),
             uses,
@@ -213,7 +213,7 @@ impl<'g> Evaluator<'g> {
             Op::Expand => one(self.expand(site)?),
             Op::Shape { .. } => one(Abstract::Other("a shape".into())),
             Op::ReduceMean { .. } => return site.unsupported("a mean has no place in a language model"),
-            Op::Input | Op::State | Op::Embedding | Op::Lstm { .. } | Op::Linear => {
+            Op::Input | Op::State | Op::Embedding | Op::Lstm(_) | Op::Linear => {
                 return site.unsupported("an operator of language-model form among generic ones");
             }
         })

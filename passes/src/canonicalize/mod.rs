@@ -10,7 +10,7 @@
 //!   @val_30, Slice(@weight), ...     Constant    a tensor: constants are folded as they appear
 //!   Shape(%x), Mul(..), ...          Integers    the generic graph's types already tell the elements
 //!   %tokens, Unsqueeze(%tokens)      Tokens      with a layout
-//!   Gather(@table, %tokens)          Sequence    step 0 of the program: embedding, layout [t0, t1, features]
+//!   Gather(@table, %tokens)          Sequence    step 0 of the draft: embedding, layout [t0, t1, features]
 //!   Slice(%h0, 1..2)                 State       a part of a state input: axis 0, element 1
 //!   Expand(0, ..)                    Zeros       an initial state of zero
 //!   LSTM(..)                         Sequence, Finals, Finals    step 1: lstm
@@ -18,12 +18,12 @@
 //!
 //! A layout says how each axis of the generic value is made of the tokens' axes and the features. Transposes permute
 //! it, reshapes and squeezes regroup it, and a layer fits if its features are last; so every way of writing the same model ends
-//! in the same program. Which axis of the tokens counts time steps is what the first LSTM says.
+//! in the same draft. Which axis of the tokens counts time steps is what the first LSTM says.
 //!
 //! What the result is:
 //!
 //! - `%tokens`, then one pair of states `%h0, %c0, ...` per layer, whether the model took them stacked, one by one or not at all;
-//! - weights in order of use: `@embedding`, `@lstm0.input`, `@lstm0.recurrent`, `@lstm0.bias`, ..., `@decoder`, `@decoder.bias`; linear
+//! - weights in order of use: `@embedding`, `@lstm0.input`, `@lstm0.recurrent`, `@lstm0.bias`, perhaps `@lstm0.peepholes`, ..., `@decoder`, `@decoder.bias`; linear
 //!   layers before the last are `@linear0`, ...; all f32, `[out, in]`, gates in the order iofc;
 //! - a decoder that is the embedding's table, by identity or by content, is stored once (`linear %x, @embedding`);
 //! - all logits of all steps, also where the model returns probabilities or the last step only;
@@ -32,13 +32,13 @@
 //! What it is not: an optimiser of what the layers compute. A scale behind the embedding stays a `mul`.
 
 mod arithmetic;
+mod draft;
 mod error;
 mod evaluate;
 mod fold;
 mod layout;
 mod movement;
 mod outputs;
-mod program;
 mod recurrent;
 mod value;
 
@@ -46,7 +46,7 @@ pub use error::CanonicalizeError;
 
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
-use lstmc_frontend::ir::{Graph, LanguageModel, Op};
+use lstmc_frontend::ir::{Graph, Op, Program};
 
 /// The pass table's line.
 pub(crate) const INFO: PassInfo = PassInfo {
@@ -81,9 +81,9 @@ pub struct Canonical {
 
 /// Turns a generic graph into language-model form; none where it is in that form already. See the module's documentation.
 pub fn canonicalize(graph: &Graph) -> Result<Option<Canonical>, CanonicalizeError> {
-    let is_canonical = |op: &Op| matches!(op, Op::Embedding | Op::Lstm { .. } | Op::Linear);
+    let is_canonical = |op: &Op| matches!(op, Op::Embedding | Op::Lstm(_) | Op::Linear);
     if graph.nodes().any(|(_, n)| is_canonical(&n.op)) {
-        LanguageModel::of(graph)?;
+        Program::of(graph)?;
         return Ok(None);
     }
     let mut evaluator = evaluate::Evaluator::new(graph);

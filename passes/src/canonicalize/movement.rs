@@ -1,9 +1,9 @@
 //! Gather, Slice, Split and Concat: taking states apart, joining them, and the last time step.
 
+use super::draft::Kind;
 use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result, Site};
 use super::layout::{Atom, Axis, Layout};
-use super::program::Kind;
 use super::value::{Abstract, Finals, Sequence, StateSlice};
 use lstmc_frontend::ir::Dim;
 
@@ -67,7 +67,7 @@ impl<'g> Evaluator<'g> {
         if axis != 0 && axis != -2 {
             return site.unsupported("it looks tokens up along the columns of the table");
         }
-        let step = self.program.push(&site.label, Kind::Embedding { table });
+        let step = self.draft.push(&site.label, Kind::Embedding { table });
         let layout = tokens.clone().with_features(features);
         Ok(Abstract::Sequence(Sequence { step, layout, features, last: false, normalised: None }))
     }

@@ -1,8 +1,8 @@
 //! Which output is the logits, and whether the states come out as they go in.
 
+use super::draft::{Kind, StepId};
 use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result};
-use super::program::{Kind, StepId};
 use super::value::{Abstract, Finals, Part, Sequence, StateSlice};
 use lstmc_frontend::ir::{Graph, OutputRole, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +15,10 @@ impl Evaluator<'_> {
     pub(super) fn finish(self) -> Result<(Graph, Vec<String>)> {
         let mut notes = vec![];
         let logits = self.logits(&mut notes)?;
-        let live = self.program.live(logits.step);
+        let live = self.draft.live(logits.step);
         let embeddings =
-            live.iter().filter(|&&s| matches!(self.program.step(s).kind, Kind::Embedding { .. })).count();
-        if self.program.lstms(&live).next().is_none() {
+            live.iter().filter(|&&s| matches!(self.draft.step(s).kind, Kind::Embedding { .. })).count();
+        if self.draft.cells(&live).next().is_none() {
             return Err(CanonicalizeError::NoLstm);
         }
         if embeddings != 1 {
@@ -37,7 +37,7 @@ impl Evaluator<'_> {
         if taken.is_empty() {
             notes.push("the model has no state inputs; its states became explicit".into());
         }
-        let graph = self.program.emit(&self.graph.name, &live, logits.step)?;
+        let graph = self.draft.emit(&self.graph.name, &live, logits.step)?;
         Ok((graph, notes))
     }
 
@@ -53,7 +53,7 @@ impl Evaluator<'_> {
 
     /// The output over the vocabulary; the latest where several are.
     fn logits(&self, notes: &mut Vec<String>) -> Result<Sequence> {
-        let Some(vocabulary) = self.program.vocabulary() else {
+        let Some(vocabulary) = self.draft.vocabulary() else {
             return Err(CanonicalizeError::Embeddings { found: 0 });
         };
         let mut found: Option<(String, Sequence)> = None;
@@ -89,7 +89,7 @@ impl Evaluator<'_> {
     /// Where the layers' states come from; each must have a part of its own.
     fn states(&self, live: &BTreeSet<StepId>) -> Result<Taken> {
         let mut all: Vec<(StepId, Part, &StateSlice)> = vec![];
-        for (step, lstm) in self.program.lstms(live) {
+        for (step, lstm) in self.draft.cells(live) {
             for (part, slice) in Part::ALL.into_iter().zip(&lstm.initial) {
                 let Some(slice) = slice else { continue };
                 if let Some((s, p, _)) = all.iter().find(|(_, _, other)| other.overlaps(slice)) {
@@ -112,7 +112,7 @@ impl Evaluator<'_> {
 
     /// `h0`, `c1`: what a layer's state is called in the canonical graph.
     fn part_name(&self, live: &BTreeSet<StepId>, (step, part): (StepId, Part)) -> String {
-        let layer = self.program.lstms(live).position(|(s, _)| s == step);
+        let layer = self.draft.cells(live).position(|(s, _)| s == step);
         format!("{}{}", part.letter(), layer.map_or("?".into(), |k| k.to_string()))
     }
 

@@ -1,26 +1,29 @@
 //! ONNX LSTM to the canonical `lstm`.
 
+use super::draft::{Cell, Kind};
 use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result, Site, is_zero};
 use super::layout::{Axis, Layout};
-use super::program::{Kind, Lstm};
 use super::value::{Abstract, Finals, Part, Sequence, StateSlice};
-use lstmc_frontend::ir::{Activation, Direction, OnnxLstm};
+use lstmc_frontend::ir::{Direction, Gate, GateOrder, Lstm, OnnxLstm};
 use lstmc_frontend::tensor::Tensor;
 
 impl<'g> Evaluator<'g> {
     pub(super) fn lstm(&mut self, site: &Site<'g>, lstm: &OnnxLstm) -> Result<Vec<Abstract>> {
-        refuse_features(site, lstm)?;
+        let op = operator(site, lstm)?;
         let x = self.lstm_input(site)?;
         let [steps, streams] = self.time_axes(site, &x.layout, lstm.batch_first)?;
         let hidden = lstm.hidden_size;
         let input = self.lstm_weight(site, 1, "W", [4 * hidden, x.features])?;
         let recurrent = self.lstm_weight(site, 2, "R", [4 * hidden, hidden])?;
         let bias = self.lstm_bias(site, hidden)?;
+        let peepholes = self.peepholes(site, &op, hidden)?;
+        let rows = |t| rows_of(site, &op, t);
+        let [input, recurrent, bias] = [rows(input)?, rows(recurrent)?, rows(bias)?];
         let initial =
             [self.initial(site, 5, Part::Hidden, hidden)?, self.initial(site, 6, Part::Cell, hidden)?];
-        let kind = Lstm { x: x.step, hidden, input, recurrent, bias, initial };
-        let step = self.program.push(&site.label, Kind::Lstm(Box::new(kind)));
+        let kind = Cell { op, x: x.step, hidden, input, recurrent, bias, peepholes, initial };
+        let step = self.draft.push(&site.label, Kind::Cell(Box::new(kind)));
 
         let one = vec![];
         let (sequence, state) = if lstm.batch_first {
@@ -129,6 +132,31 @@ impl<'g> Evaluator<'g> {
         Tensor::from_f32([rows], input.iter().zip(recurrent).map(|(a, b)| a + b).collect()).map_err(tensor)
     }
 
+    /// `P: [1, 3 hidden]`, of the gates that there are; those of zero do nothing, and converters write them.
+    fn peepholes(&self, site: &Site<'_>, op: &Lstm, hidden: usize) -> Result<Option<Tensor>> {
+        let tensor = |source| CanonicalizeError::Tensor { node: site.label.clone(), source };
+        let Some(t) = self.constant(site, 7) else {
+            return match site.operand(7) {
+                None | Some(Abstract::Zeros) => Ok(None),
+                Some(_) => Err(CanonicalizeError::NotConstant { node: site.label.clone(), operand: "P" }),
+            };
+        };
+        if t.shape() != [1, 3 * hidden] {
+            return Err(CanonicalizeError::WeightShape {
+                node: site.label.clone(),
+                operand: "P",
+                expected: format!("[1, {}]", 3 * hidden),
+                found: t.shape().to_vec(),
+            });
+        }
+        let values = t.to_f32().map_err(tensor)?;
+        let values = &values[..op.peepholes().count() * hidden];
+        if values.iter().all(|&x| x == 0.0) {
+            return Ok(None);
+        }
+        Tensor::from_f32([values.len()], values.to_vec()).map(Some).map_err(tensor)
+    }
+
     fn initial(&self, site: &Site<'_>, k: usize, part: Part, hidden: usize) -> Result<Option<StateSlice>> {
         let refuse = |found: String| {
             let (node, part) = (site.label.clone(), part.name());
@@ -157,8 +185,8 @@ impl<'g> Evaluator<'g> {
     }
 }
 
-/// Refuses what the canonical `lstm` has not.
-fn refuse_features(site: &Site<'_>, lstm: &OnnxLstm) -> Result<()> {
+/// The canonical operator; an error where there is none.
+fn operator(site: &Site<'_>, lstm: &OnnxLstm) -> Result<Lstm> {
     let direction = match lstm.direction {
         Direction::Forward => None,
         Direction::Reverse => Some("a reverse LSTM"),
@@ -167,34 +195,28 @@ fn refuse_features(site: &Site<'_>, lstm: &OnnxLstm) -> Result<()> {
     if let Some(direction) = direction {
         return Err(CanonicalizeError::NotCausal { node: site.label.clone(), direction });
     }
-    let usual = [Activation::Sigmoid, Activation::Tanh, Activation::Tanh];
-    let refused: [(bool, String, &'static str); 5] = [
-        (
-            lstm.activations != usual,
-            format!("activations {:?} (expected Sigmoid, Tanh, Tanh)", lstm.activations),
-            "",
-        ),
-        (lstm.clip.is_some(), format!("clip {}", lstm.clip.unwrap_or(0.0)), ""),
-        (lstm.input_forget, "input_forget (coupled gates)".into(), ""),
-        (
-            site.operand(4).is_some(),
-            "sequence_lens".into(),
-            "; a language model reads streams of equal length: export without lengths",
-        ),
-        (site.operand(7).is_some_and(|p| !is_no_peephole(p)), "peepholes".into(), ""),
-    ];
-    match refused.into_iter().find(|r| r.0) {
-        None => Ok(()),
-        Some((_, feature, hint)) => {
-            Err(CanonicalizeError::LstmFeature { node: site.label.clone(), feature, hint })
-        }
+    if site.operand(4).is_some() {
+        let hint = "; a language model reads streams of equal length: export without lengths";
+        let feature = "sequence_lens".into();
+        return Err(CanonicalizeError::LstmFeature { node: site.label.clone(), feature, hint });
     }
+    let Ok(activations) = <[_; 3]>::try_from(&lstm.activations[..]) else {
+        return site.unsupported("it has not three activations");
+    };
+    Ok(Lstm { gates: GateOrder::Iofc, coupled: lstm.input_forget, clip: lstm.clip, activations })
 }
 
-/// Peepholes of weight zero do nothing; converters write them.
-fn is_no_peephole(p: &Abstract) -> bool {
-    match p {
-        Abstract::Constant(t) => is_zero(t),
-        other => matches!(other, Abstract::Zeros),
+/// The rows of ONNX's four gates that the operator has.
+fn rows_of(site: &Site<'_>, op: &Lstm, t: Tensor) -> Result<Tensor> {
+    if !op.coupled {
+        return Ok(t);
     }
+    let tensor = |source| CanonicalizeError::Tensor { node: site.label.clone(), source };
+    let values = t.to_f32().map_err(tensor)?;
+    let block = values.len() / 4;
+    let of = |gate: Gate| GateOrder::Iofc.gates().iter().position(|&g| g == gate).unwrap_or(0);
+    let kept = op.rows().flat_map(|gate| values[of(gate) * block..][..block].iter().copied()).collect();
+    let mut shape = t.shape().to_vec();
+    shape[0] = shape[0] / 4 * op.rows().count();
+    Tensor::from_f32(shape, kept).map_err(tensor)
 }

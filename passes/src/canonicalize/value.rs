@@ -1,7 +1,7 @@
 //! What a generic value is known to be.
 
+use super::draft::StepId;
 use super::layout::Layout;
-use super::program::StepId;
 use lstmc_frontend::ir::ValueId;
 use lstmc_frontend::tensor::Tensor;
 

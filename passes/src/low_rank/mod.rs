@@ -115,7 +115,7 @@ impl LowRankPass {
             if taken.contains(&id) {
                 continue;
             }
-            let is_cell = site.kind == SiteKind::Lstm;
+            let is_cell = site.kind == SiteKind::Cell;
             let has_partner = is_cell && position == 0 && {
                 let recurrent = site.maps[1].0;
                 ids.contains(&recurrent) && !taken.contains(&recurrent)

@@ -15,7 +15,7 @@ use std::fmt;
 const MAGIC: [u8; 8] = *b"lstmcrec";
 
 /// The version that is written and read: of the format, and of the way in which steps are taken.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes before the runs.
 const HEADER: usize = 16;

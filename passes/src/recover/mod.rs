@@ -28,6 +28,7 @@
 //! `refit` is this pass with the output layer as its target and all of the loss from the model before.
 
 mod checkpoint;
+mod formula;
 mod loss;
 mod network;
 mod number;
@@ -46,7 +47,7 @@ use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
-use lstmc_frontend::ir::{Graph, LanguageModel, Layer};
+use lstmc_frontend::ir::{Graph, Program, StepKind};
 use network::Network;
 use optimizer::{Method, Schedule};
 use run::{Job, Plan};
@@ -161,7 +162,7 @@ impl Recover {
 
 impl Pass for Recover {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
-        let vocabulary = LanguageModel::of(graph)?.vocabulary();
+        let vocabulary = Program::of(graph)?.vocabulary();
         let target = match &self.target {
             Some(target) => target.clone(),
             None => output_layer(graph)?,
@@ -186,12 +187,12 @@ impl Pass for Recover {
 
 /// The weights of the layer that makes logits.
 fn output_layer(graph: &Graph) -> Result<Target, PassError> {
-    let model = LanguageModel::of(graph)?;
-    let linear = model.layers().iter().rev().find_map(|layer| match layer {
-        Layer::Linear(linear) => Some(linear),
+    let program = Program::of(graph)?;
+    let last = program.steps().rev().find_map(|(_, step)| match step.kind {
+        StepKind::Apply(apply) => Some(apply),
         _ => None,
     });
-    let weights = linear.into_iter().flat_map(|l| std::iter::once(l.weight).chain(l.bias));
+    let weights = last.into_iter().flat_map(|l| std::iter::once(l.weight).chain(l.bias));
     let names: Vec<&str> = weights.map(|id| graph.weight(id).name.as_str()).collect();
     Ok(Target::new(names.join("|")))
 }

@@ -1,20 +1,18 @@
-//! A graph in language-model form, forwards and backwards over a window of steps of several streams.
+//! A program forwards and backwards over a window of steps of several streams.
 //!
-//! Rows of a window are ordered by step, then stream. What needs no recurrence is one product per window: the lstms' input products and
+//! Rows of a window are ordered by step, then stream. What needs no recurrence is one product per window: the cells' input products and
 //! the output layer, and the gradients of all weights; only the recurrent product goes step by step, in both directions.
 
+use super::formula::{Backward, Forward};
 use super::number::{Number, vectorized};
 use super::weights::{Form, Gradients, Weights, leaves};
 use crate::pass::PassError;
 use crate::target::Target;
 use lstmc_frontend::ir::arbitrary::SplitMix64;
-use lstmc_frontend::ir::{
-    Binary, Gate, GateOrder, Graph, LanguageModel, Layer as IrLayer, NodeId, Op, Operand, Unary, ValueId,
-};
-use pulp::NullaryFnOnce;
+use lstmc_frontend::ir::{self, CellSpec, Formula, Graph, Program, StateId, StepKind, Term, WeightId};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// A model that can be trained.
 pub(super) struct Network<T> {
@@ -22,48 +20,45 @@ pub(super) struct Network<T> {
     widths: Vec<usize>,
     /// Whether something that a layer's result depends on is trained.
     needed: Vec<bool>,
+    /// The width of each state.
+    states: Vec<usize>,
     logits: usize,
     pub(super) weights: Weights<T>,
 }
 
 enum Layer {
     Embedding { table: Form },
-    Lstm(Box<Cell>),
+    Cell(Box<Cell>),
     Linear { x: usize, weight: Form, bias: Option<Form> },
-    Binary { op: Binary, a: Source, b: Source },
-    Unary { op: Unary, x: usize },
+    Map { formula: Formula, operands: Vec<Source> },
 }
 
 struct Cell {
+    spec: CellSpec,
     x: usize,
-    state: usize,
-    hidden: usize,
-    gates: GateOrder,
+    states: Vec<StateId>,
+    units: usize,
     input: Form,
     recurrent: Form,
     bias: Form,
+    parameters: Option<Form>,
 }
 
-/// What an elementwise operator reads: a layer's result, or a constant of one element or one for each feature.
+/// What a formula reads: a layer's result, or a constant of one element or one for each feature.
 enum Source {
     Layer(usize),
     Constant(Form),
 }
 
-/// `h` and `c` of each lstm, `[streams, hidden]`; empty stands for zeros.
+/// Each state, `[streams, units]`; empty stands for zeros.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct State<T>(Vec<[Vec<T>; 2]>);
+pub(super) struct State<T>(Vec<Vec<T>>);
 
 impl<T> State<T> {
     /// Whether this can be the state of so many streams in a network: of zeros, or of the right sizes.
     pub(super) fn is_of(&self, network: Option<&Network<T>>, streams: usize) -> bool {
-        let cells = network.into_iter().flat_map(|n| &n.layers).filter_map(|layer| match layer {
-            Layer::Lstm(cell) => Some(cell.hidden * streams),
-            _ => None,
-        });
-        let sizes: Vec<usize> = cells.collect();
-        let found = self.0.iter().map(|parts| parts.each_ref().map(Vec::len));
-        self.0.is_empty() || found.eq(sizes.iter().map(|&n| [n, n]))
+        let sizes = network.into_iter().flat_map(|n| &n.states).map(|width| width * streams);
+        self.0.is_empty() || self.0.iter().map(Vec::len).eq(sizes)
     }
 }
 
@@ -73,19 +68,19 @@ pub(super) struct Tape<T> {
     streams: usize,
     /// Of each layer, `[rows, width]`.
     values: Vec<Vec<T>>,
-    /// What lstm and linear layers read where dropout changed it, and what each element was multiplied with.
+    /// What cells and linear layers read where dropout changed it, and what each element was multiplied with.
     dropped: Vec<Option<[Vec<T>; 2]>>,
-    cells: Vec<Option<CellTape<T>>>,
+    /// Of each layer that has a formula.
+    formulas: Vec<FormulaTape<T>>,
 }
 
-struct CellTape<T> {
-    gates: Vec<T>,  // [rows, 4 hidden], after their functions
-    h: Vec<T>,      // [rows, hidden], before each step
-    c: Vec<T>,      // [rows, hidden], before each step
-    tanh_c: Vec<T>, // [rows, hidden], after each step
+#[derive(Default)]
+struct FormulaTape<T> {
+    values: Vec<T>, // [rows, terms, width]
+    h: Vec<T>,      // [rows, units], what a cell's recurrent map read
 }
 
-/// What is left out at random on the way forward: each input of an lstm or linear layer with this probability.
+/// What is left out at random on the way forward: each input of a cell or linear layer with this probability.
 pub(super) struct Dropout<'r> {
     pub(super) probability: f64,
     pub(super) rng: &'r mut SplitMix64,
@@ -101,7 +96,7 @@ impl<T: Number> Tape<T> {
 impl<T: Number> Network<T> {
     /// A network of `graph`, of which the weights of `target` are trained; nothing where there is no target.
     pub(super) fn new(graph: &Graph, target: Option<&Target>) -> Result<Network<T>, PassError> {
-        let model = LanguageModel::of(graph)?;
+        let program = Program::of(graph)?;
         let mut trained = BTreeSet::new();
         for id in target.map_or(Ok(vec![]), |t| t.weights(graph))? {
             let map = &graph.weight(id).map;
@@ -109,20 +104,47 @@ impl<T: Number> Network<T> {
                 leaves(map, &mut trained);
             }
         }
-        let mut builder = Builder { graph, trained, weights: Weights::new(), results: BTreeMap::new() };
-        let (mut layers, mut widths, mut needed) = (vec![], vec![], vec![]);
-        let mut states = 0;
-        for layer in model.layers() {
-            let (layer, result) = builder.layer(layer, &mut states)?;
-            needed.push(layer.is_needed(&builder.weights, &needed));
-            builder.results.insert(result, layers.len());
-            widths.push(graph.type_of(result).shape.last().and_then(|d| d.as_constant()).unwrap_or(0));
-            layers.push(layer);
+        let mut weights = Weights::new();
+        let mut add = |id: WeightId| weights.add(graph, id, &trained);
+        let mut layers = vec![];
+        for (_, step) in program.steps() {
+            layers.push(match &step.kind {
+                StepKind::Embed(e) => Layer::Embedding { table: add(e.table)? },
+                StepKind::Apply(a) => Layer::Linear {
+                    x: a.x.index(),
+                    bias: a.bias.map(&mut add).transpose()?,
+                    weight: add(a.weight)?,
+                },
+                StepKind::Cell(cell) => Layer::Cell(Box::new(Cell {
+                    spec: cell.spec.clone(),
+                    x: cell.x.index(),
+                    states: cell.states.clone(),
+                    units: step.width,
+                    input: add(cell.input)?,
+                    recurrent: add(cell.recurrent)?,
+                    bias: add(cell.bias)?,
+                    parameters: cell.parameters.map(&mut add).transpose()?,
+                })),
+                StepKind::Map(map) => {
+                    let source = |source: &ir::Source| {
+                        Ok(match source {
+                            ir::Source::Step(s) => Source::Layer(s.index()),
+                            ir::Source::Constant(w) => Source::Constant(add(*w)?),
+                        })
+                    };
+                    let operands = map.operands.iter().map(source).collect::<Result<_, PassError>>()?;
+                    Layer::Map { formula: map.formula.clone(), operands }
+                }
+            });
         }
-        let logits = builder.results[&model.logits()];
-        let mut weights = builder.weights;
         weights.refresh();
-        Ok(Network { layers, widths, needed, logits, weights })
+        let mut needed = vec![];
+        for layer in &layers {
+            needed.push(layer.is_needed(&weights, &needed));
+        }
+        let widths = program.steps().map(|(_, s)| s.width).collect();
+        let states = program.states().iter().map(|s| s.width).collect();
+        Ok(Network { layers, widths, needed, states, logits: program.logits().index(), weights })
     }
 
     /// Reads `tokens`, by step and then stream, and moves the state on.
@@ -134,24 +156,21 @@ impl<T: Number> Network<T> {
         mut dropout: Option<Dropout<'_>>,
     ) -> Tape<T> {
         let rows = tokens.len();
-        let mut tape = Tape { rows, streams, values: vec![], dropped: vec![], cells: vec![] };
+        state.0.resize(self.states.len(), vec![]);
+        for (values, width) in state.0.iter_mut().zip(&self.states) {
+            values.resize(streams * width, T::of(0.0));
+        }
+        let mut tape = Tape { rows, streams, values: vec![], dropped: vec![], formulas: vec![] };
         let w = &self.weights;
-        for layer in &self.layers {
-            let (mut dropped, mut cell) = (None, None);
+        for (layer, &width) in self.layers.iter().zip(&self.widths) {
+            let (mut dropped, mut saved) = (None, FormulaTape::default());
             if let (Some(Dropout { probability, rng }), Some(x)) = (&mut dropout, layer.multiplied()) {
                 dropped = Some(drop_out(&tape.values[x], *probability, rng));
             }
             let read = |x: usize| dropped.as_ref().map_or(&tape.values[x], |[kept, _]| kept);
             let value = match layer {
                 Layer::Embedding { table } => w.rows(table, tokens),
-                Layer::Lstm(l) => {
-                    if state.0.len() <= l.state {
-                        state.0.resize(l.state + 1, [vec![], vec![]]);
-                    }
-                    let (y, saved) = l.forward(w, rows, streams, read(l.x), &mut state.0[l.state]);
-                    cell = Some(saved);
-                    y
-                }
+                Layer::Cell(cell) => cell.forward(w, rows, streams, read(cell.x), state, &mut saved),
                 Layer::Linear { x, weight, bias } => {
                     let mut y = w.apply(weight, rows, read(*x));
                     if let Some(bias) = bias {
@@ -159,25 +178,30 @@ impl<T: Number> Network<T> {
                     }
                     y
                 }
-                Layer::Binary { op, a, b } => {
-                    let width = self.widths[tape.values.len()];
-                    let (a, b) = (self.read(a, &tape), self.read(b, &tape));
-                    (0..rows * width).map(|k| binary(*op, at(a, k, width), at(b, k, width))).collect()
+                Layer::Map { formula, operands } => {
+                    let terms = formula.terms().len();
+                    saved.values = vec![T::of(0.0); rows * terms * width];
+                    let result = formula.results().next().map_or(0, |t| t.index());
+                    let mut out = Vec::with_capacity(rows * width);
+                    for (row, values) in saved.values.chunks_exact_mut(terms * width).enumerate() {
+                        let inputs: Vec<&[T]> = operands
+                            .iter()
+                            .map(|operand| match operand {
+                                Source::Layer(x) => &tape.values[*x][row * width..][..width],
+                                Source::Constant(form) => w.vector(form),
+                            })
+                            .collect();
+                        vectorized(Forward { formula, len: width, inputs: &inputs, values });
+                        out.extend_from_slice(&values[result * width..][..width]);
+                    }
+                    out
                 }
-                Layer::Unary { op, x } => tape.values[*x].iter().map(|&x| unary(*op, x)).collect(),
             };
             tape.values.push(value);
             tape.dropped.push(dropped);
-            tape.cells.push(cell);
+            tape.formulas.push(saved);
         }
         tape
-    }
-
-    fn read<'a>(&'a self, source: &Source, tape: &'a Tape<T>) -> &'a [T] {
-        match source {
-            Source::Layer(x) => &tape.values[*x],
-            Source::Constant(form) => self.weights.vector(form),
-        }
     }
 
     /// Adds the gradients of all that products read, given that of the logits; [`Weights::pull`] takes them to the parameters.
@@ -206,16 +230,19 @@ impl<T: Number> Network<T> {
                     sum => sum.iter_mut().zip(dx).for_each(|(s, d)| *s += d),
                 }
             };
+            let saved = &tape.formulas[k];
             match layer {
                 Layer::Embedding { table } => w.add_rows_gradient(table, tokens, &dy, gradients),
-                Layer::Lstm(l) => {
-                    let Some(saved) = &tape.cells[k] else { continue };
-                    let of_gates = l.backward(w, rows, tape.streams, saved, &dy);
-                    w.add_gradient(&l.recurrent, rows, &saved.h, &of_gates, gradients);
-                    w.add_gradient(&l.input, rows, read(l.x), &of_gates, gradients);
-                    add_vector_gradient(w, &l.bias, &of_gates, gradients);
-                    if self.needed[l.x] {
-                        pass_on(l.x, w.apply_transposed(&l.input, rows, &of_gates));
+                Layer::Cell(cell) => {
+                    let [of_gates, of_parameters] = cell.backward(w, rows, tape.streams, saved, &dy);
+                    w.add_gradient(&cell.recurrent, rows, &saved.h, &of_gates, gradients);
+                    w.add_gradient(&cell.input, rows, read(cell.x), &of_gates, gradients);
+                    add_vector_gradient(w, &cell.bias, &of_gates, gradients);
+                    if let Some(parameters) = &cell.parameters {
+                        add_vector_gradient(w, parameters, &of_parameters, gradients);
+                    }
+                    if self.needed[cell.x] {
+                        pass_on(cell.x, w.apply_transposed(&cell.input, rows, &of_gates));
                     }
                 }
                 Layer::Linear { x, weight, bias } => {
@@ -227,26 +254,15 @@ impl<T: Number> Network<T> {
                         pass_on(*x, w.apply_transposed(weight, rows, &dy));
                     }
                 }
-                Layer::Binary { op, a, b } => {
-                    let width = self.widths[k];
-                    let (va, vb) = (self.read(a, tape), self.read(b, tape));
-                    for (first, source) in [(true, a), (false, b)] {
-                        let d = dy.iter().enumerate().map(|(k, &d)| {
-                            let [da, db] = binary_slopes(*op, at(va, k, width), at(vb, k, width));
-                            d * if first { da } else { db }
-                        });
-                        match source {
-                            Source::Layer(x) if self.needed[*x] => pass_on(*x, d.collect()),
+                Layer::Map { formula, operands } => {
+                    let of_operands = map_slopes(formula, operands.len(), self.widths[k], &saved.values, &dy);
+                    for (operand, d) in operands.iter().zip(of_operands) {
+                        match operand {
+                            Source::Layer(x) if self.needed[*x] => pass_on(*x, d),
                             Source::Layer(_) => {}
-                            Source::Constant(form) => {
-                                add_vector_gradient(w, form, &d.collect::<Vec<T>>(), gradients);
-                            }
+                            Source::Constant(form) => add_vector_gradient(w, form, &d, gradients),
                         }
                     }
-                }
-                Layer::Unary { op, x } => {
-                    let d = dy.iter().zip(&tape.values[k]).map(|(&d, &y)| d * unary_slope(*op, y));
-                    pass_on(*x, d.collect());
                 }
             }
         }
@@ -257,298 +273,148 @@ impl Layer {
     /// The layer whose result this one multiplies with a map.
     fn multiplied(&self) -> Option<usize> {
         match self {
-            Layer::Lstm(l) => Some(l.x),
+            Layer::Cell(cell) => Some(cell.x),
             Layer::Linear { x, .. } => Some(*x),
-            Layer::Embedding { .. } | Layer::Binary { .. } | Layer::Unary { .. } => None,
+            Layer::Embedding { .. } | Layer::Map { .. } => None,
         }
     }
 
     fn is_needed<T: Number>(&self, w: &Weights<T>, needed: &[bool]) -> bool {
-        let source = |s: &Source| match s {
-            Source::Layer(x) => needed[*x],
-            Source::Constant(form) => w.is_trained(form),
-        };
         match self {
             Layer::Embedding { table } => w.is_trained(table),
-            Layer::Lstm(l) => {
-                needed[l.x] || [&l.input, &l.recurrent, &l.bias].into_iter().any(|f| w.is_trained(f))
+            Layer::Cell(cell) => {
+                let own = [&cell.input, &cell.recurrent, &cell.bias].into_iter().chain(&cell.parameters);
+                needed[cell.x] || own.into_iter().any(|f| w.is_trained(f))
             }
             Layer::Linear { x, weight, bias } => {
                 needed[*x] || w.is_trained(weight) || bias.as_ref().is_some_and(|b| w.is_trained(b))
             }
-            Layer::Binary { a, b, .. } => source(a) || source(b),
-            Layer::Unary { x, .. } => needed[*x],
+            Layer::Map { operands, .. } => operands.iter().any(|source| match source {
+                Source::Layer(x) => needed[*x],
+                Source::Constant(form) => w.is_trained(form),
+            }),
         }
     }
 }
 
-impl Cell {
-    /// Where the gates are in a row: input, forget, cell, output.
-    fn offsets(&self) -> [usize; 4] {
-        [Gate::Input, Gate::Forget, Gate::Cell, Gate::Output].map(|g| self.gates.position(g) * self.hidden)
+/// The slopes of a formula's inputs, `[rows, width]` each, from those of its result.
+fn map_slopes<T: Number>(
+    formula: &Formula,
+    inputs: usize,
+    width: usize,
+    values: &[T],
+    dy: &[T],
+) -> Vec<Vec<T>> {
+    let terms = formula.terms().len();
+    let result = formula.results().next().map_or(0, |t| t.index());
+    let mut out = vec![Vec::with_capacity(dy.len()); inputs];
+    let mut slopes = vec![T::of(0.0); terms * width];
+    for (values, dy) in values.chunks_exact(terms * width).zip(dy.chunks_exact(width)) {
+        slopes.fill(T::of(0.0));
+        slopes[result * width..][..width].copy_from_slice(dy);
+        vectorized(Backward { formula, len: width, values, slopes: &mut slopes });
+        for (k, term) in formula.terms().iter().enumerate() {
+            if let Term::Input(n) = *term {
+                out[n].extend_from_slice(&slopes[k * width..][..width]);
+            }
+        }
     }
+    out
+}
 
+impl Cell {
     fn forward<T: Number>(
         &self,
         w: &Weights<T>,
         rows: usize,
         streams: usize,
         x: &[T],
-        [h, c]: &mut [Vec<T>; 2],
-    ) -> (Vec<T>, CellTape<T>) {
-        let (n, zero) = (self.hidden, T::of(0.0));
-        for state in [&mut *h, &mut *c] {
-            state.resize(streams * n, zero);
-        }
-        let mut tape = CellTape {
-            gates: w.apply(&self.input, rows, x),
-            h: Vec::with_capacity(rows * n),
-            c: Vec::with_capacity(rows * n),
-            tanh_c: vec![zero; rows * n],
-        };
-        add_to_rows(&mut tape.gates, w.vector(&self.bias));
+        state: &mut State<T>,
+        tape: &mut FormulaTape<T>,
+    ) -> Vec<T> {
+        let (n, spec) = (self.units, &self.spec);
+        let (width, terms) = (spec.gates.count() * n, spec.formula.terms().len());
+        let mut states: Vec<Vec<T>> =
+            self.states.iter().map(|s| std::mem::take(&mut state.0[s.index()])).collect();
+        let parameters = self.parameters.as_ref().map_or(&[][..], |p| w.vector(p));
+        let mut gates = w.apply(&self.input, rows, x);
+        add_to_rows(&mut gates, w.vector(&self.bias));
+        tape.values = vec![T::of(0.0); rows * terms * n];
+        tape.h = Vec::with_capacity(rows * n);
         let mut out = Vec::with_capacity(rows * n);
-        let offsets = self.offsets();
-        let steps = tape.gates.chunks_exact_mut(streams * 4 * n);
-        for (gates, tanh_c) in steps.zip(tape.tanh_c.chunks_exact_mut(streams * n)) {
-            tape.h.extend_from_slice(h);
-            tape.c.extend_from_slice(c);
-            let recurrent = w.apply(&self.recurrent, streams, h);
-            vectorized(Step { hidden: n, offsets, gates, recurrent: &recurrent, h, c, tanh_c });
-            out.extend_from_slice(h);
+        let steps = gates.chunks_exact_mut(streams * width);
+        for (gates, values) in steps.zip(tape.values.chunks_exact_mut(streams * terms * n)) {
+            tape.h.extend_from_slice(&states[0]);
+            let recurrent = w.apply(&self.recurrent, streams, &states[0]);
+            gates.iter_mut().zip(&recurrent).for_each(|(g, &r)| *g += r);
+            for (s, values) in values.chunks_exact_mut(terms * n).enumerate() {
+                let of_gates =
+                    (0..spec.gates.count()).map(|g| &gates[s * width + spec.gates.block(g) * n..][..n]);
+                let of_states = states.iter().map(|state| &state[s * n..][..n]);
+                let inputs: Vec<&[T]> = of_gates.chain(of_states).chain(parameters.chunks_exact(n)).collect();
+                vectorized(Forward { formula: &spec.formula, len: n, inputs: &inputs, values });
+                for (state, result) in states.iter_mut().zip(spec.formula.results()) {
+                    state[s * n..][..n].copy_from_slice(&values[result.index() * n..][..n]);
+                }
+            }
+            out.extend_from_slice(&states[0]);
         }
-        (out, tape)
+        for (id, values) in self.states.iter().zip(states) {
+            state.0[id.index()] = values;
+        }
+        out
     }
 
-    /// The gradient of what enters the gates, `[rows, 4 hidden]`, given that of the outputs.
+    /// The gradients of what enters the gates, `[rows, gates units]`, and of the parameters, `[rows, parameters units]`, given that of the outputs.
     fn backward<T: Number>(
         &self,
         w: &Weights<T>,
         rows: usize,
         streams: usize,
-        tape: &CellTape<T>,
+        tape: &FormulaTape<T>,
         dy: &[T],
-    ) -> Vec<T> {
-        let (n, zero) = (self.hidden, T::of(0.0));
-        let mut out = vec![zero; rows * 4 * n];
-        let (mut dh, mut dc) = (vec![zero; streams * n], vec![zero; streams * n]);
-        for (step, of_gates) in out.chunks_exact_mut(streams * 4 * n).enumerate().rev() {
-            let at = step * streams * n;
-            vectorized(StepBack {
-                hidden: n,
-                offsets: self.offsets(),
-                gates: &tape.gates[4 * at..],
-                c: &tape.c[at..],
-                tanh_c: &tape.tanh_c[at..],
-                dy: &dy[at..],
-                dh: &dh,
-                dc: &mut dc,
-                of_gates,
-            });
+    ) -> [Vec<T>; 2] {
+        let (n, zero, spec) = (self.units, T::of(0.0), &self.spec);
+        let (width, terms) = (spec.gates.count() * n, spec.formula.terms().len());
+        let mut of_gates = vec![zero; rows * width];
+        let mut of_parameters = vec![zero; rows * spec.parameters * n];
+        // What the step after says of the states, and of the first one through the recurrent map.
+        let mut of_states = vec![vec![zero; streams * n]; spec.states];
+        let mut through_map = vec![zero; streams * n];
+        let mut slopes = vec![zero; terms * n];
+        for (step, gates) in of_gates.chunks_exact_mut(streams * width).enumerate().rev() {
+            for s in 0..streams {
+                let row = step * streams + s;
+                slopes.fill(zero);
+                for (k, result) in spec.formula.results().enumerate() {
+                    let to = &mut slopes[result.index() * n..][..n];
+                    to.iter_mut().zip(&of_states[k][s * n..]).for_each(|(t, &d)| *t += d);
+                    if k == 0 {
+                        let sum = dy[row * n..].iter().zip(&through_map[s * n..]);
+                        to.iter_mut().zip(sum).for_each(|(t, (&dy, &dh))| *t += dy + dh);
+                    }
+                }
+                let values = &tape.values[row * terms * n..][..terms * n];
+                vectorized(Backward { formula: &spec.formula, len: n, values, slopes: &mut slopes });
+                of_states.iter_mut().for_each(|state| state[s * n..][..n].fill(zero));
+                for (k, term) in spec.formula.terms().iter().enumerate() {
+                    let Term::Input(input) = *term else { continue };
+                    let to = if input < spec.gates.count() {
+                        &mut gates[s * width + spec.gates.block(input) * n..][..n]
+                    } else if input < spec.parameter_input(0) {
+                        &mut of_states[input - spec.state_input(0)][s * n..][..n]
+                    } else {
+                        let parameter = input - spec.parameter_input(0);
+                        &mut of_parameters[(row * spec.parameters + parameter) * n..][..n]
+                    };
+                    to.copy_from_slice(&slopes[k * n..][..n]);
+                }
+            }
             if step > 0 {
-                dh = w.apply_transposed(&self.recurrent, streams, of_gates);
+                through_map = w.apply_transposed(&self.recurrent, streams, gates);
             }
         }
-        out
-    }
-}
-
-/// A step of an lstm after its products: makes gates of what enters them, and moves the state on. Slices start with the step's streams, `[streams, hidden]`; those of gates are `[streams, 4 hidden]`.
-struct Step<'a, T> {
-    hidden: usize,
-    offsets: [usize; 4],
-    gates: &'a mut [T],
-    recurrent: &'a [T],
-    h: &'a mut [T],
-    c: &'a mut [T],
-    tanh_c: &'a mut [T],
-}
-
-impl<T: Number> NullaryFnOnce for Step<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let Step { hidden: n, offsets: [i, f, g, o], gates, recurrent, h, c, tanh_c } = self;
-        for (g, &r) in gates.iter_mut().zip(recurrent) {
-            *g += r;
-        }
-        for (s, gates) in gates.chunks_exact_mut(4 * n).enumerate() {
-            for at in [i, f, o] {
-                for x in &mut gates[at..at + n] {
-                    *x = x.quick_sigmoid();
-                }
-            }
-            for x in &mut gates[g..g + n] {
-                *x = x.quick_tanh();
-            }
-            let [i, f, g, o] = [i, f, g, o].map(|at| &gates[at..][..n]);
-            let (h, c, tanh_c) = (&mut h[s * n..][..n], &mut c[s * n..][..n], &mut tanh_c[s * n..][..n]);
-            for k in 0..n {
-                c[k] = f[k] * c[k] + i[k] * g[k];
-                tanh_c[k] = c[k].quick_tanh();
-                h[k] = o[k] * tanh_c[k];
-            }
-        }
-    }
-}
-
-/// The way back through a step: writes the gradient of what enters the gates, and takes that of `c` a step back. Slices are as in [`Step`].
-struct StepBack<'a, T> {
-    hidden: usize,
-    offsets: [usize; 4],
-    gates: &'a [T],
-    c: &'a [T],
-    tanh_c: &'a [T],
-    dy: &'a [T],
-    dh: &'a [T],
-    dc: &'a mut [T],
-    of_gates: &'a mut [T],
-}
-
-impl<T: Number> NullaryFnOnce for StepBack<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn call(self) {
-        let StepBack { hidden: n, offsets: [i, f, g, o], gates, c, tanh_c, dy, dh, dc, of_gates } = self;
-        let one = T::of(1.0);
-        for (s, d) in of_gates.chunks_exact_mut(4 * n).enumerate() {
-            let [vi, vf, vg, vo] = [i, f, g, o].map(|at| &gates[s * 4 * n + at..][..n]);
-            let [c, tanh_c, dy, dh] = [c, tanh_c, dy, dh].map(|all| &all[s * n..][..n]);
-            let dc = &mut dc[s * n..][..n];
-            for k in 0..n {
-                let of_h = dy[k] + dh[k];
-                let of_c = of_h * vo[k] * (one - tanh_c[k] * tanh_c[k]) + dc[k];
-                d[i + k] = of_c * vg[k] * vi[k] * (one - vi[k]);
-                d[f + k] = of_c * c[k] * vf[k] * (one - vf[k]);
-                d[g + k] = of_c * vi[k] * (one - vg[k] * vg[k]);
-                d[o + k] = of_h * tanh_c[k] * vo[k] * (one - vo[k]);
-                dc[k] = of_c * vf[k];
-            }
-        }
-    }
-}
-
-struct Builder<'g, T> {
-    graph: &'g Graph,
-    /// Leaves.
-    trained: BTreeSet<usize>,
-    weights: Weights<T>,
-    results: BTreeMap<ValueId, usize>,
-}
-
-impl<T: Number> Builder<'_, T> {
-    fn layer(&mut self, layer: &IrLayer, states: &mut usize) -> Result<(Layer, ValueId), PassError> {
-        let (graph, trained) = (self.graph, &self.trained);
-        let w = &mut self.weights;
-        Ok(match layer {
-            IrLayer::Embedding(e) => (Layer::Embedding { table: w.add(graph, e.table, trained)? }, e.result),
-            IrLayer::Lstm(l) => {
-                let cell = Cell {
-                    x: self.results[&l.x],
-                    state: *states,
-                    hidden: l.hidden,
-                    gates: l.gates,
-                    input: w.add(graph, l.input, trained)?,
-                    recurrent: w.add(graph, l.recurrent, trained)?,
-                    bias: w.add(graph, l.bias, trained)?,
-                };
-                *states += 1;
-                (Layer::Lstm(Box::new(cell)), l.result)
-            }
-            IrLayer::Linear(l) => {
-                let bias = l.bias.map(|b| w.add(graph, b, trained)).transpose()?;
-                let weight = w.add(graph, l.weight, trained)?;
-                (Layer::Linear { x: self.results[&l.x], weight, bias }, l.result)
-            }
-            IrLayer::Elementwise { node, result } => (self.elementwise(*node)?, *result),
-        })
-    }
-
-    fn elementwise(&mut self, id: NodeId) -> Result<Layer, PassError> {
-        let node = self.graph.node(id);
-        let operands = node.operands();
-        let name = || format!("%{} = {}", self.graph.name_of(node.results()[0]), node.op.name());
-        let refused = || PassError::Options(format!("recover: {} cannot be trained through", name()));
-        let features = |v: ValueId| self.graph.type_of(v).shape.last().and_then(|d| d.as_constant());
-        let width = features(node.results()[0]);
-        let mut sources = vec![];
-        for operand in operands {
-            // Of constants one element may meet a whole row; sequences are as wide as the result.
-            let fits = match operand {
-                Operand::Value(v) => features(*v) == width,
-                Operand::Weight(w) => {
-                    let elements: usize = self.graph.weight(*w).map.shape().iter().product();
-                    elements == 1 || Some(elements) == width
-                }
-                Operand::None => false,
-            };
-            if !fits {
-                return Err(refused());
-            }
-            sources.push(match operand {
-                Operand::Value(v) => Source::Layer(*self.results.get(v).ok_or_else(refused)?),
-                Operand::Weight(w) => Source::Constant(self.weights.add(self.graph, *w, &self.trained)?),
-                Operand::None => return Err(refused()),
-            });
-        }
-        match (&node.op, <[Source; 1]>::try_from(sources)) {
-            (Op::Unary(op), Ok([Source::Layer(x)])) => Ok(Layer::Unary { op: *op, x }),
-            (Op::Binary(op), Err(sources)) => match <[Source; 2]>::try_from(sources) {
-                Ok([a, b]) => Ok(Layer::Binary { op: *op, a, b }),
-                Err(_) => Err(refused()),
-            },
-            _ => Err(refused()),
-        }
-    }
-}
-
-/// An element of a source that may have one element or one row.
-fn at<T: Number>(source: &[T], k: usize, width: usize) -> T {
-    match source.len() {
-        1 => source[0],
-        n if n == width => source[k % width],
-        _ => source[k],
-    }
-}
-
-fn binary<T: Number>(op: Binary, a: T, b: T) -> T {
-    match op {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
-        Binary::Div => a / b,
-    }
-}
-
-fn binary_slopes<T: Number>(op: Binary, a: T, b: T) -> [T; 2] {
-    let one = T::of(1.0);
-    match op {
-        Binary::Add => [one, one],
-        Binary::Sub => [one, -one],
-        Binary::Mul => [b, a],
-        Binary::Div => [one / b, -(a / (b * b))],
-    }
-}
-
-fn unary<T: Number>(op: Unary, x: T) -> T {
-    match op {
-        Unary::Tanh => x.quick_tanh(),
-        Unary::Sigmoid => x.quick_sigmoid(),
-        Unary::Relu if x > T::of(0.0) => x,
-        Unary::Relu => T::of(0.0),
-    }
-}
-
-/// The slope where the function is `y`.
-fn unary_slope<T: Number>(op: Unary, y: T) -> T {
-    let one = T::of(1.0);
-    match op {
-        Unary::Tanh => one - y * y,
-        Unary::Sigmoid => y * (one - y),
-        Unary::Relu if y > T::of(0.0) => one,
-        Unary::Relu => T::of(0.0),
+        [of_gates, of_parameters]
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) use moment::{DAMPING_OPTION, Moment, reader_hessian};
 pub(crate) use weighting::{Means, Weighting};
 
 use crate::pass::PassError;
-use lstmc_frontend::ir::{Graph, LanguageModel, Layer, LinearMap, Operand, ValueId, WeightId};
+use lstmc_frontend::ir::{Graph, LinearMap, Program, StepId, StepKind, WeightId};
 use std::ops::Range;
 
 /// A place where a model multiplies.
@@ -43,8 +43,8 @@ pub(crate) enum SiteKind {
     /// A table, and the maps that read its rows. Where one map alone reads them, that map and a bias of its own can take over what is taken off all
     /// rows alike.
     Embedding { readers: Vec<WeightId>, takes_over: Option<(WeightId, WeightId)> },
-    /// An LSTM's two maps: input, recurrent.
-    Lstm,
+    /// A cell's two maps: input, recurrent.
+    Cell,
     /// A linear layer.
     Linear,
     /// The linear layer that makes the logits; tied where its map is the embedding's table too.
@@ -70,48 +70,45 @@ impl Site {
 
 /// The sites of a model in order. A weight belongs to one of them: a table that is also an output layer's map, to the output layer.
 pub(crate) fn sites(graph: &Graph) -> Result<Vec<Site>, PassError> {
-    let model = LanguageModel::of(graph)?;
+    let program = Program::of(graph)?;
     let mut all: Vec<Site> = vec![];
     let name_of = |id: WeightId| graph.weight(id).name.clone();
-    let uses = |id: WeightId| {
-        graph.nodes().flat_map(|(_, n)| n.operands()).filter(|&&o| o == Operand::Weight(id)).count()
-    };
-    let own = |bias: Option<WeightId>| bias.filter(|&b| uses(b) == 1);
-    for layer in model.layers() {
-        let site = match layer {
-            Layer::Embedding(e) => {
-                let readers = readers(&model, e.result);
+    let own = |bias: Option<WeightId>| bias.filter(|&b| program.uses(b) == 1);
+    for (id, step) in program.steps() {
+        let site = match &step.kind {
+            StepKind::Embed(e) => {
+                let readers = readers(&program, id);
                 let takes_over = match readers[..] {
-                    [(map, bias)] if graph.users(e.node).count() == 1 => own(bias).map(|bias| (map, bias)),
+                    [(map, bias)] if graph.users(step.node).count() == 1 => own(bias).map(|bias| (map, bias)),
                     _ => None,
                 };
                 let readers = readers.into_iter().map(|(map, _)| map).collect();
                 Site {
                     name: name_of(e.table),
                     kind: SiteKind::Embedding { readers, takes_over },
-                    maps: vec![(e.table, 0..e.features)],
+                    maps: vec![(e.table, 0..step.width)],
                     bias: None,
                 }
             }
-            Layer::Lstm(l) => {
-                let name = name_of(l.input);
+            StepKind::Cell(c) => {
+                let name = name_of(c.input);
                 Site {
                     name: name.strip_suffix(".input").map_or(name.clone(), str::to_string),
-                    kind: SiteKind::Lstm,
-                    maps: vec![(l.input, 0..l.features), (l.recurrent, l.features..l.features + l.hidden)],
-                    bias: own(Some(l.bias)),
+                    kind: SiteKind::Cell,
+                    maps: vec![(c.input, 0..c.inputs), (c.recurrent, c.inputs..c.inputs + step.width)],
+                    bias: own(Some(c.bias)),
                 }
             }
-            Layer::Linear(l) => Site {
-                name: name_of(l.weight),
-                kind: match l.result == model.logits() {
-                    true => SiteKind::Output { is_tied: l.weight == model.embedding().table },
+            StepKind::Apply(a) => Site {
+                name: name_of(a.weight),
+                kind: match id == program.logits() {
+                    true => SiteKind::Output { is_tied: a.weight == program.embedding() },
                     false => SiteKind::Linear,
                 },
-                maps: vec![(l.weight, 0..l.inputs)],
-                bias: own(l.bias),
+                maps: vec![(a.weight, 0..a.inputs)],
+                bias: own(a.bias),
             },
-            Layer::Elementwise { .. } => continue,
+            StepKind::Map(_) => continue,
         };
         all.push(site);
     }
@@ -128,14 +125,14 @@ pub(crate) fn sites(graph: &Graph) -> Result<Vec<Site>, PassError> {
     Ok(tables.chain(others).collect())
 }
 
-/// The maps that multiply a value directly, with the biases of their layers.
-fn readers(model: &LanguageModel<'_>, value: ValueId) -> Vec<(WeightId, Option<WeightId>)> {
-    let reader = |layer: &Layer| match layer {
-        Layer::Lstm(l) if l.x == value => Some((l.input, Some(l.bias))),
-        Layer::Linear(l) if l.x == value => Some((l.weight, l.bias)),
+/// The maps that multiply what a step makes, with their biases.
+fn readers(program: &Program<'_>, x: StepId) -> Vec<(WeightId, Option<WeightId>)> {
+    let reader = |kind: &StepKind| match kind {
+        StepKind::Cell(c) if c.x == x => Some((c.input, Some(c.bias))),
+        StepKind::Apply(a) if a.x == x => Some((a.weight, a.bias)),
         _ => None,
     };
-    model.layers().iter().filter_map(reader).collect()
+    program.steps().filter_map(|(_, s)| reader(&s.kind)).collect()
 }
 
 /// Refuses a weight that is not dense.

@@ -2,7 +2,7 @@
 //! model become the same text.
 
 use lstmc_frontend::interpret::Interpreter;
-use lstmc_frontend::ir::{Graph, LanguageModel, Op, print, verify_language_model};
+use lstmc_frontend::ir::{Graph, Op, Program, print, verify_language_model};
 use lstmc_frontend::onnx;
 use lstmc_frontend::tensor::Tensor;
 use lstmc_frontend::testing::check_all;
@@ -31,7 +31,7 @@ fn canonical(case: &Path) -> Canonical {
     let graph = onnx::read(&case.join("model.onnx")).unwrap();
     let canonical = canonicalize(&graph).unwrap_or_else(|e| panic!("{}: {e}", case.display())).unwrap();
     verify_language_model(&canonical.graph).unwrap();
-    LanguageModel::of(&canonical.graph).unwrap();
+    Program::of(&canonical.graph).unwrap();
     canonical
 }
 
@@ -73,7 +73,7 @@ fn every_form_has_its_notes() {
     let mut lines = vec![];
     for case in cases("tiny") {
         let canonical = canonical(&case);
-        let model = LanguageModel::of(&canonical.graph).unwrap();
+        let model = Program::of(&canonical.graph).unwrap();
         let (parameters, work) = (model.parameters(), model.multiply_adds());
         lines.push(format!("{}: {parameters} parameters, {work} multiply-adds per token", case_name(&case)));
         lines.extend(canonical.notes.iter().map(|n| format!("  {n}")));
@@ -158,7 +158,7 @@ fn canonical_graphs_compute_what_pytorch_computed() {
     check_all(cases("tiny"), |case| {
         let name = case_name(case);
         let graph = canonical(case).graph;
-        let layers = LanguageModel::of(&graph).unwrap().lstms().count();
+        let layers = Program::of(&graph).unwrap().cells().count();
         let batch_first = name.starts_with("batch-first") || name.starts_with("keras");
         let sets = (0..).map(|n| case.join(format!("test_data_set_{n}"))).take_while(|p| p.exists());
         let mut count = 0;

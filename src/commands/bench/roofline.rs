@@ -10,12 +10,11 @@
 //! token, from first to last and again, so that it meets the same caches. Layers are timed where they stand, one after another within a step:
 //! alone, a small one's weights would stay in a cache that the others push them out of.
 
+use super::layers::{self, Cost, Layer};
 use super::{SEQUENCE, SUGGESTIONS, Spread, micros, rate, round, tokens};
 use crate::Source;
-use crate::backend::Level;
-use crate::backend::batch::limits;
-use crate::backend::plan::{Cost, Layer};
-use crate::backend::{Jit, Options};
+use crate::backend::kernels::limits;
+use crate::backend::{Jit, Level, Options};
 use crate::runtime::{Description, Kernels, Layout, Model, Session, SessionError};
 use crate::terminal::{self, thousands};
 use serde_json::json;
@@ -224,7 +223,7 @@ fn clock() -> Duration {
 
 pub(super) fn measure(source: &Source, level: Level, rounds: u32) -> anyhow::Result<Roofline> {
     let options = Options { level, threads: 1, ..Options::default() };
-    let layers = Arc::new(Layers { all: Jit::layers(&source.graph, options)?, laps: Mutex::default() });
+    let layers = Arc::new(Layers { all: layers::compile(&source.graph, options)?, laps: Mutex::default() });
     layers.take();
     let whole = source.compile(options)?;
     let tokens = tokens(&whole);

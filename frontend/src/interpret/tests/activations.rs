@@ -5,7 +5,7 @@ use super::super::{Interpreter, LanguageModel};
 use super::numbers;
 use crate::ir::arbitrary::{Kind, language_model_of, random_map};
 use crate::ir::{
-    Activations, GateOrder, Graph, LinearMap, LowRank, SetActivations, parse, quantize_activations,
+    Activations, GateOrder, Graph, LinearMap, LowRank, Lstm, SetActivations, parse, quantize_activations,
 };
 use crate::tensor::Tensor;
 use proptest::prelude::*;
@@ -165,7 +165,7 @@ fn a_model_by_plain_loops() {
         let x = &table[3 * token as usize..][..3];
         let (a, b) = (product(&left, &product(&right, x)), product(&left, &product(&recurrent, &h)));
         let gates: Vec<f64> = (0..12).map(|k| a[k] + b[k] + bias[k]).collect();
-        update(GateOrder::Iofc, &gates, &mut h, &mut c);
+        update(&Lstm::new(GateOrder::Iofc).spec(false), &gates, &[], &mut [&mut h, &mut c]);
         expected.extend(product(map("decoder"), &h).iter().zip(&last_bias).map(|(y, b)| y + b));
     }
     let model = LanguageModel::<f64>::new(&graph).unwrap();

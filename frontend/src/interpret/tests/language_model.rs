@@ -5,8 +5,8 @@ use super::super::{Interpreter, LanguageModel, Observation, Observer, State};
 use super::numbers;
 use crate::ir::arbitrary::{Kind, SplitMix64, language_model, language_model_of, random_map, random_tensor};
 use crate::ir::{
-    Activations, Binary, Graph, LinearMap, LowRank, NodeId, Op, Operand, OutputRole, SetActivations, Type,
-    Unary, Weight, WeightId,
+    Activations, Binary, Function, Graph, LinearMap, LowRank, Lstm, NodeId, Op, Operand, OutputRole,
+    SetActivations, Type, Weight, WeightId,
 };
 use crate::tensor::{DType, Tensor};
 use proptest::prelude::*;
@@ -188,11 +188,11 @@ fn decorated() -> Graph {
         g.add(op, operands, &[], "").unwrap().into_iter().map(Operand::from).collect()
     };
     let x = add(&mut g, Op::Embedding, &[tokens.into(), table])[0];
-    let lstm = Op::Lstm { gates: crate::ir::GateOrder::Ifgo };
+    let lstm = Op::Lstm(Lstm::new(crate::ir::GateOrder::Ifgo));
     let y = g.add(lstm, &[x, h.into(), c.into(), cell[0], cell[1], cell[2]], &[], "").unwrap();
     let z = add(&mut g, Op::Linear, &[y[0].into(), up])[0];
     let z = add(&mut g, Op::Binary(Binary::Add), &[z, x])[0];
-    let z = add(&mut g, Op::Unary(Unary::Relu), &[z])[0];
+    let z = add(&mut g, Op::Unary(Function::Relu), &[z])[0];
     let z = add(&mut g, Op::Binary(Binary::Mul), &[scale, z])[0];
     let z = add(&mut g, Op::Binary(Binary::Sub), &[z, shift])[0];
     let logits = g.add(Op::Linear, &[z, table], &["logits"], "").unwrap()[0];
@@ -232,7 +232,7 @@ impl Observer<f64> for Recorder {
     fn observe(&mut self, node: NodeId, observation: Observation<'_, f64>) {
         let kept = match observation {
             Observation::Embedding { table, tokens } => Kept::Tokens(table, tokens.to_vec()),
-            Observation::Lstm { input, recurrent, width, rows, .. } => {
+            Observation::Cell { input, recurrent, width, rows, .. } => {
                 Kept::Rows(vec![input, recurrent], width, rows.to_vec())
             }
             Observation::Linear { weight, width, rows } => Kept::Rows(vec![weight], width, rows.to_vec()),

@@ -3,7 +3,7 @@
 use super::super::evaluate;
 use super::assert_close;
 use crate::ir::arbitrary::random_tensor;
-use crate::ir::{Activation, Direction, OnnxLstm, Op};
+use crate::ir::{Direction, Function, OnnxLstm, Op};
 use crate::tensor::{DType, Tensor};
 use half::f16;
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn forward() -> OnnxLstm {
         batch_first: false,
         clip: None,
         input_forget: false,
-        activations: vec![Activation::Sigmoid, Activation::Tanh, Activation::Tanh],
+        activations: vec![Function::Sigmoid, Function::Tanh, Function::Tanh],
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::{Interpreter, evaluate};
 use super::assert_close;
 use crate::ir::arbitrary::random_tensor;
-use crate::ir::{Binary, Dim, Graph, Op, Operand, OutputRole, Scalar, Symbol, Type, Unary};
+use crate::ir::{Binary, Dim, Function, Graph, Op, Operand, OutputRole, Scalar, Symbol, Type};
 use crate::tensor::{DType, Tensor};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -120,7 +120,7 @@ fn empty_tensors() {
     assert_eq!(one(Op::MatMul, &[f32s(&[2, 0], &[]), none.clone()]).f32s().unwrap(), [0.0; 6]);
     assert_eq!(one(Op::Softmax { axis: 0 }, std::slice::from_ref(&none)).shape(), [0, 3]);
     assert_eq!(one(Op::Concat { axis: 0 }, &[none.clone(), f32s(&[1, 3], &[1.0; 3])]).shape(), [1, 3]);
-    assert_eq!(one(Op::Unary(Unary::Tanh), &[none]).shape(), [0, 3]);
+    assert_eq!(one(Op::Unary(Function::Tanh), &[none]).shape(), [0, 3]);
 }
 
 #[test]

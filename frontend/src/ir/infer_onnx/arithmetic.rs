@@ -41,6 +41,13 @@ fn elementwise(op: Binary, a: &Content, b: &Content, dtype: DType) -> Option<Con
             Binary::Sub => subtract(&x, &y),
             Binary::Mul => x.times(&y),
             Binary::Div => divide(&x, &y),
+            Binary::Max | Binary::Min => {
+                if x == y {
+                    x
+                } else {
+                    Dim::Unknown
+                }
+            }
         };
         in_range(z, dtype)
     };

@@ -1,7 +1,7 @@
 use super::super::dim::{Dim, Symbol};
 use super::super::graph::{Graph, Operand, Type, ValueId};
 use super::super::infer::Fact;
-use super::super::op::{Activation, Binary, Direction, OnnxLstm, Op, Scalar};
+use super::super::op::{Binary, Direction, Function, OnnxLstm, Op, Scalar};
 use super::algebra::{fact, integer};
 use crate::tensor::{DType, Tensor};
 
@@ -304,7 +304,7 @@ fn lstm(batch_first: bool, direction: Direction) -> Op {
         batch_first,
         clip: None,
         input_forget: false,
-        activations: [Activation::Sigmoid, Activation::Tanh, Activation::Tanh].repeat(directions),
+        activations: [Function::Sigmoid, Function::Tanh, Function::Tanh].repeat(directions),
     }))
 }
 
@@ -398,7 +398,7 @@ fn the_chain_of_the_dynamo_exporter() {
         batch_first: false,
         clip: None,
         input_forget: false,
-        activations: vec![Activation::Sigmoid, Activation::Tanh, Activation::Tanh],
+        activations: vec![Function::Sigmoid, Function::Tanh, Function::Tanh],
     }));
     let y = g.add(op, &[x.into(), w, w, bias, Operand::None, h1, h1], &[], "").unwrap()[0];
     let y = one(&mut g, Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y.into()]);

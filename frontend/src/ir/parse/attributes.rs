@@ -2,15 +2,21 @@
 
 use super::error::{Located, ParseError, unknown};
 use super::parser::Parser;
-use crate::ir::graph::GateOrder;
-use crate::ir::op::{Activation, Binary, Direction, OnnxLstm, Op, Scalar, Unary};
+use crate::ir::cell::{GateOrder, Lstm};
+use crate::ir::op::{Binary, Direction, Function, OnnxLstm, Op, Scalar};
 use crate::ir::print::{float32, float64};
 use crate::tensor::DType;
 
 /// Calls `visitor` for each attribute of `op` in the order of printing.
 pub(in crate::ir) fn visit<V: Visitor>(op: &mut Op, v: &mut V) -> Result<(), ParseError> {
     match op {
-        Op::Lstm { gates } => v.field("gates", gates),
+        Op::Lstm(lstm) => {
+            v.field("gates", &mut lstm.gates)?;
+            v.usually("coupled", &mut lstm.coupled, false)?;
+            v.field("clip", &mut lstm.clip)?;
+            v.usually("activations", &mut lstm.activations, Lstm::ACTIVATIONS)
+        }
+        Op::Unary(function) => function.parameters().into_iter().try_for_each(|(name, x)| v.field(name, x)),
         Op::Gather { axis }
         | Op::Concat { axis }
         | Op::Flatten { axis }
@@ -51,7 +57,6 @@ pub(in crate::ir) fn visit<V: Visitor>(op: &mut Op, v: &mut V) -> Result<(), Par
         | Op::Embedding
         | Op::Linear
         | Op::Binary(_)
-        | Op::Unary(_)
         | Op::MatMul
         | Op::Slice
         | Op::Squeeze
@@ -72,19 +77,12 @@ pub(in crate::ir) fn prototypes() -> Vec<Op> {
         input_forget: false,
         activations: vec![],
     };
-    vec![
+    let mut all = vec![
         Op::Input,
         Op::State,
         Op::Embedding,
-        Op::Lstm { gates: GateOrder::Iofc },
+        Op::Lstm(Lstm::new(GateOrder::Iofc)),
         Op::Linear,
-        Op::Binary(Binary::Add),
-        Op::Binary(Binary::Sub),
-        Op::Binary(Binary::Mul),
-        Op::Binary(Binary::Div),
-        Op::Unary(Unary::Tanh),
-        Op::Unary(Unary::Sigmoid),
-        Op::Unary(Unary::Relu),
         Op::Gather { axis: 0 },
         Op::OnnxLstm(Box::new(lstm)),
         Op::MatMul,
@@ -106,12 +104,25 @@ pub(in crate::ir) fn prototypes() -> Vec<Op> {
         Op::Softmax { axis: 0 },
         Op::LogSoftmax { axis: 0 },
         Op::ReduceMean { keep_dims: false, noop_with_empty_axes: false },
-    ]
+    ];
+    all.extend(Binary::ALL.map(Op::Binary));
+    all.extend(Function::ALL.into_iter().filter(|f| f.is_operator()).map(Op::Unary));
+    all
 }
 
 /// What is done with each attribute.
 pub(in crate::ir) trait Visitor {
     fn field<T: Attribute>(&mut self, name: &'static str, value: &mut T) -> Result<(), ParseError>;
+
+    /// An attribute that is left out where it has its usual value, as a prototype has it.
+    fn usually<T: Attribute + PartialEq>(
+        &mut self,
+        name: &'static str,
+        value: &mut T,
+        _usual: T,
+    ) -> Result<(), ParseError> {
+        self.field(name, value)
+    }
 }
 
 /// A type that attributes have.
@@ -134,6 +145,15 @@ pub(in crate::ir) fn write(op: &Op) -> String {
             self.0.extend(value.write().map(|text| format!("{name} = {text}")));
             Ok(())
         }
+
+        fn usually<T: Attribute + PartialEq>(
+            &mut self,
+            name: &'static str,
+            value: &mut T,
+            usual: T,
+        ) -> Result<(), ParseError> {
+            if *value == usual { Ok(()) } else { self.field(name, value) }
+        }
     }
     let mut writer = Writer(vec![]);
     // A writer never fails.
@@ -150,6 +170,16 @@ pub(super) fn read(p: &mut Parser<'_, '_>, op: &mut Op, at: Located) -> Result<(
             if !T::OPTIONAL {
                 self.1.push(name);
             }
+            Ok(())
+        }
+
+        fn usually<T: Attribute + PartialEq>(
+            &mut self,
+            name: &'static str,
+            _: &mut T,
+            _: T,
+        ) -> Result<(), ParseError> {
+            self.0.push(name);
             Ok(())
         }
     }
@@ -312,60 +342,39 @@ impl<T: Attribute> Attribute for Vec<T> {
     }
 }
 
-const ACTIVATIONS: [Activation; 11] = [
-    Activation::Sigmoid,
-    Activation::Tanh,
-    Activation::Relu,
-    Activation::Affine { alpha: 0.0, beta: 0.0 },
-    Activation::LeakyRelu { alpha: 0.0 },
-    Activation::ThresholdedRelu { alpha: 0.0 },
-    Activation::ScaledTanh { alpha: 0.0, beta: 0.0 },
-    Activation::HardSigmoid { alpha: 0.0, beta: 0.0 },
-    Activation::Elu { alpha: 0.0 },
-    Activation::Softsign,
-    Activation::Softplus,
-];
-
-/// An activation's name and parameters.
-fn parts(activation: &mut Activation) -> (&'static str, Vec<&mut f32>) {
-    match activation {
-        Activation::Sigmoid => ("sigmoid", vec![]),
-        Activation::Tanh => ("tanh", vec![]),
-        Activation::Relu => ("relu", vec![]),
-        Activation::Affine { alpha, beta } => ("affine", vec![alpha, beta]),
-        Activation::LeakyRelu { alpha } => ("leaky_relu", vec![alpha]),
-        Activation::ThresholdedRelu { alpha } => ("thresholded_relu", vec![alpha]),
-        Activation::ScaledTanh { alpha, beta } => ("scaled_tanh", vec![alpha, beta]),
-        Activation::HardSigmoid { alpha, beta } => ("hard_sigmoid", vec![alpha, beta]),
-        Activation::Elu { alpha } => ("elu", vec![alpha]),
-        Activation::Softsign => ("softsign", vec![]),
-        Activation::Softplus => ("softplus", vec![]),
-    }
-}
-
 /// `tanh`, or with parameters `affine(alpha, beta)`.
-impl Attribute for Activation {
+impl Attribute for Function {
     fn write(&self) -> Option<String> {
         let mut copy = *self;
-        let (name, parameters) = parts(&mut copy);
-        if parameters.is_empty() {
-            return Some(name.into());
-        }
-        let texts: Vec<String> = parameters.iter().map(|x| float32(**x)).collect();
-        Some(format!("{name}({})", texts.join(", ")))
+        let texts: Vec<String> = copy.parameters().iter().map(|(_, x)| float32(**x)).collect();
+        let texts = if texts.is_empty() { String::new() } else { format!("({})", texts.join(", ")) };
+        Some(format!("{}{texts}", self.name()))
     }
 
-    fn read(p: &mut Parser<'_, '_>) -> Result<Activation, ParseError> {
-        let mut activation = p.one_of("activation", &ACTIVATIONS, |&a| parts(&mut { a }).0)?;
-        let (_, parameters) = parts(&mut activation);
+    fn read(p: &mut Parser<'_, '_>) -> Result<Function, ParseError> {
+        let mut function = p.one_of("activation", &Function::ALL, |f| f.name())?;
+        let parameters = function.parameters();
         let any = !parameters.is_empty();
-        for (i, parameter) in parameters.into_iter().enumerate() {
+        for (i, (_, parameter)) in parameters.into_iter().enumerate() {
             p.expect_punct(if i == 0 { '(' } else { ',' })?;
             *parameter = p.number("a number")?;
         }
         if any {
             p.expect_punct(')')?;
         }
-        Ok(activation)
+        Ok(function)
+    }
+}
+
+impl<T: Attribute + Copy, const N: usize> Attribute for [T; N] {
+    fn write(&self) -> Option<String> {
+        self.to_vec().write()
+    }
+
+    fn read(p: &mut Parser<'_, '_>) -> Result<[T; N], ParseError> {
+        let at = p.here();
+        let all = Vec::read(p)?;
+        let found = all.len();
+        <[T; N]>::try_from(all).map_err(|_| p.error(at, format!("expected {N} of them, found {found}")))
     }
 }

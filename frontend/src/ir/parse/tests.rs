@@ -1,8 +1,9 @@
 use super::*;
 use crate::ir::arbitrary::{self, Kind, SplitMix64, language_model, language_model_of, random_map};
-use crate::ir::graph::{GateOrder, Operand, Type};
+use crate::ir::cell::{GateOrder, Lstm};
+use crate::ir::graph::{Operand, Type};
 use crate::ir::map::{LinearMap, LowRank};
-use crate::ir::op::{Activation, Direction, OnnxLstm, Op, Scalar};
+use crate::ir::op::{Direction, Function, OnnxLstm, Op, Scalar};
 use crate::ir::{PrintOptions, print, print_with};
 use crate::tensor::{DType, Data, Tensor};
 use half::{bf16, f16};
@@ -134,17 +135,17 @@ fn operators() -> Vec<Op> {
     let mut all = attributes::prototypes();
     for direction in [Direction::Forward, Direction::Reverse, Direction::Bidirectional] {
         let activations = vec![
-            Activation::Sigmoid,
-            Activation::Tanh,
-            Activation::Relu,
-            Activation::Affine { alpha: 0.1, beta: -1e-30 },
-            Activation::LeakyRelu { alpha: 0.01 },
-            Activation::ThresholdedRelu { alpha: 1.0 },
-            Activation::ScaledTanh { alpha: 1.7159, beta: 2.0 / 3.0 },
-            Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
-            Activation::Elu { alpha: f32::INFINITY },
-            Activation::Softsign,
-            Activation::Softplus,
+            Function::Sigmoid,
+            Function::Tanh,
+            Function::Relu,
+            Function::Affine { alpha: 0.1, beta: -1e-30 },
+            Function::LeakyRelu { alpha: 0.01 },
+            Function::ThresholdedRelu { alpha: 1.0 },
+            Function::ScaledTanh { alpha: 1.7159, beta: 2.0 / 3.0 },
+            Function::HardSigmoid { alpha: 0.2, beta: 0.5 },
+            Function::Elu { alpha: f32::INFINITY },
+            Function::Softsign,
+            Function::Softplus,
         ];
         let lstm = OnnxLstm {
             hidden_size: 200,
@@ -159,7 +160,7 @@ fn operators() -> Vec<Op> {
     all.extend(DType::ALL.map(|to| Op::Cast { to }));
     all.extend(DType::ALL.map(|dtype| Op::ConstantOfShape { value: Scalar { dtype, value: -1.0 / 3.0 } }));
     all.extend([
-        Op::Lstm { gates: GateOrder::Ifgo },
+        Op::Lstm(Lstm::new(GateOrder::Ifgo)),
         Op::Gather { axis: -1 },
         Op::Gemm { alpha: 0.1, beta: -0.0, trans_a: true, trans_b: true },
         Op::Reshape { allow_zero: true },

@@ -158,20 +158,30 @@ fn info(name: &str, ty: DataType, shape: &[Dimension]) -> ValueInfoProto {
 
 /// An attribute of one integer.
 pub(super) fn int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        i: Some(value),
-        r#type: AttributeType::Int as i32,
-        ..AttributeProto::default()
-    }
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
 /// An attribute of integers.
 pub(super) fn ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto {
-        name: name.into(),
-        ints: values.to_vec(),
-        r#type: AttributeType::Ints as i32,
-        ..AttributeProto::default()
-    }
+    AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
+}
+
+/// An attribute of one f32.
+pub(super) fn float(name: &str, value: f32) -> AttributeProto {
+    AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) }
+}
+
+/// An attribute of f32s.
+pub(super) fn floats(name: &str, values: &[f32]) -> AttributeProto {
+    AttributeProto { floats: values.to_vec(), ..attribute(name, AttributeType::Floats) }
+}
+
+/// An attribute of strings.
+pub(super) fn strings(name: &str, values: &[&str]) -> AttributeProto {
+    let strings = values.iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect();
+    AttributeProto { strings, ..attribute(name, AttributeType::Strings) }
+}
+
+fn attribute(name: &str, ty: AttributeType) -> AttributeProto {
+    AttributeProto { name: name.into(), r#type: ty as i32, ..AttributeProto::default() }
 }

@@ -2,7 +2,7 @@
 
 use super::super::error::NodeProblem;
 use super::attributes::Attributes;
-use crate::ir::{Activation, Direction, Graph, OnnxLstm, Operand};
+use crate::ir::{Direction, Function, Graph, OnnxLstm, Operand};
 
 /// The operator of an LSTM node whose operands are `X, W, R, ...`.
 pub(super) fn lstm(
@@ -57,7 +57,7 @@ fn hidden_size(
 }
 
 /// `f, g, h` for each direction. A value of `activation_alpha` or `activation_beta` goes to the next function that has one.
-fn activations(attributes: &mut Attributes, directions: usize) -> Result<Vec<Activation>, NodeProblem> {
+fn activations(attributes: &mut Attributes, directions: usize) -> Result<Vec<Function>, NodeProblem> {
     let names = attributes.strings("activations")?;
     let names = names.unwrap_or_else(|| {
         ["Sigmoid", "Tanh", "Tanh"].repeat(directions).into_iter().map(String::from).collect()
@@ -68,43 +68,22 @@ fn activations(attributes: &mut Attributes, directions: usize) -> Result<Vec<Act
     }
     let mut alphas = attributes.floats("activation_alpha")?.unwrap_or_default().into_iter();
     let mut betas = attributes.floats("activation_beta")?.unwrap_or_default().into_iter();
-    let mut alpha = |default| alphas.next().unwrap_or(default);
-    let mut beta = |default| betas.next().unwrap_or(default);
     let mut functions = vec![];
     for name in &names {
-        // The defaults are those of the operators of the same names. Affine and ScaledTanh are no operators any more; theirs are
-        // ONNX Runtime's, which leave `x` and `tanh x`.
-        functions.push(match name.to_ascii_lowercase().as_str() {
-            "sigmoid" => Activation::Sigmoid,
-            "tanh" => Activation::Tanh,
-            "relu" => Activation::Relu,
-            "affine" => Activation::Affine { alpha: alpha(1.0), beta: beta(0.0) },
-            "leakyrelu" => Activation::LeakyRelu { alpha: alpha(0.01) },
-            "thresholdedrelu" => Activation::ThresholdedRelu { alpha: alpha(1.0) },
-            "scaledtanh" => Activation::ScaledTanh { alpha: alpha(1.0), beta: beta(1.0) },
-            "hardsigmoid" => Activation::HardSigmoid { alpha: alpha(0.2), beta: beta(0.5) },
-            "elu" => Activation::Elu { alpha: alpha(1.0) },
-            "softsign" => Activation::Softsign,
-            "softplus" => Activation::Softplus,
-            _ => {
-                let expected = "Sigmoid, Tanh, Relu, Affine, LeakyRelu, ThresholdedRelu, ScaledTanh, HardSigmoid, Elu, Softsign \
-                                or Softplus";
-                return Err(attributes.wrong("activations", expected, quoted(name)));
-            }
-        });
+        let known = Function::ALL.into_iter().find(|f| f.onnx_name().eq_ignore_ascii_case(name));
+        let Some(mut function) = known else {
+            let all = Function::ALL.map(Function::onnx_name);
+            return Err(attributes.wrong("activations", &format!("one of {}", all.join(", ")), quoted(name)));
+        };
+        for (parameter, value) in function.parameters() {
+            let given = if parameter == "alpha" { alphas.next() } else { betas.next() };
+            *value = given.unwrap_or(*value);
+        }
+        functions.push(function);
     }
     for (attribute, rest) in [("activation_alpha", alphas.len()), ("activation_beta", betas.len())] {
         // Values for functions that have none say nothing, but among functions that have some it is open which is meant.
-        let parametric = functions.iter().any(|f| {
-            !matches!(
-                f,
-                Activation::Sigmoid
-                    | Activation::Tanh
-                    | Activation::Relu
-                    | Activation::Softsign
-                    | Activation::Softplus
-            )
-        });
+        let parametric = functions.iter_mut().any(|f: &mut Function| !f.parameters().is_empty());
         if rest > 0 && parametric {
             let found = format!("{rest} more");
             return Err(attributes.wrong(attribute, "one value for each function that takes one", found));

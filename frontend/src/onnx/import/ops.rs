@@ -5,7 +5,7 @@ use super::super::error::{NodeProblem, TensorProblem};
 use super::super::proto::{NodeProto, TensorProto};
 use super::attributes::Attributes;
 use super::{Importer, is_standard, lstm};
-use crate::ir::{Binary, Op, Operand, Scalar, Unary};
+use crate::ir::{Binary, Function, Op, Operand, Scalar};
 use crate::tensor::{DType, Data, Tensor};
 use std::ops::RangeInclusive;
 
@@ -50,16 +50,16 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
         n.becomes(Op::OnnxLstm(Box::new(op)))
     }),
     ("LogSoftmax", 1..=1, |n| softmax(n, |axis| Op::LogSoftmax { axis })),
+    ("Max", 2..=2, |n| n.becomes(Op::Binary(Binary::Max))),
+    ("Min", 2..=2, |n| n.becomes(Op::Binary(Binary::Min))),
     ("MatMul", 2..=2, |n| n.becomes(Op::MatMul)),
     ("Mul", 2..=2, |n| n.becomes(Op::Binary(Binary::Mul))),
     ("ReduceMean", 1..=2, reduce_mean),
-    ("Relu", 1..=1, |n| n.becomes(Op::Unary(Unary::Relu))),
     ("Reshape", 2..=2, |n| {
         let allow_zero = n.importer.opset >= 14 && n.attributes.flag("allowzero", false)?;
         n.becomes(Op::Reshape { allow_zero })
     }),
     ("Shape", 1..=1, shape),
-    ("Sigmoid", 1..=1, |n| n.becomes(Op::Unary(Unary::Sigmoid))),
     ("Slice", 1..=5, slice),
     ("Softmax", 1..=1, |n| softmax(n, |axis| Op::Softmax { axis })),
     ("Split", 1..=2, split),
@@ -68,7 +68,6 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
         n.becomes(Op::Squeeze)
     }),
     ("Sub", 2..=2, |n| n.becomes(Op::Binary(Binary::Sub))),
-    ("Tanh", 1..=1, |n| n.becomes(Op::Unary(Unary::Tanh))),
     ("Transpose", 1..=1, |n| {
         let perm = n.attributes.ints("perm")?.unwrap_or_default();
         n.becomes(Op::Transpose { perm })
@@ -78,6 +77,24 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
         n.becomes(Op::Unsqueeze)
     }),
 ];
+
+fn functions() -> impl Iterator<Item = Function> {
+    Function::ALL.into_iter().filter(|f| f.is_operator())
+}
+
+fn function_named(name: &str) -> Option<Function> {
+    functions().find(|f| f.onnx_name() == name)
+}
+
+fn function(node: &mut Node) -> Result<Lowering, NodeProblem> {
+    let mut function = function_named(&node.op).expect("the table has the operator by this name");
+    for (name, parameter) in function.parameters() {
+        if let Some(given) = node.attributes.float(name)? {
+            *parameter = given;
+        }
+    }
+    node.becomes(Op::Unary(function))
+}
 
 /// Adds a node whose inputs are all defined.
 pub(super) fn add(importer: &mut Importer, proto: &mut NodeProto, index: usize) -> Result<(), NodeProblem> {
@@ -89,9 +106,13 @@ pub(super) fn add(importer: &mut Importer, proto: &mut NodeProto, index: usize) 
     if !is_standard(&proto.domain) {
         return Err(NodeProblem::Domain { op, domain: proto.domain.clone() });
     }
-    let Some((_, count, lower)) = OPERATORS.iter().find(|(name, ..)| *name == proto.op_type) else {
-        let supported = OPERATORS.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
-        return Err(NodeProblem::Operator { hint: hint(&op), op, supported });
+    let row = OPERATORS.iter().find(|(name, ..)| *name == proto.op_type);
+    let row = row.map(|(_, count, lower)| (count.clone(), *lower));
+    let Some((count, lower)) = row.or_else(|| function_named(&op).map(|_| (1..=1, function as Lower))) else {
+        let functions = functions().map(Function::onnx_name);
+        let mut supported: Vec<&str> = OPERATORS.iter().map(|(name, ..)| *name).chain(functions).collect();
+        supported.sort_unstable();
+        return Err(NodeProblem::Operator { hint: hint(&op), op, supported: supported.join(", ") });
     };
     let attributes = Attributes::new(proto, importer.opset)?;
     let mut operands =
@@ -101,7 +122,7 @@ pub(super) fn add(importer: &mut Importer, proto: &mut NodeProto, index: usize) 
     }
     let base = proto.output.iter().find(|o| !o.is_empty()).cloned().unwrap_or_else(|| format!("node{index}"));
     let mut node = Node { importer, op, attributes, operands, outputs: &proto.output, base };
-    node.check_inputs(count.clone())?;
+    node.check_inputs(count)?;
     let lowering = lower(&mut node)?;
     node.add(lowering, &proto.name)
 }

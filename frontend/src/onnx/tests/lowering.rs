@@ -1,7 +1,7 @@
 //! Nodes of every opset become operators of the newest version; tensors of every spelling become the same tensors.
 
 use super::build::*;
-use crate::ir::{Activation, LinearMap, Op};
+use crate::ir::{Function, LinearMap, Op};
 use crate::onnx::proto::*;
 use crate::onnx::{import, read};
 use crate::tensor::Tensor;
@@ -95,7 +95,7 @@ fn lstm_attributes() {
         (plain.hidden_size, plain.batch_first, plain.clip, plain.input_forget),
         (2, false, None, false)
     );
-    assert_eq!(plain.activations, [Activation::Sigmoid, Activation::Tanh, Activation::Tanh]);
+    assert_eq!(plain.activations, [Function::Sigmoid, Function::Tanh, Function::Tanh]);
     let functions = ["HardSigmoid", "Tanh", "LeakyRelu", "Sigmoid", "Affine", "ScaledTanh"];
     let rich = lstm(
         vec![
@@ -113,12 +113,12 @@ fn lstm_attributes() {
     assert_eq!(
         rich.activations,
         [
-            Activation::HardSigmoid { alpha: 0.3, beta: 0.6 },
-            Activation::Tanh,
-            Activation::LeakyRelu { alpha: 0.1 },
-            Activation::Sigmoid,
-            Activation::Affine { alpha: 2.0, beta: 0.0 },
-            Activation::ScaledTanh { alpha: 1.0, beta: 1.0 },
+            Function::HardSigmoid { alpha: 0.3, beta: 0.6 },
+            Function::Tanh,
+            Function::LeakyRelu { alpha: 0.1 },
+            Function::Sigmoid,
+            Function::Affine { alpha: 2.0, beta: 0.0 },
+            Function::ScaledTanh { alpha: 1.0, beta: 1.0 },
         ]
     );
     assert_eq!((rich.clip, rich.input_forget), (Some(3.0), true));

@@ -1,0 +1,622 @@
+//! What a cell does after its products: its formula, unit by unit.
+//!
+//! ```text
+//!   gates        [units / 8][gates][8]      the order of the lanes of packed panels
+//!   states       [units] each, at their offsets in a stream's state, replaced
+//!   parameters   [parameters][units, padded to a panel]
+//! ```
+//!
+//! The terms of the formula are evaluated for some units at a time, in memory that stays in the nearest cache.
+
+use crate::exp::{exp2, exp2_of};
+use crate::layout::gate_lanes;
+use crate::layout::{PANEL, UNITS};
+use crate::level::{Level, Set};
+use crate::vector::{MOST_LANES, Split, lanes};
+use lstmc_frontend::ir::{Algebra, Binary, CellSpec, Formula, Primitive, Term};
+use std::f32::consts::LOG2_E;
+use std::marker::PhantomData;
+
+/// Units that are updated together, whose operations' latencies overlap.
+const TOGETHER: usize = 4 * UNITS;
+
+/// A cell, and where its states are.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell<'a> {
+    /// What is done.
+    pub spec: &'a CellSpec,
+    /// Units.
+    pub units: usize,
+    /// Where each state begins; there is room for the units in whole parts of [`UNITS`].
+    pub states: &'a [usize],
+}
+
+/// Memory for the terms of formulas, which is used again.
+#[derive(Debug, Default)]
+pub struct Terms {
+    /// `[terms][TOGETHER]`
+    values: Vec<f32>,
+    slots: Vec<usize>,
+}
+
+impl Terms {
+    /// Room for a formula, so that its evaluation allocates nothing.
+    pub fn reserve(&mut self, formula: &Formula) {
+        let terms = formula.terms().len();
+        self.values.resize(self.values.len().max(terms * TOGETHER), 0.0);
+        self.slots.reserve(terms.saturating_sub(self.slots.len()));
+    }
+}
+
+/// One step of one stream: new states from the gates' sums and the states before.
+///
+/// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::elementary::MAX_SIGMOID_ERROR_ULPS) and
+/// [`MAX_TANH_ERROR_ULPS`](crate::elementary::MAX_TANH_ERROR_ULPS).
+///
+/// # Panics
+/// Where gates, a state or the parameters do not have an element for each unit, in whole parts.
+pub fn update(
+    level: Level,
+    cell: &Cell<'_>,
+    gates: &[f32],
+    state: &mut [f32],
+    parameters: &[f32],
+    terms: &mut Terms,
+) {
+    let (spec, padded) = (cell.spec, cell.units.next_multiple_of(UNITS));
+    let (count, stride) = (spec.gates.count(), cell.units.next_multiple_of(PANEL));
+    let lanes = gate_lanes(count, cell.units);
+    assert!(gates.len() >= lanes, "{lanes} f32s of gates, not {}", gates.len());
+    assert!(cell.states.len() >= spec.states, "{} states", spec.states);
+    assert!(parameters.len() >= spec.parameters * stride, "{} parameters", spec.parameters);
+    let mut ends = Ends::new();
+    for n in 0..count {
+        ends.read(&gates[(n * UNITS).min(lanes)..], count * UNITS);
+    }
+    let (base, len) = (state.as_mut_ptr(), state.len());
+    for &offset in &cell.states[..spec.states] {
+        assert!(offset <= len && len - offset >= padded, "a state of {padded} f32s at {offset} of {len}");
+        // SAFETY: the state has so many f32s.
+        ends.replace(unsafe { base.add(offset) });
+    }
+    for n in 0..spec.parameters {
+        ends.read(&parameters[n * stride..][..padded], UNITS);
+    }
+    evaluate(level, &spec.formula, ends, padded, terms);
+}
+
+/// What a formula reads, element by element.
+#[derive(Clone, Copy, Debug)]
+pub enum Row<'a> {
+    /// One element for each of the result's.
+    Each(&'a [f32]),
+    /// The same for all, eight times.
+    One(&'a [f32; UNITS]),
+}
+
+/// A formula's only result for `to.len()` elements, a multiple of [`UNITS`].
+///
+/// # Panics
+/// Where it is no multiple, or an input is shorter.
+pub fn map<'a>(
+    level: Level,
+    formula: &Formula,
+    inputs: impl Iterator<Item = Row<'a>>,
+    to: &mut [f32],
+    terms: &mut Terms,
+) {
+    assert!(to.len().is_multiple_of(UNITS), "{} elements", to.len());
+    let mut ends = Ends::new();
+    for input in inputs {
+        match input {
+            Row::Each(x) => ends.read(&x[..to.len()], UNITS),
+            Row::One(x) => ends.read(x, 0),
+        }
+    }
+    ends.write(to);
+    evaluate(level, formula, ends, to.len(), terms);
+}
+
+/// Evaluates a formula for `len` units.
+fn evaluate(level: Level, formula: &Formula, ends: Ends, len: usize, terms: &mut Terms) {
+    ends.check(formula);
+    terms.reserve(formula);
+    let Terms { values, slots } = terms;
+    let mut at = Place { ends, values: values.as_mut_ptr(), unit: 0, next: 0 };
+    match level.set() {
+        Set::Portable => {
+            for unit in 0..len {
+                (at.unit, at.next) = (unit, 0);
+                formula.evaluate(&mut Scalar(&mut at), slots);
+            }
+        }
+        // Vectors no longer than a part, though longer ones be there.
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every level above `plain` and `sse4.1` has AVX2 and FMA; callers have checked the lengths, and `Ends::check` the formula.
+        Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe { avx2(&mut at, formula, len, slots) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: the level is proof that the processor has NEON; callers have checked the lengths, and `Ends::check` the formula.
+        Set::Neon => unsafe { neon(&mut at, formula, len, slots) },
+    }
+}
+
+/// Inputs of a formula, and results, at most.
+const MOST: usize = 16;
+
+/// Where a formula's inputs come from and its results go: for each, element `u` is at `first + u / 8 * step + u % 8`.
+struct Ends {
+    inputs: [(*const f32, usize); MOST],
+    results: [*mut f32; MOST],
+    count: [usize; 2],
+}
+
+impl Ends {
+    fn new() -> Ends {
+        Ends { inputs: [(std::ptr::null(), 0); MOST], results: [std::ptr::null_mut(); MOST], count: [0; 2] }
+    }
+
+    /// The next input.
+    fn read(&mut self, from: &[f32], step: usize) {
+        self.inputs[self.count[0]] = (from.as_ptr(), step);
+        self.count[0] += 1;
+    }
+
+    /// The next result.
+    fn write(&mut self, to: &mut [f32]) {
+        self.results[self.count[1]] = to.as_mut_ptr();
+        self.count[1] += 1;
+    }
+
+    /// The next input, of which the next result takes the place.
+    fn replace(&mut self, at: *mut f32) {
+        self.inputs[self.count[0]] = (at, UNITS);
+        self.results[self.count[1]] = at;
+        self.count = self.count.map(|n| n + 1);
+    }
+
+    /// Panics where the formula has more inputs or results.
+    fn check(&self, formula: &Formula) {
+        let reads = formula.terms().iter().all(|t| !matches!(t, Term::Input(n) if *n >= self.count[0]));
+        assert!(reads && formula.results().len() <= self.count[1], "inputs and results of a formula");
+    }
+}
+
+/// The ends of a formula, and the units and the term at hand.
+struct Place {
+    ends: Ends,
+    /// `[terms][TOGETHER]`
+    values: *mut f32,
+    unit: usize,
+    next: usize,
+}
+
+impl Place {
+    /// Where an input's element `after` the unit at hand is.
+    ///
+    /// # Safety
+    /// There is such a unit.
+    #[inline(always)]
+    unsafe fn input(&self, n: usize, after: usize) -> *const f32 {
+        let ((first, step), unit) = (self.ends.inputs[n], self.unit + after);
+        // SAFETY: inputs have an element for each unit, as callers of `evaluate` have checked.
+        unsafe { first.add(unit / UNITS * step + unit % UNITS) }
+    }
+
+    /// Where a result's element goes.
+    ///
+    /// # Safety
+    /// As [`Place::input`].
+    #[inline(always)]
+    unsafe fn result(&self, n: usize, after: usize) -> *mut f32 {
+        // SAFETY: as for inputs; elements of results follow one another.
+        unsafe { self.ends.results[n].add(self.unit + after) }
+    }
+
+    /// The values of the next term.
+    #[inline(always)]
+    fn take(&mut self) -> usize {
+        self.next += 1;
+        (self.next - 1) * TOGETHER
+    }
+}
+
+/// One unit: the plain twin of [`Vectors`].
+struct Scalar<'p>(&'p mut Place);
+
+impl Scalar<'_> {
+    fn get(&self, at: usize) -> f32 {
+        // SAFETY: `at` is a term's, for which `evaluate` has made room.
+        unsafe { *self.0.values.add(at) }
+    }
+
+    fn put(&mut self, x: f32) -> usize {
+        let at = self.0.take();
+        // SAFETY: there is room for as many terms as the formula has.
+        unsafe { *self.0.values.add(at) = x };
+        at
+    }
+}
+
+impl Algebra for Scalar<'_> {
+    type Value = usize;
+
+    fn input(&mut self, n: usize) -> usize {
+        // SAFETY: `evaluate` goes through the units.
+        let x = unsafe { *self.0.input(n, 0) };
+        self.put(x)
+    }
+
+    fn constant(&mut self, x: f32) -> usize {
+        self.put(x)
+    }
+
+    fn binary(&mut self, op: Binary, &a: &usize, &b: &usize) -> usize {
+        self.put(op.of(self.get(a), self.get(b)))
+    }
+
+    fn mul_add(&mut self, &a: &usize, &b: &usize, &c: &usize) -> usize {
+        self.put(self.get(a) * self.get(b) + self.get(c))
+    }
+
+    fn select(&mut self, [&a, &b]: [&usize; 2], &then: &usize, &otherwise: &usize) -> usize {
+        self.put(self.get(if self.get(a) < self.get(b) { then } else { otherwise }))
+    }
+
+    fn primitive(&mut self, f: Primitive, &x: &usize) -> usize {
+        let x = self.get(x);
+        self.put(match f {
+            Primitive::Sigmoid => sigmoid(x),
+            Primitive::Tanh => tanh(x),
+            Primitive::Exp => exp2(LOG2_E * x),
+            Primitive::Ln1p => x.ln_1p(),
+        })
+    }
+
+    fn result(&mut self, n: usize, &value: &usize) {
+        let x = self.get(value);
+        // SAFETY: as above.
+        unsafe { *self.0.result(n, 0) = x };
+    }
+}
+
+/// `N` vectors of units.
+struct Vectors<'p, V, const N: usize>(&'p mut Place, PhantomData<V>);
+
+impl<V: Split, const N: usize> Vectors<'_, V, N> {
+    /// A term's vectors.
+    ///
+    /// # Safety
+    /// The processor has the instructions.
+    #[inline(always)]
+    unsafe fn get(&self, at: usize) -> [V; N] {
+        // SAFETY: `at` is a term's, which has `TOGETHER` values, at least `N` vectors; the instructions are the caller's to have.
+        unsafe {
+            let mut x = [V::splat(0.0); N];
+            for (n, x) in x.iter_mut().enumerate() {
+                *x = V::load(self.0.values.add(at + n * V::LANES));
+            }
+            x
+        }
+    }
+
+    /// The next term's vectors.
+    ///
+    /// # Safety
+    /// As [`Vectors::get`].
+    #[inline(always)]
+    unsafe fn put(&mut self, x: [V; N]) -> usize {
+        let at = self.0.take();
+        // SAFETY: there is room for as many terms as the formula has.
+        unsafe {
+            for (n, x) in x.into_iter().enumerate() {
+                x.store(self.0.values.add(at + n * V::LANES));
+            }
+        }
+        at
+    }
+}
+
+/// Calls what needs the instructions, which whoever makes [`Vectors`] has.
+macro_rules! v {
+    ($e:expr) => {
+        // SAFETY: `update_some`, which alone makes `Vectors`, is called where the processor has the instructions; pointers are as `Place` says.
+        unsafe { $e }
+    };
+}
+
+impl<V: Split, const N: usize> Algebra for Vectors<'_, V, N> {
+    type Value = usize;
+
+    #[inline(always)]
+    fn input(&mut self, n: usize) -> usize {
+        let mut x = v!([V::splat(0.0); N]);
+        for (k, x) in x.iter_mut().enumerate() {
+            *x = v!(V::load(self.0.input(n, k * V::LANES)));
+        }
+        v!(self.put(x))
+    }
+
+    #[inline(always)]
+    fn constant(&mut self, x: f32) -> usize {
+        v!(self.put([V::splat(x); N]))
+    }
+
+    #[inline(always)]
+    fn binary(&mut self, op: Binary, &a: &usize, &b: &usize) -> usize {
+        let (mut x, y) = v!((self.get(a), self.get(b)));
+        let minus = v!(V::splat(-1.0));
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = v!(match op {
+                Binary::Add => x.add(y),
+                Binary::Sub => y.mul_add(minus, *x),
+                Binary::Mul => x.mul(y),
+                Binary::Div => x.div(y),
+                Binary::Max => x.max(y),
+                Binary::Min => x.mul(minus).max(y.mul(minus)).mul(minus),
+            });
+        }
+        v!(self.put(x))
+    }
+
+    #[inline(always)]
+    fn mul_add(&mut self, &a: &usize, &b: &usize, &c: &usize) -> usize {
+        let (mut x, y, z) = v!((self.get(a), self.get(b), self.get(c)));
+        for (x, (y, z)) in x.iter_mut().zip(y.into_iter().zip(z)) {
+            *x = v!(x.mul_add(y, z));
+        }
+        v!(self.put(x))
+    }
+
+    #[inline(always)]
+    fn select(&mut self, [&a, &b]: [&usize; 2], &then: &usize, &otherwise: &usize) -> usize {
+        let (mut x, y) = v!((self.get(a), self.get(b)));
+        let (then, otherwise) = v!((self.get(then), self.get(otherwise)));
+        for (n, x) in x.iter_mut().enumerate() {
+            *x = v!(x.select_less(y[n], then[n], otherwise[n]));
+        }
+        v!(self.put(x))
+    }
+
+    #[inline(always)]
+    fn primitive(&mut self, f: Primitive, &x: &usize) -> usize {
+        let mut x = v!(self.get(x));
+        let y = v!(match f {
+            Primitive::Sigmoid => sigmoid_of(x, 1.0),
+            Primitive::Tanh => tanh_of(x),
+            Primitive::Exp => {
+                for x in &mut x {
+                    *x = x.mul(V::splat(LOG2_E));
+                }
+                exp2_of(x)
+            }
+            // Rare enough to be done one by one.
+            Primitive::Ln1p => {
+                for x in &mut x {
+                    let mut all: [f32; MOST_LANES] = lanes(*x);
+                    all.iter_mut().for_each(|x| *x = x.ln_1p());
+                    *x = V::load(all.as_ptr());
+                }
+                x
+            }
+        });
+        v!(self.put(y))
+    }
+
+    #[inline(always)]
+    fn result(&mut self, n: usize, &value: &usize) {
+        let x = v!(self.get(value));
+        for (k, x) in x.into_iter().enumerate() {
+            v!(x.store(self.0.result(n, k * V::LANES)));
+        }
+    }
+}
+
+/// The reference implementation of [`sigmoid_of`].
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp2(-LOG2_E * x))
+}
+
+/// The reference implementation of [`tanh_of`].
+fn tanh(x: f32) -> f32 {
+    2.0 / (1.0 + exp2(-2.0 * LOG2_E * x)) - 1.0
+}
+
+/// Lanewise `1 / (1 + e^-(n x))`.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] {
+    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    unsafe {
+        for x in &mut x {
+            *x = x.mul(V::splat(-LOG2_E * n));
+        }
+        let mut y = exp2_of(x);
+        for y in &mut y {
+            *y = V::splat(1.0).div(y.add(V::splat(1.0)));
+        }
+        y
+    }
+}
+
+/// Lanewise hyperbolic tangent, twice the sigmoid of `2 x` less 1.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+unsafe fn tanh_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
+    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    unsafe {
+        let mut y = sigmoid_of(x, 2.0);
+        for y in &mut y {
+            *y = y.mul_add(V::splat(2.0), V::splat(-1.0));
+        }
+        y
+    }
+}
+
+/// `N` vectors of units.
+///
+/// # Safety
+/// The processor has the instructions; vectors divide a part; the units exist, and the formula's inputs and results.
+#[inline(always)]
+unsafe fn update_some<V: Split, const N: usize>(
+    at: &mut Place,
+    formula: &Formula,
+    unit: usize,
+    slots: &mut Vec<usize>,
+) {
+    (at.unit, at.next) = (unit, 0);
+    formula.evaluate(&mut Vectors::<V, N>(at, PhantomData), slots);
+}
+
+/// All units: `MANY` vectors at a time, which are [`TOGETHER`], then as many as a part has, `ONE`.
+///
+/// # Safety
+/// As [`update_some`].
+#[inline(always)]
+unsafe fn update_all<V: Split, const MANY: usize, const ONE: usize>(
+    at: &mut Place,
+    formula: &Formula,
+    units: usize,
+    slots: &mut Vec<usize>,
+) {
+    let many = units / TOGETHER * TOGETHER;
+    for unit in (0..many).step_by(TOGETHER) {
+        // SAFETY: the caller has the instructions; `unit + TOGETHER` units exist.
+        unsafe { update_some::<V, MANY>(at, formula, unit, slots) };
+    }
+    for unit in (many..units).step_by(UNITS) {
+        // SAFETY: the caller has the instructions; `unit + UNITS` units exist.
+        unsafe { update_some::<V, ONE>(at, formula, unit, slots) };
+    }
+}
+
+/// # Safety
+/// As [`update_all`]; the instructions are those of AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(at: &mut Place, formula: &Formula, units: usize, slots: &mut Vec<usize>) {
+    // SAFETY: AVX2 and FMA are enabled here; the caller has checked the lengths.
+    unsafe { update_all::<std::arch::x86_64::__m256, 4, 1>(at, formula, units, slots) }
+}
+
+/// # Safety
+/// As [`update_all`]; the instructions are those of NEON.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon(at: &mut Place, formula: &Formula, units: usize, slots: &mut Vec<usize>) {
+    // SAFETY: NEON is enabled here; the caller has checked the lengths.
+    unsafe { update_all::<std::arch::aarch64::float32x4_t, 8, 2>(at, formula, units, slots) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elementary::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
+    use lstmc_frontend::ir::{FormulaBuilder, Function, GateOrder, Lstm};
+
+    /// Each gate of all units, in the order of lanes.
+    fn in_parts(gates: [&[f32]; 4]) -> Vec<f32> {
+        let units = gates[0].len();
+        (0..units).step_by(UNITS).flat_map(|u| gates.map(|g| &g[u..u + UNITS]).concat()).collect()
+    }
+
+    fn lstm() -> CellSpec {
+        Lstm::new(GateOrder::Iofc).spec(false)
+    }
+
+    /// New cell and hidden states of an LSTM, all of whose cell states are `c`.
+    fn step(level: Level, gates: &[f32], c: f32) -> (Vec<f32>, Vec<f32>) {
+        let units = gates.len() / 4;
+        let spec = lstm();
+        let mut state = vec![0.0; units];
+        state.resize(2 * units, c);
+        let cell = Cell { spec: &spec, units, states: &[0, units] };
+        update(level, &cell, gates, &mut state, &[], &mut Terms::default());
+        (state[units..].to_vec(), state[..units].to_vec())
+    }
+
+    /// With a cell state of zero or one and gates that let all through, or nothing, a unit shows each function by itself.
+    #[test]
+    fn every_level_is_within_the_bounds_of_its_functions() {
+        let step_by = if cfg!(miri) { 200 } else { 1 };
+        let mut x: Vec<f32> = (0..40_000).step_by(step_by).map(|i| (i as f32 - 20_000.0) / 1000.0).collect();
+        x.extend([f32::MIN_POSITIVE, 1e-9, -1e-9, 1e4, -1e4, f32::MAX, f32::MIN, f32::INFINITY]);
+        let (open, shut) = (vec![f32::INFINITY; x.len()], vec![f32::NEG_INFINITY; x.len()]);
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let check = |level: Level, what: &str, have: &[f32], f: &dyn Fn(f64) -> f64, bound: f64| {
+            for (&x, &y) in x.iter().zip(have) {
+                let error = (f64::from(y) - f(f64::from(x))).abs() / f64::from(f32::EPSILON);
+                assert!(error <= bound, "{level:?}: {what} of {x:e}: {y}, {error:.2} ULP");
+            }
+        };
+        for level in Level::all() {
+            let run =
+                |i: &[f32], o: &[f32], f: &[f32], g: &[f32], c: f32| step(level, &in_parts([i, o, f, g]), c);
+            let (input, _) = run(&x, &open, &shut, &open, 3.0);
+            check(level, "input", &input, &sigmoid, MAX_SIGMOID_ERROR_ULPS);
+            let (forget, _) = run(&shut, &open, &x, &open, 1.0);
+            check(level, "forget", &forget, &sigmoid, MAX_SIGMOID_ERROR_ULPS);
+            let (cell, h) = run(&open, &open, &shut, &x, 0.0);
+            check(level, "cell", &cell, &f64::tanh, MAX_TANH_ERROR_ULPS);
+            // The error of the cell is passed on at most as it is.
+            check(level, "tanh", &h, &|x| x.tanh().tanh(), 2.0 * MAX_TANH_ERROR_ULPS);
+            let (_, output) = run(&shut, &x, &open, &open, 100.0);
+            check(level, "output", &output, &sigmoid, MAX_SIGMOID_ERROR_ULPS);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays() {
+        for level in Level::all() {
+            let mut gates = vec![0.0; 5 * PANEL];
+            gates[PANEL + 2 * UNITS + 3] = f32::NAN;
+            let (c, h) = step(level, &gates, 0.5);
+            for u in 0..5 * UNITS {
+                assert_eq!(c[u].is_nan(), u == UNITS + 3, "{level:?}: c of unit {u}");
+                assert_eq!(h[u].is_nan(), u == UNITS + 3, "{level:?}: h of unit {u}");
+            }
+        }
+    }
+
+    /// Every function and operation, as a cell of one gate, one state and one parameter, whose only state is the result.
+    #[test]
+    fn every_level_computes_every_function() {
+        let mut x: Vec<f32> = (0..77).map(|i| (i as f32 - 38.0) / 7.0).collect();
+        x.extend([f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 80.0, -80.0, 1e-20]);
+        let units = x.len();
+        x.resize(units.next_multiple_of(UNITS), 0.0);
+        let operations = [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min];
+        let functions = Function::ALL.into_iter().map(Ok).chain(operations.map(Err));
+        for case in functions {
+            let mut b = FormulaBuilder::new();
+            let (gate, parameter) = (b.input(0), b.input(2));
+            let y = match case {
+                Ok(f) => b.function(f, gate),
+                Err(op) => b.binary(op, gate, parameter),
+            };
+            let mut spec = lstm();
+            spec.gates = spec.gates.first(1);
+            (spec.states, spec.parameters, spec.formula) = (1, 1, b.build(vec![(y, Some(1))]));
+            let parameters: Vec<f32> =
+                (0..units.next_multiple_of(PANEL)).map(|i| (i % 5) as f32 - 1.5).collect();
+            let exact: Vec<f64> = x[..units].iter().map(|&x| x.into()).collect();
+            let exact_parameters: Vec<f64> = parameters[..units].iter().map(|&x| x.into()).collect();
+            let want = &spec.formula.values(&[&exact, &exact, &exact_parameters])[0];
+            for level in Level::all() {
+                let mut state = vec![0.0; x.len()];
+                let cell = Cell { spec: &spec, units, states: &[0] };
+                update(level, &cell, &x, &mut state, &parameters, &mut Terms::default());
+                for (u, (&y, &want)) in state.iter().zip(want).enumerate() {
+                    // Functions of several steps, each within a few ULP of 1 or of its result.
+                    let near = f64::from(y) == want
+                        || (f64::from(y) - want).abs() <= 1e-6 * want.abs().max(1.0)
+                        || y.is_nan() && want.is_nan();
+                    assert!(near, "{level:?}: {case:?} of {}: {y}, expected {want}", x[u]);
+                }
+            }
+        }
+    }
+}

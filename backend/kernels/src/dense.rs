@@ -1,0 +1,303 @@
+//! f32 panels.
+//!
+//! A tile of `T` tokens and a *part* of a panel stays in registers while the inputs pass: two 512-bit vectors for 12 tokens with AVX-512, two
+//! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency;
+//! inputs are then dealt out to up to four sets of sums.
+
+use crate::level::{Level, Set};
+use crate::share::{Destination, PanelRange, Tile};
+use crate::vector::Vector;
+use crate::{PANEL, check_rows, f32_panels_len};
+
+/// Bytes of activations that a block of tokens may take: half of a small second-level cache.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// Up to so many steps take about as long as one: the time is that of loading the weights.
+const FEW_STEPS: usize = 16;
+
+/// A map `[out][input]` in f32 panels (see the [module](super)) and the vectors that it is multiplied with.
+#[derive(Clone, Copy, Debug)]
+pub struct Floats<'a> {
+    /// Rows of `input` f32s.
+    pub x: &'a [f32],
+    /// f32s from row to row.
+    pub stride: usize,
+    /// Inputs.
+    pub input: usize,
+    /// The panels.
+    pub weights: &'a [f32],
+}
+
+impl Floats<'_> {
+    /// Multiply-adds of as many steps, or what takes as long.
+    pub(crate) fn work(&self, steps: usize, out: usize) -> usize {
+        steps.max(FEW_STEPS) * out * self.input
+    }
+}
+
+/// A product whose shapes have been checked.
+pub(crate) struct Job<'a> {
+    steps: usize,
+    x: &'a [f32],
+    x_stride: usize,
+    input: usize,
+    weights: &'a [f32],
+    out: usize,
+}
+
+impl<'a> Job<'a> {
+    pub(crate) fn new(steps: usize, term: &Floats<'a>, out: usize) -> Job<'a> {
+        let Floats { x, stride: x_stride, input, weights } = *term;
+        check_rows("activations", steps, x_stride, input, x.len());
+        // Saturated: no slice is so long.
+        let need = f32_panels_len(out, input);
+        assert!(
+            weights.len() >= need,
+            "f32 panels of [{out}, {input}] have {need} f32s, not {}",
+            weights.len()
+        );
+        Job { steps, x, x_stride, input, weights, out }
+    }
+
+    /// `to = start + x w^T` in `panels`. Panics where the destination lacks one of them or has other tokens.
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
+    pub(crate) unsafe fn run(&self, level: Level, panels: PanelRange, to: &Destination<'_>) {
+        match level.set() {
+            // SAFETY: the columns are this thread's, as the caller promises.
+            Set::Portable => unsafe { self.portable(panels, to) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the level is proof that the processor has AVX2 and FMA; the columns are this thread's, as the caller promises.
+            Set::Avx2 => unsafe { avx2(self, panels, to) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the level is proof that the processor has AVX-512 F; the columns are this thread's, as the caller promises.
+            Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels, to) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: the level is proof that the processor has NEON; the columns are this thread's, as the caller promises.
+            Set::Neon => unsafe { neon(self, panels, to) },
+        }
+    }
+
+    /// The panel's weights and its width in f32s.
+    fn panel(&self, panel: usize) -> (&[f32], usize) {
+        let width = PANEL.min((self.out - panel * PANEL).next_multiple_of(4));
+        (&self.weights[panel * PANEL * self.input..][..width * self.input], width)
+    }
+
+    /// The reference implementation of the kernels below.
+    ///
+    /// # Safety
+    /// This thread alone writes these panels' columns of the destination meanwhile.
+    unsafe fn portable(&self, panels: PanelRange, to: &Destination<'_>) {
+        for panel in panels.each() {
+            let (weights, width) = self.panel(panel);
+            for t in 0..self.steps {
+                let mut sums = [0.0f32; PANEL];
+                let x = &self.x[t * self.x_stride..][..self.input];
+                if width == PANEL {
+                    // Of a width that is known, sums stay in registers.
+                    for (half, sums) in sums.as_chunks_mut::<{ PANEL / 2 }>().0.iter_mut().enumerate() {
+                        let mut local = *sums;
+                        for (x, w) in x.iter().zip(weights.as_chunks::<PANEL>().0) {
+                            let w = &w.as_chunks::<{ PANEL / 2 }>().0[half];
+                            local = std::array::from_fn(|i| local[i] + x * w[i]);
+                        }
+                        *sums = local;
+                    }
+                } else {
+                    for (x, w) in x.iter().zip(weights.chunks_exact(width)) {
+                        for (sum, w) in sums.iter_mut().zip(w) {
+                            *sum += x * w;
+                        }
+                    }
+                }
+                // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
+                unsafe { to.tile(t, 1, panel, 0) }.store_plain(&sums);
+            }
+        }
+    }
+
+    /// All tokens through `panels`, by tiles of at most `T` tokens and `N` vectors: `tile(n, ...)` does `n` tokens.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `V`; this thread alone writes these panels' columns of the destination meanwhile.
+    #[inline(always)]
+    unsafe fn tiled<V: Vector, const T: usize, const N: usize>(
+        &self,
+        panels: PanelRange,
+        to: &Destination<'_>,
+        tile: impl Fn(usize, &Operands, Tile),
+    ) {
+        let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
+        for first in (0..self.steps).step_by(block) {
+            let tokens = block.min(self.steps - first);
+            let tiles = tokens.div_ceil(T);
+            // Tiles of nearly the same size: a small one would wait for its own sums.
+            let (least, larger) = (tokens / tiles, tokens % tiles);
+            for panel in panels.each() {
+                let (weights, width) = self.panel(panel);
+                let next_step = width / tiles;
+                // Outputs of a panel that are not kept are not computed either.
+                for skip in (0..to.columns(panel)).step_by(N * V::LANES) {
+                    let mut of = Operands {
+                        x: self.x[first * self.x_stride..].as_ptr(),
+                        x_stride: self.x_stride,
+                        input: self.input,
+                        weights: weights.as_ptr().wrapping_add(skip),
+                        width,
+                        lanes: (width - skip).min(N * V::LANES),
+                        next: weights.as_ptr_range().end,
+                        next_step,
+                    };
+                    let mut t = first;
+                    for i in 0..tiles {
+                        let n = least + usize::from(i < larger);
+                        // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
+                        tile(n, &of, unsafe { to.tile(t, n, panel, skip) });
+                        t += n;
+                        of.x = of.x.wrapping_add(n * self.x_stride);
+                        of.next = of.next.wrapping_add(self.input * next_step);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a tile is computed from.
+struct Operands {
+    /// The first token's activations.
+    x: *const f32,
+    x_stride: usize,
+    input: usize,
+    /// The part's first weight; those of the next input are `width` further on.
+    weights: *const f32,
+    width: usize,
+    /// f32s of the part per input; it is partial where they are fewer than its vectors hold.
+    lanes: usize,
+    /// Weights to ask for meanwhile: this tile's share of the next panel, so many f32s per input.
+    next: *const f32,
+    next_step: usize,
+}
+
+/// `T` tokens times a part of `N` vectors; input `k` is added to the sums number `k % U`.
+///
+/// # Safety
+/// The processor has the instructions of `V`; the operands have `T` tokens and the tile too.
+#[inline(always)]
+unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(of: &Operands, tile: Tile) {
+    if of.width == PANEL {
+        // SAFETY: vectors divide a whole panel, so the part is full; instructions and tokens are there, as the caller promises.
+        unsafe { product_of::<V, T, N, U, false>(of, tile) }
+    } else {
+        // SAFETY: instructions and tokens are there, as the caller promises.
+        unsafe { product_of::<V, T, N, U, true>(of, tile) }
+    }
+}
+
+/// See [`product`]; a part that is not `PARTIAL` is one of a whole panel.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, const PARTIAL: bool>(
+    of: &Operands,
+    tile: Tile,
+) {
+    // SAFETY: inputs are below `of.input` and tokens below `T`, which the operands and the tile have; the caller has the instructions.
+    unsafe {
+        let mut sums = [[[V::splat(0.0); N]; T]; U];
+        let whole = of.input / U * U;
+        for k in (0..whole).step_by(U) {
+            for (u, sums) in sums.iter_mut().enumerate() {
+                add_input::<V, T, N, PARTIAL>(of, k + u, sums);
+            }
+        }
+        for k in whole..of.input {
+            add_input::<V, T, N, PARTIAL>(of, k, &mut sums[0]);
+        }
+        for t in 0..T {
+            for n in 0..N {
+                let mut sum = sums[0][t][n];
+                for other in &sums[1..] {
+                    sum = sum.add(other[t][n]);
+                }
+                tile.store(t, n * V::LANES, sum);
+            }
+        }
+    }
+}
+
+/// Adds the products of input `k`.
+///
+/// # Safety
+/// As [`product`]; the input exists.
+#[inline(always)]
+unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bool>(
+    of: &Operands,
+    k: usize,
+    sums: &mut [[V; N]; T],
+) {
+    // SAFETY: loads stay within the operands' tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do. The caller
+    // has the instructions.
+    unsafe {
+        let mut w = [V::splat(0.0); N];
+        let width = if PARTIAL { of.width } else { PANEL };
+        if T > 1 {
+            V::prefetch(of.next.wrapping_add(k * of.next_step));
+        }
+        for (n, w) in w.iter_mut().enumerate() {
+            let from = of.weights.wrapping_add(k * width + n * V::LANES);
+            *w = if PARTIAL {
+                V::load_first(from, of.lanes.saturating_sub(n * V::LANES))
+            } else {
+                V::load(from)
+            };
+        }
+        for (t, sums) in sums.iter_mut().enumerate() {
+            let x = V::splat(*of.x.add(t * of.x_stride + k));
+            for n in 0..N {
+                sums[n] = x.mul_add(w[n], sums[n]);
+            }
+        }
+    }
+}
+
+/// A function per instruction set that takes all tokens through a range of panels, and one per number of tokens in a tile.
+macro_rules! kernels {
+    ($name:ident, $tile:ident, $v:ty, $features:literal, $n:literal, $last:literal: [$(($t:literal, $u:literal))*]) => {
+        /// # Safety
+        /// The processor has the features; this thread alone writes these panels' columns of the destination meanwhile.
+        #[target_feature(enable = $features)]
+        unsafe fn $name(job: &Job<'_>, panels: PanelRange, to: &Destination<'_>) {
+            // SAFETY: the vector's instructions are enabled here; the columns are this thread's, as the caller promises; operands and tile have
+            // as many tokens as the number says.
+            unsafe {
+                job.tiled::<$v, $last, $n>(panels, to, |tokens, of, tile| match tokens {
+                    $($t => $tile::<$t, $u>(of, tile),)*
+                    _ => $tile::<$last, 1>(of, tile),
+                });
+            }
+        }
+
+        /// # Safety
+        /// As [`product`].
+        #[target_feature(enable = $features)]
+        #[inline(never)]
+        unsafe fn $tile<const T: usize, const U: usize>(of: &Operands, tile: Tile) {
+            // SAFETY: the vector's instructions are enabled here; operands and tile have `T` tokens, as the caller promises.
+            unsafe { product::<$v, T, $n, U>(of, tile) }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+kernels!(avx512, avx512_tile, std::arch::x86_64::__m512, "avx512f", 2,
+    12: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1) (9, 1) (10, 1) (11, 1)]);
+#[cfg(target_arch = "x86_64")]
+kernels!(avx2, avx2_tile, std::arch::x86_64::__m256, "avx2,fma", 2,
+    6: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1)]);
+#[cfg(target_arch = "aarch64")]
+kernels!(neon, neon_tile, std::arch::aarch64::float32x4_t, "neon", 4,
+    6: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1)]);

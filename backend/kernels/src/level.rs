@@ -1,0 +1,299 @@
+//! Processor levels: which instructions kernels and generated code may use.
+//!
+//! ```text
+//!   plain ─ sse4.1 ─ avx2 ┬ avx2-vnni                      x86-64
+//!                         └ avx512 ─ avx512-vnni
+//!   plain ─ neon ─ dotprod ─ i8mm                          arm64
+//! ```
+//!
+//! A level is a value that is chosen in one place: by default it is the best that the processor has, and a user or a test may ask for a
+//! lower one by its name. It decides which of the kernels run, and which features generated code may use.
+#![deny(unsafe_code)]
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+/// The instructions that kernels and generated code may use. A value is proof that the processor has them: only this module makes
+/// one, after asking.
+///
+/// ```
+/// use lstmc_kernels::Level;
+///
+/// let plain: Level = "plain".parse()?;
+/// assert_eq!(plain.name(), "plain");
+/// assert!(Level::all().contains(&plain) && Level::all().contains(&Level::best()));
+/// assert_eq!("best".parse::<Level>()?, Level::best());
+/// # Ok::<(), lstmc_kernels::LevelError>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Level(&'static Row);
+
+/// The instruction sets that batched kernels are written in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Set {
+    /// Plain Rust.
+    Portable,
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F, BW and DQ, and what `Avx2` has.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// VNNI, and what `Avx512` has.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+}
+
+/// One level.
+struct Row {
+    name: &'static str,
+    /// What it is, for people.
+    about: &'static str,
+    set: Set,
+    needs: &'static [Feature],
+}
+
+/// A feature that must be there, by its name in Rust, and how to ask.
+type Feature = (&'static str, fn() -> bool);
+
+/// A table of features and how to ask for each.
+macro_rules! needs {
+    ($ask:ident: $($feature:tt)*) => {
+        &[$(($feature, || std::arch::$ask!($feature))),*]
+    };
+}
+
+/// The levels of this architecture, each after those that it includes; the best one that a processor has is the last.
+#[cfg(target_arch = "x86_64")]
+static ROWS: &[Row] = &[
+    Row {
+        name: "plain",
+        about: "SSE2, which every x86-64 has; no batched kernels",
+        set: Set::Portable,
+        needs: &[],
+    },
+    Row {
+        name: "sse4.1",
+        about: "SSE4.1; no batched kernels",
+        set: Set::Portable,
+        needs: needs!(is_x86_feature_detected: "sse4.1" "ssse3" "sse3"),
+    },
+    Row {
+        name: "avx2",
+        about: "AVX2 and FMA",
+        set: Set::Avx2,
+        needs: needs!(is_x86_feature_detected: "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt"),
+    },
+    Row {
+        name: "avx2-vnni",
+        about: "AVX2 and AVX-VNNI; batched kernels as at avx2",
+        set: Set::Avx2,
+        needs: needs!(is_x86_feature_detected: "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avxvnni"),
+    },
+    Row {
+        name: "avx512",
+        about: "AVX-512 F, BW, DQ and VL",
+        set: Set::Avx512,
+        needs: needs!(is_x86_feature_detected:
+            "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"),
+    },
+    Row {
+        name: "avx512-vnni",
+        about: "AVX-512 with VNNI",
+        set: Set::Avx512Vnni,
+        needs: needs!(is_x86_feature_detected:
+            "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni"),
+    },
+];
+
+/// The levels of this architecture, each after those that it includes; the best one that a processor has is the last.
+#[cfg(target_arch = "aarch64")]
+static ROWS: &[Row] = &[
+    Row {
+        name: "plain",
+        about: "generated code as at neon; no batched kernels",
+        set: Set::Portable,
+        needs: &[],
+    },
+    Row { name: "neon", about: "NEON, which every arm64 has", set: Set::Neon, needs: &[] },
+    Row {
+        name: "dotprod",
+        about: "SDOT and UDOT; batched kernels as at neon",
+        set: Set::Neon,
+        needs: needs!(is_aarch64_feature_detected: "dotprod"),
+    },
+    Row {
+        name: "i8mm",
+        about: "USDOT; batched kernels as at neon",
+        set: Set::Neon,
+        needs: needs!(is_aarch64_feature_detected: "dotprod" "i8mm"),
+    },
+];
+
+/// The levels of this architecture.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+static ROWS: &[Row] = &[Row { name: "plain", about: "plain Rust", set: Set::Portable, needs: &[] }];
+
+impl Row {
+    /// What the processor lacks.
+    fn missing(&self) -> impl Iterator<Item = &'static str> {
+        self.needs.iter().filter(|(_, there)| !there()).map(|(name, _)| *name)
+    }
+}
+
+impl Level {
+    /// Plain Rust, and code for every processor of this architecture.
+    pub const PLAIN: Level = Level(&ROWS[0]);
+
+    /// The best that this processor has. The first call asks, and none allocates.
+    pub fn best() -> Level {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        *BEST.get_or_init(|| Level::there().last().unwrap_or(Level::PLAIN))
+    }
+
+    /// Those that this processor has, the best one last.
+    pub fn all() -> Vec<Level> {
+        Level::there().collect()
+    }
+
+    fn there() -> impl Iterator<Item = Level> {
+        ROWS.iter().filter(|row| row.missing().next().is_none()).map(Level)
+    }
+
+    /// The levels of this architecture, each with what it is and the level itself, where this processor has it.
+    pub fn known() -> impl Iterator<Item = (&'static str, &'static str, Result<Level, LevelError>)> {
+        ROWS.iter().map(|row| (row.name, row.about, row.name.parse()))
+    }
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// Whether there are batched kernels, which are faster than generated code word by word; elsewhere only the reference implementations run.
+    pub fn has_batched_kernels(self) -> bool {
+        self.set() != Set::Portable
+    }
+
+    /// The batched kernels that it runs.
+    pub(crate) fn set(self) -> Set {
+        self.0.set
+    }
+}
+
+/// The best.
+impl Default for Level {
+    fn default() -> Level {
+        Level::best()
+    }
+}
+
+impl PartialEq for Level {
+    fn eq(&self, other: &Level) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Level {}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a level cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LevelError {
+    /// A name that is none of a level.
+    #[error("there is no processor level `{name}`; {} has {}", std::env::consts::ARCH, .known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The levels of this architecture.
+        known: Vec<&'static str>,
+    },
+    /// A level that this processor does not have.
+    #[error("this processor does not have the level {name} (it lacks {}); it has {}", .lacks.join(", "), .have.join(", "))]
+    Missing {
+        /// What was asked for.
+        name: &'static str,
+        /// Features that it lacks.
+        lacks: Vec<&'static str>,
+        /// Levels that it has.
+        have: Vec<&'static str>,
+    },
+}
+
+/// A level by its name; `best` is the best that the processor has.
+impl FromStr for Level {
+    type Err = LevelError;
+
+    fn from_str(name: &str) -> Result<Level, LevelError> {
+        if name == "best" {
+            return Ok(Level::best());
+        }
+        let row = ROWS.iter().find(|row| row.name == name).ok_or_else(|| LevelError::Unknown {
+            name: name.into(),
+            known: ROWS.iter().map(|row| row.name).collect(),
+        })?;
+        let lacks: Vec<_> = row.missing().collect();
+        if lacks.is_empty() {
+            return Ok(Level(row));
+        }
+        Err(LevelError::Missing { name: row.name, lacks, have: Level::there().map(Level::name).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_there_or_say_what_is_missing() {
+        assert_eq!(Level::all()[0], Level::PLAIN);
+        assert_eq!(*Level::all().last().unwrap(), Level::best());
+        for (name, _, level) in Level::known() {
+            match level {
+                Ok(level) => assert!(level.name() == name && Level::all().contains(&level)),
+                Err(error) => {
+                    assert!(
+                        error
+                            .to_string()
+                            .starts_with(&format!("this processor does not have the level {name}"))
+                    );
+                    assert!(Level::all().iter().all(|l| l.name() != name));
+                }
+            }
+        }
+        let error = "avx9".parse::<Level>().unwrap_err().to_string();
+        assert!(
+            error.starts_with("there is no processor level `avx9`") && error.contains("plain"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_missing_level_is_an_error_that_lists_what_there_is() {
+        let error = LevelError::Missing {
+            name: "avx512",
+            lacks: vec!["avx512f", "avx512bw"],
+            have: vec!["plain", "avx2"],
+        };
+        insta::assert_snapshot!(
+            error,
+            @"this processor does not have the level avx512 (it lacks avx512f, avx512bw); it has plain, avx2"
+        );
+    }
+}

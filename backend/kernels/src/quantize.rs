@@ -1,0 +1,121 @@
+//! Activations as signed 8-bit codes, one scale per token.
+
+use crate::elementary::ROUND;
+use crate::level::Level;
+#[cfg(target_arch = "x86_64")]
+use crate::level::Set;
+use crate::{Groups, QUAD, check_rows};
+
+/// The smallest magnitude that counts as the largest of a vector, so that a vector of zeros has a finite reciprocal.
+pub const LEAST_MAGNITUDE: f32 = 1e-30;
+
+/// The largest code of an activation.
+pub const LARGEST_CODE: f32 = 127.0;
+
+/// Tokens' activations as 8-bit codes, in groups of the size that the maps they are multiplied with have.
+#[derive(Clone, Copy, Debug)]
+pub struct Activations<'a> {
+    /// Rows of [`Groups::padded`] codes. Padding may hold anything.
+    pub codes: &'a [i8],
+    /// Codes from row to row.
+    pub stride: usize,
+    /// One scale per token.
+    pub scales: &'a [f32],
+    /// `[tokens][groups]`: the sum of a group's codes, padding included.
+    pub sums: &'a [i32],
+}
+
+/// Owned [`Activations`], whose room is used again.
+#[derive(Default)]
+pub struct CodeRows {
+    codes: Vec<i8>,
+    stride: usize,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl CodeRows {
+    /// Room for `steps` rows, so that [`CodeRows::fill`] needs no more memory for as many.
+    pub fn reserve(&mut self, steps: usize, groups: Groups) {
+        self.codes.reserve(steps * groups.padded());
+        self.scales.reserve(steps);
+        self.sums.reserve(steps * groups.count());
+    }
+
+    /// Quantizes `steps` rows of f32s, `x_stride` apart, in groups: per token `m = max(max |x|, 1e-30)`, the codes are
+    /// `x * (127 / m)` rounded to the nearest integer, ties to even, group by group with padding of zeros, and the scale is `m / 127`. A
+    /// row that holds a NaN gets the scale NaN.
+    ///
+    /// # Panics
+    /// Where the slice is too short for its shape, or the stride for its row.
+    pub fn fill(&mut self, level: Level, steps: usize, x: &[f32], x_stride: usize, groups: Groups) {
+        check_rows("activations", steps, x_stride, groups.len, x.len());
+        self.stride = groups.padded();
+        let count = groups.count();
+        self.codes.resize(steps * self.stride, 0);
+        self.scales.resize(steps, 0.0);
+        self.sums.resize(steps * count, 0);
+        for (t, scale) in self.scales.iter_mut().enumerate() {
+            let x = &x[t * x_stride..][..groups.len];
+            let codes = &mut self.codes[t * self.stride..][..self.stride];
+            let sums = &mut self.sums[t * count..][..count];
+            *scale = row_at(level, x, groups.size, codes, sums);
+        }
+    }
+
+    /// What [`CodeRows::fill`] made.
+    pub fn activations(&self) -> Activations<'_> {
+        let CodeRows { codes, stride, scales, sums } = self;
+        Activations { codes, stride: *stride, scales, sums }
+    }
+}
+
+/// [`row`] in the widest vectors of a level.
+fn row_at(level: Level, x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is proof that the processor has AVX-512 F and BW.
+        Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(x, group, codes, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the level is proof that the processor has AVX2.
+        Set::Avx2 => unsafe { avx2(x, group, codes, sums) },
+        _ => row(x, group, codes, sums),
+    }
+}
+
+/// One row, in plain code that compiles to good vector code; returns its scale.
+#[inline(always)]
+pub(crate) fn row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    // Magnitudes are in order of their bits, and those of NaN are above all others.
+    let top = x.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
+    let top = f32::from_bits(top.max(LEAST_MAGNITUDE.to_bits()));
+    let inverse = LARGEST_CODE / top;
+    let mut at = 0;
+    for (x, sum) in x.chunks(group).zip(sums) {
+        let padded = x.len().next_multiple_of(QUAD);
+        let (real, padding) = codes[at..at + padded].split_at_mut(x.len());
+        for (code, x) in real.iter_mut().zip(x) {
+            *code = (x * inverse + ROUND).to_bits() as i8;
+        }
+        *sum = real.iter().map(|&c| i32::from(c)).sum();
+        padding.fill(0);
+        at += padded;
+    }
+    top / LARGEST_CODE
+}
+
+/// # Safety
+/// The processor has AVX-512 F and BW.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn avx512(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    row(x, group, codes, sums)
+}
+
+/// # Safety
+/// The processor has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    row(x, group, codes, sums)
+}

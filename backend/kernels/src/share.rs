@@ -1,0 +1,196 @@
+//! Sharing panels out among threads, and the destination they write.
+
+use crate::pool::{Pool, share};
+use crate::vector::Vector;
+use crate::{PANEL, Start};
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Least work of a thread, in multiply-adds of f32s: about 20 us with AVX-512, a few times what two threads that are awake take to meet.
+pub(crate) const THREAD_WORK: usize = 1 << 20;
+
+/// How many threads `work` units in `parts` parts deserve, of those that there are.
+pub(crate) fn deserved(threads: usize, parts: usize, work: usize) -> usize {
+    parts.min(work / THREAD_WORK).min(threads).max(1)
+}
+
+/// Runs `f(thread, range)` on ranges that cover `0..parts`, on at most `threads` threads (one per part) that are awake where work follows work. A
+/// thread has several ranges.
+pub(crate) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>) + Sync) {
+    let threads = threads.min(parts).max(1);
+    if threads == 1 {
+        return f(0, 0..parts);
+    }
+    if Pool::of_all_cores()
+        .is_some_and(|pool| pool.run(threads, &[parts], &|thread, _, range| f(thread, range)))
+    {
+        return;
+    }
+    // More threads than cores, or another caller has the pool.
+    std::thread::scope(|scope| {
+        for i in 1..threads {
+            let f = &f;
+            scope.spawn(move || f(i, share(parts, i, threads)));
+        }
+        f(0, share(parts, 0, threads));
+    });
+}
+
+/// Some panels, in the order that they are taken in.
+#[derive(Clone)]
+pub(crate) struct PanelRange {
+    pub(crate) range: Range<usize>,
+    /// From the last to the first.
+    pub(crate) reversed: bool,
+}
+
+impl PanelRange {
+    pub(crate) fn each(&self) -> impl Iterator<Item = usize> {
+        let PanelRange { range: Range { start, end }, reversed } = self.clone();
+        (start..end).map(move |panel| if reversed { start + end - 1 - panel } else { panel })
+    }
+}
+
+/// Where a product goes: rows of `out` f32s, `stride` apart, whose columns several threads write, each its own panels.
+pub(crate) struct Destination<'a> {
+    to: *mut f32,
+    stride: usize,
+    steps: usize,
+    out: usize,
+    /// The panel that goes to the first column.
+    first: usize,
+    /// The first column's starting value, `start_stride` apart from token to token; null for zero.
+    start: *const f32,
+    start_stride: usize,
+    /// The rows are borrowed, and so is a bias.
+    rows: PhantomData<(&'a mut [f32], &'a [f32])>,
+}
+
+// SAFETY: `to` and `start` come from slices that stay borrowed for 'a. What is written through `to` is written through tiles, each of which its
+// thread alone has (`Destination::tile`), and starting values are read only there, or from a bias that nobody writes.
+unsafe impl Sync for Destination<'_> {}
+
+/// A tile of a destination: the outputs of a panel or of a part of it, from one token on.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    pub(crate) to: *mut f32,
+    pub(crate) stride: usize,
+    /// Null for zero.
+    pub(crate) start: *const f32,
+    pub(crate) start_stride: usize,
+    /// Tokens that exist.
+    pub(crate) tokens: usize,
+    /// Columns that exist, at least one.
+    pub(crate) columns: usize,
+}
+
+impl<'a> Destination<'a> {
+    /// Panics where the shapes do not fit.
+    pub(crate) fn new(
+        steps: usize,
+        to: &'a mut [f32],
+        stride: usize,
+        out: usize,
+        start: Start<'a>,
+    ) -> Destination<'a> {
+        crate::check_rows("destination", steps, stride, out, to.len());
+        start.check(out);
+        let to = to.as_mut_ptr();
+        let (start, start_stride) = match start {
+            Start::Zero => (std::ptr::null(), 0),
+            Start::Bias(bias) => (bias.as_ptr(), 0),
+            Start::Accumulate => (to.cast_const(), stride),
+        };
+        Destination { to, stride, steps, out, first: 0, start, start_stride, rows: PhantomData }
+    }
+
+    /// The same for the panels from `first` on.
+    pub(crate) fn starting_at(self, first: usize) -> Destination<'a> {
+        Destination { first, ..self }
+    }
+
+    /// The same, to be added to what it then holds.
+    pub(crate) fn accumulating(&self) -> Destination<'_> {
+        Destination { start: self.to.cast_const(), start_stride: self.stride, ..*self }
+    }
+
+    /// Columns of `panel`: a panel's width, or fewer in the last one.
+    ///
+    /// Panics where there is no such panel.
+    pub(crate) fn columns(&self, panel: usize) -> usize {
+        let before = panel.checked_sub(self.first).and_then(|n| n.checked_mul(PANEL));
+        match before {
+            Some(before) if before < self.out => PANEL.min(self.out - before),
+            _ => {
+                panic!("panel {panel} of a destination of {} columns from panel {} on", self.out, self.first)
+            }
+        }
+    }
+
+    /// The tile of `panel` of `tokens` tokens from `token` on, without its first `skip` columns.
+    ///
+    /// Panics where one of these does not exist.
+    ///
+    /// # Safety
+    /// No other thread writes these columns of these tokens while the tile is in use, and no other tile of them is.
+    pub(crate) unsafe fn tile(&self, token: usize, tokens: usize, panel: usize, skip: usize) -> Tile {
+        assert!(
+            skip < self.columns(panel) && token <= self.steps && tokens <= self.steps - token,
+            "a tile of {tokens} tokens from {token} on, of panel {panel} from column {skip} on, in {} rows of {}",
+            self.steps,
+            self.out
+        );
+        let column = (panel - self.first) * PANEL + skip;
+        let start = if self.start.is_null() {
+            self.start
+        } else {
+            // SAFETY: token and column exist, as asserted; a bias has an element per column and no stride, what is added to has the
+            // destination's own rows (`Destination::new` checked both).
+            unsafe { self.start.add(token * self.start_stride + column) }
+        };
+        // SAFETY: token and column exist, as asserted, in rows that `Destination::new` checked.
+        let to = unsafe { self.to.add(token * self.stride + column) };
+        let (stride, start_stride, columns) = (self.stride, self.start_stride, self.out - column);
+        Tile { to, stride, start, start_stride, tokens, columns }
+    }
+}
+
+impl Tile {
+    /// `to = start + values` in as many columns from `column` on as there are, of token `t` of the tile.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `V`, and `t` is below the tile's tokens.
+    #[inline(always)]
+    pub(crate) unsafe fn store<V: Vector>(&self, t: usize, column: usize, values: V) {
+        debug_assert!(t < self.tokens);
+        let columns = self.columns.saturating_sub(column);
+        // Where there is no such column nothing is touched.
+        let to = self.to.wrapping_add(t * self.stride + column);
+        let start = self.start.wrapping_add(t * self.start_stride + column);
+        // SAFETY: a whole vector is touched only where all of its columns exist, and else only those that do; the token exists and the
+        // processor has the instructions, as the caller promises.
+        unsafe {
+            if columns >= V::LANES {
+                let values = if self.start.is_null() { values } else { values.add(V::load(start)) };
+                values.store(to);
+            } else {
+                let values =
+                    if self.start.is_null() { values } else { values.add(V::load_first(start, columns)) };
+                values.store_first(to, columns);
+            }
+        }
+    }
+
+    /// The reference implementation of [`Tile::store`], of the first token. Panics where there is none.
+    pub(crate) fn store_plain(&self, values: &[f32]) {
+        assert!(self.tokens > 0, "a tile of no tokens");
+        for (i, &v) in values.iter().enumerate().take(self.columns) {
+            // SAFETY: token 0 exists, as asserted, and `i` is below the number of columns; `Destination::tile` made the pointers so, and nobody
+            // else writes there while the tile is in use, as its caller promised.
+            unsafe {
+                let start = if self.start.is_null() { 0.0 } else { *self.start.add(i) };
+                *self.to.add(i) = start + v;
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! f32 vectors, so that one body serves every instruction set.
+
+/// A vector of f32s. Its methods are instructions.
+///
+/// # Safety
+/// Every method is to be called only where the processor has the instructions, from a function that enables them (or else each becomes a
+/// call), and with pointers to as many f32s as it loads or stores.
+pub(crate) trait Vector: Copy {
+    /// f32s in it.
+    const LANES: usize;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    /// The first `n` lanes, zero in the others.
+    unsafe fn load_first(from: *const f32, n: usize) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// The first `n` lanes.
+    unsafe fn store_first(self, to: *mut f32, n: usize);
+    /// `self * a + b`, rounded once.
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    /// The larger; `other` where either is NaN.
+    unsafe fn max(self, other: Self) -> Self;
+    /// `totals + 2^t`, lane by lane; NaN stays NaN.
+    unsafe fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N];
+    /// Whether some lane is greater than that of `other`; never where either is NaN.
+    unsafe fn any_above(self, other: Self) -> bool;
+    /// Asks for a cache line, in the second-level cache at least. Any address will do.
+    unsafe fn prefetch(at: *const f32);
+}
+
+/// A vector without instructions for powers of two, which are made of these.
+///
+/// # Safety
+/// As [`Vector`].
+pub(crate) trait Split: Vector {
+    /// `self`, moved to `[LOWEST, HIGHEST]`, less its floor, and that floor. NaN stays.
+    unsafe fn split_exponent(self) -> (Self, Self);
+    /// `self * 2^n` of a number in `[0.5, 2.5]` and an integer within `[LOWEST, HIGHEST]`.
+    unsafe fn scale2(self, n: Self) -> Self;
+    /// Lanewise `then` where `self < other`, else `otherwise`, also where either is NaN.
+    unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self;
+}
+
+/// Lanes of the widest vector.
+pub(crate) const MOST_LANES: usize = 16;
+
+/// A vector's lanes, the first of those returned.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+pub(crate) unsafe fn lanes<V: Vector>(v: V) -> [f32; MOST_LANES] {
+    let mut lanes = [0.0; MOST_LANES];
+    // SAFETY: no vector has more lanes; the instructions are the caller's to have.
+    unsafe { v.store(lanes.as_mut_ptr()) };
+    lanes
+}
+
+/// Calls an instruction whose conditions are those of the method around it.
+macro_rules! i {
+    ($e:expr) => {
+        // SAFETY: the trait's condition: the processor has the instruction, and pointers are good for what it touches.
+        unsafe { $e }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Split, Vector};
+    use crate::elementary::{EXP2_OF_A_PART, HIGHEST, LOWEST, PARTS, ROUND};
+    use crate::exp::add_powers;
+    use std::arch::x86_64::*;
+
+    impl Vector for __m512 {
+        const LANES: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            i!(_mm512_set1_ps(x))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            i!(_mm512_loadu_ps(from))
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            i!(_mm512_maskz_loadu_ps(mask(n), from))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            i!(_mm512_storeu_ps(to, self));
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            i!(_mm512_mask_storeu_ps(to, mask(n), self));
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            i!(_mm512_fmadd_ps(self, a, b))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            i!(_mm512_add_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(_mm512_mul_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            i!(_mm512_div_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            i!(_mm512_max_ps(self, other))
+        }
+        /// A vector holds half a table of `2^(j / 32)`, which saves half the polynomial.
+        #[inline(always)]
+        unsafe fn add_exp2<const N: usize>(mut totals: [Self; N], t: [Self; N]) -> [Self; N] {
+            /// Adding this rounds to a multiple of 1/32, which is then in the low bits. What is too large for that is so large, or small, that its
+            /// fraction does not matter.
+            const ROUND_PARTS: f32 = ROUND / 32.0;
+            const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+            const FIVE_BITS_DOWN: i32 = 5 << 4 | _MM_FROUND_TO_NEG_INF;
+            let parts = i!([Self::load(PARTS.as_ptr()), Self::load(PARTS.as_ptr().add(16))]);
+            let [a, b] = EXP2_OF_A_PART;
+            for (total, t) in totals.iter_mut().zip(t) {
+                let f = i!(_mm512_reduce_ps::<FIVE_BITS_DOWN>(t));
+                let p = i!(f.mul_add(Self::splat(a), Self::splat(b)).mul_add(f, Self::splat(1.0)));
+                let j = i!(_mm512_castps_si512(_mm512_add_round_ps::<DOWN>(t, Self::splat(ROUND_PARTS))));
+                let part = i!(_mm512_permutex2var_ps(parts[0], j, parts[1]));
+                *total = i!(_mm512_scalef_ps(p, t).mul_add(part, *total));
+            }
+            totals
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self, other)) != 0
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+        }
+    }
+
+    /// The first `n` of 16 lanes.
+    #[inline(always)]
+    pub(crate) fn mask(n: usize) -> __mmask16 {
+        ((1u32 << n.min(16)) - 1) as u16
+    }
+
+    impl Vector for __m256 {
+        const LANES: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            i!(_mm256_set1_ps(x))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            i!(_mm256_loadu_ps(from))
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            i!(_mm256_maskload_ps(from, lanes(n)))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            i!(_mm256_storeu_ps(to, self));
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            i!(_mm256_maskstore_ps(to, lanes(n), self));
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            i!(_mm256_fmadd_ps(self, a, b))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            i!(_mm256_add_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(_mm256_mul_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            i!(_mm256_div_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            i!(_mm256_max_ps(self, other))
+        }
+        #[inline(always)]
+        unsafe fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N] {
+            i!(add_powers(totals, t))
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self, other))) != 0
+        }
+        #[inline(always)]
+        unsafe fn prefetch(at: *const f32) {
+            i!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+        }
+    }
+
+    impl Split for __m256 {
+        #[inline(always)]
+        unsafe fn split_exponent(self) -> (Self, Self) {
+            // The constants first: where t is NaN it is kept.
+            let t = i!(_mm256_max_ps(Self::splat(LOWEST), self));
+            let t = i!(_mm256_min_ps(Self::splat(HIGHEST), t));
+            let n = i!(_mm256_floor_ps(t));
+            (i!(_mm256_sub_ps(t, n)), n)
+        }
+        #[inline(always)]
+        unsafe fn scale2(self, n: Self) -> Self {
+            let n = i!(_mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n)));
+            i!(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self {
+            i!(_mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_LT_OQ>(self, other)))
+        }
+    }
+
+    /// The first `n` of 8 lanes.
+    #[inline(always)]
+    fn lanes(n: usize) -> __m256i {
+        static LANES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: eight i32s follow each of the places 0 to 8; the instruction is the caller's to have.
+        unsafe { _mm256_loadu_si256(LANES.as_ptr().add(8 - n.min(8)).cast()) }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{Split, Vector};
+    use crate::elementary::{HIGHEST, LOWEST};
+    use crate::exp::add_powers;
+    use std::arch::aarch64::*;
+
+    impl Vector for float32x4_t {
+        const LANES: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            i!(vdupq_n_f32(x))
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            i!(vld1q_f32(from))
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            let mut lanes = [0.0; 4];
+            for (i, x) in lanes.iter_mut().enumerate().take(n) {
+                *x = i!(*from.add(i));
+            }
+            i!(vld1q_f32(lanes.as_ptr()))
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            i!(vst1q_f32(to, self));
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            let mut lanes = [0.0; 4];
+            i!(vst1q_f32(lanes.as_mut_ptr(), self));
+            for (i, x) in lanes.into_iter().enumerate().take(n) {
+                i!(*to.add(i) = x);
+            }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+            i!(vfmaq_f32(b, self, a))
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            i!(vaddq_f32(self, other))
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            i!(vmulq_f32(self, other))
+        }
+        #[inline(always)]
+        unsafe fn div(self, other: Self) -> Self {
+            i!(vdivq_f32(self, other))
+        }
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            i!(vbslq_f32(vcgtq_f32(self, other), self, other))
+        }
+        #[inline(always)]
+        unsafe fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N] {
+            i!(add_powers(totals, t))
+        }
+        #[inline(always)]
+        unsafe fn any_above(self, other: Self) -> bool {
+            i!(vmaxvq_u32(vcgtq_f32(self, other))) != 0
+        }
+        /// Left to the processor: the instruction is not stable in Rust.
+        #[inline(always)]
+        unsafe fn prefetch(_: *const f32) {}
+    }
+
+    impl Split for float32x4_t {
+        #[inline(always)]
+        unsafe fn split_exponent(self) -> (Self, Self) {
+            // These keep NaN.
+            let t = i!(vminq_f32(vmaxq_f32(self, Self::splat(LOWEST)), Self::splat(HIGHEST)));
+            let n = i!(vrndmq_f32(t));
+            (i!(vsubq_f32(t, n)), n)
+        }
+        #[inline(always)]
+        unsafe fn scale2(self, n: Self) -> Self {
+            let n = i!(vshlq_n_s32::<23>(vcvtnq_s32_f32(n)));
+            i!(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(self), n)))
+        }
+        #[inline(always)]
+        unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self {
+            i!(vbslq_f32(vcltq_f32(self, other), then, otherwise))
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A cell's step: the products over `[x; h]`, then the cell's formula.
+//!
+//! The gates of all units go through a buffer, which stays in the nearest cache: an activation function is a long chain of dependent
+//! operations, and done panel by panel it would hold up the product, which waits for memory.
+
+use super::emit::{Emit, F32X4, buffer_flags, caller_flags, weight_flags};
+use super::formula::{self, Ends};
+use super::product::{Map, advance};
+use crate::plan::UNITS;
+use crate::plan::{Cell, LANES, PANEL};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use lstmc_frontend::ir::{CellSpec, Term};
+
+/// Where a cell's step finds its operands.
+pub(crate) struct CellAt<'p> {
+    /// The cell.
+    pub(crate) cell: &'p Cell,
+    /// The gates' product, with the gate bias as its start.
+    pub(crate) map: Map,
+    /// Room for the gates of all panels.
+    pub(crate) gates: Value,
+    /// The states; all but the first are updated in place.
+    pub(crate) states: Vec<Value>,
+    /// The cell's own vectors.
+    pub(crate) parameters: Option<Value>,
+    /// Where the new first state goes; must not be the old one, which every panel still reads.
+    pub(crate) out: Value,
+}
+
+/// Emits all panels of one step. Lanes past the last unit are zero and end in the padding of the states and `out`.
+pub(crate) fn step(e: &mut Emit<'_, '_>, at: &CellAt<'_>) {
+    sums(e, &at.map, None, at.gates);
+    let parts = at.cell.units.div_ceil(UNITS);
+    let places = Places::of(&at.cell.spec);
+    let p = places.pointers(e, at);
+    let p = e.repeat(parts / TOGETHER, &p, |e, _, p| places.update(e, &at.cell.spec, p, TOGETHER));
+    e.repeat(parts % TOGETHER, &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
+}
+
+/// Emits the gates' sums of all panels, with what else is `given`: f32s in the panels' order, perhaps not aligned.
+pub(crate) fn sums(e: &mut Emit<'_, '_>, map: &Map, given: Option<Value>, gates: Value) {
+    let mut carried = map.pointers();
+    let pointers = carried.len();
+    carried.push(gates);
+    carried.extend(given);
+    e.repeat(map.out.div_ceil(PANEL), &carried, |e, _, p| product(e, map, pointers, p));
+}
+
+/// Emits the shares `from..to`, at least one.
+pub(crate) fn range(e: &mut Emit<'_, '_>, at: &CellAt<'_>, [from, to]: [Value; 2]) {
+    let [panels, parts] = at.cell.share();
+    let [first, end] = scaled(e, [from, to], panels, at.map.out.div_ceil(PANEL));
+    let mut carried = at.map.pointers_at(e, first);
+    let pointers = carried.len();
+    carried.push(advance(e, at.gates, first, PANEL * 4));
+    e.repeat_dynamic(first, end, &carried, |e, _, p| product(e, &at.map, pointers, p));
+    let [first, end] = scaled(e, [from, to], parts, at.cell.units.div_ceil(UNITS));
+    let places = Places::of(&at.cell.spec);
+    let p = places.pointers(e, at);
+    let p: Vec<Value> =
+        p.into_iter().zip(&places.strides).map(|(p, &stride)| advance(e, p, first, stride)).collect();
+    e.repeat_dynamic(first, end, &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
+}
+
+/// The range of `each` times as many, of which there are `all`.
+fn scaled(e: &mut Emit<'_, '_>, [from, to]: [Value; 2], each: usize, all: usize) -> [Value; 2] {
+    if each == 1 {
+        return [from, to];
+    }
+    let [from, to] = [from, to].map(|n| e.b.ins().imul_imm_s(n, each as i64));
+    let all = e.size(all);
+    let beyond = e.b.ins().icmp(IntCC::UnsignedGreaterThan, to, all);
+    [from, e.b.ins().select(beyond, all, to)]
+}
+
+/// One panel's gates: the product's `pointers` pointers, then those of the gates and perhaps of what is given, moved on.
+fn product(e: &mut Emit<'_, '_>, map: &Map, pointers: usize, p: &[Value]) -> Vec<Value> {
+    let (acc, mut next) = map.panel(e, &p[..pointers]);
+    let given = p.get(pointers + 1).copied();
+    for (v, &a) in acc.iter().enumerate() {
+        let a = match given {
+            Some(given) => {
+                let g = e.load(F32X4, caller_flags(), given, v * LANES * 4);
+                e.b.ins().fadd(a, g)
+            }
+            None => a,
+        };
+        e.store(buffer_flags(), a, p[pointers], v * LANES * 4);
+    }
+    next.extend(p[pointers..].iter().map(|&p| e.offset(p, PANEL * 4)));
+    next
+}
+
+/// Parts that are updated together: four vectors at each operation, whose latencies overlap.
+const TOGETHER: usize = 2;
+
+/// Vectors of a part.
+const WIDTH: usize = UNITS / LANES;
+
+/// Which of the pointers that a part moves on is whose: the gates' is the first, `out` the last.
+struct Places {
+    /// None for a first state that the formula does not read.
+    states: Vec<Option<usize>>,
+    parameters: Vec<usize>,
+    /// Bytes from a part to the next, by pointer.
+    strides: Vec<usize>,
+}
+
+impl Places {
+    fn of(spec: &CellSpec) -> Places {
+        let mut strides = vec![spec.gates.count() * UNITS * 4];
+        let mut next = || {
+            strides.push(UNITS * 4);
+            strides.len() - 1
+        };
+        let reads = |n: usize| spec.formula.terms().contains(&Term::Input(n));
+        let states =
+            (0..spec.states).map(|k| (k > 0 || reads(spec.state_input(k))).then(&mut next)).collect();
+        let parameters = (0..spec.parameters).map(|_| next()).collect();
+        next();
+        Places { states, parameters, strides }
+    }
+
+    fn pointers(&self, e: &mut Emit<'_, '_>, at: &CellAt<'_>) -> Vec<Value> {
+        let mut p = vec![at.gates];
+        p.extend(at.states.iter().zip(&self.states).filter(|(_, place)| place.is_some()).map(|(&s, _)| s));
+        let bytes = at.cell.units.next_multiple_of(PANEL) * 4;
+        for k in 0..self.parameters.len() {
+            let first = at.parameters.expect("the plan packs a cell's parameters");
+            p.push(e.offset(first, k * bytes));
+        }
+        p.push(at.out);
+        p
+    }
+
+    /// The new states of `parts` times eight units from the sums of their gates; the pointers, moved on.
+    fn update(&self, e: &mut Emit<'_, '_>, spec: &CellSpec, p: &[Value], parts: usize) -> Vec<Value> {
+        formula::emit(e, &spec.formula, parts * WIDTH, &Parts { places: self, spec, p, parts });
+        p.iter().zip(&self.strides).map(|(&p, &stride)| e.offset(p, parts * stride)).collect()
+    }
+}
+
+/// The ends of a cell's formula for some parts.
+struct Parts<'a> {
+    places: &'a Places,
+    spec: &'a CellSpec,
+    p: &'a [Value],
+    parts: usize,
+}
+
+impl Ends for Parts<'_> {
+    fn load(&self, e: &mut Emit<'_, '_>, input: usize) -> Vec<Value> {
+        let (gates, places) = (self.spec.gates.count(), self.places);
+        let all = 0..self.parts * WIDTH;
+        if input < gates {
+            let at = |v: usize| ((v / WIDTH * gates + input) * WIDTH + v % WIDTH) * LANES * 4;
+            return all.map(|v| e.load(F32X4, caller_flags(), self.p[0], at(v))).collect();
+        }
+        let (place, flags) = match input.checked_sub(self.spec.parameter_input(0)) {
+            Some(k) => (Some(places.parameters[k]), weight_flags()),
+            None => (places.states[input - gates], buffer_flags()),
+        };
+        let p = self.p[place.expect("a state that is read has a pointer")];
+        all.map(|v| e.load(F32X4, flags, p, v * LANES * 4)).collect()
+    }
+
+    fn store(&self, e: &mut Emit<'_, '_>, result: usize, vectors: &[Value]) {
+        let place = match result {
+            0 => self.p.len() - 1,
+            _ => self.places.states[result].expect("all states but the first have pointers"),
+        };
+        for (v, &x) in vectors.iter().enumerate() {
+            e.store(buffer_flags(), x, self.p[place], v * LANES * 4);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! A plan followed with the batched kernels: many vectors for each weight that is loaded, either many time steps of one stream ([`sequence`]) or a
+//! time step of many streams ([`streams`]).
+//!
+//! What does not depend on the state is the same for both, and is here. The plan's steps are followed in order, with rows for the
+//! buffers of scratch ([`Buffers`]). Two things are left to generated code, which whoever calls has: see [`Generated`].
+
+mod buffers;
+mod sequence;
+mod streams;
+
+pub(crate) use buffers::Buffers;
+
+use crate::plan::{
+    Buffer, Cell, Format, Input, Integer, PANEL, PackedId, Plan, Product, Segment, Source, Start, Step,
+};
+use buffers::{floats, rounded, stride};
+use lstmc_kernels::{self as kernels, CodePanels, Level, PackedData, Term};
+use std::sync::OnceLock;
+
+/// What generated code does here. Lengths and alignment are as for the entries of the program.
+pub(crate) trait Generated: Sync {
+    /// Reads a token's row of the embedding into its buffer in scratch.
+    fn gather(&self, token: u32, scratch: &mut [u8]);
+
+    /// The gates' sums of a step of the `cell`th cell, in the order of the panels' lanes, whose input terms and bias are given in that order. They
+    /// are left in the plan's `gates` buffer of that cell.
+    fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]);
+}
+
+/// A plan, its packed weights, and its generated code.
+#[derive(Clone, Copy)]
+pub(crate) struct Model<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) weights: &'a [PackedData],
+    pub(crate) code: &'a dyn Generated,
+}
+
+/// How a model is executed with batched kernels, besides the [`Model`] and its [`Buffers`].
+pub(crate) struct Execution {
+    level: Level,
+    /// 0: all cores.
+    threads: usize,
+    /// From how many streams on a step together is faster than one after another; none where kernels in plain Rust are slower than generated
+    /// code, which then does all, word by word.
+    pub(crate) fewest_streams: Option<usize>,
+    /// Sparse maps as panels, made with the first [`Buffers`]; by packed weight.
+    expanded: Vec<OnceLock<(Format, PackedData)>>,
+}
+
+impl Execution {
+    pub(crate) fn new(plan: &Plan, level: Level, threads: usize) -> Execution {
+        let expanded = plan.weights.iter().map(|_| OnceLock::new()).collect();
+        let fewest_streams = level.has_batched_kernels().then(|| streams::fewest(plan));
+        Execution { level, threads, fewest_streams, expanded }
+    }
+
+    /// Follows the plan for a vector per token up to the output layer's product: rows of the embedding, layers by
+    /// `cell(buffers, scratch, n, the nth cell)`, and what has nothing to do with the state.
+    fn follow(
+        &self,
+        model: Model<'_>,
+        buffers: &mut Buffers,
+        scratch: &mut [u8],
+        tokens: &[u32],
+        mut cell: impl FnMut(&mut Buffers, &mut [u8], usize, &Cell),
+    ) {
+        let plan = model.plan;
+        let mut cells = 0;
+        for step in plan.steps.iter().chain(&plan.output.prologue) {
+            match step {
+                Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
+                    self.gather(model, buffers, scratch, tokens, *out);
+                }
+                Step::Cell(of) => {
+                    cell(buffers, scratch, cells, of);
+                    cells += 1;
+                }
+                other => self.stateless(model, buffers, other, tokens.len()),
+            }
+        }
+    }
+
+    /// Reads the rows of the embedding.
+    fn gather(
+        &self,
+        model: Model<'_>,
+        buffers: &mut Buffers,
+        scratch: &mut [u8],
+        tokens: &[u32],
+        out: Buffer,
+    ) {
+        buffers.floats(out, tokens.len(), |_, rows| {
+            for (row, &token) in rows.chunks_exact_mut(stride(out)).zip(tokens) {
+                model.code.gather(token, scratch);
+                row[..out.len].copy_from_slice(floats(scratch, out));
+            }
+        });
+    }
+
+    /// The gates' terms that do not depend on the state, bias included, in rows of whole panels.
+    fn inputs(&self, model: Model<'_>, buffers: &Buffers, cell: &Cell, steps: usize, gates: &mut Vec<f32>) {
+        let lanes = cell.lanes();
+        let bias = model.weights[cell.bias.0].f32s();
+        gates.resize(steps * lanes, 0.0);
+        if cell.inputs.is_empty() {
+            gates.chunks_exact_mut(lanes.max(1)).for_each(|row| row.copy_from_slice(&bias[..lanes]));
+        } else {
+            let terms = self.terms(model, buffers, &cell.inputs, lanes);
+            buffers.products.product(steps, lanes, terms, gates, lanes, kernels::Start::Bias(bias));
+        }
+    }
+
+    /// The new states of a cell of one stream, from the sums of its gates.
+    fn update(&self, model: Model<'_>, buffers: &mut Buffers, cell: &Cell, gates: &[f32], state: &mut [f32]) {
+        let parameters = cell.parameters.map_or(&[][..], |id| model.weights[id.0].f32s());
+        let at = kernels::Cell { spec: &cell.spec, units: cell.units, states: &cell.offsets };
+        kernels::update(self.level, &at, gates, state, parameters, &mut buffers.terms);
+    }
+
+    /// A step that has nothing to do with the state, or reads rows of it that [`Buffers::hidden`] was given.
+    fn stateless(&self, model: Model<'_>, buffers: &mut Buffers, step: &Step, steps: usize) {
+        match step {
+            Step::Quantize { x, out } => buffers.quantize(*x, *out, steps),
+            Step::Round { x, out } => {
+                let codes = rounded(*x);
+                buffers.quantize(*x, codes, steps);
+                buffers.floats(*out, steps, |buffers, rows| {
+                    let q = buffers.codes_of(codes).activations();
+                    for (t, row) in rows.chunks_exact_mut(stride(*out)).enumerate() {
+                        for (y, &c) in row.iter_mut().zip(&q.codes[t * q.stride..][..x.len()]) {
+                            *y = f32::from(c) * q.scales[t];
+                        }
+                    }
+                });
+            }
+            // What it is made of is read instead.
+            Step::Spread { .. } => {}
+            Step::Product { product, out } => buffers.floats(*out, steps, |buffers, rows| {
+                self.product(model, buffers, product, steps, rows);
+            }),
+            Step::Map { formula, operands, out } => buffers.floats(*out, steps, |buffers, rows| {
+                let width = stride(*out);
+                let mut terms = std::mem::take(&mut buffers.terms);
+                for (t, row) in rows.chunks_exact_mut(width).enumerate() {
+                    let operands = operands.iter().map(|operand| match *operand {
+                        Source::Buffer(b) => kernels::Row::Each(&buffers.rows(b)[t * width..][..width]),
+                        Source::Weight(id) => kernels::Row::Each(model.weights[id.0].f32s()),
+                        Source::Scalar(id) => {
+                            let eight = model.weights[id.0].f32s().first_chunk();
+                            kernels::Row::One(eight.expect("a scalar is packed eight times"))
+                        }
+                    });
+                    kernels::map(self.level, formula, operands, row, &mut terms);
+                }
+                buffers.terms = terms;
+            }),
+            other => unreachable!("the plan puts {other:?} where the state is at hand"),
+        }
+    }
+
+    /// A product of `steps` vectors, in rows padded to whole panels.
+    fn product(&self, model: Model<'_>, buffers: &Buffers, p: &Product, steps: usize, to: &mut [f32]) {
+        let lanes = p.out.next_multiple_of(PANEL);
+        let start = start(model, p).unwrap_or_else(|buffer| {
+            to[..steps * lanes].copy_from_slice(&buffers.rows(buffer)[..steps * lanes]);
+            kernels::Start::Accumulate
+        });
+        let terms = self.terms(model, buffers, &p.segments, lanes);
+        buffers.products.product(steps, lanes, terms, to, lanes, start);
+    }
+
+    /// What segments of `out` outputs multiply with what.
+    fn terms<'a>(
+        &'a self,
+        model: Model<'a>,
+        buffers: &'a Buffers,
+        segments: &'a [Segment],
+        out: usize,
+    ) -> impl Iterator<Item = Term<'a>> + Clone + Sync {
+        let term = move |s: &'a Segment| {
+            let (input, format, data) = self.panels(model, s.weights);
+            match (format, s.input) {
+                (Format::F32, Input::Floats(x)) => Term::Floats(kernels::Floats {
+                    x: buffers.vectors(x),
+                    stride: stride(x.buffer()),
+                    input,
+                    weights: data.f32s(),
+                }),
+                (Format::Integer(i), Input::Codes(c) | Input::Spread(_, c)) => {
+                    Term::Codes(buffers.codes_of(c).activations(), code_panels(i, data, out))
+                }
+                (format, input) => unreachable!("the plan does not multiply {format:?} by {input:?} here"),
+            }
+        };
+        segments.iter().map(term)
+    }
+
+    /// A packed weight as the kernels read it: its inputs, format and data.
+    fn panels<'a>(&'a self, model: Model<'a>, id: PackedId) -> (usize, Format, &'a PackedData) {
+        let (panels, data) = (model.plan.panels(id), &model.weights[id.0]);
+        match panels.format {
+            Format::Strips(s) => {
+                let expand = || s.expand([panels.count(), panels.input], data.bytes());
+                let (format, data) = self.expanded[id.0].get_or_init(expand);
+                (panels.input, *format, data)
+            }
+            format => (panels.input, format, data),
+        }
+    }
+}
+
+/// What a product is added to; the buffer, where that is one.
+fn start<'a>(model: Model<'a>, product: &Product) -> Result<kernels::Start<'a>, Buffer> {
+    match product.start {
+        Start::Zero => Ok(kernels::Start::Zero),
+        Start::Bias(id) => Ok(kernels::Start::Bias(model.weights[id.0].f32s())),
+        Start::Buffer(buffer) => Err(buffer),
+    }
+}
+
+/// Integer panels of so many outputs.
+fn code_panels(format: Integer, data: &PackedData, out: usize) -> CodePanels<'_> {
+    CodePanels { bytes: data.bytes(), out, format }
+}

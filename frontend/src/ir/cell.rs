@@ -1,0 +1,207 @@
+//! Recurrent cells as data: what a cell multiplies, and the formula of what it does with the products.
+//!
+//! ```text
+//!   gates = W x + U h + b        [gates, units]: the products, in blocks of the maps' rows
+//!   states' = formula(gates, states, parameters)    unit by unit; the first state is the output, and what U multiplies
+//! ```
+//!
+//! A [`CellSpec`] is all that the interpreter, training, the plan and code generation know of a cell. A new cell is an operator with its attributes, and the
+//! spec that it makes of them.
+
+use super::formula::{Formula, FormulaBuilder, TermId};
+use super::op::{Binary, Function};
+
+/// The order of the gates along the rows of an LSTM's weights: input `i`, output `o`, forget `f`, cell `g` (`c` in ONNX).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GateOrder {
+    /// ONNX.
+    Iofc,
+    /// PyTorch, and Keras (which calls the cell gate `c` and the order ifco).
+    Ifgo,
+}
+
+/// One of the four gates.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Gate {
+    /// Input gate.
+    Input,
+    /// Output gate.
+    Output,
+    /// Forget gate.
+    Forget,
+    /// Cell candidate.
+    Cell,
+}
+
+impl GateOrder {
+    /// Every order.
+    pub const ALL: [GateOrder; 2] = [GateOrder::Iofc, GateOrder::Ifgo];
+
+    /// The name in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            GateOrder::Iofc => "iofc",
+            GateOrder::Ifgo => "ifgo",
+        }
+    }
+
+    /// The gates in order of rows.
+    pub fn gates(self) -> [Gate; 4] {
+        use Gate::{Cell, Forget, Input, Output};
+        match self {
+            GateOrder::Iofc => [Input, Output, Forget, Cell],
+            GateOrder::Ifgo => [Input, Forget, Cell, Output],
+        }
+    }
+}
+
+/// Gates of a cell, at most.
+const MOST_GATES: usize = 8;
+
+/// For each gate of a formula, in order, the block of the maps' rows that makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct GateRows {
+    count: u8,
+    blocks: [u8; MOST_GATES],
+}
+
+impl GateRows {
+    fn new(blocks: impl Iterator<Item = usize>) -> GateRows {
+        let mut rows = GateRows { count: 0, blocks: [0; MOST_GATES] };
+        for (to, block) in rows.blocks.iter_mut().zip(blocks) {
+            *to = block as u8;
+            rows.count += 1;
+        }
+        rows
+    }
+
+    /// How many gates.
+    pub fn count(self) -> usize {
+        self.count.into()
+    }
+
+    /// The first `n` gates.
+    pub fn first(self, n: usize) -> GateRows {
+        GateRows { count: self.count.min(n as u8), ..self }
+    }
+
+    /// The block of gate `n`.
+    pub fn block(self, n: usize) -> usize {
+        self.blocks[n].into()
+    }
+}
+
+/// A recurrent cell.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CellSpec {
+    /// The gates, each as many rows of the maps and of the bias as there are units.
+    pub gates: GateRows,
+    /// States, all as wide as there are units.
+    pub states: usize,
+    /// Vectors of the cell's own, each an element for each unit.
+    pub parameters: usize,
+    /// What is done unit by unit. Inputs: the gates, then the states before, then the parameters. Results: the states after.
+    pub formula: Formula,
+}
+
+impl CellSpec {
+    /// The position of a state among the formula's inputs.
+    pub fn state_input(&self, n: usize) -> usize {
+        self.gates.count() + n
+    }
+
+    /// The position of a parameter among the formula's inputs.
+    pub fn parameter_input(&self, n: usize) -> usize {
+        self.gates.count() + self.states + n
+    }
+}
+
+/// The attributes of `lstm`.
+///
+/// ```text
+///   i = f(clip(gate i + p_i c))      f = f(clip(gate f + p_f c))      or 1 - i where they are coupled
+///   c' = f c + i g(clip(gate c))     o = f(clip(gate o + p_o c'))     h' = o h(c')
+/// ```
+///
+/// The peepholes `p` are an operand of their own: `[i, o, f]`, or `[i, o]` where gates are coupled.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Lstm {
+    /// The order of the gates along the rows; where gates are coupled there are no rows of the forget gate.
+    pub gates: GateOrder,
+    /// The forget gate is what the input gate leaves of 1 (Greff et al. 2017, CIFG).
+    pub coupled: bool,
+    /// What enters the functions of the gates is kept within so much of zero.
+    pub clip: Option<f32>,
+    /// `f, g, h`: of the gates, of the cell candidate, of the cell.
+    pub activations: [Function; 3],
+}
+
+impl Lstm {
+    /// The functions of an LSTM that is none of the variants.
+    pub const ACTIVATIONS: [Function; 3] = [Function::Sigmoid, Function::Tanh, Function::Tanh];
+
+    /// An LSTM that is none of the variants.
+    pub fn new(gates: GateOrder) -> Lstm {
+        Lstm { gates, coupled: false, clip: None, activations: Lstm::ACTIVATIONS }
+    }
+
+    /// The gates that have rows, in order.
+    pub fn rows(&self) -> impl Iterator<Item = Gate> + use<> {
+        let coupled = self.coupled;
+        self.gates.gates().into_iter().filter(move |&g| !(coupled && g == Gate::Forget))
+    }
+
+    /// The gates that peepholes belong to, in the order of the operand.
+    pub fn peepholes(&self) -> impl Iterator<Item = Gate> + use<> {
+        let coupled = self.coupled;
+        let gates = [Gate::Input, Gate::Output, Gate::Forget];
+        gates.into_iter().filter(move |&g| !(coupled && g == Gate::Forget))
+    }
+
+    /// The cell, with peepholes or without.
+    pub fn spec(&self, peepholes: bool) -> CellSpec {
+        let [h, c] = [0, 1];
+        // As packed, whatever the order of the rows.
+        let packed: Vec<Gate> =
+            GateOrder::Iofc.gates().into_iter().filter(|g| self.rows().any(|r| r == *g)).collect();
+        let block = |gate: &Gate| self.rows().position(|r| r == *gate).unwrap_or(0);
+        let gates = GateRows::new(packed.iter().map(block));
+        let parameters = if peepholes { self.peepholes().count() } else { 0 };
+        let (first_state, first_parameter) = (packed.len(), packed.len() + 2);
+
+        let mut b = FormulaBuilder::new();
+        let enters = |b: &mut FormulaBuilder, gate: Gate, cell: Option<TermId>| {
+            let mut x = b.input(packed.iter().position(|&g| g == gate).unwrap_or(0));
+            if let (Some(cell), Some(n)) =
+                (cell.filter(|_| peepholes), self.peepholes().position(|g| g == gate))
+            {
+                let p = b.input(first_parameter + n);
+                x = b.mul_add(p, cell, x);
+            }
+            self.clip.map_or(x, |limit| b.clip(x, limit))
+        };
+        let [of_gates, of_candidate, of_cell] = self.activations;
+        let before = |b: &mut FormulaBuilder| peepholes.then(|| b.input(first_state + c));
+        let old = before(&mut b);
+        let i = enters(&mut b, Gate::Input, old);
+        let i = b.function(of_gates, i);
+        let f = if self.coupled {
+            let one = b.constant(1.0);
+            b.binary(Binary::Sub, one, i)
+        } else {
+            let f = enters(&mut b, Gate::Forget, old);
+            b.function(of_gates, f)
+        };
+        let g = enters(&mut b, Gate::Cell, None);
+        let g = b.function(of_candidate, g);
+        let old = b.input(first_state + c);
+        let kept = b.mul(f, old);
+        let new = b.mul_add(i, g, kept);
+        let t = b.function(of_cell, new);
+        let o = enters(&mut b, Gate::Output, Some(new));
+        let o = b.function(of_gates, o);
+        let out = b.mul(o, t);
+        let formula = b.build(vec![(out, Some(first_state + h)), (new, Some(first_state + c))]);
+        CellSpec { gates, states: 2, parameters, formula }
+    }
+}

@@ -1,0 +1,308 @@
+//! Elementwise expressions: what a cell does after its products, and what a `map` step does.
+//!
+//! A [`Formula`] is a list of terms, each made of those before it. It is written once and read in many ways: an [`Algebra`] says what its values
+//! are and what the operations do with them. Numbers, vectors of a processor, instructions of generated code and errors with their bounds are algebras.
+//!
+//! ```
+//! use lstmc_frontend::ir::{FormulaBuilder, Function};
+//!
+//! // h = o tanh(c)
+//! let mut f = FormulaBuilder::new();
+//! let (o, c) = (f.input(0), f.input(1));
+//! let t = f.function(Function::Tanh, c);
+//! let h = f.mul(o, t);
+//! let formula = f.build(vec![(h, None)]);
+//! assert_eq!(formula.values(&[&[2.0f64][..], &[0.0][..]]), [[0.0]]);
+//! ```
+
+use super::op::{Binary, Function};
+
+/// A term of one formula, by position.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct TermId(u32);
+
+impl TermId {
+    /// The position.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A value of a formula, element by element.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Term {
+    /// An input, by position.
+    Input(usize),
+    /// The same number for every element.
+    Constant(f32),
+    /// An operation on two terms.
+    Binary(Binary, TermId, TermId),
+    /// `a b + c`, rounded once or twice.
+    MulAdd(TermId, TermId, TermId),
+    /// `then` where `a < b`, else `otherwise`.
+    Select {
+        /// `a` and `b`.
+        less: [TermId; 2],
+        /// Where it is.
+        then: TermId,
+        /// Where it is not, or where one is NaN.
+        otherwise: TermId,
+    },
+    /// A function that is not made of the others.
+    Primitive(Primitive, TermId),
+}
+
+/// The functions that every algebra has; [`Function`]s are made of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs, reason = "the functions of these names")]
+pub enum Primitive {
+    Tanh,
+    Sigmoid,
+    /// Of an `x` that is not positive.
+    Exp,
+    /// `ln(1 + x)` of an `x` that is not negative.
+    Ln1p,
+}
+
+/// An elementwise expression with some inputs and some results.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Formula {
+    terms: Vec<Term>,
+    results: Vec<Result>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Result {
+    term: TermId,
+    /// The term after which the result may be stored, since an input that it replaces has been read.
+    ready: usize,
+}
+
+/// What the operations of a formula mean.
+pub trait Algebra {
+    /// What a term's value is.
+    type Value;
+
+    /// An input. Each is asked for at most once.
+    fn input(&mut self, n: usize) -> Self::Value;
+
+    /// The same number for every element.
+    fn constant(&mut self, x: f32) -> Self::Value;
+
+    /// An operation on two values. [`Binary::Max`] and [`Binary::Min`] are the second value where either is NaN.
+    fn binary(&mut self, op: Binary, a: &Self::Value, b: &Self::Value) -> Self::Value;
+
+    /// `a b + c`.
+    fn mul_add(&mut self, a: &Self::Value, b: &Self::Value, c: &Self::Value) -> Self::Value;
+
+    /// `then` where `a < b`, else `otherwise`.
+    fn select(&mut self, less: [&Self::Value; 2], then: &Self::Value, otherwise: &Self::Value)
+    -> Self::Value;
+
+    /// A function.
+    fn primitive(&mut self, f: Primitive, x: &Self::Value) -> Self::Value;
+
+    /// Takes a result. The input that it replaces has been asked for by then; other inputs may still be.
+    fn result(&mut self, n: usize, value: &Self::Value);
+}
+
+impl Formula {
+    /// The terms, each after those it is made of.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// The terms that are the results.
+    pub fn results(&self) -> impl ExactSizeIterator<Item = TermId> + '_ {
+        self.results.iter().map(|r| r.term)
+    }
+
+    /// `s1 = sigmoid(g2) * s1 + ..; s0 = ..`, with the names of inputs and results, in an order in which a result may be used by a later one.
+    pub fn text(&self, input: &dyn Fn(usize) -> String, result: &dyn Fn(usize) -> String) -> String {
+        let mut order: Vec<(usize, TermId)> = self.results().enumerate().collect();
+        order.sort_by_key(|(_, term)| *term);
+        let mut done: Vec<(TermId, String)> = vec![];
+        let mut lines = vec![];
+        for (n, term) in order {
+            lines.push(format!("{} = {}", result(n), self.term_text(term, input, &done)));
+            done.push((term, format!("{}'", result(n))));
+        }
+        lines.join("; ")
+    }
+
+    fn term_text(&self, id: TermId, input: &dyn Fn(usize) -> String, done: &[(TermId, String)]) -> String {
+        if let Some((_, name)) = done.iter().find(|(term, _)| *term == id) {
+            return name.clone();
+        }
+        let text = |t: TermId| self.term_text(t, input, done);
+        match self.terms[id.index()] {
+            Term::Input(n) => input(n),
+            Term::Constant(x) => x.to_string(),
+            Term::Binary(op, a, b) => format!("{}({}, {})", op.name(), text(a), text(b)),
+            Term::MulAdd(a, b, c) => format!("{} * {} + {}", text(a), text(b), text(c)),
+            Term::Select { less: [a, b], then, otherwise } => {
+                format!("select({} < {}, {}, {})", text(a), text(b), text(then), text(otherwise))
+            }
+            Term::Primitive(f, x) => format!("{}({})", format!("{f:?}").to_lowercase(), text(x)),
+        }
+    }
+
+    /// Reads the formula in an algebra. `values` is cleared and then has one for each term: to be used again, so that nothing is allocated.
+    #[inline(always)]
+    pub fn evaluate<A: Algebra>(&self, algebra: &mut A, values: &mut Vec<A::Value>) {
+        values.clear();
+        for (k, term) in self.terms.iter().enumerate() {
+            let at = |t: TermId| &values[t.index()];
+            let value = match *term {
+                Term::Input(n) => algebra.input(n),
+                Term::Constant(x) => algebra.constant(x),
+                Term::Binary(op, a, b) => algebra.binary(op, at(a), at(b)),
+                Term::MulAdd(a, b, c) => algebra.mul_add(at(a), at(b), at(c)),
+                Term::Select { less: [a, b], then, otherwise } => {
+                    algebra.select([at(a), at(b)], at(then), at(otherwise))
+                }
+                Term::Primitive(f, x) => algebra.primitive(f, at(x)),
+            };
+            values.push(value);
+            for (n, result) in self.results.iter().enumerate().filter(|(_, r)| r.ready == k) {
+                algebra.result(n, &values[result.term.index()]);
+            }
+        }
+    }
+}
+
+/// Writes a formula.
+#[derive(Debug, Default)]
+pub struct FormulaBuilder {
+    terms: Vec<Term>,
+}
+
+impl FormulaBuilder {
+    /// Nothing yet.
+    pub fn new() -> FormulaBuilder {
+        FormulaBuilder::default()
+    }
+
+    /// A term that is there already is used again.
+    fn push(&mut self, term: Term) -> TermId {
+        let at = self.terms.iter().position(|t| *t == term).unwrap_or_else(|| {
+            self.terms.push(term);
+            self.terms.len() - 1
+        });
+        TermId(at as u32)
+    }
+
+    /// An input, by position.
+    pub fn input(&mut self, n: usize) -> TermId {
+        self.push(Term::Input(n))
+    }
+
+    /// A number.
+    pub fn constant(&mut self, x: f32) -> TermId {
+        self.push(Term::Constant(x))
+    }
+
+    /// An operation on two terms.
+    pub fn binary(&mut self, op: Binary, a: TermId, b: TermId) -> TermId {
+        self.push(Term::Binary(op, a, b))
+    }
+
+    /// `a b`.
+    pub fn mul(&mut self, a: TermId, b: TermId) -> TermId {
+        self.binary(Binary::Mul, a, b)
+    }
+
+    /// `a b + c`.
+    pub fn mul_add(&mut self, a: TermId, b: TermId, c: TermId) -> TermId {
+        self.push(Term::MulAdd(a, b, c))
+    }
+
+    /// `x` within `[-limit, limit]`; NaN stays one.
+    pub fn clip(&mut self, x: TermId, limit: f32) -> TermId {
+        let (low, high) = (self.constant(-limit), self.constant(limit));
+        let x = self.binary(Binary::Max, low, x);
+        self.binary(Binary::Min, high, x)
+    }
+
+    /// A function of the ONNX specification, made of primitives. NaN stays one.
+    pub fn function(&mut self, f: Function, x: TermId) -> TermId {
+        match f {
+            Function::Sigmoid => self.push(Term::Primitive(Primitive::Sigmoid, x)),
+            Function::Tanh => self.push(Term::Primitive(Primitive::Tanh, x)),
+            Function::Relu => self.positive(x),
+            Function::Affine { alpha, beta } => self.affine(alpha, x, beta),
+            Function::LeakyRelu { alpha } => {
+                let (positive, negative) = (self.positive(x), self.negative(x));
+                let alpha = self.constant(alpha);
+                self.mul_add(alpha, negative, positive)
+            }
+            Function::ThresholdedRelu { alpha } => {
+                let (zero, alpha) = (self.constant(0.0), self.constant(alpha));
+                self.push(Term::Select { less: [x, alpha], then: zero, otherwise: x })
+            }
+            Function::ScaledTanh { alpha, beta } => {
+                let (alpha, beta) = (self.constant(alpha), self.constant(beta));
+                let x = self.mul(beta, x);
+                let t = self.push(Term::Primitive(Primitive::Tanh, x));
+                self.mul(alpha, t)
+            }
+            Function::HardSigmoid { alpha, beta } => {
+                let x = self.affine(alpha, x, beta);
+                let x = self.positive(x);
+                let one = self.constant(1.0);
+                self.binary(Binary::Min, one, x)
+            }
+            Function::Elu { alpha } => {
+                let (positive, negative) = (self.positive(x), self.negative(x));
+                let (alpha, one) = (self.constant(alpha), self.constant(1.0));
+                let e = self.push(Term::Primitive(Primitive::Exp, negative));
+                let below = self.binary(Binary::Sub, e, one);
+                self.mul_add(alpha, below, positive)
+            }
+            Function::Softsign => {
+                let (absolute, one) = (self.absolute(x), self.constant(1.0));
+                let below = self.binary(Binary::Add, one, absolute);
+                self.binary(Binary::Div, x, below)
+            }
+            // max(0, x) + ln(1 + e^-|x|) does not overflow.
+            Function::Softplus => {
+                let (zero, positive, absolute) = (self.constant(0.0), self.positive(x), self.absolute(x));
+                let negative = self.binary(Binary::Sub, zero, absolute);
+                let e = self.push(Term::Primitive(Primitive::Exp, negative));
+                let ln = self.push(Term::Primitive(Primitive::Ln1p, e));
+                self.binary(Binary::Add, ln, positive)
+            }
+        }
+    }
+
+    fn positive(&mut self, x: TermId) -> TermId {
+        let zero = self.constant(0.0);
+        self.binary(Binary::Max, zero, x)
+    }
+
+    fn negative(&mut self, x: TermId) -> TermId {
+        let zero = self.constant(0.0);
+        self.binary(Binary::Min, zero, x)
+    }
+
+    fn absolute(&mut self, x: TermId) -> TermId {
+        let zero = self.constant(0.0);
+        let negated = self.binary(Binary::Sub, zero, x);
+        self.binary(Binary::Max, negated, x)
+    }
+
+    fn affine(&mut self, alpha: f32, x: TermId, beta: f32) -> TermId {
+        let (alpha, beta) = (self.constant(alpha), self.constant(beta));
+        self.mul_add(alpha, x, beta)
+    }
+
+    /// The formula of these results, each with the input that it takes the place of in memory, if there is one.
+    pub fn build(self, results: Vec<(TermId, Option<usize>)>) -> Formula {
+        let ready = |(term, replaces): (TermId, Option<usize>)| {
+            let read = replaces.and_then(|n| self.terms.iter().position(|t| *t == Term::Input(n)));
+            Result { term, ready: term.index().max(read.unwrap_or(0)) }
+        };
+        let results = results.into_iter().map(ready).collect();
+        Formula { terms: self.terms, results }
+    }
+}
