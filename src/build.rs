@@ -25,14 +25,16 @@ use std::path::{Path, PathBuf};
 
 /// What can be written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Emit {
-    /// `libNAME.a`, or `NAME.lib` for Windows.
+    /// libNAME.a, or NAME.lib for Windows
+    #[cfg_attr(feature = "cli", value(name = "staticlib"))]
     StaticLib,
-    /// `NAME.o`, or `NAME.obj` for Windows.
+    /// NAME.o, or NAME.obj for Windows
     Object,
-    /// `NAME.h`, for C and C++.
+    /// NAME.h, for C and C++
     Header,
-    /// `NAME/`: a Rust crate without dependencies and `std`, with the static library inside.
+    /// NAME/, a Rust crate without dependencies and `std`, with the static library inside
     Rust,
 }
 

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 /// What computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Engine {
-    /// Generated code.
+    /// Generated code
     #[default]
     Jit,
-    /// The interpreter, which defines what the IR means.
+    /// The interpreter, which defines what the IR means
     Interpreter,
 }
 

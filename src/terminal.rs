@@ -2,7 +2,6 @@
 
 use crate::passes::{Interrupt, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -90,28 +89,28 @@ pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
 }
 
 /// A bar that appears when there is something to show, and goes when all is done; it may come back.
-pub(crate) struct Bar {
-    what: Cow<'static, str>,
+struct Bar {
+    what: String,
     bar: Option<ProgressBar>,
 }
 
 impl Bar {
     /// A bar with this message.
-    pub(crate) fn new(what: impl Into<Cow<'static, str>>) -> Bar {
-        Bar { what: what.into(), bar: None }
+    fn new(what: &str) -> Bar {
+        Bar { what: what.to_string(), bar: None }
     }
 
     /// Shows progress of something else from now on.
-    pub(crate) fn of(&mut self, what: impl Into<Cow<'static, str>>) -> &mut Bar {
-        self.what = what.into();
+    fn of(&mut self, what: String) -> &mut Bar {
+        self.what = what;
         if let Some(bar) = &self.bar {
-            bar.set_message(self.what.to_string());
+            bar.set_message(self.what.clone());
         }
         self
     }
 
     /// Shows that `done` of `total` are done.
-    pub(crate) fn show(&mut self, done: usize, total: usize) {
+    fn show(&mut self, done: usize, total: usize) {
         let bar = self.bar.get_or_insert_with(|| progress(total, &self.what));
         bar.set_position(done as u64);
         if done >= total
@@ -120,6 +119,12 @@ impl Bar {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A bar that is told of progress as [`Bar::show`] is.
+pub(crate) fn bar(what: &str) -> impl FnMut(usize, usize) + use<> {
+    let mut bar = Bar::new(what);
+    move |done, total| bar.show(done, total)
 }
 
 /// A bar for the passes of a run, after a label; to be told from any thread.
@@ -152,6 +157,11 @@ pub(crate) fn thousands(n: usize) -> String {
         out.push(c);
     }
     out
+}
+
+/// A text as SVG spells it.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// Rows of cells as lines of text, each column as wide as its widest cell; those of `left` start at the left, others end at the right.

@@ -12,6 +12,6 @@
 pub mod interpret;
 pub mod ir;
 pub mod onnx;
-pub mod product;
+mod product;
 pub mod tensor;
 pub mod testing;

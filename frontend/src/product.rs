@@ -1,26 +1,94 @@
-//! Batched matrix products, by `faer`.
+//! Matrix products in plain loops, which compilers turn into vectors: no thread, no vector width and no order of rows shows in a result.
+//!
+//! ```text
+//!   b: [k, n] ── packed ──▶ panels [n / COLUMNS][k][COLUMNS]      a: [m, k] ── packed ──▶ tiles [m / ROWS][k][ROWS]
+//!                                            └──── one tile and one panel: ROWS x COLUMNS sums in registers ────┘
+//! ```
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+use std::ops::{AddAssign, Mul};
 
-/// `out = a b` with row-major `a: [m, k]`, `b: [k, n]`, `out: [m, n]`.
+/// Sums of one tile of rows and one panel of columns fit the registers of any processor: 8 vectors of 4 f32.
+const ROWS: usize = 4;
+const COLUMNS: usize = 8;
+
+/// Rows of one task: enough that a panel, once read, serves several tiles.
+const TASK: usize = 8 * ROWS;
+
+/// What products are made of: f32, f64.
+pub(crate) trait Element: Copy + Default + Mul<Output = Self> + AddAssign + Send + Sync {}
+
+impl<T: Copy + Default + Mul<Output = T> + AddAssign + Send + Sync> Element for T {}
+
+/// `out = a b` with row-major `a: [m, k]`, `b: [k, n]`, `out: [m, n]`, on all cores.
 ///
 /// # Panics
 /// Where a slice's length is not that of its shape.
-pub fn multiply(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], out: &mut [f32]) {
-    let (a, b) = (MatRef::from_row_major_slice(a, m, k), MatRef::from_row_major_slice(b, k, n));
-    let out = MatMut::from_row_major_slice_mut(out, m, n);
-    matmul(out, Accum::Replace, a, b, 1.0f32, Par::rayon(0));
+pub(crate) fn multiply<T: Element>(m: usize, k: usize, n: usize, a: &[T], b: &[T], out: &mut [T]) {
+    assert_eq!(b.len(), k * n, "length of b");
+    product([m, k, n], a, |i, j| b[i * n + j], out);
 }
 
 /// `out = a w^T` with row-major `a: [m, k]`, `w: [n, k]` (a linear map applied to `m` vectors), `out: [m, n]`, on all cores.
 ///
 /// # Panics
 /// Where a slice's length is not that of its shape.
-pub fn apply<T: faer::traits::ComplexField>(m: usize, k: usize, n: usize, a: &[T], w: &[T], out: &mut [T]) {
-    let (a, w) = (MatRef::from_row_major_slice(a, m, k), MatRef::from_row_major_slice(w, n, k));
-    let out = MatMut::from_row_major_slice_mut(out, m, n);
-    matmul(out, Accum::Replace, a, w.transpose(), T::one_impl(), Par::rayon(0));
+pub(crate) fn apply<T: Element>(m: usize, k: usize, n: usize, a: &[T], w: &[T], out: &mut [T]) {
+    assert_eq!(w.len(), k * n, "length of w");
+    product([m, k, n], a, |i, j| w[j * k + i], out);
+}
+
+/// `out = a b`, where `b` gives the element of a row and a column.
+fn product<T: Element>(
+    [m, k, n]: [usize; 3],
+    a: &[T],
+    b: impl Fn(usize, usize) -> T + Sync,
+    out: &mut [T],
+) {
+    assert_eq!((a.len(), out.len()), (m * k, m * n), "lengths of a and out");
+    if m * n * k == 0 {
+        return out.fill(T::default());
+    }
+    let mut panels = vec![[T::default(); COLUMNS]; n.div_ceil(COLUMNS) * k]; // [panels][k]
+    panels.par_chunks_mut(k).enumerate().for_each(|(p, panel)| {
+        let first = p * COLUMNS;
+        for c in 0..COLUMNS.min(n - first) {
+            panel.iter_mut().enumerate().for_each(|(i, row)| row[c] = b(i, first + c));
+        }
+    });
+    out.par_chunks_mut(TASK * n).zip(a.par_chunks(TASK * k)).for_each(|(out, a)| {
+        let tiles: Vec<Vec<[T; ROWS]>> = a.chunks(ROWS * k).map(|rows| packed(rows, k)).collect();
+        for (p, panel) in panels.chunks(k).enumerate() {
+            let columns = p * COLUMNS..n.min((p + 1) * COLUMNS);
+            for (tile, out) in tiles.iter().zip(out.chunks_mut(ROWS * n)) {
+                for (sums, out) in sums(tile, panel).iter().zip(out.chunks_mut(n)) {
+                    out[columns.clone()].copy_from_slice(&sums[..columns.len()]);
+                }
+            }
+        }
+    });
+}
+
+/// Up to `ROWS` rows, side by side.
+fn packed<T: Element>(rows: &[T], k: usize) -> Vec<[T; ROWS]> {
+    let mut tile = vec![[T::default(); ROWS]; k];
+    for (r, row) in rows.chunks(k).enumerate() {
+        tile.iter_mut().zip(row).for_each(|(to, &x)| to[r] = x);
+    }
+    tile
+}
+
+/// The products of the rows of a tile and the columns of a panel.
+fn sums<T: Element>(tile: &[[T; ROWS]], panel: &[[T; COLUMNS]]) -> [[T; COLUMNS]; ROWS] {
+    let mut sums = [[T::default(); COLUMNS]; ROWS];
+    for (x, w) in tile.iter().zip(panel) {
+        for r in 0..ROWS {
+            for c in 0..COLUMNS {
+                sums[r][c] += x[r] * w[c];
+            }
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -35,5 +103,29 @@ mod tests {
         assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
         apply(2, 3, 2, &a, &[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], &mut out);
         assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
+    }
+
+    /// Around tiles, panels and tasks; sums of integers are exact.
+    #[test]
+    fn every_shape_is_the_sum_of_its_products() {
+        for m in [0, 1, ROWS - 1, ROWS, ROWS + 1, TASK - 1, TASK + 1] {
+            for n in [0, 1, COLUMNS - 1, COLUMNS, COLUMNS + 1, 3 * COLUMNS] {
+                for k in [0, 1, 5, 33] {
+                    let number = |i: usize| (i * 37 % 19) as f64 - 9.0;
+                    let a: Vec<f64> = (0..m * k).map(number).collect();
+                    let b: Vec<f64> = (0..k * n).map(|i| number(i + 5)).collect();
+                    let turned: Vec<f64> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
+                    let expected: Vec<f64> = (0..m * n)
+                        .map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum())
+                        .collect();
+                    let mut out = vec![7.0; m * n];
+                    multiply(m, k, n, &a, &b, &mut out);
+                    assert_eq!(out, expected, "{m} {k} {n}");
+                    out.fill(7.0);
+                    apply(m, k, n, &a, &turned, &mut out);
+                    assert_eq!(out, expected, "{m} {k} {n}");
+                }
+            }
+        }
     }
 }

@@ -1,15 +1,11 @@
 //! `decode`: weights to their dense form.
 //!
 //! *Lossless* with respect to the weights: every representation stands for a matrix, and this stores that matrix. Products that took their
-//! vectors as int8 take them as they are from then on, so what the model computes may change: *lossy* to the gate, which measures it. It
+//! vectors as int8 take them as they are from then on, so what the model computes may change: *lossy* to the driver, which measures it. It
 //! undoes no other loss of earlier passes, and makes the model larger. Of use to give a compressed model to another pass
 //! that needs dense weights, and to export it.
-//!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the weights, by name | `*` |
 
-use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::options::OptionInfo;
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
@@ -20,27 +16,16 @@ use lstmc_frontend::tensor::DType;
 pub(crate) const INFO: PassInfo = PassInfo {
     name: "decode",
     summary: "store weights as dense matrices again",
-    options: &[OptionInfo {
-        name: "target",
-        kind: Kind::Target,
-        presence: Presence::Default("*"),
-        doc: "the weights, by name",
-    }],
+    options: &[OptionInfo::target("the weights, by name")],
     // Where products took int8.
     lossy: true,
     recovers: false,
     needs_calibration: |_| false,
-    make: |options| Ok(Box::new(Decode::new(options))),
+    make: |options| Ok(Box::new(Decode { target: options.get("target") })),
 };
 
 struct Decode {
     target: Target,
-}
-
-impl Decode {
-    fn new(options: &Options) -> Decode {
-        Decode { target: options.target("target").unwrap_or(Target::new("*")) }
-    }
 }
 
 impl Pass for Decode {

@@ -1,10 +1,10 @@
-//! The passes of lstmc: pipelines, the driver, the perplexity gate, and one module per pass.
+//! The passes of lstmc: pipelines, the driver, the perplexity budget, and one module per pass.
 //!
 //! ```text
 //!   "canonicalize, decode(target=decoder)"
 //!        │ Pipeline::parse (against the pass table)
 //!        ▼
-//!   manager::run ──▶ pass ──▶ patch ──▶ apply ──▶ verify ──▶ gate ──▶ record ──▶ next pass
+//!   manager::run ──▶ pass ──▶ patch ──▶ apply ──▶ verify ──▶ budget ──▶ record ──▶ next pass
 //!        │                                                    │
 //!        ▼                                                    ▼
 //!   graph and trail                          rejected: the graph before is kept
@@ -14,10 +14,10 @@
 //! does the rest. To add one, write a module with an `INFO` and add a line to [`registry::PASSES`].
 #![deny(unsafe_code)]
 
+pub mod budget;
 pub mod calibrate;
 pub mod canonicalize;
 mod decode;
-pub mod gate;
 mod low_rank;
 pub mod manager;
 pub mod options;
@@ -37,8 +37,8 @@ mod tie;
 pub mod trail;
 mod watch;
 
+pub use budget::{Budget, Evaluate};
 pub use calibrate::{Calibration, CalibrationError, Statistics};
-pub use gate::{Budget, Evaluate};
 pub use manager::{Run, RunError, Settings, run};
 pub use pass::{Change, Context, Outcome, Pass, PassError, Patch};
 pub use pipeline::{Invocation, Pipeline, PipelineError};

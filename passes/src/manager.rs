@@ -1,6 +1,6 @@
 //! The driver: runs a pipeline, and is the only place where a graph is changed.
 
-use crate::gate::{Budget, Evaluate};
+use crate::budget::{Budget, Evaluate};
 use crate::pass::{Context, Outcome, PassError};
 use crate::pipeline::{Invocation, Pipeline};
 use crate::trail::{Measure, Record, Trail, Verdict};
@@ -115,7 +115,7 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
         return Err(RunError::NoEvaluator);
     }
     check(&graph).map_err(RunError::Input)?;
-    let mut gate = Gate { budget: settings.budget, baseline: None, current: None };
+    let mut perplexity = Perplexity { budget: settings.budget, baseline: None, current: None };
     let mut state = Run { graph, trail: Trail::default() };
     // What the passes that are judged next started from.
     let mut start: Option<Start> = None;
@@ -128,11 +128,11 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
             if let Some(calibration) = &mut settings.context.calibration {
                 calibration.refer_to(&state.graph);
             }
-            gate.before(&at, &state.graph, &mut settings.context.evaluator)?;
+            perplexity.before(&at, &state.graph, &mut settings.context.evaluator)?;
         }
-        let here = || Start { graph: state.graph.clone(), perplexity: gate.current, records: k };
+        let here = || Start { graph: state.graph.clone(), perplexity: perplexity.current, records: k };
         let from = start.take().unwrap_or_else(here);
-        let before = Measure { perplexity: gate.current, ..Measure::of(&state.graph) };
+        let before = Measure { perplexity: perplexity.current, ..Measure::of(&state.graph) };
         let started = Instant::now();
         let outcome = at.run(&state.graph, &mut settings.context)?;
         let mut record = at.record(started, before);
@@ -144,18 +144,19 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
                 let proposed = patch.apply(&state.graph).map_err(|e| at.patch(e))?;
                 check(&proposed).map_err(|e| at.invalid(e))?;
                 record.after = Measure::of(&proposed);
-                record.after.perplexity = gate.after(&at, &proposed, &mut settings.context.evaluator)?;
-                (state.graph, gate.current) = (proposed, record.after.perplexity);
+                record.after.perplexity =
+                    perplexity.after(&at, &proposed, &mut settings.context.evaluator)?;
+                (state.graph, perplexity.current) = (proposed, record.after.perplexity);
             }
         }
         state.trail.records.push(record);
         if invocation.info().lossy && passes.get(k + 1).is_some_and(|next| next.info().recovers) {
             start = Some(from);
-        } else if let Some(reason) = gate.exceeded(&state.trail.records[from.records..]) {
-            if gate.budget.strict {
+        } else if let Some(reason) = perplexity.exceeded(&state.trail.records[from.records..]) {
+            if perplexity.budget.strict {
                 return Err(at.over_budget(&reason));
             }
-            (state.graph, gate.current) = (from.graph, from.perplexity);
+            (state.graph, perplexity.current) = (from.graph, from.perplexity);
             for record in state.trail.records[from.records..].iter_mut() {
                 if record.verdict == Verdict::Applied {
                     record.verdict = Verdict::Rejected(reason.clone());
@@ -242,7 +243,7 @@ impl At<'_> {
 }
 
 /// Perplexity during a run.
-struct Gate {
+struct Perplexity {
     budget: Budget,
     /// Before the first lossy pass.
     baseline: Option<f64>,
@@ -252,7 +253,7 @@ struct Gate {
 
 type Evaluator<'e, 'a> = &'e mut Option<&'a mut dyn Evaluate>;
 
-impl Gate {
+impl Perplexity {
     /// Measures the baseline before the first lossy pass.
     fn before(&mut self, at: &At<'_>, graph: &Graph, evaluator: Evaluator<'_, '_>) -> Result<(), RunError> {
         if self.current.is_none() {

@@ -1,11 +1,22 @@
 //! Options of passes: what they may be, and what they are.
 
+use crate::pass::PassError;
 use crate::target::Target;
 use lstmc_frontend::ir::CodeFormat;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What an option of a pass is.
+/// What an option of a pass is. Parser, help, documentation and the pass itself read it here: a default stands nowhere else.
+///
+/// ```
+/// use lstmc_passes::options::{Kind, OptionInfo};
+/// const OPTIONS: &[OptionInfo] = &[
+///     OptionInfo::target("the weights, by name"),
+///     OptionInfo::new("bits", Kind::CodeBits, "bits per code").required(),
+///     OptionInfo::new("group", Kind::COUNT, "consecutive inputs per scale; one scale per row otherwise"),
+///     OptionInfo::new("scales", Kind::Word(&["f16", "f32"]), "what scales are stored as").or("f16"),
+/// ];
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct OptionInfo {
     /// The name, in words joined by `-`.
@@ -18,15 +29,68 @@ pub struct OptionInfo {
     pub doc: &'static str,
 }
 
+impl OptionInfo {
+    /// An option that may be left out, which means something of its own.
+    pub const fn new(name: &'static str, kind: Kind, doc: &'static str) -> OptionInfo {
+        OptionInfo { name, kind, presence: Presence::Optional, doc }
+    }
+
+    /// The option `target`, all weights by default.
+    pub const fn target(doc: &'static str) -> OptionInfo {
+        OptionInfo::new("target", Kind::Target, doc).or("*")
+    }
+
+    /// The option, which must be given.
+    pub const fn required(self) -> OptionInfo {
+        OptionInfo { presence: Presence::Required, ..self }
+    }
+
+    /// The option with a default, as a pipeline spells it.
+    pub const fn or(self, text: &'static str) -> OptionInfo {
+        OptionInfo { presence: Presence::Default(DefaultValue::Text(text)), ..self }
+    }
+
+    /// The option with an integer by default, for one that a constant names.
+    pub const fn or_integer(self, value: usize) -> OptionInfo {
+        OptionInfo { presence: Presence::Default(DefaultValue::Integer(value)), ..self }
+    }
+
+    /// The option with a number by default, for one that a constant names.
+    pub const fn or_number(self, value: f64) -> OptionInfo {
+        OptionInfo { presence: Presence::Default(DefaultValue::Number(value)), ..self }
+    }
+}
+
 /// Whether an option must be given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Presence {
     /// It must.
     Required,
     /// It may be left out, which means something of its own.
     Optional,
     /// It may be left out, which means this value.
-    Default(&'static str),
+    Default(DefaultValue),
+}
+
+/// What an option is where it is not given. `Display` spells it as [`Kind::parse`] reads it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum DefaultValue {
+    /// As a pipeline spells it.
+    Text(&'static str),
+    /// An integer.
+    Integer(usize),
+    /// A number.
+    Number(f64),
+}
+
+impl fmt::Display for DefaultValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DefaultValue::Text(text) => f.write_str(text),
+            DefaultValue::Integer(value) => write!(f, "{value}"),
+            DefaultValue::Number(value) => write!(f, "{value}"),
+        }
+    }
 }
 
 /// The values that an option takes.
@@ -61,6 +125,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// An integer of at least 1.
+    pub const COUNT: Kind = Kind::Integer { min: 1, max: i64::MAX };
+
+    /// A number from 0 to 1.
+    pub const FRACTION: Kind = Kind::Number { min: 0.0, max: 1.0 };
+
     /// The value that `text` spells, or what was expected instead.
     pub fn parse(self, text: &str) -> Result<Value, String> {
         let value = match self {
@@ -173,8 +243,9 @@ impl Options {
     pub fn new(infos: &[OptionInfo], given: &[(&'static str, Value)]) -> Options {
         let mut values = BTreeMap::new();
         for info in infos {
-            if let Presence::Default(text) = info.presence {
-                values.insert(info.name, info.kind.parse(text).expect("the table's defaults are valid"));
+            if let Presence::Default(value) = info.presence {
+                let value = info.kind.parse(&value.to_string());
+                values.insert(info.name, value.expect("the table's defaults are valid"));
             }
         }
         values.extend(given.iter().cloned());
@@ -187,68 +258,78 @@ impl Options {
         self
     }
 
-    /// A value of any kind.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
-    }
-
-    /// An integer.
-    pub fn integer(&self, name: &str) -> Option<i64> {
-        match self.get(name) {
-            Some(Value::Integer(v)) => Some(*v),
-            _ => None,
+    /// The options, and those of `others` that are not among them.
+    pub(crate) fn over(mut self, others: &Options) -> Options {
+        for (&name, value) in &others.0 {
+            self.0.entry(name).or_insert_with(|| value.clone());
         }
+        self
     }
 
-    /// An integer that is not negative.
-    pub fn size(&self, name: &str) -> Option<usize> {
-        self.integer(name).and_then(|v| usize::try_from(v).ok())
+    /// The value of an option that is required or has a default, of the type that its kind gives.
+    ///
+    /// ```
+    /// use lstmc_passes::options::{Kind, OptionInfo, Options, Value};
+    /// let infos = [
+    ///     OptionInfo::new("rounds", Kind::COUNT, "").or("20"),
+    ///     OptionInfo::new("rate", Kind::FRACTION, ""),
+    /// ];
+    /// let options = Options::new(&infos, &[]);
+    /// assert_eq!(options.get::<usize>("rounds"), 20);
+    /// assert_eq!(options.given::<f64>("rate"), None);
+    /// ```
+    ///
+    /// # Panics
+    /// Where the pass table has no such option, no default for it, or another kind.
+    pub fn get<T: OfValue>(&self, name: &str) -> T {
+        self.given(name).unwrap_or_else(|| panic!("the pass table gives `{name}` no default of this type"))
     }
 
-    /// A number.
-    pub fn number(&self, name: &str) -> Option<f64> {
-        match self.get(name) {
-            Some(Value::Number(v)) => Some(*v),
-            _ => None,
+    /// The value of an option that may be left out; none where it was.
+    pub fn given<T: OfValue>(&self, name: &str) -> Option<T> {
+        T::of(self.0.get(name)?)
+    }
+
+    /// The one value that several options give, each in its own way; an error where none or several of them are there. `names` is for that error.
+    pub(crate) fn only<T>(names: &str, values: impl IntoIterator<Item = Option<T>>) -> Result<T, PassError> {
+        let mut values = values.into_iter().flatten();
+        let found = match (values.next(), values.next()) {
+            (Some(value), None) => return Ok(value),
+            (None, _) => "none",
+            (Some(_), Some(_)) => "several",
+        };
+        Err(PassError::Options(format!("{names}, found {found}")))
+    }
+}
+
+/// The types that options have in a pass.
+pub trait OfValue: Sized {
+    /// The value, where its kind gives this type.
+    fn of(value: &Value) -> Option<Self>;
+}
+
+macro_rules! of_value {
+    ($($type:ty, $value:pat => $result:expr, $kinds:literal;)*) => {$(
+        #[doc = $kinds]
+        impl OfValue for $type {
+            fn of(value: &Value) -> Option<Self> {
+                match value {
+                    $value => $result,
+                    _ => None,
+                }
+            }
         }
-    }
+    )*};
+}
 
-    /// A word.
-    pub fn word(&self, name: &str) -> Option<&'static str> {
-        match self.get(name) {
-            Some(Value::Word(v)) => Some(v),
-            _ => None,
-        }
-    }
-
-    /// A target.
-    pub fn target(&self, name: &str) -> Option<Target> {
-        match self.get(name) {
-            Some(Value::Target(v)) => Some(v.clone()),
-            _ => None,
-        }
-    }
-
-    /// Sizes.
-    pub fn sizes(&self, name: &str) -> Option<&[usize]> {
-        match self.get(name) {
-            Some(Value::Sizes(v)) => Some(v),
-            _ => None,
-        }
-    }
-
-    /// `n` and `m` of a pattern `n:m`.
-    pub fn n_of_m(&self, name: &str) -> Option<(usize, usize)> {
-        match self.get(name) {
-            Some(Value::NOfM(n, m)) => Some((*n, *m)),
-            _ => None,
-        }
-    }
-
-    /// A flag; false where it is not there.
-    pub fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), Some(Value::Flag(true)))
-    }
+of_value! {
+    usize, &Value::Integer(v) => v.try_into().ok(), "[`Kind::Integer`] and [`Kind::CodeBits`].";
+    f64, &Value::Number(v) => Some(v), "[`Kind::Number`].";
+    &'static str, &Value::Word(v) => Some(v), "[`Kind::Word`].";
+    Target, Value::Target(v) => Some(v.clone()), "[`Kind::Target`].";
+    Vec<usize>, Value::Sizes(v) => Some(v.clone()), "[`Kind::Sizes`].";
+    (usize, usize), &Value::NOfM(n, m) => Some((n, m)), "[`Kind::NOfM`].";
+    bool, &Value::Flag(v) => Some(v), "[`Kind::Flag`].";
 }
 
 #[cfg(test)]

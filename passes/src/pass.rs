@@ -1,8 +1,8 @@
 //! What a pass is.
 
+use crate::budget::Evaluate;
 use crate::calibrate::{Calibration, CalibrationError, Statistics};
 use crate::canonicalize::CanonicalizeError;
-use crate::gate::Evaluate;
 use crate::recover::{Checkpoint, CheckpointError};
 use crate::solve::SolveError;
 use crate::target::TargetError;

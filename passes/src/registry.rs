@@ -38,11 +38,11 @@ fn check(table: &[PassInfo]) -> Result<(), String> {
             return Err(format!("two passes are called {}", pass.name));
         }
         for option in pass.options {
-            if let Presence::Default(text) = option.presence
-                && let Err(expected) = option.kind.parse(text)
+            if let Presence::Default(value) = option.presence
+                && let Err(expected) = option.kind.parse(&value.to_string())
             {
                 return Err(format!(
-                    "{}: the default of {} is {text}, expected {expected}",
+                    "{}: the default of {} is {value}, expected {expected}",
                     pass.name, option.name
                 ));
             }
@@ -62,7 +62,7 @@ pub struct PassInfo {
     pub options: &'static [OptionInfo],
     /// Whether it changes what the model computes: perplexity is measured after it.
     pub lossy: bool,
-    /// Whether it makes good what the pass directly before it lost: the gate judges both together.
+    /// Whether it makes good what the pass directly before it lost: both are judged together.
     pub recovers: bool,
     /// Whether it reads statistics of calibration text, with these options.
     pub needs_calibration: fn(&Options) -> bool,

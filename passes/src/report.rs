@@ -1,6 +1,6 @@
 //! The report of a compression: what was done, what it cost, and what was rejected. It travels with the model; `docs/report.md` describes its JSON.
 
-use crate::gate::Budget;
+use crate::budget::Budget;
 use crate::trail::{Measure, Record, Trail};
 use serde::Serialize;
 

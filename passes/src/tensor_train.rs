@@ -7,21 +7,10 @@
 //! With calibration the matrix is whitened first, as far as the chain lets it: by one factor per input mode, so modes that put the
 //! whole input into one core (`in-modes=1x200`) use all of the second moment.
 //!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the matrices, by name | `*` |
-//! | `out-modes`, `in-modes` | radices of rows and columns, `20x20x25`; their products may exceed the size by a little | balanced |
-//! | `cores` | the number of cores of balanced modes | 3 |
-//! | `rank`, `ranks` | all inner ranks, or each: `16x24` | |
-//! | `error` | the greatest error, as a fraction of the norm | |
-//! | `parameters`, `bytes` | numbers (bytes as f32) of all matrices of the target, shared out by their sizes | |
-//! | `method` | `whitened` or `svd` | `whitened` with calibration, `svd` without |
-//! | `rows`, `bias` | as in `low-rank` | |
-//!
 //! One of `rank`, `ranks`, `error`, `parameters` and `bytes` must be given. Matrices must be dense.
 
 use crate::calibrate::Statistics;
-use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::sites::{Biases, Means, Site, Weighting, dense, expect_dense, sites};
@@ -37,50 +26,33 @@ pub(crate) const INFO: PassInfo = PassInfo {
     name: "tensor-train",
     summary: "replace matrices by chains of small cores",
     options: &[
-        option("target", Kind::Target, Presence::Default("*"), "the matrices, by name"),
-        option("out-modes", Kind::Sizes, Presence::Optional, "radices of the rows"),
-        option("in-modes", Kind::Sizes, Presence::Optional, "radices of the columns, as many"),
-        option(
+        OptionInfo::target("the matrices, by name"),
+        OptionInfo::new("out-modes", Kind::Sizes, "radices of the rows"),
+        OptionInfo::new("in-modes", Kind::Sizes, "radices of the columns, as many"),
+        OptionInfo::new(
             "cores",
             Kind::Integer { min: 1, max: 16 },
-            Presence::Default("3"),
             "the number of cores where no modes are given",
-        ),
-        option("rank", COUNT, Presence::Optional, "every inner rank"),
-        option("ranks", Kind::Sizes, Presence::Optional, "each inner rank"),
-        option(
-            "error",
-            Kind::Number { min: 0.0, max: 1.0 },
-            Presence::Optional,
-            "the greatest error as a fraction of the norm",
-        ),
-        option("parameters", COUNT, Presence::Optional, "numbers in all matrices of the target together"),
-        option("bytes", COUNT, Presence::Optional, "bytes of all matrices of the target together, as f32"),
-        option(
+        )
+        .or("3"),
+        OptionInfo::new("rank", Kind::COUNT, "every inner rank"),
+        OptionInfo::new("ranks", Kind::Sizes, "each inner rank"),
+        OptionInfo::new("error", Kind::FRACTION, "the greatest error as a fraction of the norm"),
+        OptionInfo::new("parameters", Kind::COUNT, "numbers in all matrices of the target together"),
+        OptionInfo::new("bytes", Kind::COUNT, "bytes of all matrices of the target together, as f32"),
+        OptionInfo::new(
             "method",
             Kind::Word(&["whitened", "svd"]),
-            Presence::Optional,
             "whitened: least error of the outputs on calibration text, as far as a chain can; svd: of the matrix",
         ),
-        option(
-            "rows",
-            Kind::Word(&["counts", "alike"]),
-            Presence::Default("counts"),
-            "whether the rows of embedding and output layer count by how often words occur",
-        ),
-        option("bias", Kind::Flag, Presence::Default("true"), "whether biases make up for mean errors"),
+        Means::ROWS,
+        Means::BIAS,
     ],
     lossy: true,
     recovers: false,
-    needs_calibration: |options| options.word("method") == Some("whitened"),
+    needs_calibration: |options| options.given("method") == Some("whitened"),
     make: |options| Ok(Box::new(TensorTrainPass::new(options)?)),
 };
-
-const COUNT: Kind = Kind::Integer { min: 1, max: i64::MAX };
-
-const fn option(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> OptionInfo {
-    OptionInfo { name, kind, presence, doc }
-}
 
 /// How far to truncate.
 #[derive(Clone, PartialEq, Debug)]
@@ -104,22 +76,16 @@ struct TensorTrainPass {
 impl TensorTrainPass {
     fn new(options: &Options) -> Result<TensorTrainPass, PassError> {
         let sizes = [
-            options.size("rank").map(Size::Rank),
-            options.sizes("ranks").map(|r| Size::Ranks(r.to_vec())),
-            options.number("error").map(Size::Error),
-            options.size("parameters").map(Size::Parameters),
-            options.size("bytes").map(|b| Size::Parameters(b / size_of::<f32>())),
+            options.given("rank").map(Size::Rank),
+            options.given("ranks").map(Size::Ranks),
+            options.given("error").map(Size::Error),
+            options.given("parameters").map(Size::Parameters),
+            options.given("bytes").map(|b: usize| Size::Parameters(b / size_of::<f32>())),
         ];
-        let given: Vec<Size> = sizes.into_iter().flatten().collect();
-        let [size] = &given[..] else {
-            let found = if given.is_empty() { "none" } else { "several" };
-            return Err(PassError::Options(format!(
-                "tensor-train: expected one of rank, ranks, error, parameters and bytes, found {found}"
-            )));
-        };
-        let size = size.clone();
-        let modes = |name| options.sizes(name).map(<[usize]>::to_vec);
-        let (out_modes, in_modes) = (modes("out-modes"), modes("in-modes"));
+        let expected = "tensor-train: expected one of rank, ranks, error, parameters and bytes";
+        let size = Options::only(expected, sizes)?;
+        let (out_modes, in_modes): (Option<Vec<usize>>, Option<Vec<usize>>) =
+            (options.given("out-modes"), options.given("in-modes"));
         if let (Some(o), Some(i)) = (&out_modes, &in_modes)
             && o.len() != i.len()
         {
@@ -130,7 +96,7 @@ impl TensorTrainPass {
             )));
         }
         let given = out_modes.as_ref().or(in_modes.as_ref()).map(Vec::len);
-        let cores = given.or(options.size("cores")).unwrap_or(3);
+        let cores = given.unwrap_or_else(|| options.get("cores"));
         if let Size::Ranks(r) = &size
             && r.len() + 1 != cores
         {
@@ -141,13 +107,13 @@ impl TensorTrainPass {
             )));
         }
         Ok(TensorTrainPass {
-            target: options.target("target").unwrap_or(Target::new("*")),
+            target: options.get("target"),
             out_modes,
             in_modes,
             cores,
             size,
-            method: options.word("method"),
-            means: Means { rows: options.word("rows") == Some("counts"), bias: options.flag("bias") },
+            method: options.given("method"),
+            means: Means::of(options),
         })
     }
 

@@ -6,13 +6,8 @@
 //! Canonicalisation already ties a decoder to the embedding it is a copy of. What is left for this pass are models that were not
 //! imported (text, `.lstmc`), equal layers (a cell that was unrolled over depth, biases of zeros), and parts of maps: two weights whose left factors or cores
 //! are equal share them. Kept once, they are stored once, and passes that follow change both alike.
-//!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the weights, by name; matrices, biases and other constants | `*` |
-//! | `tolerance` | the greatest distance, as a fraction of the earlier weight's norm | 0 |
 
-use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::options::{Kind, OptionInfo};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
@@ -28,24 +23,19 @@ pub(crate) const INFO: PassInfo = PassInfo {
     name: "tie",
     summary: "make one of weights that are equal",
     options: &[
-        OptionInfo {
-            name: "target",
-            kind: Kind::Target,
-            presence: Presence::Default("*"),
-            doc: "the weights, by name",
-        },
-        OptionInfo {
-            name: "tolerance",
-            kind: Kind::Number { min: 0.0, max: 1.0 },
-            presence: Presence::Default("0"),
-            doc: "the greatest distance that counts as equal, as a fraction of the norm",
-        },
+        OptionInfo::target("the weights, by name"),
+        OptionInfo::new(
+            "tolerance",
+            Kind::FRACTION,
+            "the greatest distance that counts as equal, as a fraction of the norm",
+        )
+        .or("0"),
     ],
     // With a tolerance.
     lossy: true,
     recovers: false,
     needs_calibration: |_| false,
-    make: |options| Ok(Box::new(Tie::new(options))),
+    make: |options| Ok(Box::new(Tie { target: options.get("target"), tolerance: options.get("tolerance") })),
 };
 
 struct Tie {
@@ -54,13 +44,6 @@ struct Tie {
 }
 
 impl Tie {
-    fn new(options: &Options) -> Tie {
-        Tie {
-            target: options.target("target").unwrap_or(Target::new("*")),
-            tolerance: options.number("tolerance").unwrap_or(0.0),
-        }
-    }
-
     /// How far `b` is from `a`, if it is near enough.
     fn distance(&self, a: &Weight, b: &Weight) -> Result<Option<f64>, MapError> {
         if a.map.shape() != b.map.shape() || a.map.dtype() != b.map.dtype() {

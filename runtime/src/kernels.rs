@@ -1,4 +1,4 @@
-//! The safe border between a model and whatever computes it.
+//! The safe interface between a model and whatever computes it.
 
 use std::any::Any;
 use std::fmt;
@@ -192,7 +192,12 @@ pub trait Kernels: Send + Sync {
 
     /// Consumes `token`, updates the state and returns the natural log-probability that `target`
     /// comes next.
-    fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32;
+    ///
+    /// Implementations may do without all logits; what is given here takes a step and allocates their room at each call.
+    fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
+        let logits = logits_of(self, state, scratch, token);
+        (f64::from(logits[target as usize]) - log_sum_exp(&logits)) as f32
+    }
 
     /// Consumes all of `tokens` but the last, updates the state and returns the sum (in `f64`) of the
     /// log-probabilities of `tokens[1..]`; `0.0` for fewer than two tokens.
@@ -227,6 +232,8 @@ pub trait Kernels: Send + Sync {
     ///
     /// `ids` and `log_probabilities` have the same length, at least 1. A NaN ranks above every number,
     /// so that it is seen.
+    ///
+    /// Implementations may keep the best as they go; what is given here takes a step, sorts all words and allocates the room for both at each call.
     fn top_k(
         &self,
         state: &mut [f32],
@@ -234,8 +241,117 @@ pub trait Kernels: Send + Sync {
         token: u32,
         ids: &mut [u32],
         log_probabilities: &mut [f32],
-    ) -> usize;
+    ) -> usize {
+        assert_eq!(ids.len(), log_probabilities.len(), "length of the log-probabilities");
+        let logits = logits_of(self, state, scratch, token);
+        let total = log_sum_exp(&logits);
+        // A NaN of either sign is above every number, and zeros of either sign are equal.
+        let rank = |id: u32| if logits[id as usize].is_nan() { f32::NAN } else { logits[id as usize] + 0.0 };
+        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+        order.sort_by(|&a, &b| rank(b).total_cmp(&rank(a)));
+        let best = order.into_iter().zip(ids).zip(log_probabilities);
+        best.map(|((id, to), log_probability)| {
+            *to = id;
+            *log_probability = (f64::from(logits[id as usize]) - total) as f32;
+        })
+        .count()
+    }
 
     /// Consumes `token` and updates the state, without computing the output layer: how a prompt is read.
-    fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32);
+    ///
+    /// What is given here takes a whole step.
+    fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32) {
+        logits_of(self, state, scratch, token);
+    }
+}
+
+/// What a step writes.
+fn logits_of<K: Kernels + ?Sized>(
+    kernels: &K,
+    state: &mut [f32],
+    scratch: &mut [u8],
+    token: u32,
+) -> Vec<f32> {
+    let mut logits = vec![0.0; kernels.layout().vocabulary];
+    kernels.step(state, scratch, token, &mut logits);
+    logits
+}
+
+/// `log sum exp` of logits: what is taken off each for its log-probability.
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|&x| f64::from(x - largest).exp()).sum();
+    f64::from(largest) + total.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Bigram;
+    use crate::{Description, Model};
+    use std::sync::Arc;
+
+    /// Kernels that leave to the trait what they may.
+    struct Least(Bigram);
+
+    impl Kernels for Least {
+        fn layout(&self) -> &Layout {
+            self.0.layout()
+        }
+
+        fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]) {
+            self.0.step(state, scratch, token, logits);
+        }
+    }
+
+    /// Both divide by the same sum of exponentials in f64, and round once more or less to f32.
+    const TOLERANCE: f32 = 1e-6;
+
+    #[test]
+    fn what_the_trait_gives_is_what_kernels_of_their_own_give() {
+        let table: [&[f32]; 4] =
+            [&[0.0, 1.0, 2.0, 1.0], &[0.5, -1.0, 0.0, -0.0], &[3.0, 0.0, 1.0, 3.0], &[-9.0, 40.0, 7.0, 7.0]];
+        let session =
+            |kernels: Arc<dyn Kernels>| Model::new(kernels, None, Description::default()).unwrap().session();
+        let mut own = session(Arc::new(Bigram::new(&table)));
+        let mut given = session(Arc::new(Least(Bigram::new(&table))));
+        let tokens = [0, 2, 1, 3, 3, 0, 1];
+        for pair in tokens.windows(2) {
+            let scores = [&mut own, &mut given].map(|s| s.score(pair).unwrap() as f32);
+            assert!((scores[0] - scores[1]).abs() <= TOLERANCE, "{scores:?}");
+        }
+        for k in [1, 3, 4, 6] {
+            let best = |s: &mut crate::Session| {
+                let (mut ids, mut scores) = (vec![0; k], vec![0.0; k]);
+                let n = s.top_k_into(2, &mut ids, &mut scores).unwrap();
+                (ids[..n].to_vec(), scores[..n].to_vec())
+            };
+            let ((ids, scores), (same, close)) = (best(&mut own), best(&mut given));
+            assert_eq!(ids, same);
+            assert!(
+                scores.iter().zip(&close).all(|(a, b)| (a - b).abs() <= TOLERANCE),
+                "{scores:?} {close:?}"
+            );
+        }
+        own.advance(3).unwrap();
+        given.advance(3).unwrap();
+        assert_eq!(own.save_state(), given.save_state());
+    }
+
+    #[test]
+    fn a_nan_is_seen_and_equal_words_come_in_order() {
+        let kernels = Least(Bigram::new(&[&[1.0, 5.0, -f32::NAN], &[0.5, -0.0, -1.0], &[0.0; 3]]));
+        let best = |token: u32| {
+            let (mut state, mut scratch) = (vec![0.0; 3], vec![0; 12]);
+            let (mut ids, mut scores) = ([9; 3], [0.0; 3]);
+            assert_eq!(kernels.top_k(&mut state, &mut scratch, token, &mut ids, &mut scores), 3);
+            (ids, scores)
+        };
+        let (ids, scores) = best(0);
+        assert_eq!(ids, [2, 1, 0]);
+        assert!(scores[0].is_nan());
+        // A word that was just read is likelier by one.
+        assert_eq!(best(1).0, [1, 0, 2]);
+        assert_eq!(best(2).0, [2, 0, 1]);
+    }
 }

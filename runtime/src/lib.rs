@@ -13,7 +13,7 @@
 //! - [`Container`] reads a `.lstmc` file and [`Contents`] writes one: the graph as text, its weights
 //!   as named blobs of bytes, the [`Vocabulary`], the recipe and the report. Everything is checked
 //!   before it is used; a damaged or hostile file gives a [`ContainerError`].
-//! - [`Kernels`] is the border to whatever computes: a JIT, a linked object file, an interpreter. It
+//! - [`Kernels`] is the interface to whatever computes: a JIT, a linked object file, an interpreter. It
 //!   is a safe trait.
 //! - [`Model`] and [`Session`] are what an application uses: [`Session::step`],
 //!   [`Session::top_k_into`], [`Session::sample`], [`Session::perplexity`]. A session allocates when
@@ -59,23 +59,7 @@
 //!     fn step(&self, _state: &mut [f32], _scratch: &mut [u8], token: u32, logits: &mut [f32]) {
 //!         logits.copy_from_slice(&self.1[token as usize]);
 //!     }
-//!     // ... `score`, `top_k` and `advance` likewise
-//! #   fn score(&self, _: &mut [f32], _: &mut [u8], token: u32, target: u32) -> f32 {
-//! #       let row = &self.1[token as usize];
-//! #       row[target as usize] - row.iter().map(|x| x.exp()).sum::<f32>().ln()
-//! #   }
-//! #   fn top_k(&self, _: &mut [f32], _: &mut [u8], token: u32, ids: &mut [u32], logp: &mut [f32]) -> usize {
-//! #       let row = &self.1[token as usize];
-//! #       let mut order: Vec<u32> = (0..3).collect();
-//! #       order.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
-//! #       let k = ids.len().min(3);
-//! #       for i in 0..k {
-//! #           ids[i] = order[i];
-//! #           logp[i] = row[order[i] as usize] - row.iter().map(|x| x.exp()).sum::<f32>().ln();
-//! #       }
-//! #       k
-//! #   }
-//! #   fn advance(&self, _: &mut [f32], _: &mut [u8], _: u32) {}
+//!     // `score`, `top_k` and `advance` take steps where there is nothing faster.
 //! }
 //!
 //! let kernels = Arc::new(Bigram(Layout::new(3), [[0.0, 5.0, 0.0], [0.0, 0.0, 5.0], [5.0, 0.0, 0.0]]));
@@ -98,6 +82,7 @@
 
 mod aligned;
 mod container;
+pub mod file;
 mod kernels;
 mod sampling;
 mod session;

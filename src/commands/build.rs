@@ -42,37 +42,13 @@ pub(crate) struct Args {
     cpu: String,
     /// What to write, apart by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "staticlib,header")]
-    emit: Vec<EmitName>,
+    emit: Vec<Emit>,
     /// The folder to write to; it is made if it is not there
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// Print JSON: target, features, files[] {path, bytes}, code_bytes, weight_bytes, word_bytes, state_bytes
     #[arg(long)]
     json: bool,
-}
-
-/// Names of what can be written.
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-enum EmitName {
-    /// libNAME.a, or NAME.lib for Windows
-    Staticlib,
-    /// NAME.o, or NAME.obj for Windows
-    Object,
-    /// NAME.h, for C and C++
-    Header,
-    /// NAME/, a Rust crate without dependencies
-    Rust,
-}
-
-impl From<EmitName> for Emit {
-    fn from(name: EmitName) -> Emit {
-        match name {
-            EmitName::Staticlib => Emit::StaticLib,
-            EmitName::Object => Emit::Object,
-            EmitName::Header => Emit::Header,
-            EmitName::Rust => Emit::Rust,
-        }
-    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -85,9 +61,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         config = config.target(triple);
     }
     let mut emit: Vec<Emit> = vec![];
-    for kind in args.emit.iter().map(|&name| Emit::from(name)) {
-        if !emit.contains(&kind) {
-            emit.push(kind);
+    for kind in &args.emit {
+        if !emit.contains(kind) {
+            emit.push(*kind);
         }
     }
     let built = config.build(&emit).map_err(|e| match e {

@@ -1,8 +1,9 @@
 //! `lstmc calibrate`: statistics of a text, to compile with more than once.
 
-use super::{ModelArgs, read_text, vocabulary};
+use super::ModelArgs;
+use super::texts::text;
 use crate::passes::Statistics;
-use crate::terminal::{self, Usage, bytes, thousands};
+use crate::terminal::{self, bytes, thousands};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -29,13 +30,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.read()?;
-    let text = read_text(&args.text, vocabulary(&source)?)?;
-    if text.tokens.len() < 2 {
-        return Err(Usage(format!("{}: calibration needs at least two tokens", args.text.display())).into());
-    }
+    let text = text(&args.text, &source, "calibration")?;
     let started = Instant::now();
-    let mut bar = terminal::Bar::new("collecting statistics");
-    let statistics = Statistics::collect(&source.graph, &text.tokens, &mut |n, total| bar.show(n, total))?;
+    let statistics =
+        Statistics::collect(&source.graph, &text.tokens, &mut terminal::bar("collecting statistics"))?;
     let data = statistics.to_bytes();
     super::write_whole(&args.output, &data)?;
     writeln!(

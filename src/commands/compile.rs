@@ -1,14 +1,14 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
-use super::eval::EngineName;
-use super::{CpuArgs, ModelArgs, read_utf8, table, texts};
+use super::texts::{TextArgs, Texts, scorer};
+use super::{CpuArgs, ModelArgs, read_utf8, table};
 use crate::backend::isa::{self, OptLevel};
 use crate::backend::{Options, Stage, listing};
 use crate::frontend::ir::{Graph, print};
 use crate::passes::pipeline::Table;
 use crate::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
 use crate::terminal::{self, Usage, bytes, thousands};
-use crate::{Format, Scorer, Source};
+use crate::{Engine, Format, Source};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -37,21 +37,14 @@ pub(crate) struct Args {
     /// The passes, as a TOML recipe
     #[arg(long, value_name = "FILE.toml")]
     recipe: Option<PathBuf>,
-    /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
-    #[arg(long, value_name = "TEXT|STATS", help_heading = "Measuring")]
-    calibrate: Option<PathBuf>,
-    /// Text that the pass `recover` trains on
-    #[arg(long, value_name = "TEXT", help_heading = "Training")]
-    train: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArgs,
     /// Where training runs are kept, four times an epoch and at Ctrl-C, to be gone on with by --resume
     #[arg(long, value_name = "FILE", requires = "train", help_heading = "Training")]
     checkpoint: Option<PathBuf>,
     /// Go on with the training runs in the file of --checkpoint; all else must be as it was
     #[arg(long, requires = "checkpoint", help_heading = "Training")]
     resume: bool,
-    /// Text on which perplexity is measured before and after each lossy pass
-    #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
-    validate: Option<PathBuf>,
     /// Reject passes that raise perplexity by more than this over the model before the first: 2% or 0.02; a pass that `recover` follows is judged after that
     #[arg(long, value_name = "FRACTION", value_parser = fraction, requires = "validate", help_heading = "Measuring")]
     max_increase: Option<f64>,
@@ -65,8 +58,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.json", help_heading = "Measuring")]
     report: Option<PathBuf>,
     /// What measures: generated code, or the interpreter
-    #[arg(long, value_enum, default_value_t = EngineName::Jit, help_heading = "Measuring")]
-    engine: EngineName,
+    #[arg(long, value_enum, default_value_t = Engine::Jit, help_heading = "Measuring")]
+    engine: Engine,
     /// Threads of measuring; 0 means all cores
     #[arg(long, default_value_t = 0, help_heading = "Measuring")]
     threads: usize,
@@ -189,7 +182,7 @@ fn perplexity(text: &str) -> Result<f64, String> {
 
 /// A checkpoint at this place; what is there is gone on with, or else replaced.
 fn checkpoint(path: &Path, resume: bool) -> anyhow::Result<Checkpoint<'_>> {
-    super::check_place(path)?;
+    crate::runtime::file::check_place(path)?;
     let checkpoint = Checkpoint::new(|bytes| super::write_whole(path, bytes).map_err(|e| e.to_string()));
     if !resume {
         return Ok(checkpoint);
@@ -209,18 +202,13 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         source.graph.name.clone_from(name);
     }
     let mut observer = PrintIr::observer(args.print_ir.as_ref());
-    let validation = args.validate.as_deref().map(|path| texts::validation(path, &source)).transpose()?;
-    let calibration = args.calibrate.as_deref().map(|path| texts::calibration(path, &source)).transpose()?;
-    let training = args.train.as_deref().map(|path| texts::training(path, &source)).transpose()?;
+    let Texts { calibration, training, validation } = args.texts.read(&source)?;
     let budget =
         Budget { max_perplexity: args.max_perplexity, max_increase: args.max_increase, strict: args.strict };
-    let mut scorer = validation.as_ref().map(|text| {
-        let mut bar = terminal::Bar::new("measuring perplexity");
-        let total = text.tokens.len() - 1;
-        let options = Options { threads: args.threads, ..args.cpu.options() };
-        Scorer::new(args.engine.into(), options, &text.tokens, move |n| bar.show(n, total))
-    });
-    let calibration_info = calibration.as_ref().map(|c| c.info.clone());
+    let options = Options { threads: args.threads, ..args.cpu.options() };
+    let mut scorer =
+        validation.as_ref().map(|v| scorer(args.engine, options, &v.tokens, "measuring perplexity"));
+    let (calibration, calibration_info) = calibration.unzip();
     let watcher = terminal::pass_bar(String::new());
     let context = Context {
         watcher: Some(&watcher),
@@ -229,10 +217,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         interrupt: Some(&terminal::TRAINING),
         reference: None,
         evaluator: scorer.as_mut().map(|s| s as _),
-        calibration: calibration.map(|c| {
-            let mut bar = terminal::Bar::new("collecting statistics");
-            c.calibration.with_progress(move |n, total| bar.show(n, total))
-        }),
+        calibration: calibration.map(|c| c.with_progress(terminal::bar("collecting statistics"))),
     };
     let settings = Settings { context, budget, stop_after: args.stop_after, observer: Some(&mut observer) };
     let run = run_passes(&pipeline, std::mem::take(&mut source.graph), settings)?;

@@ -2,11 +2,12 @@
 
 use super::CpuArgs;
 use super::table::table;
+use super::texts::scorer;
 use crate::backend::Options;
 use crate::frontend::ir::print;
 use crate::passes::{Budget, Calibration, Context, Pipeline, Report, Settings, run as run_passes};
 use crate::runtime::{Rng, Sampling, Session, Vocabulary};
-use crate::terminal::{Bar, bytes, pass_bar, thousands, uninterrupted};
+use crate::terminal::{bytes, pass_bar, thousands, uninterrupted};
 use crate::{Engine, Scorer, Source};
 use anyhow::bail;
 use std::io::Write;
@@ -144,9 +145,7 @@ fn compress(out: &mut impl Write, data: &Path, source: Source, options: Options)
     let words = super::vocabulary(&source)?;
     let calibration = super::read_text(&data.join("calibration.txt"), words)?;
     let validation = super::read_text(&data.join("valid.txt"), words)?;
-    let mut bar = Bar::new("measuring perplexity");
-    let total = validation.tokens.len() - 1;
-    let mut scorer = Scorer::new(Engine::Jit, options, &validation.tokens, |n| bar.show(n, total));
+    let mut scorer = scorer(Engine::Jit, options, &validation.tokens, "measuring perplexity");
     let watcher = pass_bar(String::new());
     let context = Context {
         evaluator: Some(&mut scorer),

@@ -1,8 +1,9 @@
 //! `lstmc eval`: perplexity.
 
-use super::{CpuArgs, ModelArgs, read_text, vocabulary};
+use super::texts::text;
+use super::{CpuArgs, ModelArgs};
 use crate::backend::Options;
-use crate::terminal::{self, Usage, thousands};
+use crate::terminal::{self, thousands};
 use crate::{Engine, Scorer};
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,8 +24,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// What computes: generated code, or the interpreter that defines what a model means
-    #[arg(long, value_enum, default_value_t = EngineName::Jit)]
-    engine: EngineName,
+    #[arg(long, value_enum, default_value_t = Engine::Jit)]
+    engine: Engine,
     /// Threads of matrix products; 0 means all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -33,33 +34,13 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Names of engines.
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum EngineName {
-    Jit,
-    Interpreter,
-}
-
-impl From<EngineName> for Engine {
-    fn from(name: EngineName) -> Engine {
-        match name {
-            EngineName::Jit => Engine::Jit,
-            EngineName::Interpreter => Engine::Interpreter,
-        }
-    }
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.read()?;
-    let text = read_text(&args.text, vocabulary(&source)?)?;
-    if text.tokens.len() < 2 {
-        let reason = format!("{}: perplexity needs at least two tokens", args.text.display());
-        return Err(Usage(reason).into());
-    }
+    let text = text(&args.text, &source, "perplexity")?;
     let bar = terminal::progress(text.tokens.len() - 1, "scoring");
     let started = Instant::now();
     let options = Options { threads: args.threads, ..args.cpu.options() };
-    let mut scorer = Scorer::new(args.engine.into(), options, &text.tokens, |n| bar.set_position(n as u64));
+    let mut scorer = Scorer::new(args.engine, options, &text.tokens, |n| bar.set_position(n as u64));
     let perplexity = scorer.perplexity(&source.graph)?;
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();

@@ -3,15 +3,16 @@
 mod figure;
 mod points;
 
-use super::eval::EngineName;
-use super::{CpuArgs, ModelArgs, check_place, read_utf8, texts, write_whole};
+use super::texts::{TextArgs, Texts, scorer, text};
+use super::{CpuArgs, ModelArgs, read_utf8, write_whole};
 use crate::backend::Options;
 use crate::passes::pipeline::Table;
 use crate::passes::{
     Calibration, Context, Evaluate, Measure, Pipeline, Settings, Trail, Verdict, run as run_passes,
 };
-use crate::terminal::{self, Bar, Usage};
-use crate::{Scorer, Source};
+use crate::runtime::file::check_place;
+use crate::terminal::{self, Usage};
+use crate::{Engine, Scorer, Source};
 use anyhow::bail;
 use points::{Point, Survey};
 use std::io::Write;
@@ -22,7 +23,8 @@ use std::path::{Path, PathBuf};
 /// Each pipeline is run on the model as it came. Measured are the bytes of all weights in a .lstmc
 /// file, and perplexity of TEXT by generated code. The table has the largest model first and a *
 /// at those on the frontier: no other is as small and as good. A pipeline that fails is in the
-/// table with the reason, and the others are not lost; the exit code is 1 then.
+/// table with the reason, and the others are not lost; the exit code is 1 then. Let --validate be
+/// another text than --text, which is to judge what passes made of it.
 ///
 /// A file of pipelines has one on each line, and a name before it if it is to have one in the
 /// figure; # begins a comment:
@@ -56,15 +58,8 @@ pub(crate) struct Args {
     /// A finished model to measure beside them, called by the name of its file; may be given several times
     #[arg(long, value_name = "FILE.lstmc")]
     beside: Vec<PathBuf>,
-    /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
-    #[arg(long, value_name = "TEXT|STATS")]
-    calibrate: Option<PathBuf>,
-    /// Text that the pass `recover` trains on
-    #[arg(long, value_name = "TEXT")]
-    train: Option<PathBuf>,
-    /// Text on which passes that share out a budget measure what it buys; another one than --text, which is to judge them
-    #[arg(long, value_name = "TEXT")]
-    validate: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextArgs,
     /// Where to draw the figure
     #[arg(short, long, value_name = "FIGURE.svg")]
     output: Option<PathBuf>,
@@ -81,8 +76,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
     /// What measures: generated code, or the interpreter
-    #[arg(long, value_enum, default_value_t = EngineName::Jit)]
-    engine: EngineName,
+    #[arg(long, value_enum, default_value_t = Engine::Jit)]
+    engine: Engine,
     /// Threads of measuring; 0 means all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -171,17 +166,16 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn scorer<'t>(&self, tokens: &'t [u32], what: String) -> Scorer<'t> {
-        let (mut bar, total) = (Bar::new(what), tokens.len() - 1);
+    fn scorer<'t>(&self, tokens: &'t [u32], what: &str) -> Scorer<'t> {
         let options = Options { threads: self.args.threads, ..self.args.cpu.options() };
-        Scorer::new(self.args.engine.into(), options, tokens, move |n| bar.show(n, total))
+        scorer(self.args.engine, options, tokens, what)
     }
 
     /// Size and perplexity of a model.
     fn measure(&self, source: &Source, label: &str) -> Result<Point, String> {
         let measure = Measure::of(&source.graph);
         let sizes = source.weight_bytes().map_err(|e| e.to_string())?;
-        let mut scorer = self.scorer(self.text, format!("{label}: measuring perplexity"));
+        let mut scorer = self.scorer(self.text, &format!("{label}: measuring perplexity"));
         let perplexity = Evaluate::perplexity(&mut scorer, &source.graph)?;
         if !perplexity.is_finite() {
             return Err(format!("perplexity {perplexity}"));
@@ -194,13 +188,12 @@ impl Bench<'_> {
         let graph = self.source.graph.clone();
         let calibration = match &mut self.calibration {
             Some(shared) => {
-                let mut bar = Bar::new(format!("{label}: collecting statistics"));
                 let own = shared.share(&graph).map_err(|e| e.to_string())?;
-                Some(own.with_progress(move |n, total| bar.show(n, total)))
+                Some(own.with_progress(terminal::bar(&format!("{label}: collecting statistics"))))
             }
             None => None,
         };
-        let mut scorer = self.validation.map(|v| self.scorer(v, format!("{label}: validating")));
+        let mut scorer = self.validation.map(|v| self.scorer(v, &format!("{label}: validating")));
         let watcher = terminal::pass_bar(format!("{label}: "));
         let evaluator = scorer.as_mut().map(|s| s as _);
         let context = Context {
@@ -222,20 +215,13 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let mut source = args.model.read()?;
     source.entropy |= args.entropy;
     let finished = finished(args, &source)?;
-    let text = texts::validation(&args.text, &source)?;
-    let training = args.train.as_deref().map(|path| texts::training(path, &source)).transpose()?;
-    let validation = args.validate.as_deref().map(|path| texts::validation(path, &source)).transpose()?;
-    let calibration = args.calibrate.as_deref().map(|path| texts::calibration(path, &source)).transpose()?;
-    let (calibration, calibration_info) = match calibration {
-        Some(texts::CalibrationSource { calibration, info }) => {
-            let mut bar = Bar::new("collecting statistics");
-            let mut calibration = calibration.with_progress(move |n, total| bar.show(n, total));
-            calibration.statistics(&source.graph)?;
-            (Some(calibration), Some(info))
-        }
-        None => (None, None),
-    };
-    let validation_info = validation.as_ref().map(|v| v.info.clone());
+    let text = text(&args.text, &source, "perplexity")?;
+    let Texts { calibration, training, validation } = args.texts.read(&source)?;
+    let (calibration, calibration_info) = calibration.unzip();
+    let mut calibration = calibration.map(|c| c.with_progress(terminal::bar("collecting statistics")));
+    if let Some(calibration) = &mut calibration {
+        calibration.statistics(&source.graph)?;
+    }
     let mut bench = Bench {
         args,
         source: &source,
@@ -247,7 +233,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let given = bench.measure(&source, "as given").map_err(|why| anyhow::anyhow!("{why}"))?;
     let mut survey = Survey::new(source.graph.name.clone(), text.info.clone(), given);
     survey.calibration = calibration_info;
-    survey.validation = validation_info;
+    survey.validation = validation.as_ref().map(|v| v.info.clone());
     for (k, candidate) in candidates.iter().enumerate() {
         let label = format!("{}/{} {}", k + 1, candidates.len(), candidate.label());
         let measured = bench.compress(candidate, &label).and_then(|(model, trail)| {

@@ -20,8 +20,10 @@ pub(crate) mod verify;
 
 use crate::Source;
 use crate::backend::{Level, Options};
+use crate::runtime::file::WriteError;
 use crate::runtime::{Encoded, Vocabulary};
 use crate::terminal::Usage;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A model, and a vocabulary for one that brings none.
@@ -101,35 +103,10 @@ pub(crate) fn read_text(path: &Path, vocabulary: &Vocabulary) -> anyhow::Result<
     vocabulary.encode(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }
 
-/// Refuses a place where no file can be written, before any work is done for it.
-pub(crate) fn check_place(path: &Path) -> anyhow::Result<()> {
-    if path.is_dir() {
-        anyhow::bail!("{}: is a folder; give the name of a file to write", path.display());
-    }
-    let folder = folder(path);
-    if !folder.is_dir() {
-        anyhow::bail!("{}: cannot be written: {} is no folder", path.display(), folder.display());
-    }
-    Ok(())
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Writes a file by way of a temporary one beside it, so that it is whole or not there.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let failed = |e: std::io::Error| anyhow::anyhow!("{}: cannot be written: {e}", path.display());
-    if path.is_dir() {
-        anyhow::bail!("{}: is a folder; give the name of a file to write", path.display());
-    }
+/// Writes a file so that it is whole or not there.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let failed = |reason| WriteError::Failed { path: path.into(), reason };
     crate::terminal::uninterrupted(|| {
-        // With the permissions of any new file; those of `tempfile_in` are private, and its errors name the temporary file.
-        let create = |p: &Path| std::fs::File::options().write(true).create_new(true).open(p);
-        let mut file =
-            tempfile::Builder::new().prefix(".lstmc-").make_in(folder(path), create).map_err(failed)?;
-        std::io::Write::write_all(&mut file, bytes).map_err(failed)?;
-        file.persist(path).map_err(|e| failed(e.error))?;
-        Ok(())
+        crate::runtime::file::write_whole(path, |file| file.write_all(bytes).map_err(failed))
     })
 }

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
             let presence = match option.presence {
                 Presence::Required => "required".to_string(),
                 Presence::Optional => "optional".to_string(),
-                Presence::Default(text) => format!("default {text}"),
+                Presence::Default(value) => format!("default {value}"),
             };
             writeln!(out, "\n  {}: {}\n      {}; {presence}", option.name, option.doc, option.kind)?;
         }
@@ -62,7 +62,7 @@ fn to_json(pass: &PassInfo) -> serde_json::Value {
         .iter()
         .map(|option| {
             let default = match option.presence {
-                Presence::Default(text) => Some(text),
+                Presence::Default(value) => Some(value.to_string()),
                 Presence::Required | Presence::Optional => None,
             };
             json!({

@@ -1,61 +1,80 @@
 //! The texts that a compression uses.
 
 use super::{read_text, vocabulary};
-use crate::Source;
+use crate::backend::Options;
 use crate::passes::{Calibration, Statistics, TextInfo};
-use crate::terminal::Usage;
+use crate::terminal::{self, Usage};
+use crate::{Engine, Scorer, Source};
 use anyhow::anyhow;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes that tell statistics from text.
 const START: u64 = 16;
 
-/// A text that perplexity is measured or a model trained on.
+/// A text as tokens.
 pub(crate) struct Text {
     pub(crate) tokens: Vec<u32>,
+    /// How many of them are no words of the vocabulary.
+    pub(crate) unknown: usize,
     pub(crate) info: TextInfo,
 }
 
-/// Where passes get statistics from.
-pub(crate) struct CalibrationSource {
-    pub(crate) calibration: Calibration<'static>,
-    pub(crate) info: TextInfo,
-}
-
-/// The text that perplexity is measured on.
-pub(crate) fn validation(path: &Path, source: &Source) -> anyhow::Result<Text> {
-    text(path, source, "perplexity")
-}
-
-/// The text that passes train on.
-pub(crate) fn training(path: &Path, source: &Source) -> anyhow::Result<Text> {
-    text(path, source, "training")
-}
-
-fn text(path: &Path, source: &Source, what: &str) -> anyhow::Result<Text> {
+/// Reads a text of at least two tokens; `what` is what needs them.
+pub(crate) fn text(path: &Path, source: &Source, what: &str) -> anyhow::Result<Text> {
     let text = read_text(path, vocabulary(source)?)?;
     if text.tokens.len() < 2 {
         return Err(Usage(format!("{}: {what} needs at least two tokens", path.display())).into());
     }
     let info = TextInfo { file: name(path), tokens: text.tokens.len(), unknown: Some(text.unknown) };
-    Ok(Text { tokens: text.tokens, info })
+    Ok(Text { tokens: text.tokens, unknown: text.unknown, info })
 }
 
-pub(crate) fn calibration(path: &Path, source: &Source) -> anyhow::Result<CalibrationSource> {
+/// The texts that passes work with.
+#[derive(clap::Args, Debug)]
+pub(crate) struct TextArgs {
+    /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
+    #[arg(long, value_name = "TEXT|STATS", help_heading = "Measuring")]
+    calibrate: Option<PathBuf>,
+    /// Text that the pass `recover` trains on
+    #[arg(long, value_name = "TEXT", help_heading = "Training")]
+    train: Option<PathBuf>,
+    /// Text on which perplexity is measured before and after each lossy pass, and by which passes share out a budget
+    #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
+    validate: Option<PathBuf>,
+}
+
+/// What [`TextArgs`] name.
+pub(crate) struct Texts {
+    pub(crate) calibration: Option<(Calibration<'static>, TextInfo)>,
+    pub(crate) training: Option<Text>,
+    pub(crate) validation: Option<Text>,
+}
+
+impl TextArgs {
+    /// Reads them, for a model.
+    pub(crate) fn read(&self, source: &Source) -> anyhow::Result<Texts> {
+        let read = |path: &Option<PathBuf>, what: &str| {
+            path.as_deref().map(|path| text(path, source, what)).transpose()
+        };
+        Ok(Texts {
+            validation: read(&self.validate, "perplexity")?,
+            calibration: self.calibrate.as_deref().map(|path| calibration(path, source)).transpose()?,
+            training: read(&self.train, "training")?,
+        })
+    }
+}
+
+fn calibration(path: &Path, source: &Source) -> anyhow::Result<(Calibration<'static>, TextInfo)> {
     if is_statistics(path)? {
         let bytes = std::fs::read(path).map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
         let statistics = Statistics::from_bytes(&bytes).map_err(|e| anyhow!("{}: {e}", path.display()))?;
         let info = TextInfo { file: name(path), tokens: statistics.tokens(), unknown: None };
-        return Ok(CalibrationSource { calibration: Calibration::of_statistics(statistics), info });
+        return Ok((Calibration::of_statistics(statistics), info));
     }
-    let text = read_text(path, vocabulary(source)?)?;
-    if text.tokens.len() < 2 {
-        return Err(Usage(format!("{}: calibration needs at least two tokens", path.display())).into());
-    }
-    let info = TextInfo { file: name(path), tokens: text.tokens.len(), unknown: Some(text.unknown) };
-    Ok(CalibrationSource { calibration: Calibration::of_text(text.tokens), info })
+    let text = text(path, source, "calibration")?;
+    Ok((Calibration::of_text(text.tokens), text.info))
 }
 
 fn is_statistics(path: &Path) -> anyhow::Result<bool> {
@@ -67,4 +86,10 @@ fn is_statistics(path: &Path) -> anyhow::Result<bool> {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// What measures perplexity on a text, with a bar that says `what`.
+pub(crate) fn scorer<'t>(engine: Engine, options: Options, tokens: &'t [u32], what: &str) -> Scorer<'t> {
+    let (mut show, total) = (terminal::bar(what), tokens.len() - 1);
+    Scorer::new(engine, options, tokens, move |n| show(n, total))
 }

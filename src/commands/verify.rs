@@ -1,8 +1,6 @@
 //! `lstmc verify`: ONNX test cases in the standard layout.
 
 use super::CpuArgs;
-use super::eval::EngineName;
-use crate::Source;
 use crate::backend::Jit;
 use crate::frontend::interpret::Interpreter;
 use crate::frontend::ir::Op;
@@ -10,6 +8,7 @@ use crate::frontend::onnx::{read_tensor, read_with_inputs};
 use crate::frontend::tensor::{DType, Tensor};
 use crate::runtime::{Description, Model, Session};
 use crate::terminal::Usage;
+use crate::{Engine, Source};
 use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,8 +25,8 @@ pub(crate) struct Args {
     #[arg(value_name = "DIR", required = true)]
     dirs: Vec<PathBuf>,
     /// What computes
-    #[arg(long, value_enum, default_value_t = EngineName::Interpreter)]
-    engine: EngineName,
+    #[arg(long, value_enum, default_value_t = Engine::Interpreter)]
+    engine: Engine,
     #[command(flatten)]
     cpu: CpuArgs,
     /// Relative tolerance, as in ONNX's own runner
@@ -108,8 +107,8 @@ fn check(case: &Path, args: &Args) -> anyhow::Result<String> {
         let (inputs, outputs) = (tensors(set, "input")?, tensors(set, "output")?);
         let model = case.join("model.onnx");
         match args.engine {
-            EngineName::Interpreter => interpreter(&model, inputs, &outputs, args),
-            EngineName::Jit => jit(&model, &inputs, &outputs, args),
+            Engine::Interpreter => interpreter(&model, inputs, &outputs, args),
+            Engine::Jit => jit(&model, &inputs, &outputs, args),
         }
         .with_context(|| set.file_name().unwrap_or_default().to_string_lossy().into_owned())?;
     }

@@ -5,7 +5,7 @@
 
 use lstmc::frontend::ir::{Graph, LinearMap, Pattern, Sparse};
 use lstmc::frontend::tensor::{Data, Tensor};
-use lstmc::passes::options::{Kind, OptionInfo, Options, Presence};
+use lstmc::passes::options::{Kind, OptionInfo, Options};
 use lstmc::passes::pipeline::Table;
 use lstmc::passes::registry::extended;
 use lstmc::passes::{Context, Outcome, Pass, PassError, PassInfo, Patch, Target};
@@ -16,18 +16,13 @@ pub const INFO: PassInfo = PassInfo {
     name: "row-prune",
     summary: "drop the small weights of every row, by a threshold between two clusters of magnitudes",
     options: &[
-        OptionInfo {
-            name: "target",
-            kind: Kind::Target,
-            presence: Presence::Default("*"),
-            doc: "the weights, by name",
-        },
-        OptionInfo {
-            name: "rounds",
-            kind: Kind::Integer { min: 1, max: 1000 },
-            presence: Presence::Default("20"),
-            doc: "rounds of Lloyd's algorithm, at most",
-        },
+        OptionInfo::target("the weights, by name"),
+        OptionInfo::new(
+            "rounds",
+            Kind::Integer { min: 1, max: 1000 },
+            "rounds of Lloyd's algorithm, at most",
+        )
+        .or("20"),
     ],
     lossy: true,
     recovers: false,
@@ -47,10 +42,7 @@ struct RowPrune {
 
 impl RowPrune {
     fn new(options: &Options) -> RowPrune {
-        RowPrune {
-            target: options.target("target").expect("the table has a default"),
-            rounds: options.size("rounds").expect("the table has a default"),
-        }
+        RowPrune { target: options.get("target"), rounds: options.get("rounds") }
     }
 }
 

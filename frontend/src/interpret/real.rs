@@ -12,7 +12,6 @@ mod sealed {
 /// f32 or f64.
 pub trait Real:
     sealed::Sealed
-    + faer::traits::ComplexField
     + Copy
     + Default
     + PartialOrd

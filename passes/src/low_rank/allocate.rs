@@ -3,7 +3,7 @@
 use super::problem::Problem;
 use crate::pass::{Context, PassError};
 use crate::sites::{Biases, patched};
-use crate::solve::low_rank::{RankChoice, allocate_ranks};
+use crate::solve::{self, allocate::Choice};
 use lstmc_frontend::ir::Graph;
 
 /// How often sensitivities are measured anew at the ranks that the last ones led to: perplexity rises faster than the error, so where it is
@@ -53,19 +53,14 @@ pub(super) fn allocate(
 const MIN_RISE: f64 = 1e-5;
 
 fn share_out(problems: &[Problem], weights: &[f64], budget: usize) -> Result<Vec<Option<usize>>, PassError> {
-    let choices: Vec<RankChoice<'_>> = problems
-        .iter()
-        .zip(weights)
-        .map(|(p, &weight)| RankChoice {
-            spectrum: p.svd.spectrum(),
-            weight,
-            unit: p.unit() as f64,
-            dense: p.size() as f64,
-        })
-        .collect();
-    let ranks = allocate_ranks(&choices, budget as f64);
-    let ranks = ranks.map_err(|e| PassError::Options(format!("low-rank: {e}")))?;
-    Ok(problems.iter().zip(ranks).map(|(p, r)| r.and_then(|r| p.saving(r))).collect())
+    let curves: Vec<Vec<Choice>> = problems.iter().zip(weights).map(|(p, &w)| p.choices(w)).collect();
+    let Some(chosen) = solve::allocate::allocate(&curves, budget as f64) else {
+        let least: usize = problems.iter().map(|p| p.unit().min(p.size())).sum();
+        let expected = format!("at least {least}, rank 1 everywhere");
+        return Err(PassError::Options(format!("low-rank: budget: expected {expected}, found {budget}")));
+    };
+    // The first choice is the matrix itself.
+    Ok(problems.iter().zip(chosen).map(|(p, k)| p.saving(k).filter(|_| k > 0)).collect())
 }
 
 fn perplexity(context: &mut Context<'_>, graph: &Graph) -> Result<Option<f64>, PassError> {

@@ -9,18 +9,6 @@
 //! The two maps of an lstm are one matrix `[input recurrent]` where they are factorised together: one left factor, which both
 //! maps share, and a right factor for each. Or each map has factors of its own; by default whichever loses less with the same numbers.
 //!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the matrices, by name | `*` |
-//! | `rank` | the rank of every factorisation | |
-//! | `energy` | the least rank that keeps this fraction of the (weighted) sum of squares | |
-//! | `parameters` | numbers in all matrices of the target together, shared out by error per number | |
-//! | `bytes` | the same in bytes of f32 factors | |
-//! | `method` | `whitened` or `svd` | `whitened` with calibration, `svd` without |
-//! | `rows` | `counts`: rows of the embedding and the output layer count by how often words occur; `alike` | `counts` |
-//! | `shared` | whether an lstm's two maps share a left factor | whichever loses less |
-//! | `bias` | whether biases make up for mean errors | `true` |
-//!
 //! One of `rank`, `energy`, `parameters` and `bytes` must be given. For a budget, errors of different matrices are brought to one scale by
 //! measuring perplexity with each matrix alone factorised, where there is a validation text, and by their own norms otherwise.
 //!
@@ -29,7 +17,7 @@
 mod allocate;
 mod problem;
 
-use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::sites::{Biases, Means, SiteKind, expect_dense, sites};
@@ -42,42 +30,25 @@ pub(crate) const INFO: PassInfo = PassInfo {
     name: "low-rank",
     summary: "replace matrices by products of two thin ones",
     options: &[
-        option("target", Kind::Target, Presence::Default("*"), "the matrices, by name"),
-        option("rank", COUNT, Presence::Optional, "the rank of every factorisation"),
-        option(
-            "energy",
-            Kind::Number { min: 0.0, max: 1.0 },
-            Presence::Optional,
-            "the fraction of the sum of squares to keep",
-        ),
-        option("parameters", COUNT, Presence::Optional, "numbers in all matrices of the target together"),
-        option("bytes", COUNT, Presence::Optional, "bytes of all matrices of the target together, as f32"),
-        option(
+        OptionInfo::target("the matrices, by name"),
+        OptionInfo::new("rank", Kind::COUNT, "the rank of every factorisation"),
+        OptionInfo::new("energy", Kind::FRACTION, "the fraction of the sum of squares to keep"),
+        OptionInfo::new("parameters", Kind::COUNT, "numbers in all matrices of the target together"),
+        OptionInfo::new("bytes", Kind::COUNT, "bytes of all matrices of the target together, as f32"),
+        OptionInfo::new(
             "method",
             Kind::Word(&["whitened", "svd"]),
-            Presence::Optional,
             "whitened: least error of the outputs on calibration text; svd: of the matrix",
         ),
-        option(
-            "rows",
-            Kind::Word(&["counts", "alike"]),
-            Presence::Default("counts"),
-            "whether the rows of embedding and output layer count by how often words occur",
-        ),
-        option("shared", Kind::Flag, Presence::Optional, "whether an lstm's two maps share a left factor"),
-        option("bias", Kind::Flag, Presence::Default("true"), "whether biases make up for mean errors"),
+        Means::ROWS,
+        OptionInfo::new("shared", Kind::Flag, "whether an lstm's two maps share a left factor"),
+        Means::BIAS,
     ],
     lossy: true,
     recovers: false,
-    needs_calibration: |options| options.word("method") == Some("whitened"),
+    needs_calibration: |options| options.given("method") == Some("whitened"),
     make: |options| Ok(Box::new(LowRankPass::new(options)?)),
 };
-
-const COUNT: Kind = Kind::Integer { min: 1, max: i64::MAX };
-
-const fn option(name: &'static str, kind: Kind, presence: Presence, doc: &'static str) -> OptionInfo {
-    OptionInfo { name, kind, presence, doc }
-}
 
 /// How far to truncate.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -98,24 +69,17 @@ struct LowRankPass {
 impl LowRankPass {
     fn new(options: &Options) -> Result<LowRankPass, PassError> {
         let sizes = [
-            options.size("rank").map(Size::Rank),
-            options.number("energy").map(Size::Energy),
-            options.size("parameters").map(Size::Parameters),
-            options.size("bytes").map(|b| Size::Parameters(b / size_of::<f32>())),
+            options.given("rank").map(Size::Rank),
+            options.given("energy").map(Size::Energy),
+            options.given("parameters").map(Size::Parameters),
+            options.given("bytes").map(|b: usize| Size::Parameters(b / size_of::<f32>())),
         ];
-        let given: Vec<Size> = sizes.into_iter().flatten().collect();
-        let [size] = given[..] else {
-            let found = if given.is_empty() { "none" } else { "several" };
-            return Err(PassError::Options(format!(
-                "low-rank: expected one of rank, energy, parameters and bytes, found {found}"
-            )));
-        };
         Ok(LowRankPass {
-            target: options.target("target").unwrap_or(Target::new("*")),
-            size,
-            method: options.word("method"),
-            shared: options.get("shared").map(|_| options.flag("shared")),
-            means: Means { rows: options.word("rows") == Some("counts"), bias: options.flag("bias") },
+            target: options.get("target"),
+            size: Options::only("low-rank: expected one of rank, energy, parameters and bytes", sizes)?,
+            method: options.given("method"),
+            shared: options.given("shared"),
+            means: Means::of(options),
         })
     }
 

@@ -3,7 +3,8 @@
 use crate::calibrate::Statistics;
 use crate::pass::PassError;
 use crate::sites::{Means, Site, Weighting, dense};
-use crate::solve::low_rank::{Factors, RankChoice, Whitened, allocate_ranks};
+use crate::solve::allocate::{Choice, allocate};
+use crate::solve::low_rank::{Factors, Whitened, rank_choices};
 use crate::solve::{SolveError, row_errors};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, WeightId};
 use lstmc_frontend::tensor::Tensor;
@@ -100,6 +101,11 @@ impl Problem {
         self.shape[0] * self.shape[1]
     }
 
+    /// What it may become: itself, or factors of each rank. A unit of its error costs `weight` in loss.
+    pub(super) fn choices(&self, weight: f64) -> Vec<Choice> {
+        rank_choices(self.svd.spectrum(), weight, self.unit() as f64, Some(self.size() as f64))
+    }
+
     /// The rank, where factors of it have fewer numbers than the matrix.
     pub(super) fn saving(&self, rank: usize) -> Option<usize> {
         rank.checked_mul(self.unit()).filter(|&n| n < self.size()).map(|_| rank)
@@ -111,18 +117,12 @@ impl Problem {
         if shared == Some(true) {
             return Ok(Ranks::One(rank));
         }
-        let choice = |svd: &'_ Whitened| svd.spectrum().to_vec();
-        let spectra = [choice(a), choice(b)];
-        let choices = [0, 1].map(|k| RankChoice {
-            spectrum: &spectra[k],
-            weight: 1.0,
-            unit: (self.shape[0] + self.cols[k]) as f64,
-            dense: f64::INFINITY,
-        });
-        let Ok(ranks) = allocate_ranks(&choices, (rank * self.unit()) as f64) else {
+        let unit = |k: usize| (self.shape[0] + self.cols[k]) as f64;
+        let curves = [(a, 0), (b, 1)].map(|(svd, k)| rank_choices(svd.spectrum(), 1.0, unit(k), None));
+        let Some(chosen) = allocate(&curves, (rank * self.unit()) as f64) else {
             return Ok(Ranks::One(rank));
         };
-        let ranks = Ranks::Apart([0, 1].map(|k| ranks[k].unwrap_or(spectra[k].len())));
+        let ranks = Ranks::Apart([chosen[0] + 1, chosen[1] + 1]);
         // Errors of the two maps add up with signs, which only their product with the whole second moment shows.
         let better = self.solve(ranks)?.error < self.svd.error(rank);
         Ok(if better { ranks } else { Ranks::One(rank) })

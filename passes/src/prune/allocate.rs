@@ -3,6 +3,7 @@
 use super::{Layer, Method, Prune};
 use crate::calibrate::CalibrationError;
 use crate::pass::{Context, PassError};
+use crate::solve::allocate::{Choice, descend};
 use crate::solve::prune::{Pattern, Score, allocate_density};
 use crate::solve::row_errors;
 use lstmc_frontend::ir::Graph;
@@ -67,8 +68,8 @@ pub(super) fn by_trial(
         }
         curves.push(Curve::new(&curve));
     }
-    let sizes: Vec<f64> = layers.iter().map(|l| l.stack.w.len() as f64).collect();
     debug_assert!(!matches!(prune.pattern, Pattern::NOfM { .. }), "n:m says the density itself");
+    let sizes: Vec<f64> = layers.iter().map(|l| l.stack.w.len() as f64).collect();
     Ok(share(&curves, &sizes, density))
 }
 
@@ -100,27 +101,22 @@ impl Curve {
     }
 }
 
-/// The densities, of layers of `sizes` weights, that sum to `density` of all and whose rises sum to the least.
+/// The densities, of layers of `sizes` weights, that sum to `density` of all and whose rises sum to the least; all alike where that is below the least densities.
 fn share(curves: &[Curve], sizes: &[f64], density: f64) -> Vec<f64> {
-    let total: f64 = sizes.iter().sum();
-    let mut densities = vec![1.0; sizes.len()];
-    let mut over = total * (1.0 - density);
-    while over > 0.0 {
-        let price = |k: usize| {
-            let (now, next) = (densities[k], densities[k] - STEP);
-            (curves[k].rise(next) - curves[k].rise(now)) / sizes[k]
-        };
-        let open = (0..sizes.len()).filter(|&k| densities[k] - STEP >= LEAST);
-        let Some(k) = open.min_by(|&a, &b| price(a).total_cmp(&price(b))) else { break };
-        let step = STEP.min(over / sizes[k]);
-        densities[k] -= step;
-        over -= step * sizes[k];
-    }
-    if over > 0.0 {
-        // A budget below the least densities: all layers alike.
+    let falling = |d: &f64| Some(d - STEP).filter(|&d| d >= LEAST);
+    let densities: Vec<f64> = std::iter::successors(Some(1.0), falling).collect();
+    let choices = curves.iter().zip(sizes).map(|(curve, size)| {
+        densities.iter().map(|&d| Choice { bytes: d * size, error: curve.rise(d) }).collect()
+    });
+    let budget = density * sizes.iter().sum::<f64>();
+    let Some(descent) = descend(&choices.collect::<Vec<_>>(), budget) else {
         return vec![density; sizes.len()];
+    };
+    let mut found: Vec<f64> = descent.choices.iter().map(|&k| densities[k]).collect();
+    if let Some((k, spare)) = descent.last {
+        found[k] += spare / sizes[k];
     }
-    densities
+    found
 }
 
 #[cfg(test)]

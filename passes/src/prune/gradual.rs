@@ -16,12 +16,12 @@ struct Gradual(Vec<Box<dyn Pass>>);
 /// Prunes at once, or in `steps` where that is given.
 pub(super) fn make(options: &Options) -> Result<Box<dyn Pass>, PassError> {
     let at_once = Prune::new(options)?;
-    let (steps, epochs) = match (options.size("steps"), options.number("recover")) {
+    let (steps, epochs) = match (options.given::<usize>("steps"), options.given("recover")) {
         (None, None) => return Ok(Box::new(at_once)),
         (Some(steps), Some(epochs)) => (steps, epochs),
         _ => return Err(PassError::Options("steps and recover go together: give both or none".into())),
     };
-    let Some(sparsity) = options.number("sparsity") else {
+    let Some(sparsity) = options.given::<f64>("sparsity") else {
         return Err(PassError::Options("steps needs a sparsity to go to; a pattern says its own".into()));
     };
     let training = Options::new(recover::INFO.options, &[("epochs", Value::Number(epochs))]);

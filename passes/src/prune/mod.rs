@@ -13,21 +13,6 @@
 //! What is quantized already is pruned as the matrix that it stands for, and what is kept gets codes of the same width and grouping again; pruning first
 //! and quantizing once is better. What is pruned already can be pruned further. Low-rank and tensor-train maps are refused.
 //!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the weights, by name | `*` |
-//! | `sparsity` | the fraction of weights that go | required without `pattern` |
-//! | `block` | `RxC`: keep or drop blocks of outputs times inputs | `1x1` |
-//! | `pattern` | `n:m`: keep `n` of every `m` consecutive inputs | none |
-//! | `method` | how the mask is chosen, see below | `alternate` |
-//! | `scope` | who competes: all layers (`global`), each layer, each row | `global` |
-//! | `resolve` | re-solve what is kept | `true` |
-//! | `softmax-aware` | weigh rows of the output layer by how much the loss minds their errors, rows of an embedding by how often they are read | `true` |
-//! | `bias-correction` | move biases so that mean outputs stay | `true` |
-//! | `refit-rounds` | rounds of refitting the output layer's bias; needs the text | `2` |
-//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.01` |
-//! | `steps`, `recover` | prune in so many steps along a cubic curve, and train so many epochs after each (Zhu and Gupta 2017) | at once |
-//!
 //! | method | score | source |
 //! |---|---|---|
 //! | `magnitude` | `w^2` | Han et al. 2015; data-free with `resolve=false` |
@@ -44,15 +29,12 @@ mod stack;
 pub(crate) use options::INFO;
 
 use crate::calibrate::Statistics;
-use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::sites::{
-    Moment, Site, SiteKind, corrected_bias, describe, reader_hessian, refitted_output_bias, sites,
-};
+use crate::pass::{Context, Outcome, Pass, PassError};
+use crate::sites::{Draft, Moment, Site, SiteKind, corrected_bias, describe, reader_hessian, sites};
 use crate::solve::Hessian;
 use crate::solve::prune::{
-    Pattern, ProjectOptions, Scope, Score, SparseGptOptions, project, resolve, scores, select, sparsegpt,
+    COLUMNS, Keep, Pattern, Scope, Score, project, resolve, row_weights, scores, select, sparsegpt,
 };
-use crate::solve::softmax::SoftmaxMoments;
 use crate::target::Target;
 use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
 use stack::Stack;
@@ -146,17 +128,13 @@ impl Prune {
         if let SiteKind::Embedding { readers, .. } = &site.kind {
             layer.h = reader_hessian(graph, readers, site.maps[0].1.len(), self.damping)?;
             let lookups = statistics.and_then(|s| s.lookups_of(&site.name));
-            layer.row_weights = lookups.map(|l| {
-                let moments = SoftmaxMoments { mean: vec![], curvature: l.counts().to_vec() };
-                moments.row_weights(SoftmaxMoments::PRUNE_EXPONENT)
-            });
+            layer.row_weights = lookups.map(|l| row_weights(l.counts()));
         } else if let Some(statistics) = statistics {
             let moment = Moment::of(statistics, graph, site, &layer.chosen)?;
             layer.h = Some(moment.hessian(self.corrects(graph, site), self.damping).map_err(error)?);
             layer.moment = Some(moment);
             if let (true, true, Some(p)) = (self.softmax_aware, site.is_output(), statistics.predictions()) {
-                let moments = SoftmaxMoments { mean: vec![], curvature: p.curvature.clone() };
-                layer.row_weights = Some(moments.row_weights(SoftmaxMoments::PRUNE_EXPONENT));
+                layer.row_weights = Some(row_weights(&p.curvature));
             }
         }
         layer.h = layer.h.take().map(|h| layer.stack.pad(&h)).transpose().map_err(error)?;
@@ -190,25 +168,21 @@ impl Prune {
         let Stack { w, shape, .. } = &layer.stack;
         let (h, rows) = (layer.h.as_ref(), layer.row_weights.as_deref());
         let scope = if self.competition == Competition::Row { Scope::Row } else { Scope::Map };
+        let keep = Keep { pattern: self.pattern, scope, density };
         let error = |e| layer.error(e);
         let (mask, values) = match (method, h) {
             (Method::SparseGpt, Some(h)) => {
-                let mut options = SparseGptOptions::new(self.pattern, scope, density);
-                options.columns = layer.stack.step(options.columns);
-                options.resolve = self.resolves;
-                sparsegpt(w, *shape, h, rows, &options).map_err(error)?
+                let columns = layer.stack.step(COLUMNS);
+                sparsegpt(w, *shape, h, rows, keep, columns, self.resolves).map_err(error)?
             }
-            (Method::Alternate, Some(h)) => {
-                project(w, *shape, h, rows, &ProjectOptions::new(self.pattern, scope, density))
-                    .map_err(error)?
-            }
+            (Method::Alternate, Some(h)) => project(w, *shape, h, rows, keep).map_err(error)?,
             _ => {
                 let scores = self.scores(layer)?;
-                let mask = select(&scores, *shape, self.pattern, scope, density).map_err(error)?;
+                let mask = select(&scores, *shape, keep).map_err(error)?;
                 let values = match h.filter(|_| self.resolves) {
                     Some(h) => {
-                        let keep = self.pattern.expand(*shape, &mask);
-                        resolve(w, *shape, h, &keep).map_err(error)?
+                        let kept = self.pattern.expand(*shape, &mask);
+                        resolve(w, *shape, h, &kept).map_err(error)?
                     }
                     None => w.clone(),
                 };
@@ -261,8 +235,7 @@ impl Pass for Prune {
             return Ok(Outcome::NoEffect("no layer multiplies with a weight of the target".into()));
         }
         let densities = self.densities(graph, &layers, context)?;
-        let mut now = graph.clone();
-        let mut changed: Vec<WeightId> = vec![];
+        let mut draft = Draft::of(graph);
         let mut kept = vec![];
         let steps = context.steps(INFO.name, layers.len());
         for (layer, &density) in layers.iter().zip(&densities) {
@@ -271,27 +244,17 @@ impl Pass for Prune {
                 kept.push(format!("{} all", layer.site.name));
                 continue;
             }
-            for (id, map) in self.pruned(&now, layer, density, self.method)? {
-                now.set_weight(id, map).expect("a pruned map has the shape of the map");
-                changed.push(id);
+            for (id, map) in self.pruned(&draft.graph, layer, density, self.method)? {
+                draft.set(id, map);
             }
-            kept.push(format!("{} {:.1}%", layer.site.name, layer.kept(&now) * 100.0));
+            kept.push(format!("{} {:.1}%", layer.site.name, layer.kept(&draft.graph) * 100.0));
             steps.add(1);
         }
         drop(steps);
-        if !self.is_data_free() && self.refit_rounds > 0 {
-            let statistics = context.statistics(graph, INSTEAD)?;
-            let before = statistics.predictions().map_or(&[][..], |p| &p.probabilities);
-            if let Some((id, map)) = refitted_output_bias(&now, before, self.refit_rounds, context)? {
-                now.set_weight(id, map).expect("of the same shape");
-                changed.push(id);
-            }
+        if !self.is_data_free() {
+            draft.refit_output(graph, self.refit_rounds, INSTEAD, context)?;
         }
-        changed.sort_unstable();
-        changed.dedup();
-        let weights = changed.into_iter().map(|id| (id, now.weight(id).map.clone())).collect();
-        let note = format!("kept: {}", kept.join(", "));
-        Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
+        Ok(Outcome::Patch(draft.into_patch(format!("kept: {}", kept.join(", ")))))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::pass::PassError;
 use crate::quantize::requantized;
 use crate::sites::dense_map;
+use crate::solve::prune::period;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{LinearMap, MapError, Pattern, Quantized, Sparse};
 use lstmc_frontend::tensor::Tensor;
@@ -36,10 +37,7 @@ fn codes(map: &LinearMap) -> Option<Quantized> {
 
 impl Stack {
     pub(super) fn new(maps: &[(&str, &LinearMap)], pattern: Pattern) -> Result<Stack, PassError> {
-        let period = match pattern {
-            Pattern::Block { cols, .. } => cols,
-            Pattern::NOfM { m, .. } => m,
-        };
+        let period = period(pattern);
         let rows = maps[0].1.shape()[0];
         let mut parts = vec![];
         let mut width = 0usize;

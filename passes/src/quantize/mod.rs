@@ -16,36 +16,20 @@
 //! make of their errors, which needs no text. See [`crate::solve::quantize`] for the algorithms: GPTQ (Frantar et al. 2023), scales searched
 //! with feedback, then coordinate descent.
 //!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the weights, by name | `*` |
-//! | `bits` | the width of a [`CodeFormat`] | required |
-//! | `group` | inputs per scale; a row has one scale otherwise | none |
-//! | `method` | `gptq`: error feedback, needs calibration text; `nearest`: data-free | `nearest` for 8 bits, else `gptq` |
-//! | `asymmetric` | a zero point per scale | `false` |
-//! | `act-order` | round groups of large inputs first, and columns inside of each | `true` with `gptq` |
-//! | `scales` | `f16` or `f32` | `f16` |
-//! | `sequential` | collect statistics anew after each layer, on the model as it then is; needs the text | `false` |
-//! | `bias-correction` | move biases so that mean outputs stay | `true` with `gptq` |
-//! | `refit-rounds` | rounds of refitting the output layer's bias, with `gptq` and the text | `2` |
-//! | `damping` | added to the diagonal of `H`, relative to its mean | `0.05` |
-//! | `sweeps` | rounds of descent | `8` |
-//! | `biases` | `f16` or `f32`: what biases of the target are stored as | `f16` |
-//! | `activations` | `int8` or `f32`: how products take their vectors | `int8` |
-//!
 //! With `activations=int8` the vector of a product is rounded too, to int8 with one scale, at each step anew (dynamic quantization; symmetric
 //! integer arithmetic as in Jacob et al. 2018, section 2): [`Activations`] has the formula. It costs no byte and lets kernels multiply integers. The solvers take
 //! no notice of it. An embedding's rows meet no product, so a table has it only where it is an output layer too; cores of tensor trains take f32.
 
 mod sum;
 
-use crate::options::{Kind, OptionInfo, Options, Presence};
-use crate::pass::{Context, Outcome, Pass, PassError, Patch};
+use crate::options::{Kind, OptionInfo, Options};
+use crate::pass::{Context, Outcome, Pass, PassError};
 use crate::registry::PassInfo;
 use crate::sites::{
-    Moment, Site, SiteKind, corrected_bias, dense_map, describe, reader_hessian, refitted_output_bias, sites,
+    DAMPING_OPTION, Draft, Moment, REFIT_OPTION, Site, SiteKind, corrected_bias, dense_map, describe,
+    reader_hessian, sites,
 };
-use crate::solve::quantize::{QuantizeOptions, Rounding, ScaleSearch};
+use crate::solve::quantize::{QuantizeOptions, Rounding};
 use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
 use crate::watch::Steps;
@@ -62,85 +46,48 @@ pub(crate) const INFO: PassInfo = PassInfo {
     name: "quantize",
     summary: "store weights as codes of a few bits with scales",
     options: &[
-        OptionInfo {
-            name: "target",
-            kind: Kind::Target,
-            presence: Presence::Default("*"),
-            doc: "the weights, by name",
-        },
-        OptionInfo { name: "bits", kind: Kind::CodeBits, presence: Presence::Required, doc: "bits per code" },
-        OptionInfo {
-            name: "group",
-            kind: Kind::Integer { min: 1, max: i64::MAX },
-            presence: Presence::Optional,
-            doc: "consecutive inputs per scale; one scale per row otherwise",
-        },
-        OptionInfo {
-            name: "method",
-            kind: Kind::Word(&["gptq", "nearest"]),
-            presence: Presence::Optional,
-            doc: "error feedback on calibration text, or data-free rounding, the default for 8 bits",
-        },
-        OptionInfo {
-            name: "asymmetric",
-            kind: Kind::Flag,
-            presence: Presence::Default("false"),
-            doc: "a zero point per scale",
-        },
-        OptionInfo {
-            name: "act-order",
-            kind: Kind::Flag,
-            presence: Presence::Optional,
-            doc: "round groups and columns of large inputs first; the default with gptq",
-        },
-        OptionInfo {
-            name: "scales",
-            kind: Kind::Word(&["f16", "f32"]),
-            presence: Presence::Default("f16"),
-            doc: "what scales are stored as",
-        },
-        OptionInfo {
-            name: "sequential",
-            kind: Kind::Flag,
-            presence: Presence::Default("false"),
-            doc: "collect statistics anew after each layer, on the model as it then is",
-        },
-        OptionInfo {
-            name: "bias-correction",
-            kind: Kind::Flag,
-            presence: Presence::Optional,
-            doc: "move biases so that mean outputs stay; the default with gptq",
-        },
-        OptionInfo {
-            name: "refit-rounds",
-            kind: Kind::Integer { min: 0, max: 100 },
-            presence: Presence::Default("2"),
-            doc: "rounds of refitting the output layer's bias to the words' mean probabilities; needs the text",
-        },
-        OptionInfo {
-            name: "damping",
-            kind: Kind::Number { min: 0.0, max: 10.0 },
-            presence: Presence::Default("0.05"),
-            doc: "added to the diagonal of the inputs' second moment, relative to its mean",
-        },
-        OptionInfo {
-            name: "sweeps",
-            kind: Kind::Integer { min: 0, max: 1000 },
-            presence: Presence::Default("8"),
-            doc: "rounds of descent on codes and scales",
-        },
-        OptionInfo {
-            name: "biases",
-            kind: Kind::Word(&["f16", "f32"]),
-            presence: Presence::Default("f16"),
-            doc: "what biases of the target are stored as",
-        },
-        OptionInfo {
-            name: "activations",
-            kind: Kind::Word(&["f32", "int8"]),
-            presence: Presence::Default("int8"),
-            doc: "how products take their vectors: as they are, or rounded with one scale for each",
-        },
+        OptionInfo::target("the weights, by name"),
+        OptionInfo::new("bits", Kind::CodeBits, "bits per code").required(),
+        OptionInfo::new("group", Kind::COUNT, "consecutive inputs per scale; one scale per row otherwise"),
+        OptionInfo::new(
+            "method",
+            Kind::Word(&["gptq", "nearest"]),
+            "error feedback on calibration text, or data-free rounding, the default for 8 bits",
+        ),
+        OptionInfo::new("asymmetric", Kind::Flag, "a zero point per scale").or("false"),
+        OptionInfo::new(
+            "act-order",
+            Kind::Flag,
+            "round groups and columns of large inputs first; the default with gptq",
+        ),
+        OptionInfo::new("scales", Kind::Word(&["f16", "f32"]), "what scales are stored as").or("f16"),
+        OptionInfo::new(
+            "sequential",
+            Kind::Flag,
+            "collect statistics anew after each layer, on the model as it then is",
+        )
+        .or("false"),
+        OptionInfo::new(
+            "bias-correction",
+            Kind::Flag,
+            "move biases so that mean outputs stay; the default with gptq",
+        ),
+        REFIT_OPTION,
+        DAMPING_OPTION.or("0.05"),
+        OptionInfo::new(
+            "sweeps",
+            Kind::Integer { min: 0, max: 1000 },
+            "rounds of descent on codes and scales",
+        )
+        .or_integer(QuantizeOptions::SWEEPS),
+        OptionInfo::new("biases", Kind::Word(&["f16", "f32"]), "what biases of the target are stored as")
+            .or("f16"),
+        OptionInfo::new(
+            "activations",
+            Kind::Word(&["f32", "int8"]),
+            "how products take their vectors: as they are, or rounded with one scale for each",
+        )
+        .or("int8"),
     ],
     lossy: true,
     recovers: false,
@@ -150,12 +97,12 @@ pub(crate) const INFO: PassInfo = PassInfo {
 
 /// The format of as many bits as the options say.
 fn format_of(options: &Options) -> Option<CodeFormat> {
-    options.size("bits").and_then(|bits| CodeFormat::of_bits(bits.try_into().ok()?))
+    CodeFormat::of_bits(options.get::<usize>("bits").try_into().ok()?)
 }
 
 /// Fine codes lose nothing that calibration could win back.
 fn is_gptq(options: &Options) -> bool {
-    match options.word("method") {
+    match options.given::<&str>("method") {
         Some(method) => method == "gptq",
         None => !format_of(options).is_some_and(CodeFormat::is_fine),
     }
@@ -163,17 +110,6 @@ fn is_gptq(options: &Options) -> bool {
 
 /// What to do without calibration text.
 const INSTEAD: &str = "method=nearest";
-
-/// The smallest scale tried, relative to the one that clips nothing.
-const MIN_SHRINK: f64 = 0.4;
-
-/// The same for fine codes, where clipping even a little costs more than a finer step gives.
-const MIN_SHRINK_FINE: f64 = 0.9;
-
-/// The smallest scale to be tried for a format.
-fn min_shrink(format: CodeFormat) -> f64 {
-    if format.is_fine() { MIN_SHRINK_FINE } else { MIN_SHRINK }
-}
 
 struct Quantize {
     target: Target,
@@ -194,40 +130,32 @@ impl Quantize {
             .ok_or_else(|| PassError::Options(format!("bits: expected {}", CodeFormat::widths())))?;
         if !gptq {
             for name in ["act-order", "sequential", "bias-correction"] {
-                if options.flag(name) {
+                if options.given(name) == Some(true) {
                     return Err(PassError::Options(format!(
                         "{name}=true has no effect with method=nearest, which uses no calibration text; say method=gptq"
                     )));
                 }
             }
         }
-        let asymmetric = options.flag("asymmetric");
-        let solver = QuantizeOptions {
-            format,
-            group: options.size("group"),
-            rounding: match (gptq, options.get("act-order").is_none() || options.flag("act-order")) {
-                (false, _) => Rounding::Nearest,
-                (true, false) => Rounding::Feedback,
-                (true, true) => Rounding::FeedbackByActivation,
-            },
-            search: if gptq { ScaleSearch::Feedback } else { ScaleSearch::Plain },
-            f16_scales: options.word("scales") != Some("f32"),
-            // The one code more on the negative side is worth a sign only where codes are few.
-            signed_scales: !format.is_fine(),
-            min_shrink: min_shrink(format),
-            asymmetric,
-            sweeps: options.size("sweeps").unwrap_or(8),
-            ..QuantizeOptions::default()
+        let mut solver = QuantizeOptions {
+            group: options.given("group"),
+            f16_scales: options.get::<&str>("scales") == "f16",
+            asymmetric: options.get("asymmetric"),
+            sweeps: options.get("sweeps"),
+            ..QuantizeOptions::new(format, gptq)
         };
+        if options.given("act-order") == Some(false) && gptq {
+            solver.rounding = Rounding::Feedback;
+        }
         Ok(Quantize {
-            target: options.target("target").unwrap_or(Target::new("*")),
+            target: options.get("target"),
             gptq,
-            sequential: options.flag("sequential"),
-            bias_correction: options.get("bias-correction").map_or(gptq, |_| options.flag("bias-correction")),
-            damping: options.number("damping").unwrap_or(0.05),
-            refit_rounds: options.size("refit-rounds").unwrap_or(0),
-            f16_biases: options.word("biases") != Some("f32"),
-            activations: options.word("activations").and_then(Activations::from_name).unwrap_or_default(),
+            sequential: options.get("sequential"),
+            bias_correction: options.given("bias-correction").unwrap_or(gptq),
+            damping: options.get("damping"),
+            refit_rounds: options.get("refit-rounds"),
+            f16_biases: options.get::<&str>("biases") == "f16",
+            activations: Activations::from_name(options.get("activations")).unwrap_or_default(),
             solver,
         })
     }
@@ -260,8 +188,7 @@ impl Quantize {
 impl Pass for Quantize {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
         let targets = self.target.matrices(graph)?;
-        let mut now = graph.clone();
-        let mut changed: Vec<WeightId> = vec![];
+        let mut draft = Draft::of(graph);
         let mut errors = vec![];
         refuse_quantized(graph, &targets)?;
         let sites: Vec<(Site, Vec<usize>)> = sites(graph)?
@@ -281,46 +208,35 @@ impl Pass for Quantize {
         for (site, chosen) in sites {
             let is_plain = |id: &WeightId| matches!(&graph.weight(*id).map, LinearMap::Dense(_));
             let corrects = self.bias_correction && site.bias.as_ref().is_some_and(is_plain);
-            let (h, moment) = self.moment(&now, &site, &chosen, corrects, context)?;
+            let (h, moment) = self.moment(&draft.graph, &site, &chosen, corrects, context)?;
             let old: Vec<Arc<LinearMap>> =
-                chosen.iter().map(|&k| Arc::new(now.weight(site.maps[k].0).map.clone())).collect();
+                chosen.iter().map(|&k| Arc::new(draft.graph.weight(site.maps[k].0).map.clone())).collect();
             let name = &graph.weight(site.maps[chosen[0]].0).name;
             let new = quantizer.sum(&old, h.as_ref()).map_err(|e| e.of(name))?;
             errors.push(format!("{} {}", site.name, relative_error(name, &old, &new, h.as_ref())?));
             let maps: Vec<(usize, LinearMap)> =
                 chosen.iter().copied().zip(new.iter().map(|m| LinearMap::clone(m))).collect();
             let bias = match &moment {
-                Some(moment) if corrects => corrected_bias(&now, &site, &maps, moment)?,
+                Some(moment) if corrects => corrected_bias(&draft.graph, &site, &maps, moment)?,
                 _ => None,
             };
             for (id, map) in maps.into_iter().map(|(k, m)| (site.maps[k].0, m)).chain(bias) {
-                now.set_weight(id, map).expect("a quantized map has the shape of the map");
-                changed.push(id);
+                draft.set(id, map);
             }
         }
         drop(quantizer);
-        if self.gptq && self.refit_rounds > 0 && touches_output(&now, &changed)? {
-            let statistics = context.statistics(graph, INSTEAD)?;
-            let before = statistics.predictions().map(|p| p.probabilities.as_slice());
-            if let Some((id, map)) =
-                refitted_output_bias(&now, before.unwrap_or(&[]), self.refit_rounds, context)?
-            {
-                now.set_weight(id, map).expect("of the same shape");
-                changed.push(id);
-            }
+        if self.gptq {
+            draft.refit_output(graph, self.refit_rounds, INSTEAD, context)?;
         }
         if self.f16_biases {
-            halve_biases(&self.target, &mut now, &mut changed)?;
+            halve_biases(&self.target, &mut draft)?;
         }
         if errors.is_empty() {
             return Ok(Outcome::NoEffect("no layer multiplies with a weight of the target".into()));
         }
-        changed.sort_unstable();
-        changed.dedup();
-        set_activations(self.activations, &mut now, &changed)?;
-        let weights = changed.into_iter().map(|id| (id, now.weight(id).map.clone())).collect();
+        set_activations(self.activations, &mut draft)?;
         let note = format!("squared error relative to the outputs: {}", errors.join(", "));
-        Ok(Outcome::Patch(Patch::weights(weights).with_notes(vec![note])))
+        Ok(Outcome::Patch(draft.into_patch(note)))
     }
 }
 
@@ -334,34 +250,27 @@ pub(crate) fn requantized(
     let format = like.format();
     let h = h.filter(|_| !format.is_fine());
     let options = QuantizeOptions {
-        format,
         group: match like.granularity() {
             Granularity::Row => None,
             Granularity::Group(n) => Some(n),
         },
-        rounding: if h.is_some() { Rounding::FeedbackByActivation } else { Rounding::Nearest },
-        search: if h.is_some() { ScaleSearch::Feedback } else { ScaleSearch::Plain },
         f16_scales: like.scales().dtype() == DType::F16,
-        signed_scales: !format.is_fine(),
-        min_shrink: min_shrink(format),
         asymmetric: like.zero_points().is_some(),
-        ..QuantizeOptions::default()
+        ..QuantizeOptions::new(format, h.is_some())
     };
     let new = Quantizer::new(options, Steps::unwatched()).sum(&[Arc::new(map)], h).map_err(|e| e.of(name))?;
     Ok(SetActivations::new(like.activations()).set(&new[0]))
 }
 
 /// Sets how the products of the changed maps take their vectors. A table that is only read keeps its parts, but for those that a product has too.
-fn set_activations(
-    activations: Activations,
-    graph: &mut Graph,
-    changed: &[WeightId],
-) -> Result<(), PassError> {
+fn set_activations(activations: Activations, draft: &mut Draft) -> Result<(), PassError> {
+    let Draft { graph, changed } = draft;
     let is_product = |s: &Site| !matches!(s.kind, SiteKind::Embedding { .. });
     let products: Vec<WeightId> =
         sites(graph)?.iter().filter(|s| is_product(s)).flat_map(|s| s.maps.iter().map(|m| m.0)).collect();
     let mut setter = SetActivations::new(activations);
-    let (products, others): (Vec<WeightId>, _) = changed.iter().partition(|&id| products.contains(id));
+    let (products, others): (Vec<WeightId>, Vec<WeightId>) =
+        changed.iter().partition(|&id| products.contains(id));
     for (id, is_product) in products.iter().map(|id| (*id, true)).chain(others.iter().map(|id| (*id, false)))
     {
         let map = &graph.weight(id).map;
@@ -371,12 +280,6 @@ fn set_activations(
         }
     }
     Ok(())
-}
-
-/// Whether the output layer has a bias to refit and something was changed at all.
-fn touches_output(graph: &Graph, changed: &[WeightId]) -> Result<bool, PassError> {
-    let has_bias = |s: &Site| s.is_output() && s.bias.is_some();
-    Ok(!changed.is_empty() && sites(graph)?.iter().any(has_bias))
 }
 
 /// Codes of codes would hide an error of the order of passes.
@@ -434,9 +337,9 @@ fn stacked(name: &str, maps: &[Arc<LinearMap>]) -> Result<(Vec<f32>, usize, usiz
 }
 
 /// Vectors of the target to f16, where every element fits.
-fn halve_biases(target: &Target, graph: &mut Graph, changed: &mut Vec<WeightId>) -> Result<(), PassError> {
-    for id in target.weights(graph)? {
-        let weight = graph.weight(id);
+fn halve_biases(target: &Target, draft: &mut Draft) -> Result<(), PassError> {
+    for id in target.weights(&draft.graph)? {
+        let weight = draft.graph.weight(id);
         let LinearMap::Dense(tensor) = &weight.map else { continue };
         if tensor.shape().len() != 1 || tensor.dtype() != DType::F32 {
             continue;
@@ -448,8 +351,7 @@ fn halve_biases(target: &Target, graph: &mut Graph, changed: &mut Vec<WeightId>)
         let halves: Vec<f16> = tensor.f32s().map_err(error)?.iter().map(|&x| f16::from_f32(x)).collect();
         if halves.iter().all(|h| h.is_finite()) {
             let tensor = Tensor::from_f16(tensor.shape(), halves).map_err(error)?;
-            graph.set_weight(id, LinearMap::Dense(tensor)).expect("of the same shape");
-            changed.push(id);
+            draft.set(id, LinearMap::Dense(tensor));
         }
     }
     Ok(())

@@ -26,20 +26,6 @@
 //! stops with the best so far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it can be gone on with, to the same bits. The same seed gives the same weights on the same machine.
 //!
 //! `refit` is this pass with the output layer as its target and all of the loss from the model before.
-//!
-//! | option | what | default |
-//! |---|---|---|
-//! | `target` | the weights that are trained, by name; biases too | `*` |
-//! | `epochs` | times that the text is read; may be a fraction | 1 |
-//! | `lr` | the learning rate | 0.3 with `sgd`, 0.001 with `adamw` |
-//! | `schedule` | `linear` to 0, `cosine` to 0, `step`: whole for half of the run, then halved at each eighth; `constant` | `linear` |
-//! | `optimizer` | `sgd` or `adamw` | `sgd` |
-//! | `batch`, `bptt` | streams, and steps of a window | 20, 20 |
-//! | `clip` | the greatest norm of the gradient | 5 |
-//! | `dropout` | the fraction of the inputs of each lstm and linear layer that is left out (Zaremba et al. 2014) | 0 |
-//! | `distill` | the part of the loss that the model before compression sets | 0 |
-//! | `decay` | weight decay | 0 |
-//! | `seed` | of dropout | 1 |
 
 mod checkpoint;
 mod formula;
@@ -57,7 +43,7 @@ mod weights;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 
-use crate::options::{Kind, OptionInfo, Options, Presence};
+use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
@@ -71,13 +57,12 @@ use text::Text;
 const SGD_RATE: f64 = 0.3;
 const ADAMW_RATE: f64 = 0.001;
 
-const fn number(name: &'static str, max: f64, default: &'static str, doc: &'static str) -> OptionInfo {
-    OptionInfo { name, kind: Kind::Number { min: 0.0, max }, presence: Presence::Default(default), doc }
+const fn number(name: &'static str, max: f64, doc: &'static str) -> OptionInfo {
+    OptionInfo::new(name, Kind::Number { min: 0.0, max }, doc)
 }
 
-const fn count(name: &'static str, default: &'static str, doc: &'static str) -> OptionInfo {
-    let kind = Kind::Integer { min: 1, max: 1 << 20 };
-    OptionInfo { name, kind, presence: Presence::Default(default), doc }
+const fn count(name: &'static str, doc: &'static str) -> OptionInfo {
+    OptionInfo::new(name, Kind::Integer { min: 1, max: 1 << 20 }, doc)
 }
 
 /// The pass table's line.
@@ -85,43 +70,26 @@ pub(crate) const INFO: PassInfo = PassInfo {
     name: "recover",
     summary: "train the compressed model on a text",
     options: &[
-        OptionInfo {
-            name: "target",
-            kind: Kind::Target,
-            presence: Presence::Default("*"),
-            doc: "the weights that are trained, by name; biases too",
-        },
-        number("epochs", 1000.0, "1", "times that the text is read; may be a fraction"),
-        OptionInfo {
-            name: "lr",
-            kind: Kind::Number { min: 0.0, max: 1000.0 },
-            presence: Presence::Optional,
-            doc: "the learning rate; 0.3 with sgd and 0.001 with adamw where it is not given",
-        },
-        OptionInfo {
-            name: "schedule",
-            kind: Kind::Word(&["linear", "cosine", "step", "constant"]),
-            presence: Presence::Default("linear"),
-            doc: "how the learning rate falls, or that it stays",
-        },
-        OptionInfo {
-            name: "optimizer",
-            kind: Kind::Word(&["sgd", "adamw"]),
-            presence: Presence::Default("sgd"),
-            doc: "how weights follow their gradients",
-        },
-        count("batch", "20", "streams that are read side by side"),
-        count("bptt", "20", "steps that gradients go back"),
-        number("clip", f64::MAX, "5", "the greatest norm of the gradient"),
-        number("dropout", 0.95, "0", "the fraction of the inputs of lstm and linear layers that is left out"),
-        number("distill", 1.0, "0", "the part of the loss that the model before compression sets"),
-        number("decay", 1.0, "0", "weight decay, relative to the learning rate"),
-        OptionInfo {
-            name: "seed",
-            kind: Kind::Integer { min: 0, max: i64::MAX },
-            presence: Presence::Default("1"),
-            doc: "of the random choices of dropout",
-        },
+        OptionInfo::target("the weights that are trained, by name; biases too"),
+        number("epochs", 1000.0, "times that the text is read; may be a fraction").or("1"),
+        number("lr", 1000.0, "the learning rate; 0.3 with sgd and 0.001 with adamw where it is not given"),
+        OptionInfo::new(
+            "schedule",
+            Kind::Word(&["linear", "cosine", "step", "constant"]),
+            "how the learning rate falls, or that it stays",
+        )
+        .or("linear"),
+        OptionInfo::new("optimizer", Kind::Word(&["sgd", "adamw"]), "how weights follow their gradients")
+            .or("sgd"),
+        count("batch", "streams that are read side by side").or("20"),
+        count("bptt", "steps that gradients go back").or("20"),
+        number("clip", f64::MAX, "the greatest norm of the gradient").or("5"),
+        number("dropout", 0.95, "the fraction of the inputs of lstm and linear layers that is left out")
+            .or("0"),
+        number("distill", 1.0, "the part of the loss that the model before compression sets").or("0"),
+        number("decay", 1.0, "weight decay, relative to the learning rate").or("0"),
+        OptionInfo::new("seed", Kind::Integer { min: 0, max: i64::MAX }, "of the random choices of dropout")
+            .or("1"),
     ],
     lossy: true,
     recovers: true,
@@ -135,15 +103,14 @@ pub(crate) const REFIT: PassInfo = PassInfo {
     name: "refit",
     summary: "fit the output layer to what the model before compression says of a text",
     options: &[
-        OptionInfo {
-            name: "target",
-            kind: Kind::Target,
-            presence: Presence::Optional,
-            doc: "the weights that are fitted, by name; those of the output layer where it is not given",
-        },
-        number("epochs", 1000.0, "0.25", "times that the text is read; may be a fraction"),
-        number("lr", 1000.0, "0.3", "the learning rate of descent, which falls linearly to 0"),
-        number("distill", 1.0, "1", "the part of the loss that the model before compression sets"),
+        OptionInfo::new(
+            "target",
+            Kind::Target,
+            "the weights that are fitted, by name; those of the output layer where it is not given",
+        ),
+        number("epochs", 1000.0, "times that the text is read; may be a fraction").or("0.25"),
+        number("lr", 1000.0, "the learning rate of descent, which falls linearly to 0").or("0.3"),
+        number("distill", 1.0, "the part of the loss that the model before compression sets").or("1"),
     ],
     lossy: true,
     recovers: true,
@@ -162,32 +129,34 @@ struct Recover {
 
 impl Recover {
     fn new(name: &'static str, options: &Options) -> Result<Recover, PassError> {
-        let method = if options.word("optimizer") == Some("adamw") { Method::AdamW } else { Method::Sgd };
+        // What `refit` does not let a user choose is as in `recover`.
+        let all = options.clone().over(&Options::new(INFO.options, &[]));
+        let method = if all.get::<&str>("optimizer") == "adamw" { Method::AdamW } else { Method::Sgd };
         let usual = if method == Method::AdamW { ADAMW_RATE } else { SGD_RATE };
         let plan = Plan {
-            epochs: options.number("epochs").unwrap_or(1.0),
-            rate: options.number("lr").unwrap_or(usual),
-            bptt: options.size("bptt").unwrap_or(20),
-            batch: options.size("batch").unwrap_or(20),
-            dropout: options.number("dropout").unwrap_or(0.0),
-            clip: options.number("clip").unwrap_or(5.0),
+            epochs: all.get("epochs"),
+            rate: all.given("lr").unwrap_or(usual),
+            bptt: all.get("bptt"),
+            batch: all.get("batch"),
+            dropout: all.get("dropout"),
+            clip: all.get("clip"),
             method,
-            schedule: match options.word("schedule") {
-                Some("cosine") => Schedule::Cosine,
-                Some("step") => Schedule::Step,
-                Some("constant") => Schedule::Constant,
+            schedule: match all.get("schedule") {
+                "cosine" => Schedule::Cosine,
+                "step" => Schedule::Step,
+                "constant" => Schedule::Constant,
                 _ => Schedule::Linear,
             },
-            decay: options.number("decay").unwrap_or(0.0),
-            distill: options.number("distill").unwrap_or(0.0),
-            seed: options.integer("seed").unwrap_or(1).unsigned_abs(),
+            decay: all.get("decay"),
+            distill: all.get("distill"),
+            seed: all.get::<usize>("seed") as u64,
         };
         for (name, value) in [("epochs", plan.epochs), ("lr", plan.rate), ("clip", plan.clip)] {
             if value <= 0.0 {
                 return Err(PassError::Options(format!("{name}={value}: it must be more than 0")));
             }
         }
-        Ok(Recover { name, target: options.target("target"), plan, options: options.to_string() })
+        Ok(Recover { name, target: options.given("target"), plan, options: options.to_string() })
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn vectorized<L: NullaryFnOnce>(work: L) -> L::Output {
 }
 
 /// A number to train with.
-pub(super) trait Number: Real + std::ops::MulAssign {
+pub(super) trait Number: Real + faer::traits::ComplexField + std::ops::MulAssign {
     /// `e^x` without branches, so that loops over it become vector code.
     fn quick_exp(self) -> Self;
 

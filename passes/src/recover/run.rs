@@ -6,7 +6,7 @@ use super::optimizer::{Method, Optimizer, Schedule, norm};
 use super::shard::{self, Shard};
 use super::text::Text;
 use super::weights::{Values, sizes};
-use crate::gate::Evaluate;
+use crate::budget::Evaluate;
 use crate::pass::{Context, PassError};
 use crate::watch::{Interrupt, Listening};
 use lstmc_frontend::ir::{Graph, LinearMap, WeightId, print};

@@ -3,7 +3,7 @@
 use super::loss::cross_entropy;
 use super::network::{Network, State};
 use super::optimizer::{Method, Optimizer, Schedule};
-use crate::gate::Evaluate;
+use crate::budget::Evaluate;
 use crate::{Calibration, Context, Pipeline, RunError, Settings, Target, Verdict, run};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{

@@ -2,6 +2,7 @@
 
 use super::weighting::{Shift, Weighting};
 use super::{Moment, Site, dense, dense_map, sites};
+use crate::options::{Kind, OptionInfo};
 use crate::pass::{Context, PassError};
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, LinearMap, MapError, WeightId};
@@ -10,6 +11,14 @@ use std::collections::BTreeMap;
 
 /// Rounds of refitting the output layer's bias. On ptb-small with the decoder at rank 96: 116.07, 115.73, 115.43 after none, one, two.
 const REFIT_ROUNDS: usize = 2;
+
+/// The option of passes that refit the bias as often as they are told.
+pub(crate) const REFIT_OPTION: OptionInfo = OptionInfo::new(
+    "refit-rounds",
+    Kind::Integer { min: 0, max: 100 },
+    "rounds of refitting the output layer's bias to the words' mean probabilities; needs the text",
+)
+.or_integer(REFIT_ROUNDS);
 
 /// The bias that makes up for the mean error of a site's outputs once `changes` (indices into its maps, new maps) are made; none where there is
 /// no bias. `moment` is of the maps changed, in this order.
@@ -37,7 +46,7 @@ pub(crate) fn corrected_bias(
 /// The bias of the output layer under which the mean probability of each word on the calibration text is what it was before compression. None
 /// without such a bias or without the text.
 ///
-/// Iterative scaling (Darroch and Ratcliff 1972), see [`refit_bias`](crate::solve::softmax::refit_bias), with the whole model in the loop:
+/// A maximum-likelihood softmax with a bias satisfies `E[p_i] = the frequency of i`, which compression breaks; to restore it costs no byte. Iterative scaling (Darroch and Ratcliff 1972), with the whole model in the loop:
 /// `b_i += log(before_i / now_i)`, both smoothed by a hundredth of the mean.
 pub(crate) fn refitted_output_bias(
     graph: &Graph,

@@ -11,11 +11,13 @@
 //! `tensor-train` take a [`Weighting`].
 
 mod biases;
+mod draft;
 mod moment;
 mod weighting;
 
-pub(crate) use biases::{Biases, corrected_bias, patched, refitted_output_bias};
-pub(crate) use moment::{Moment, reader_hessian};
+pub(crate) use biases::{Biases, REFIT_OPTION, corrected_bias, patched, refitted_output_bias};
+pub(crate) use draft::Draft;
+pub(crate) use moment::{DAMPING_OPTION, Moment, reader_hessian};
 pub(crate) use weighting::{Means, Weighting};
 
 use crate::pass::PassError;

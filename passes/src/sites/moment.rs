@@ -2,9 +2,17 @@
 
 use super::{Site, dense};
 use crate::calibrate::Statistics;
+use crate::options::{Kind, OptionInfo};
 use crate::pass::PassError;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, WeightId};
+
+/// The option of passes that damp second moments as much as they are told.
+pub(crate) const DAMPING_OPTION: OptionInfo = OptionInfo::new(
+    "damping",
+    Kind::Number { min: 0.0, max: 10.0 },
+    "added to the diagonal of the inputs' second moment, relative to its mean",
+);
 
 /// The second moment and mean of a part of a site's input.
 #[derive(Clone, Debug)]
@@ -69,7 +77,7 @@ pub(crate) fn reader_hessian(
     if rows.is_empty() {
         return Ok(None);
     }
-    let made = Hessian::of_reader(&rows, features, None, damping);
+    let made = Hessian::of_reader(&rows, features, damping);
     made.map(Some)
         .map_err(|source| PassError::Solve { weight: graph.weight(readers[0]).name.clone(), source })
 }

@@ -15,6 +15,7 @@
 
 use super::{Moment, Site, SiteKind, reader_hessian};
 use crate::calibrate::Statistics;
+use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::PassError;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, WeightId};
@@ -65,6 +66,24 @@ pub(crate) struct Means {
     pub(crate) rows: bool,
     /// Biases make up for means.
     pub(crate) bias: bool,
+}
+
+impl Means {
+    /// The option that says the first.
+    pub(crate) const ROWS: OptionInfo = OptionInfo::new(
+        "rows",
+        Kind::Word(&["counts", "alike"]),
+        "whether the rows of embedding and output layer count by how often words occur",
+    )
+    .or("counts");
+
+    /// The option that says the second.
+    pub(crate) const BIAS: OptionInfo =
+        OptionInfo::new("bias", Kind::Flag, "whether biases make up for mean errors").or("true");
+
+    pub(crate) fn of(options: &Options) -> Means {
+        Means { rows: options.get::<&str>("rows") == "counts", bias: options.get("bias") }
+    }
 }
 
 impl Weighting {

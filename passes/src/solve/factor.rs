@@ -28,46 +28,29 @@ pub(crate) fn add_scaled(y: &mut [f64], a: f64, x: &[f64]) {
 
 /// `a b` with `a: [m, k]`, `b: [k, n]`.
 pub(crate) fn multiply(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
+    product(MatRef::from_row_major_slice(a, m, k), MatRef::from_row_major_slice(b, k, n))
+}
+
+/// `a^T a` with `a: [m, n]`.
+pub(crate) fn gram(a: &[f64], m: usize, n: usize) -> Vec<f64> {
+    let a = MatRef::from_row_major_slice(a, m, n);
+    product(a.transpose(), a)
+}
+
+/// `a b`, row-major.
+fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Vec<f64> {
+    let (m, n) = (a.nrows(), b.ncols());
     let mut out = vec![0.0; m * n];
-    if m * n * k > 0 {
-        let (a, b) = (MatRef::from_row_major_slice(a, m, k), MatRef::from_row_major_slice(b, k, n));
+    if m * n * a.ncols() > 0 {
         let to = MatMut::from_row_major_slice_mut(&mut out, m, n);
         matmul(to, Accum::Replace, a, b, 1.0, Par::rayon(0));
     }
     out
 }
 
-/// `a^T a` with `a: [m, n]`.
-pub(crate) fn gram(a: &[f64], m: usize, n: usize) -> Vec<f64> {
-    let mut out = vec![0.0; n * n];
-    if m * n > 0 {
-        let a = MatRef::from_row_major_slice(a, m, n);
-        let to = MatMut::from_row_major_slice_mut(&mut out, n, n);
-        matmul(to, Accum::Replace, a.transpose(), a, 1.0, Par::rayon(0));
-    }
-    out
-}
-
-/// `a b^T` with `a: [m, k]`, `b: [n, k]`.
-pub(crate) fn multiply_transposed(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
-    let mut out = vec![0.0; m * n];
-    if m * n * k > 0 {
-        let (a, b) = (MatRef::from_row_major_slice(a, m, k), MatRef::from_row_major_slice(b, n, k));
-        let to = MatMut::from_row_major_slice_mut(&mut out, m, n);
-        matmul(to, Accum::Replace, a, b.transpose(), 1.0, Par::rayon(0));
-    }
-    out
-}
-
-/// `a^T b` with `a: [k, m]`, `b: [k, n]`.
-pub(crate) fn transposed_multiply(a: &[f64], b: &[f64], k: usize, m: usize, n: usize) -> Vec<f64> {
-    let mut out = vec![0.0; m * n];
-    if m * n * k > 0 {
-        let (a, b) = (MatRef::from_row_major_slice(a, k, m), MatRef::from_row_major_slice(b, k, n));
-        let to = MatMut::from_row_major_slice_mut(&mut out, m, n);
-        matmul(to, Accum::Replace, a.transpose(), b, 1.0, Par::rayon(0));
-    }
-    out
+/// The rows and columns `chosen` of `a: [n, n]`.
+pub(crate) fn select(a: &[f64], n: usize, chosen: &[usize]) -> Vec<f64> {
+    chosen.iter().flat_map(|&i| chosen.iter().map(move |&j| a[i * n + j])).collect()
 }
 
 /// Overwrites the lower triangle of `a: [n, n]` with `L`, where `a = L L^T`; one thread, for use inside of parallel loops.

@@ -38,26 +38,14 @@ impl Hessian {
         Self::damped(h, n, count, damping)
     }
 
-    /// `W^T diag(weights) W` of a matrix `w: [rows, n]`: what an error `d` of the *input* of `W` does to its outputs, `|W d|^2 = d^T (W^T W) d`.
+    /// `W^T W` of a matrix `w: [rows, n]`: what an error `d` of the *input* of `W` does to its outputs, `|W d|^2 = d^T (W^T W) d`.
     ///
     /// The rows of an embedding have no inputs to weigh their errors by, but the map that reads them has; this is their `H`.
-    pub fn of_reader(
-        w: &[f32],
-        n: usize,
-        weights: Option<&[f64]>,
-        damping: f64,
-    ) -> Result<Hessian, SolveError> {
+    pub fn of_reader(w: &[f32], n: usize, damping: f64) -> Result<Hessian, SolveError> {
         let rows = w.len() / n.max(1);
         super::expect_matrix("reading map", w, [rows, n])?;
-        if let Some(weights) = weights {
-            expect_length("weights", weights.len(), rows)?;
-        }
-        let scaled: Vec<f64> = w
-            .iter()
-            .enumerate()
-            .map(|(k, &x)| f64::from(x) * weights.map_or(1.0, |r| r[k / n].max(0.0).sqrt()))
-            .collect();
-        Self::damped(factor::gram(&scaled, rows, n), n, 1.0, damping)
+        let w: Vec<f64> = w.iter().map(|&x| f64::from(x)).collect();
+        Self::damped(factor::gram(&w, rows, n), n, 1.0, damping)
     }
 
     /// A diagonal `H`, not damped: with ones, errors of weights count equally and every solver is data-free.
@@ -152,10 +140,6 @@ impl Hessian {
 
     /// `H[cols, cols]`.
     pub(crate) fn select(&self, cols: &[usize]) -> Vec<f64> {
-        let mut out = Vec::with_capacity(cols.len() * cols.len());
-        for &i in cols {
-            out.extend(cols.iter().map(|&j| self.h[i * self.n + j]));
-        }
-        out
+        factor::select(&self.h, self.n, cols)
     }
 }

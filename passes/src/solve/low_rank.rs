@@ -1,12 +1,13 @@
-//! `W ~ left . right`, the best for the inputs that occur, and ranks shared out over several maps.
+//! `W ~ left . right`, the best for the inputs that occur.
 //!
 //! With `H = S S^T` (Cholesky) and row weights `D = diag(r)`, the weighted output error of any `V` is `|D^(1/2) (W - V) S|_F^2`. So the best `V` of rank `k` is the
 //! truncated SVD of `A = D^(1/2) W S`, with `D` and `S` undone, and its error is exactly the sum of the squares of the singular values that were
 //! dropped (Eckart and Young 1936; for layers: Wang et al. 2025, "SVD-LLM", theorem 3.2). Hence a map's [`spectrum`](Whitened::spectrum) is its
-//! whole curve of error against rank, which [`allocate_ranks`] trades between maps.
+//! whole curve of error against rank: [`rank_choices`], which [`allocate`](super::allocate::allocate) trades between maps.
 //!
 //! An LSTM cell whose input and recurrent maps are to share a left factor is one matrix `[input recurrent]` here; the right factor splits by columns.
 
+use super::allocate::Choice;
 use super::{Hessian, SolveError, expect_finite, expect_length, expect_matrix, factor};
 use faer::{Mat, MatRef};
 
@@ -141,139 +142,25 @@ impl Whitened {
     }
 }
 
-/// The second moment of what the left factor reads, `right H right^T`: quantize or prune `left` in this.
-///
-/// `right: [rank, in]`; with no `h`, `right right^T`. Damped as [`Hessian::new`] says.
-pub fn left_hessian(
-    right: &[f32],
-    rank: usize,
-    h: Option<&Hessian>,
-    damping: f64,
-) -> Result<Hessian, SolveError> {
-    let cols = right.len() / rank.max(1);
-    expect_matrix("right factor", right, [rank, cols])?;
-    h.map_or(Ok(()), |h| h.expect_size(cols))?;
-    let right: Vec<f64> = right.iter().map(|&x| f64::from(x)).collect();
-    let half = h.map_or_else(|| right.clone(), |h| h.apply(&right, rank)); // [rank, in]
-    Hessian::new(&factor::multiply_transposed(&half, &right, rank, cols, rank), rank, 1.0, damping)
-}
-
-/// The best right factor for a given left one, `(L^T D L)^-1 L^T D W`: makes up for what quantizing `left` did, whatever the inputs are.
-///
-/// `left: [out, rank]`, `w: [out, in]`; `row_weights` are the diagonal of `D`.
-pub fn refit_right(
-    left: &[f32],
-    rank: usize,
-    w: &[f32],
-    [out, cols]: [usize; 2],
-    row_weights: Option<&[f64]>,
-) -> Result<Vec<f32>, SolveError> {
-    expect_matrix("left factor", left, [out, rank])?;
-    expect_matrix("w", w, [out, cols])?;
-    row_weights.map_or(Ok(()), |r| expect_length("row weights", r.len(), out))?;
-    let wide = |x: &[f32], cols: usize| -> Vec<f64> {
-        let root = |i: usize| row_weights.map_or(1.0, |r| r[i].max(0.0).sqrt());
-        x.iter().enumerate().map(|(k, &x)| f64::from(x) * root(k / cols.max(1))).collect()
-    };
-    let (left, w) = (wide(left, rank), wide(w, cols));
-    let normal = Hessian::new(&factor::gram(&left, out, rank), rank, 1.0, 0.0)?;
-    // Rows of the transpose: right^T = (W^T D L) (L^T D L)^-1.
-    let mut right = factor::transposed_multiply(&w, &left, out, cols, rank); // [in, rank]
-    factor::solve_rows(&mut normal.as_slice().to_vec(), rank, &mut right, cols)?;
-    Ok((0..rank * cols).map(|k| right[k % cols * rank + k / cols] as f32).collect())
-}
-
-/// What [`allocate_ranks`] needs to know of a map.
-#[derive(Clone, Debug)]
-pub struct RankChoice<'a> {
-    /// Its singular values, see [`Whitened::spectrum`].
-    pub spectrum: &'a [f64],
-    /// What a unit of its squared error costs in loss, relative to the other maps.
-    pub weight: f64,
-    /// Cost of each unit of rank, in whatever the budget counts: parameters are `out + in`, int4 factors half as many bytes, and so on.
-    pub unit: f64,
-    /// Cost of leaving it whole, in the same units.
-    pub dense: f64,
-}
-
-/// Shares a budget out over maps: the rank of each, or none where the map is better left whole.
-///
-/// Minimises `sum weight * error(rank)` by bisection on the price `lambda` of a unit of cost: at a price each map takes the rank that minimises `weight * error + lambda * cost`, or stays whole
-/// at no error (the Lagrangian relaxation; Everett 1963, theorem 1). What the last price leaves over is spent greedily, on the greatest fall of error per cost. Errors are
-/// convex in the rank, so without the choice of staying whole this is optimal up to one unit.
-pub fn allocate_ranks(maps: &[RankChoice<'_>], budget: f64) -> Result<Vec<Option<usize>>, SolveError> {
-    let errors: Vec<Vec<f64>> = maps
-        .iter()
-        .map(|m| {
-            let mut tail: Vec<f64> = m
-                .spectrum
-                .iter()
-                .rev()
-                .scan(0.0, |t, s| {
-                    *t += s * s;
-                    Some(*t)
-                })
-                .collect();
-            tail.reverse();
-            tail.push(0.0);
-            tail.iter().map(|e| e * m.weight).collect()
-        })
-        .collect();
-    let cost = |m: &RankChoice<'_>, rank: Option<usize>| rank.map_or(m.dense, |k| k as f64 * m.unit);
-    let least: f64 = maps.iter().map(|m| m.unit.min(m.dense)).sum();
-    if budget.is_nan() || budget < least {
-        return Err(SolveError::Option {
-            option: "budget",
-            expected: format!("at least {least}, rank 1 everywhere"),
-            found: budget.to_string(),
-        });
+/// The choices of a map: whole, for `dense` and at no error, where that is an option; then rank 1, rank 2 and so on, each for `unit` more. Errors are those of the
+/// spectrum times `weight`, what a unit of it costs in loss.
+pub fn rank_choices(spectrum: &[f64], weight: f64, unit: f64, dense: Option<f64>) -> Vec<Choice> {
+    let mut tails = vec![0.0];
+    for s in spectrum.iter().rev() {
+        tails.push(tails[tails.len() - 1] + s * s);
     }
-    let at_price = |price: f64| -> Vec<Option<usize>> {
-        maps.iter()
-            .zip(&errors)
-            .map(|(m, e)| {
-                let mut best = (price * m.dense, None);
-                for (k, error) in e.iter().enumerate().skip(1) {
-                    let value = error + price * k as f64 * m.unit;
-                    if value < best.0 {
-                        best = (value, Some(k));
-                    }
-                }
-                best.1
-            })
-            .collect()
-    };
-    let total = |ranks: &[Option<usize>]| maps.iter().zip(ranks).map(|(m, &r)| cost(m, r)).sum::<f64>();
-    let mut ranks = at_price(0.0);
-    if total(&ranks) > budget {
-        let (mut low, mut high) = (0.0, 1.0);
-        while total(&at_price(high)) > budget && high < 1e300 {
-            high *= 4.0;
-        }
-        for _ in 0..200 {
-            let middle = 0.5 * (low + high);
-            if total(&at_price(middle)) > budget { low = middle } else { high = middle }
-        }
-        ranks = at_price(high);
-    }
-    loop {
-        let left = budget - total(&ranks);
-        let gain = |k: usize| -> Option<f64> {
-            let rank = ranks[k]?;
-            let fits = rank + 1 < errors[k].len() && maps[k].unit <= left;
-            fits.then(|| (errors[k][rank] - errors[k][rank + 1]) / maps[k].unit)
-        };
-        let next = (0..maps.len()).filter_map(|k| gain(k).map(|g| (g, k))).max_by(|a, b| a.0.total_cmp(&b.0));
-        match next {
-            Some((g, k)) if g > 0.0 => ranks[k] = ranks[k].map(|r| r + 1),
-            _ => return Ok(ranks),
-        }
-    }
+    let ranked = tails.iter().rev().enumerate().skip(1);
+    let whole = dense.map(|bytes| Choice { bytes, error: 0.0 });
+    whole
+        .into_iter()
+        .chain(ranked.map(|(k, e)| Choice { bytes: k as f64 * unit, error: e * weight }))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::solve::allocate::allocate;
     use crate::solve::row_errors;
     use proptest::prelude::*;
 
@@ -282,7 +169,7 @@ mod tests {
             let matrix = |n| proptest::collection::vec(-1.0f32..1.0, n);
             (matrix(rows * cols), matrix(2 * cols * cols), proptest::collection::vec(0.1f64..10.0, rows))
                 .prop_map(move |(w, x, r)| {
-                    let h = Hessian::of_reader(&x, cols, None, 0.01).unwrap();
+                    let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
                     ([rows, cols], w, h, r)
                 })
         })
@@ -305,30 +192,6 @@ mod tests {
         }
 
         #[test]
-        fn a_refit_restores_the_right_factor_and_never_hurts((shape, w, h, r) in case(), rank in 1usize..10, noise in 0.0f32..0.2) {
-            let svd = Whitened::new(&w, shape, Some(&h), Some(&r)).unwrap();
-            let f = svd.factors(rank);
-            let error = |left: &[f32], right: Vec<f32>| {
-                let v = Factors { left: left.to_vec(), right, ..f.clone() }.to_dense();
-                row_errors(&w, &v, shape, Some(&h)).unwrap().iter().zip(&r).map(|(e, r)| e * r).sum::<f64>()
-            };
-            let left: Vec<f32> = f.left.iter().enumerate().map(|(k, x)| x + noise * ((k * 7 % 5) as f32 - 2.0)).collect();
-            let refitted = refit_right(&left, f.rank, &w, shape, Some(&r)).unwrap();
-            prop_assert!(error(&left, refitted) <= error(&left, f.right.clone()) * (1.0 + 1e-4) + 1e-4 * svd.error(0));
-        }
-
-        #[test]
-        fn the_left_factor_is_judged_by_what_it_reads((shape, w, h, _) in case(), rank in 1usize..10) {
-            let f = Whitened::new(&w, shape, Some(&h), None).unwrap().factors(rank);
-            let left: Vec<f32> = f.left.iter().map(|x| (x * 4.0).round() / 4.0).collect();
-            let inner = left_hessian(&f.right, f.rank, Some(&h), 0.0).unwrap();
-            let a: f64 = row_errors(&f.left, &left, [shape[0], f.rank], Some(&inner)).unwrap().iter().sum();
-            let coarse = Factors { left, ..f.clone() }.to_dense();
-            let b: f64 = row_errors(&f.to_dense(), &coarse, shape, Some(&h)).unwrap().iter().sum();
-            prop_assert!((a - b).abs() <= 1e-4 * (1.0 + a));
-        }
-
-        #[test]
         fn whitening_is_at_least_as_good_as_plain((shape, w, h, _) in case(), rank in 1usize..10) {
             let error = |h_used| {
                 let v = Whitened::new(&w, shape, h_used, None).unwrap().factors(rank).to_dense();
@@ -343,11 +206,10 @@ mod tests {
         ) {
             let falling = |mut s: Vec<f64>| { s.sort_by(|x, y| y.total_cmp(x)); s };
             let (a, b) = (falling(a), falling(b));
-            let map = |spectrum| RankChoice { spectrum, weight: 1.0, unit: 16.0, dense: f64::INFINITY };
-            let maps = [map(&a[..]), map(&b[..])];
+            let maps = [&a, &b].map(|spectrum| rank_choices(spectrum, 1.0, 16.0, None));
             let budget = 2.0 * 16.0 * uniform as f64;
-            let ranks = allocate_ranks(&maps, budget).unwrap();
-            let [x, y] = [ranks[0].unwrap(), ranks[1].unwrap()];
+            let chosen = allocate(&maps, budget).unwrap();
+            let [x, y] = [chosen[0] + 1, chosen[1] + 1];
             prop_assert!((x + y) as f64 * 16.0 <= budget);
             let error = |x: usize, y: usize| a[x..].iter().chain(&b[y..]).map(|s| s * s).sum::<f64>();
             prop_assert!(error(x, y) <= error(uniform, uniform) * (1.0 + 1e-9));
@@ -355,15 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn a_map_too_small_to_gain_stays_whole() {
-        let (steep, flat) = ([4.0, 1.0, 0.1, 0.01], [1.0, 1.0]);
-        let maps = [
-            RankChoice { spectrum: &steep, weight: 1.0, unit: 104.0, dense: 400.0 },
-            RankChoice { spectrum: &flat, weight: 1.0, unit: 4.0, dense: 4.0 },
-        ];
-        assert_eq!(allocate_ranks(&maps, 220.0).unwrap(), [Some(2), None]);
-        let error = allocate_ranks(&maps, 1.0).unwrap_err();
-        insta::assert_snapshot!(error, @"budget: expected at least 108, rank 1 everywhere, found 1");
+    fn choices_are_those_of_the_spectrum() {
+        let found = rank_choices(&[4.0, 1.0], 2.0, 10.0, Some(15.0));
+        let expected = [(15.0, 0.0), (10.0, 2.0), (20.0, 0.0)];
+        assert_eq!(found.iter().map(|c| (c.bytes, c.error)).collect::<Vec<_>>(), expected);
     }
 
     #[test]

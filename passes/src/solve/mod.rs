@@ -13,19 +13,19 @@
 //! ```text
 //!   quantize       codes and scales: nearest, or error feedback (GPTQ), then descent on codes and scales
 //!   prune          scores -> mask -> least squares for what is kept; SparseGPT; alternating projections
-//!   low_rank       whitened SVD, its spectrum, and ranks shared out over several maps
+//!   low_rank       whitened SVD and its spectrum, the curve of error against rank
 //!   tensor_train   TT-SVD with chosen or automatic modes
-//!   softmax        an output layer's row weights and bias
+//!   allocate       a budget shared out over several maps by their curves
 //! ```
 //!
 //! Everything is deterministic: rows are solved in parallel but never summed in an order that depends on threads.
 
+pub mod allocate;
 pub(crate) mod factor;
 mod hessian;
 pub mod low_rank;
 pub mod prune;
 pub mod quantize;
-pub mod softmax;
 pub mod tensor_train;
 
 pub use hessian::Hessian;

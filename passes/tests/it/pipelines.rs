@@ -1,11 +1,11 @@
 //! Pipelines as text and as recipes, and the errors in them.
 
 use lstmc_passes::Pipeline;
-use lstmc_passes::options::{Kind, OptionInfo, Presence};
-use lstmc_passes::{PassError, PassInfo};
+use lstmc_passes::options::{Kind, OptionInfo};
+use lstmc_passes::{PassError, PassInfo, Target};
 
-const fn option(name: &'static str, kind: Kind, presence: Presence) -> OptionInfo {
-    OptionInfo { name, kind, presence, doc: "what it is" }
+const fn option(name: &'static str, kind: Kind) -> OptionInfo {
+    OptionInfo::new(name, kind, "what it is")
 }
 
 const fn info(name: &'static str, options: &'static [OptionInfo]) -> PassInfo {
@@ -25,19 +25,19 @@ static TABLE: &[PassInfo] = &[
     info(
         "low-rank",
         &[
-            option("target", Kind::Target, Presence::Default("*")),
-            option("rank", Kind::Integer { min: 1, max: i64::MAX }, Presence::Required),
+            option("target", Kind::Target).or("*"),
+            option("rank", Kind::Integer { min: 1, max: i64::MAX }).required(),
         ],
     ),
     info(
         "prune",
         &[
-            option("target", Kind::Target, Presence::Default("*")),
-            option("sparsity", Kind::Number { min: 0.0, max: 1.0 }, Presence::Required),
-            option("block", Kind::Sizes, Presence::Optional),
-            option("pattern", Kind::NOfM, Presence::Optional),
-            option("method", Kind::Word(&["magnitude", "wanda", "obs"]), Presence::Default("obs")),
-            option("resolve", Kind::Flag, Presence::Default("true")),
+            option("target", Kind::Target).or("*"),
+            option("sparsity", Kind::Number { min: 0.0, max: 1.0 }).required(),
+            option("block", Kind::Sizes),
+            option("pattern", Kind::NOfM),
+            option("method", Kind::Word(&["magnitude", "wanda", "obs"])).or("obs"),
+            option("resolve", Kind::Flag).or("true"),
         ],
     ),
 ];
@@ -64,7 +64,7 @@ fn values_of_recipes_print_back_as_text() {
     }
     let text = r#"prune(sparsity=0.5, target="a\b\c\"d")"#;
     let read = Pipeline::parse_with(text, TABLE).unwrap().passes[0].options();
-    assert_eq!(read.target("target").unwrap().to_string(), r#"a\b\c"d"#);
+    assert_eq!(read.get::<Target>("target").to_string(), r#"a\b\c"d"#);
 }
 
 #[test]
@@ -84,10 +84,10 @@ fn recipes_are_the_same_pipelines() {
 fn defaults_are_filled_in() {
     let pipeline = Pipeline::parse_with("prune(sparsity=1)", TABLE).unwrap();
     let options = pipeline.passes[0].options();
-    assert_eq!(options.word("method"), Some("obs"));
-    assert_eq!(options.number("sparsity"), Some(1.0));
-    assert_eq!(options.sizes("block"), None);
-    assert!(options.flag("resolve"));
+    assert_eq!(options.get::<&str>("method"), "obs");
+    assert_eq!(options.get::<f64>("sparsity"), 1.0);
+    assert_eq!(options.given::<Vec<usize>>("block"), None);
+    assert!(options.get::<bool>("resolve"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! [`Status::LstmcErrorInternal`]. What went wrong is kept as text, one for each thread. The few functions that return something else
 //! have nothing in them that panics.
 //!
-//! What makes the `unsafe` of this crate sound is in part checked, in [`border`], on every call and in every build: pointers are neither null
+//! What makes the `unsafe` of this crate sound is in part checked, in [`ffi`], on every call and in every build: pointers are neither null
 //! nor misaligned, no length is one that memory cannot have, and buffers that are written do not overlap. The rest is what the header asks of
 //! its callers, and what the comments below name:
 //!
@@ -13,11 +13,11 @@
 //!   written may be written, and nobody else reads or writes there during the call.
 #![expect(clippy::missing_safety_doc, reason = "callers are C, and read in the header what they owe")]
 
-mod border;
+mod ffi;
 mod model;
 mod session;
 
-pub use border::{Status, lstmc_last_error};
+pub use ffi::{Status, lstmc_last_error};
 pub use model::{
     ModelHandle, lstmc_model_free, lstmc_model_info, lstmc_model_load, lstmc_model_token,
     lstmc_model_vocabulary_size, lstmc_model_word,

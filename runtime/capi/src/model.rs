@@ -1,6 +1,6 @@
 //! Models: a file, compiled.
 
-use super::border::{Failure, Status, data, given, guarded, handle};
+use super::ffi::{Failure, Status, data, given, guarded, handle};
 use facade::Source;
 use lstmc_runtime::Model;
 use std::ffi::{CStr, CString, c_char};

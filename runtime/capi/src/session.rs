@@ -1,6 +1,6 @@
 //! Sessions: streams of text that a model reads.
 
-use super::border::{Failure, Status, buffers, data, given, guarded, handle};
+use super::ffi::{Failure, Status, buffers, data, given, guarded, handle};
 use super::model::ModelHandle;
 use lstmc_runtime::{Session, SessionError};
 use std::sync::{Mutex, PoisonError};

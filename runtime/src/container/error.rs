@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::format::{FORMAT_VERSION, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS, PREAMBLE_BYTES};
 use crate::aligned::ALIGNMENT;
+use crate::file::WriteError;
 use crate::vocabulary::VocabularyError;
 
 /// Why a `.lstmc` file cannot be opened or written.
@@ -20,13 +21,13 @@ pub enum ContainerError {
         /// What the operating system says.
         reason: io::Error,
     },
-    /// There is a directory where a file is read or written.
+    /// There is a directory where a file is read.
     #[error("`{path}` is a directory; name a .lstmc file")]
     Directory {
         /// The directory.
         path: PathBuf,
     },
-    /// There is something that cannot be mapped or replaced, such as a pipe or a device.
+    /// There is something that cannot be mapped, such as a pipe or a device.
     #[error("`{path}` is not a regular file; a .lstmc file cannot be a pipe or a device")]
     NotAFile {
         /// The pipe or device.
@@ -40,35 +41,9 @@ pub enum ContainerError {
         /// What is not right.
         flaw: Flaw,
     },
-    /// The folder for a file to write is not there.
-    #[error("cannot write `{path}`: there is no folder `{folder}`; create it first")]
-    NoFolder {
-        /// The file.
-        path: PathBuf,
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// The folder for a file to write does not accept one.
-    #[error(
-        "cannot write `{path}`: cannot create a file in `{folder}`: {reason}; \
-         choose a folder that you may write to"
-    )]
-    Folder {
-        /// The file.
-        path: PathBuf,
-        /// The folder.
-        folder: PathBuf,
-        /// What the operating system says.
-        reason: io::Error,
-    },
-    /// Writing failed. Nothing is left of what was written, and a file that was there before still is.
-    #[error("cannot write `{path}`: {reason}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system says.
-        reason: io::Error,
-    },
+    /// The file cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 /// What is not right with the contents of a container.

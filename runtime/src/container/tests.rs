@@ -6,6 +6,7 @@ use prost::Message;
 
 use super::format::{Entry, Header, PREAMBLE_BYTES, Preamble};
 use super::*;
+use crate::file::WriteError;
 
 const IR: &str = "model \"tiny\" (vocabulary 3) {}\n@decoder: f32[3, 2]\n";
 
@@ -269,9 +270,8 @@ fn files_that_cannot_be_opened_or_written() {
     // Not provoked: whoever runs the tests may be allowed to write everywhere.
     let reason = || std::io::Error::new(std::io::ErrorKind::PermissionDenied, "Permission denied");
     let (path, parent) = (in_folder("tiny.lstmc"), folder.path().to_owned());
-    messages
-        .push(ContainerError::Folder { path: path.clone(), folder: parent, reason: reason() }.to_string());
-    messages.push(ContainerError::Write { path, reason: reason() }.to_string());
+    messages.push(WriteError::Folder { path: path.clone(), folder: parent, reason: reason() }.to_string());
+    messages.push(WriteError::Failed { path, reason: reason() }.to_string());
     let shown = folder.path().display().to_string();
     insta::assert_snapshot!(messages.join("\n").replace(&shown, "FOLDER"));
 

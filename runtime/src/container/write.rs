@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use prost::Message;
 
 use super::format::{self, Entry, FORMAT_VERSION, Header, PREAMBLE_BYTES, Preamble};
 use super::{Blob, ContainerError, Flaw};
 use crate::aligned::ALIGNMENT;
+use crate::file::{WriteError, write_whole};
 use crate::vocabulary::Vocabulary;
 
 const PRODUCER: &str = concat!("lstmc ", env!("CARGO_PKG_VERSION"));
@@ -118,26 +118,13 @@ impl Contents<'_> {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, ContainerError> {
         let path = path.as_ref();
         let flawed = |flaw| ContainerError::Flawed { path: path.to_owned(), flaw };
-        let failed = |reason| ContainerError::Write { path: path.to_owned(), reason };
         let plan = self.plan().map_err(flawed)?;
-
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => {
-                return Err(ContainerError::Directory { path: path.to_owned() });
-            }
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(ContainerError::NotAFile { path: path.to_owned() });
-            }
-            _ => {}
-        }
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let mut file = create_beside(path, &target)?;
-        emit(&plan, self.tensors, file.as_file_mut()).map_err(|stop| match stop {
-            Stop::Io(reason) => failed(reason),
-            Stop::Flaw(flaw) => flawed(flaw),
+        write_whole(path, |file| {
+            emit(&plan, self.tensors, file).map_err(|stop| match stop {
+                Stop::Io(reason) => WriteError::Failed { path: path.to_owned(), reason }.into(),
+                Stop::Flaw(flaw) => flawed(flaw),
+            })
         })?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&target).map_err(|error| failed(error.error))?;
         Ok(plan.file_bytes)
     }
 
@@ -204,23 +191,6 @@ struct Plan {
     header: Vec<u8>,
     offsets: Vec<u64>, // of each tensor
     file_bytes: u64,
-}
-
-/// An empty temporary file in the folder of `target`, which is what `path` leads to.
-fn create_beside(path: &Path, target: &Path) -> Result<tempfile::NamedTempFile<File>, ContainerError> {
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    if !folder.is_dir() {
-        return Err(ContainerError::NoFolder { path: path.to_owned(), folder });
-    }
-    // With the permissions of any new file; those of `tempfile_in` are private, and its errors name the temporary file.
-    let create = |path: &Path| File::options().write(true).create_new(true).open(path);
-    tempfile::Builder::new()
-        .prefix(".lstmc-")
-        .make_in(&folder, create)
-        .map_err(|reason| ContainerError::Folder { path: path.to_owned(), folder, reason })
 }
 
 /// Writes the file in one go, then its preamble, which has the checksum of all that follows.

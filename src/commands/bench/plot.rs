@@ -1,6 +1,7 @@
 //! The roofline as a figure: a bar for each kernel, the part that its limit explains in a darker shade.
 
 use super::roofline::Roofline;
+use crate::terminal::escaped;
 use std::fmt::Write;
 
 /// Pixels.
@@ -21,7 +22,7 @@ pub(super) fn svg(roofline: &Roofline, model: &str) -> String {
          <text x=\"8\" y=\"20\" font-weight=\"bold\">{}</text>\n\
          <rect x=\"8\" y=\"34\" width=\"12\" height=\"12\" fill=\"#2a6f97\"/><text x=\"26\" y=\"45\">the limit</text>\n\
          <rect x=\"108\" y=\"34\" width=\"12\" height=\"12\" fill=\"#e0a458\"/><text x=\"126\" y=\"45\">what it takes beyond that</text>\n",
-        escape(&roofline.title(model))
+        escaped(&roofline.title(model))
     );
     for (n, row) in roofline.rows.iter().enumerate() {
         let y = HEAD + ROW * n as f64;
@@ -35,7 +36,7 @@ pub(super) fn svg(roofline: &Roofline, model: &str) -> String {
              <text x=\"{:.1}\" y=\"{:.1}\">{:.1} us, {:.0}%</text>\n",
             NAMES - 8.0,
             y + 14.0,
-            escape(&row.name),
+            escaped(&row.name),
             NAMES + time.max(limit) + 6.0,
             y + 14.0,
             row.best(),
@@ -43,8 +44,4 @@ pub(super) fn svg(roofline: &Roofline, model: &str) -> String {
         );
     }
     out + "</svg>\n"
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

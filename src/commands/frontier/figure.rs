@@ -12,6 +12,7 @@
 //! Colours follow the reader's preference for light or dark. Labels go to the first of eight places around their points where they cover nothing, or the least.
 
 use super::points::{Point, Survey};
+use crate::terminal::escaped;
 use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;
@@ -146,10 +147,6 @@ fn places(x: f64, y: f64, width: f64) -> [(Area, &'static str, f64); 8] {
 fn number(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn shortened(text: &str) -> String {

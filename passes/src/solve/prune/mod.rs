@@ -14,10 +14,10 @@ mod resolve;
 mod sparsegpt;
 
 pub use lstmc_frontend::ir::Pattern;
-pub use project::{ProjectOptions, project};
+pub use project::project;
 pub(crate) use resolve::equal_rows;
 pub use resolve::resolve;
-pub use sparsegpt::{SparseGptOptions, sparsegpt};
+pub use sparsegpt::{COLUMNS, sparsegpt};
 
 use super::{Hessian, SolveError, expect_finite, expect_length, expect_matrix};
 
@@ -43,9 +43,20 @@ pub enum Scope {
     Row,
 }
 
+/// What a mask keeps.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Keep {
+    /// Which positions may be kept.
+    pub pattern: Pattern,
+    /// Which weights compete with which.
+    pub scope: Scope,
+    /// The fraction of blocks kept.
+    pub density: f64,
+}
+
 /// Scores of `w: [out, in]`, times `row_weights: [out]` if given.
 ///
-/// For an output layer under a softmax the row weights are [`SoftmaxMoments::row_weights`](super::softmax::SoftmaxMoments::row_weights).
+/// For an output layer under a softmax the row weights are [`row_weights`].
 pub fn scores(
     w: &[f32],
     shape: [usize; 2],
@@ -71,6 +82,25 @@ pub fn scores(
     Ok(w.iter().enumerate().map(of).collect())
 }
 
+/// Row weights of an output layer, or of an embedding: `(c + floor)^0.5`, scaled to mean 1, where `c` says how much the loss minds an error of each output.
+///
+/// The loss of a language model is `-log softmax(W x + b)`; its second derivative in logit `i` is `c_i = E[p_i (1 - p_i)]`. The floor is a hundredth of the mean: a word that
+/// calibration never expects still counts. An exponent of 1 would be the second-order estimate of the loss; errors that are not small ask for less.
+///
+/// ```
+/// use lstmc_passes::solve::prune::row_weights;
+/// let weights = row_weights(&[0.2, 0.1, 0.0]);
+/// assert!(weights[0] > weights[1] && weights[1] > weights[2] && weights[2] > 0.0);
+/// ```
+pub fn row_weights(counts: &[f64]) -> Vec<f64> {
+    const EXPONENT: f64 = 0.5;
+    let n = counts.len().max(1) as f64;
+    let floor = 0.01 * counts.iter().sum::<f64>() / n;
+    let raw: Vec<f64> = counts.iter().map(|&c| (c.max(0.0) + floor).powf(EXPONENT)).collect();
+    let mean = raw.iter().sum::<f64>() / n;
+    raw.iter().map(|w| if mean > 0.0 { w / mean } else { 1.0 }).collect()
+}
+
 /// The mask that keeps the greatest scores: one flag per block of `pattern`, in the shape of [`Pattern::grid`].
 ///
 /// `density` is the fraction of blocks kept (to the nearest block; per row of blocks for [`Scope::Row`]); an `n:m` pattern has its own, `n` of every `m`, and a last group
@@ -79,9 +109,7 @@ pub fn scores(
 pub fn select(
     scores: &[f64],
     shape: [usize; 2],
-    pattern: Pattern,
-    scope: Scope,
-    density: f64,
+    Keep { pattern, scope, density }: Keep,
 ) -> Result<Vec<bool>, SolveError> {
     let [rows, cols] = shape;
     expect_length("scores", scores.len(), rows * cols)?;
@@ -119,12 +147,12 @@ pub fn select(
     Ok(mask)
 }
 
-/// A mask of blocks as one of elements, `[out, in]`.
-pub fn element_mask(mask: &[bool], shape: [usize; 2], pattern: Pattern) -> Result<Vec<bool>, SolveError> {
-    let [_, cols] = shape;
-    let ([r, c], [grid_rows, grid_cols]) = (pattern.block(), pattern.grid(shape));
-    expect_length("mask", mask.len(), grid_rows * grid_cols)?;
-    Ok((0..shape[0] * cols).map(|k| mask[k / cols / r * grid_cols + k % cols / c]).collect())
+/// The columns after which a pattern begins again.
+pub(crate) fn period(pattern: Pattern) -> usize {
+    match pattern {
+        Pattern::Block { cols, .. } => cols,
+        Pattern::NOfM { m, .. } => m,
+    }
 }
 
 /// Shares one number of kept weights out over several maps, given the scores of each: the density of each map when all compete in one list.

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// The weights that a mask keeps, at their best: for each row with kept columns `K`, `v_K = (H_KK)^-1 (H w)_K`, zero elsewhere.
 ///
-/// `w`, `mask`: `[out, in]`, the mask by element (see [`element_mask`](super::element_mask)). Where more than half of a row is kept the equivalent
+/// `w`, `mask`: `[out, in]`, the mask by element (see [`Pattern::expand`](super::Pattern::expand)). Where more than half of a row is kept the equivalent
 /// `v = w - H^-1_:P (H^-1_PP)^-1 w_P` over the pruned columns `P` is solved instead, so the cost of a row is `min(|K|, |P|)^3 / 3`. Consecutive rows with the same
 /// mask share a factorisation.
 ///
@@ -33,7 +33,7 @@ pub fn resolve(w: &[f32], shape: [usize; 2], h: &Hessian, mask: &[bool]) -> Resu
         let mut out = vec![0.0f32; m * cols];
         match &inverse {
             Some(inverse) if pruned.len() < kept.len() => {
-                let mut a = select(inverse, cols, &pruned);
+                let mut a = factor::select(inverse, cols, &pruned);
                 let mut b = gather(&w64, run, cols, &pruned);
                 factor::solve_rows(&mut a, pruned.len(), &mut b, m)?;
                 for (r, i) in run.clone().enumerate() {
@@ -74,10 +74,6 @@ pub(crate) fn equal_rows(mask: &[bool], rows: usize, cols: usize) -> Vec<Range<u
         }
     }
     runs
-}
-
-fn select(a: &[f64], n: usize, cols: &[usize]) -> Vec<f64> {
-    cols.iter().flat_map(|&i| cols.iter().map(move |&j| a[i * n + j])).collect()
 }
 
 fn gather(a: &[f64], run: &Range<usize>, n: usize, cols: &[usize]) -> Vec<f64> {

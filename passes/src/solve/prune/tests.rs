@@ -6,7 +6,7 @@ fn case() -> impl Strategy<Value = ([usize; 2], Vec<f32>, Hessian)> {
     (1usize..9, 1usize..13).prop_flat_map(|(rows, cols)| {
         let matrix = |n| proptest::collection::vec(-1.0f32..1.0, n);
         (matrix(rows * cols), matrix(2 * cols * cols)).prop_map(move |(w, x)| {
-            let h = Hessian::of_reader(&x, cols, None, 0.01).unwrap();
+            let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
             ([rows, cols], w, h)
         })
     })
@@ -45,7 +45,7 @@ proptest! {
     fn both_ways_of_solving_agree((shape, w, h) in case(), density in 0.0f64..1.0) {
         // Dense masks go through the inverse; with a sparse row in front they do not.
         let s = scores(&w, shape, Some(&h), Score::Obs, None).unwrap();
-        let keep = select(&s, shape, Pattern::UNSTRUCTURED, Scope::Row, density).unwrap();
+        let keep = select(&s, shape, Keep { pattern: Pattern::UNSTRUCTURED, scope: Scope::Row, density }).unwrap();
         let all = resolve(&w, shape, &h, &keep).unwrap();
         for i in 0..shape[0] {
             let r = i * shape[1]..(i + 1) * shape[1];
@@ -65,9 +65,10 @@ proptest! {
     ) {
         let [rows, cols] = shape;
         let scope = if by_row { Scope::Row } else { Scope::Map };
+        let keep = Keep { pattern, scope, density };
         let s = scores(&w, shape, Some(&h), Score::Activation, None).unwrap();
-        let (projected, v) = project(&w, shape, &h, None, &ProjectOptions { steps: 5, ..ProjectOptions::new(pattern, scope, density) }).unwrap();
-        let selected = select(&s, shape, pattern, scope, density).unwrap();
+        let (projected, v) = project(&w, shape, &h, None, keep).unwrap();
+        let selected = select(&s, shape, keep).unwrap();
         for mask in [&projected, &selected] {
             let [grid_rows, grid_cols] = pattern.grid(shape);
             prop_assert_eq!(mask.len(), grid_rows * grid_cols);
@@ -87,19 +88,17 @@ proptest! {
                     prop_assert!(mask.chunks(grid_cols).all(|r| r.iter().filter(|&&k| k).count() == each));
                 }
             }
-            prop_assert_eq!(element_mask(mask, shape, pattern).unwrap().len(), rows * cols);
+            prop_assert_eq!(pattern.expand(shape, mask).len(), rows * cols);
         }
-        let keep = element_mask(&projected, shape, pattern).unwrap();
-        prop_assert!(v.iter().zip(&keep).all(|(&x, &k)| k || x == 0.0));
+        let kept = pattern.expand(shape, &projected);
+        prop_assert!(v.iter().zip(&kept).all(|(&x, &k)| k || x == 0.0));
     }
 
     #[test]
     fn sparsegpt_keeps_its_pattern_and_beats_zero_fill((shape, w, h) in case(), density in 0.2f64..1.0) {
-        let mut options = SparseGptOptions::new(Pattern::UNSTRUCTURED, Scope::Map, density);
-        options.columns = 4;
-        let (mask, solved) = sparsegpt(&w, shape, &h, None, &options).unwrap();
-        options.resolve = false;
-        let (same, fed) = sparsegpt(&w, shape, &h, None, &options).unwrap();
+        let keep = Keep { pattern: Pattern::UNSTRUCTURED, scope: Scope::Map, density };
+        let (mask, solved) = sparsegpt(&w, shape, &h, None, keep, 4, true).unwrap();
+        let (same, fed) = sparsegpt(&w, shape, &h, None, keep, 4, false).unwrap();
         prop_assert_eq!(&mask, &same);
         let error = |v: &[f32]| row_errors(&w, v, shape, Some(&h)).unwrap();
         for ((s, f), z) in error(&solved).iter().zip(error(&fed)).zip(error(&zero_fill(&w, &mask))) {
@@ -132,21 +131,22 @@ fn projection_finds_a_better_mask_than_scores() {
             (0..cols).map(|j| base[j % 4] + 0.3 * next()).collect::<Vec<_>>()
         })
         .collect();
-    let h = Hessian::of_reader(&x, cols, None, 0.01).unwrap();
+    let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
     let shape = [rows, cols];
     let s = scores(&w, shape, Some(&h), Score::Activation, None).unwrap();
-    let mask = select(&s, shape, Pattern::UNSTRUCTURED, Scope::Map, 0.4).unwrap();
+    let keep = Keep { pattern: Pattern::UNSTRUCTURED, scope: Scope::Map, density: 0.4 };
+    let mask = select(&s, shape, keep).unwrap();
     let by_score = resolve(&w, shape, &h, &mask).unwrap();
-    let (_, projected) =
-        project(&w, shape, &h, None, &ProjectOptions::new(Pattern::UNSTRUCTURED, Scope::Map, 0.4)).unwrap();
+    let (_, projected) = project(&w, shape, &h, None, keep).unwrap();
     let error = |v: &[f32]| row_errors(&w, v, shape, Some(&h)).unwrap().iter().sum::<f64>();
     assert!(error(&projected) < 0.9 * error(&by_score), "{} {}", error(&projected), error(&by_score));
 }
 
 #[test]
 fn refusals_say_what_is_wanted() {
-    let error = select(&[1.0], [1, 1], Pattern::NOfM { n: 3, m: 2 }, Scope::Map, 0.5).unwrap_err();
+    let keep = |pattern, density| Keep { pattern, scope: Scope::Map, density };
+    let error = select(&[1.0], [1, 1], keep(Pattern::NOfM { n: 3, m: 2 }, 0.5)).unwrap_err();
     insta::assert_snapshot!(error, @"pattern: expected blocks of at least 1x1, or n:m with 1 <= n <= m, found 3:2");
-    let error = select(&[1.0], [1, 1], Pattern::UNSTRUCTURED, Scope::Map, 1.5).unwrap_err();
+    let error = select(&[1.0], [1, 1], keep(Pattern::UNSTRUCTURED, 1.5)).unwrap_err();
     insta::assert_snapshot!(error, @"density: expected the fraction kept, from 0 to 1, found 1.5");
 }

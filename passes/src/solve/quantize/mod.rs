@@ -12,7 +12,8 @@
 //!   where the error is least. With `H = U U^T`, `U` upper triangular, the error of a row is `sum over k of U_kk^2 (q_k - t_k)^2`, where the target
 //!   `t_k = w_k - sum over i < k of (q_i - w_i) U_ik / U_kk` is known by the time that column `k` is rounded: the same steps as with the Cholesky
 //!   factor of `H^-1`, without inverting anything. With `H = I` it is round to nearest.
-//! - **Scales** are chosen per group from shrunken max-abs scales, by exactly those terms of the error that the group settles ([`ScaleSearch::Feedback`]).
+//! - **Scales** are chosen per group from shrunken max-abs scales, by exactly those terms of the error that the group settles; where it is
+//!   wider than [`QuantizeOptions::FEEDBACK_SEARCH_WIDTH`], each column's error counts by `1 / [H^-1]_jj` of the columns left instead. Without feedback, by the squared error of the weights.
 //!   The range of the codes reaches one step further below zero than above, which matters for few bits: a *negative* scale
 //!   turns it around, at no cost in bytes ([`QuantizeOptions::signed_scales`]).
 //! - **Descent.** Greedy rounding never looks back. Afterwards each scale is refitted in closed form, each code is moved to its best value given all others, and so on;
@@ -40,21 +41,6 @@ pub enum Rounding {
     FeedbackByActivation,
 }
 
-/// How the scale of a group is chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ScaleSearch {
-    /// The least scale that clips nothing.
-    MaxAbs,
-    /// By the squared error of the weights.
-    Plain,
-    /// By the squared error, each column weighted by `H_jj` (for [`Rounding::Nearest`]) or `1 / [H^-1]_jj` of the columns left (with feedback).
-    Diagonal,
-    /// By the error that remains after feedback inside of the group; as [`Diagonal`](Self::Diagonal) where there is no feedback
-    /// or a group is wider than [`QuantizeOptions::FEEDBACK_SEARCH_WIDTH`].
-    #[default]
-    Feedback,
-}
-
 /// What [`quantize`] is to do. The default suits 2 to 4 bits.
 #[derive(Clone, PartialEq, Debug)]
 pub struct QuantizeOptions {
@@ -64,8 +50,6 @@ pub struct QuantizeOptions {
     pub group: Option<usize>,
     /// How codes are chosen.
     pub rounding: Rounding,
-    /// How scales are chosen.
-    pub search: ScaleSearch,
     /// Scales tried per sign and zero point, from the max-abs scale down.
     pub shrinks: usize,
     /// The smallest scale tried, relative to the max-abs scale.
@@ -81,23 +65,33 @@ pub struct QuantizeOptions {
 }
 
 impl Default for QuantizeOptions {
+    /// 4 bits, with error feedback.
     fn default() -> Self {
-        QuantizeOptions {
-            format: CodeFormat::Int4,
-            group: None,
-            rounding: Rounding::default(),
-            search: ScaleSearch::default(),
-            shrinks: 26,
-            min_shrink: 0.4,
-            f16_scales: true,
-            signed_scales: true,
-            asymmetric: false,
-            sweeps: 8,
-        }
+        QuantizeOptions::new(CodeFormat::Int4, true)
     }
 }
 
 impl QuantizeOptions {
+    /// Rounds of descent, where nobody says how many.
+    pub const SWEEPS: usize = 8;
+
+    /// What suits codes of this width, with error feedback (which needs a second moment) or without.
+    pub fn new(format: CodeFormat, has_feedback: bool) -> Self {
+        QuantizeOptions {
+            format,
+            group: None,
+            rounding: if has_feedback { Rounding::FeedbackByActivation } else { Rounding::Nearest },
+            shrinks: 26,
+            // Of fine codes, clipping even a little costs more than a finer step gives.
+            min_shrink: if format.is_fine() { 0.9 } else { 0.4 },
+            f16_scales: true,
+            // The one code more on the negative side is worth a sign only where codes are few.
+            signed_scales: !format.is_fine(),
+            asymmetric: false,
+            sweeps: Self::SWEEPS,
+        }
+    }
+
     /// The widest group whose scales are tried with feedback: each try costs `width^2 / 2`.
     pub const FEEDBACK_SEARCH_WIDTH: usize = 256;
 

@@ -1,6 +1,6 @@
 //! One row: choose scales, round with feedback, descend.
 
-use super::{QuantizeOptions, Rounding, ScaleSearch, round_to_f16};
+use super::{QuantizeOptions, Rounding, round_to_f16};
 use crate::solve::factor::{add_scaled, dot, reverse_cholesky};
 use crate::solve::{Hessian, SolveError};
 use std::ops::Range;
@@ -70,18 +70,14 @@ impl Problem {
         }
         let h = h.map(|h| h.select(&cols));
         let (mut feed, mut weight) = (None, vec![1.0; n]);
-        if let Some(h) = &h {
-            if options.rounding == Rounding::Nearest {
-                weight = (0..n).map(|k| h[k * n + k]).collect();
-            } else {
-                let mut u = reverse_cholesky(h, n)?;
-                let diagonal: Vec<f64> = (0..n).map(|k| u[k * n + k]).collect();
-                for row in u.chunks_mut(n.max(1)) {
-                    row.iter_mut().zip(&diagonal).for_each(|(x, d)| *x /= d);
-                }
-                weight = diagonal.iter().map(|d| d * d).collect();
-                feed = Some(u);
+        if let Some(h) = h.as_ref().filter(|_| options.rounding != Rounding::Nearest) {
+            let mut u = reverse_cholesky(h, n)?;
+            let diagonal: Vec<f64> = (0..n).map(|k| u[k * n + k]).collect();
+            for row in u.chunks_mut(n.max(1)) {
+                row.iter_mut().zip(&diagonal).for_each(|(x, d)| *x /= d);
             }
+            weight = diagonal.iter().map(|d| d * d).collect();
+            feed = Some(u);
         }
         Ok(Problem { cols, parts, width, group, h, feed, weight })
     }
@@ -160,10 +156,7 @@ impl Problem {
     ) -> Grid {
         let mut best = (f64::INFINITY, None);
         for grid in candidates(&targets[range.clone()], options) {
-            if options.search == ScaleSearch::MaxAbs {
-                return grid;
-            }
-            let cost = self.cost(range, targets, w, grid, options.search, best.0, scratch);
+            let cost = self.cost(range, targets, w, grid, best.0, scratch);
             if best.1.is_none() || cost < best.0 {
                 best = (cost, Some(grid));
             }
@@ -172,27 +165,21 @@ impl Problem {
     }
 
     /// The error that the columns of `range` settle on `grid`, or anything above `limit` once it is passed.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the innermost search; a struct for it would be built once and read once"
-    )]
     fn cost(
         &self,
         range: &Range<usize>,
         targets: &[f64],
         w: &[f64],
         grid: Grid,
-        search: ScaleSearch,
         limit: f64,
         scratch: &mut Vec<f64>,
     ) -> f64 {
         let mut cost = 0.0;
-        let with_feedback =
-            search == ScaleSearch::Feedback && range.len() <= QuantizeOptions::FEEDBACK_SEARCH_WIDTH;
-        let Some(feed) = self.feed.as_ref().filter(|_| with_feedback) else {
+        let is_narrow = range.len() <= QuantizeOptions::FEEDBACK_SEARCH_WIDTH;
+        let Some(feed) = self.feed.as_ref().filter(|_| is_narrow) else {
             for k in range.clone() {
                 let e = grid.value(grid.code(targets[k])) - targets[k];
-                cost += if search == ScaleSearch::Plain { e * e } else { self.weight[k] * e * e };
+                cost += self.weight[k] * e * e;
             }
             return cost;
         };

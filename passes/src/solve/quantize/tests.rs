@@ -10,7 +10,7 @@ fn matrix(rows: usize, cols: usize) -> impl Strategy<Value = Vec<f32>> {
 fn case() -> impl Strategy<Value = ([usize; 2], Vec<f32>, Hessian)> {
     (1usize..5, 1usize..14).prop_flat_map(|(rows, cols)| {
         (matrix(rows, cols), matrix(2 * cols, cols)).prop_map(move |(w, x)| {
-            let h = Hessian::of_reader(&x, cols, None, 0.01).unwrap();
+            let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
             ([rows, cols], w, h)
         })
     })
@@ -64,29 +64,13 @@ proptest! {
 
     #[test]
     fn feedback_with_the_identity_is_round_to_nearest((shape, w, _) in case(), options in options()) {
-        let options = QuantizeOptions { sweeps: 0, search: ScaleSearch::Plain, ..options };
+        let options = QuantizeOptions { sweeps: 0, ..options };
         let h = Hessian::identity(shape[1]);
         let near = QuantizeOptions { rounding: Rounding::Nearest, ..options.clone() };
         let fed = QuantizeOptions { rounding: Rounding::Feedback, ..options };
         let a = quantize(&w, shape, Some(&h), None, &fed).unwrap();
         prop_assert_eq!(&a, &quantize(&w, shape, Some(&h), None, &near).unwrap());
         prop_assert_eq!(&a, &quantize(&w, shape, None, None, &near).unwrap());
-    }
-
-    #[test]
-    fn a_search_is_never_worse_than_the_max_abs_scale((shape, w, h) in case(), options in options()) {
-        let near = QuantizeOptions { rounding: Rounding::Nearest, sweeps: 0, ..options };
-        let error = |search| {
-            let q = quantize(&w, shape, None, None, &QuantizeOptions { search, ..near.clone() }).unwrap();
-            total(&q.row_errors)
-        };
-        prop_assert!(error(ScaleSearch::Plain) <= error(ScaleSearch::MaxAbs) * (1.0 + 1e-9));
-        let h = Hessian::diagonal(&h.diagonal_values()).unwrap();
-        let error = |search| {
-            let q = quantize(&w, shape, Some(&h), None, &QuantizeOptions { search, ..near.clone() }).unwrap();
-            total(&q.row_errors)
-        };
-        prop_assert!(error(ScaleSearch::Diagonal) <= error(ScaleSearch::MaxAbs) * (1.0 + 1e-9));
     }
 
     #[test]
@@ -147,7 +131,7 @@ fn feedback_beats_nearest_on_correlated_inputs() {
             (0..cols).map(|_| common + next()).collect::<Vec<_>>()
         })
         .collect();
-    let h = Hessian::of_reader(&x, cols, None, 0.01).unwrap();
+    let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
     let error = |rounding, sweeps| {
         let options = QuantizeOptions {
             format: CodeFormat::Int3,

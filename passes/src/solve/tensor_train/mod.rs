@@ -18,6 +18,7 @@ mod modes;
 
 pub use modes::balanced_modes;
 
+use super::allocate::{bisect, climb};
 use super::{Hessian, SolveError, expect_finite, expect_length, expect_matrix, factor};
 use faer::MatRef;
 
@@ -243,33 +244,18 @@ fn ranks_for_budget(tensor: &[f64], cells: &[usize], budget: usize) -> Result<Ve
             found: budget.to_string(),
         });
     }
-    let (mut low, mut high) = (0.0, factor::dot(tensor, tensor).sqrt());
-    let mut ranks = for_tolerance(low);
+    let mut ranks = for_tolerance(0.0);
     if parameters(&ranks) > budget {
-        for _ in 0..100 {
-            let middle = 0.5 * (low + high);
-            if parameters(&for_tolerance(middle)) > budget { low = middle } else { high = middle }
-        }
-        ranks = for_tolerance(high);
+        let norm = factor::dot(tensor, tensor).sqrt();
+        ranks = for_tolerance(bisect(norm, 100, |t| parameters(&for_tolerance(t)) <= budget));
     }
-    loop {
-        let now = parameters(&ranks);
-        let mut best: Option<(f64, usize)> = None;
-        for k in 0..inner {
-            let Some(s) = spectra[k].get(ranks[k]) else { continue };
-            let mut more = ranks.clone();
-            more[k] += 1;
-            let cost = parameters(&more);
-            let gain = s * s / (cost - now) as f64;
-            if cost <= budget && gain > 0.0 && best.is_none_or(|(g, _)| gain > g) {
-                best = Some((gain, k));
-            }
-        }
-        match best {
-            Some((_, k)) => ranks[k] += 1,
-            None => return Ok(ranks),
-        }
-    }
+    climb(
+        &mut ranks,
+        budget as f64,
+        |ranks| parameters(ranks) as f64,
+        |k, rank| spectra[k].get(rank).map(|s| s * s),
+    );
+    Ok(ranks)
 }
 
 /// Singular values of the tensor as a matrix of `rows` rows, falling, from the eigenvalues of its smaller Gram matrix.

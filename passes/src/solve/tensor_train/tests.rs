@@ -13,7 +13,7 @@ fn case() -> impl Strategy<Value = Case> {
             let shape = [side(&out_modes, short_out), side(&in_modes, short_in)];
             let matrix = |n| proptest::collection::vec(-1.0f32..1.0, n);
             (matrix(shape[0] * shape[1]), matrix(2 * shape[1] * shape[1])).prop_map(move |(w, x)| {
-                let h = Hessian::of_reader(&x, shape[1], None, 0.05).unwrap();
+                let h = Hessian::of_reader(&x, shape[1], 0.05).unwrap();
                 (shape, out_modes.clone(), in_modes.clone(), w, h)
             })
         },

@@ -1,8 +1,8 @@
-//! The driver: verification, the gate, stopping and observing, with passes made for it.
+//! The driver: verification, the budget, stopping and observing, with passes made for it.
 
 use lstmc_frontend::ir::{Graph, LinearMap, parse};
 use lstmc_frontend::tensor::Tensor;
-use lstmc_passes::options::{Kind, OptionInfo, Options, Presence};
+use lstmc_passes::options::{Kind, OptionInfo, Options};
 use lstmc_passes::{
     Budget, Context, Evaluate, Outcome, Pass, PassError, PassInfo, Patch, Pipeline, Run, RunError, Settings,
     Verdict, run,
@@ -42,15 +42,11 @@ impl Pass for Fill {
 }
 
 fn make(options: &Options) -> Result<Box<dyn Pass>, PassError> {
-    Ok(Box::new(Fill(options.number("with").unwrap())))
+    Ok(Box::new(Fill(options.get("with"))))
 }
 
-static WITH: &[OptionInfo] = &[OptionInfo {
-    name: "with",
-    kind: Kind::Number { min: -1.0, max: 1000.0 },
-    presence: Presence::Required,
-    doc: "the number",
-}];
+static WITH: &[OptionInfo] =
+    &[OptionInfo::new("with", Kind::Number { min: -1.0, max: 1000.0 }, "the number").required()];
 
 static TABLE: &[PassInfo] = &[
     PassInfo {

@@ -1,4 +1,4 @@
-//! The gate: perplexity against a budget after each lossy pass, or after the pass that directly follows it to make good its loss.
+//! The budget: what perplexity may be after each lossy pass, or after the pass that directly follows it to make good its loss.
 
 use lstmc_frontend::ir::Graph;
 use serde::Serialize;

@@ -1,0 +1,185 @@
+//! A budget of bytes shared out over weights.
+//!
+//! A weight has a curve: a list of what it may become, each with its bytes and its error. Errors of different weights add up, so they must be in one unit,
+//! best in that of the loss.
+//!
+//! | function | for |
+//! |---|---|
+//! | [`allocate`] | curves whose choices are independent; any order, convex or not |
+//! | [`descend`] | measured curves whose steps can be taken in part |
+//! | `bisect`, `climb` | what [`allocate`] is made of, for choices whose bytes depend on each other |
+
+/// One thing that a weight may become.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Choice {
+    /// What it takes of the budget: bytes, numbers, or what else the budget counts.
+    pub bytes: f64,
+    /// What it costs in loss.
+    pub error: f64,
+}
+
+/// The choice of each curve, as an index, for the least sum of errors with at most `budget` bytes in all; none where even the smallest choices
+/// have more.
+///
+/// Bisection on the price of a byte: at a price, each weight takes the choice that minimises `error + price * bytes` (the Lagrangian relaxation;
+/// Everett 1963, theorem 1), the first of equals. What the last price leaves over is spent greedily: where the *next* choice of a list lowers the error most per byte, and fits.
+/// A list whose errors are convex in its bytes should be in rising order, so that this loses less than one step.
+///
+/// ```
+/// use lstmc_passes::solve::allocate::{Choice, allocate};
+/// let curve = |errors: [f64; 3]| -> Vec<Choice> {
+///     errors.iter().zip([1.0, 2.0, 3.0]).map(|(&error, bytes)| Choice { bytes, error }).collect()
+/// };
+/// assert_eq!(allocate(&[curve([9.0, 2.0, 1.0]), curve([5.0, 3.5, 3.0])], 4.0), Some(vec![1, 1]));
+/// assert_eq!(allocate(&[curve([9.0, 2.0, 1.0])], 0.5), None);
+/// ```
+pub fn allocate(curves: &[Vec<Choice>], budget: f64) -> Option<Vec<usize>> {
+    let smallest = |curve: &Vec<Choice>| curve.iter().fold(f64::INFINITY, |least, c| least.min(c.bytes));
+    let least: f64 = curves.iter().map(smallest).sum();
+    if budget.is_nan() || budget < least {
+        return None;
+    }
+    let at_price = |price: f64| -> Vec<usize> {
+        let value = |c: &Choice| c.error + price * c.bytes;
+        let best = |curve: &Vec<Choice>| {
+            (1..curve.len()).fold(0, |b, k| if value(&curve[k]) < value(&curve[b]) { k } else { b })
+        };
+        curves.iter().map(best).collect()
+    };
+    let total = |chosen: &[usize]| bytes(curves, chosen);
+    let mut chosen = at_price(0.0);
+    if total(&chosen) > budget {
+        let fits = |price: f64| total(&at_price(price)) <= budget;
+        let mut high = 1.0;
+        while !fits(high) && high < 1e300 {
+            high *= 4.0;
+        }
+        chosen = at_price(bisect(high, 200, fits));
+    }
+    climb(&mut chosen, budget, total, |k, choice| {
+        Some(curves[k][choice].error - curves[k].get(choice + 1)?.error)
+    });
+    Some(chosen)
+}
+
+/// Where [`descend`] came to.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Descent {
+    /// The choice of each curve.
+    pub choices: Vec<usize>,
+    /// The curve that gave way last, and the bytes that its step has set free over what was needed.
+    pub last: Option<(usize, f64)>,
+}
+
+/// Goes down from the first choice of each curve, which has most bytes, until at most `budget` are left: of all next steps, the one that adds least error
+/// per byte, the first of equals. None where all curves end before.
+///
+/// Unlike [`allocate`] it takes no step over a hump, so it trusts a measured curve only as far as it has come; and the last step can be taken in part.
+pub fn descend(curves: &[Vec<Choice>], budget: f64) -> Option<Descent> {
+    let mut choices = vec![0; curves.len()];
+    let mut over = bytes(curves, &choices) - budget;
+    let mut last = None;
+    while over > 0.0 {
+        let step = |k: usize| {
+            let (now, next) = (curves[k][choices[k]], curves[k].get(choices[k] + 1)?);
+            let freed = now.bytes - next.bytes;
+            Some((k, freed, (next.error - now.error) / freed))
+        };
+        let (k, freed, _) = (0..curves.len()).filter_map(step).min_by(|a, b| a.2.total_cmp(&b.2))?;
+        choices[k] += 1;
+        over -= freed;
+        last = Some((k, -over));
+    }
+    Some(Descent { choices, last })
+}
+
+/// The bytes of a choice of each curve.
+fn bytes(curves: &[Vec<Choice>], chosen: &[usize]) -> f64 {
+    curves.iter().zip(chosen).map(|(curve, &k)| curve[k].bytes).sum()
+}
+
+/// The least price up to `high` that fits, where `high` does and all above one that does do too.
+pub(super) fn bisect(mut high: f64, rounds: usize, fits: impl Fn(f64) -> bool) -> f64 {
+    let mut low = 0.0;
+    for _ in 0..rounds {
+        let middle = 0.5 * (low + high);
+        if fits(middle) { high = middle } else { low = middle }
+    }
+    high
+}
+
+/// Raises choices one by one while the budget allows: of those whose next one fits, the one that lowers the error most per byte. `bytes` is of all choices
+/// together; `fall` says how much lower the error is after a choice of a curve, none after the last.
+pub(super) fn climb(
+    chosen: &mut [usize],
+    budget: f64,
+    bytes: impl Fn(&[usize]) -> f64,
+    fall: impl Fn(usize, usize) -> Option<f64>,
+) {
+    loop {
+        let now = bytes(chosen);
+        let mut best: Option<(f64, usize)> = None;
+        for k in 0..chosen.len() {
+            let Some(fall) = fall(k, chosen[k]).filter(|&fall| fall > 0.0) else { continue };
+            chosen[k] += 1;
+            let more = bytes(chosen);
+            chosen[k] -= 1;
+            let gain = fall / (more - now);
+            if more <= budget && best.is_none_or(|(most, _)| gain > most) {
+                best = Some((gain, k));
+            }
+        }
+        match best {
+            Some((_, k)) => chosen[k] += 1,
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn curve(points: &[(f64, f64)]) -> Vec<Choice> {
+        points.iter().map(|&(bytes, error)| Choice { bytes, error }).collect()
+    }
+
+    proptest! {
+        /// Against all choices of three curves: within the budget, and no more than one step from the best.
+        #[test]
+        fn allocations_keep_the_budget_and_are_near_the_best(
+            falls in proptest::collection::vec(proptest::collection::vec(0.0f64..10.0, 4), 3), budget in 3.0f64..15.0,
+        ) {
+            let curves: Vec<Vec<Choice>> = falls.iter().map(|falls| {
+                let mut falls = falls.clone();
+                falls.sort_by(|a, b| b.total_cmp(a));
+                let error = |k: usize| falls[k..].iter().sum::<f64>();
+                (0..=4).map(|k| Choice { bytes: 1.0 + k as f64, error: error(k) }).collect()
+            }).collect();
+            let error = |chosen: &[usize]| curves.iter().zip(chosen).map(|(c, &k)| c[k].error).sum::<f64>();
+            let found = allocate(&curves, budget).unwrap();
+            prop_assert!(bytes(&curves, &found) <= budget);
+            let all = (0..125).map(|n| [n % 5, n / 5 % 5, n / 25]).filter(|c| bytes(&curves, c) <= budget);
+            let best = all.map(|c| error(&c)).fold(f64::INFINITY, f64::min);
+            prop_assert!(error(&found) <= best + 1e-9, "steps of one byte, convex: {} {best}", error(&found));
+        }
+    }
+
+    #[test]
+    fn a_choice_without_error_is_taken_where_it_is_cheapest() {
+        // Whole, or in ranks of 104 and of 4.
+        let steep = curve(&[(400.0, 0.0), (104.0, 1.0101), (208.0, 0.0101), (312.0, 0.0001), (416.0, 0.0)]);
+        let flat = curve(&[(4.0, 0.0), (4.0, 1.0), (8.0, 0.0)]);
+        assert_eq!(allocate(&[steep.clone(), flat.clone()], 220.0), Some(vec![2, 0]));
+        assert_eq!(allocate(&[steep, flat], 100.0), None);
+    }
+
+    #[test]
+    fn the_last_step_down_says_what_it_frees_too_much() {
+        let curves = [curve(&[(10.0, 0.0), (6.0, 1.0), (2.0, 3.0)]), curve(&[(10.0, 0.0), (5.0, 2.0)])];
+        assert_eq!(descend(&curves, 20.0), Some(Descent { choices: vec![0, 0], last: None }));
+        assert_eq!(descend(&curves, 12.0), Some(Descent { choices: vec![1, 1], last: Some((1, 1.0)) }));
+        assert_eq!(descend(&curves, 6.9), None);
+    }
+}

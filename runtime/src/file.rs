@@ -1,0 +1,98 @@
+//! Files that are there whole or not at all.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// There is a directory of that name.
+    #[error("cannot write `{path}`: it is a directory; name a file")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is something that cannot be replaced, such as a pipe or a device.
+    #[error("cannot write `{path}`: it is not a regular file; a pipe or a device cannot be replaced")]
+    NotAFile {
+        /// The pipe or device.
+        path: PathBuf,
+    },
+    /// Its folder is not there.
+    #[error("cannot write `{path}`: there is no folder `{folder}`; create it first")]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Its folder does not accept a file.
+    #[error(
+        "cannot write `{path}`: cannot create a file in `{folder}`: {reason}; \
+         choose a folder that you may write to"
+    )]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system says.
+        reason: io::Error,
+    },
+    /// Writing failed. Nothing is left of what was written, and a file that was there before still is.
+    #[error("cannot write `{path}`: {reason}")]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        reason: io::Error,
+    },
+}
+
+/// Refuses a place where no file can be written, so that no work is done for one. What else may be wrong with it shows when it is written.
+///
+/// # Errors
+///
+/// If there is a directory, a pipe or a device of that name, or no folder for it.
+pub fn check_place(path: &Path) -> Result<(), WriteError> {
+    let path = path.to_owned();
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Err(WriteError::Directory { path }),
+        Ok(metadata) if !metadata.is_file() => Err(WriteError::NotAFile { path }),
+        _ => match folder(&path) {
+            folder if folder.is_dir() => Ok(()),
+            folder => Err(WriteError::NoFolder { folder: folder.to_owned(), path }),
+        },
+    }
+}
+
+/// Writes a file by way of a temporary one in the same folder, which replaces it when all of it is on disk; after an error there is nothing, or the
+/// file that was there before. If `path` is a symbolic link, the file that it leads to is replaced.
+///
+/// # Errors
+///
+/// Those of `write`, and [`WriteError`] where the place does not take a file.
+pub fn write_whole<E: From<WriteError>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
+    check_place(path)?;
+    let failed = |reason| WriteError::Failed { path: path.to_owned(), reason };
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // With the permissions of any new file; those of `tempfile_in` are private, and its errors name the temporary file.
+    let create = |path: &Path| File::options().write(true).create_new(true).open(path);
+    let mut file =
+        tempfile::Builder::new().prefix(".lstmc-").make_in(folder(&target), create).map_err(|reason| {
+            WriteError::Folder { path: path.to_owned(), folder: folder(&target).to_owned(), reason }
+        })?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(&target).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
