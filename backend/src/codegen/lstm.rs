@@ -3,11 +3,10 @@
 //! The gates of all units go through a buffer, which stays in the nearest cache: an activation function is a long chain of dependent
 //! operations, and done panel by panel it would hold up the product, which waits for memory.
 
-use super::emit::{Emit, F32X4, buffer_flags, caller_flags};
+use super::emit::{Emit, Memory, Type, Value};
 use super::math::{sigmoid, tanh};
-use super::product::{Map, advance};
+use super::product::Map;
 use crate::plan::{LANES, PANEL, PANEL_UNITS};
-use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// Where an LSTM step finds its operands.
 pub(crate) struct CellAt {
@@ -24,7 +23,7 @@ pub(crate) struct CellAt {
 }
 
 /// Emits all panels of one step. Lanes past the last unit are zero and end in the padding of `c` and `out`.
-pub(crate) fn step(e: &mut Emit<'_, '_>, cell: &CellAt) {
+pub(crate) fn step(e: &mut dyn Emit, cell: &CellAt) {
     sums(e, &cell.map, None, cell.gates);
     let panels = cell.hidden.div_ceil(PANEL_UNITS);
     let p = [cell.gates, cell.c, cell.out];
@@ -33,7 +32,7 @@ pub(crate) fn step(e: &mut Emit<'_, '_>, cell: &CellAt) {
 }
 
 /// Emits the gates' sums of all panels, with what else is `given`: f32s in the panels' order, perhaps not aligned.
-pub(crate) fn sums(e: &mut Emit<'_, '_>, map: &Map, given: Option<Value>, gates: Value) {
+pub(crate) fn sums(e: &mut dyn Emit, map: &Map, given: Option<Value>, gates: Value) {
     let mut carried = map.pointers();
     let pointers = carried.len();
     carried.push(gates);
@@ -42,29 +41,29 @@ pub(crate) fn sums(e: &mut Emit<'_, '_>, map: &Map, given: Option<Value>, gates:
 }
 
 /// Emits the panels `from..to`, at least one.
-pub(crate) fn range(e: &mut Emit<'_, '_>, cell: &CellAt, [from, to]: [Value; 2]) {
+pub(crate) fn range(e: &mut dyn Emit, cell: &CellAt, [from, to]: [Value; 2]) {
     let mut carried = cell.map.pointers_at(e, from);
     let pointers = carried.len();
-    let gates = advance(e, cell.gates, from, PANEL * 4);
+    let gates = e.advance(cell.gates, from, PANEL * 4);
     carried.push(gates);
-    e.repeat_dynamic(from, to, &carried, |e, _, p| product(e, &cell.map, pointers, p));
-    let [c, out] = [cell.c, cell.out].map(|p| advance(e, p, from, PANEL_UNITS * 4));
-    e.repeat_dynamic(from, to, &[gates, c, out], |e, _, p| update(e, p, 1));
+    e.repeat_range([from, to], &carried, |e, _, p| product(e, &cell.map, pointers, p));
+    let [c, out] = [cell.c, cell.out].map(|p| e.advance(p, from, PANEL_UNITS * 4));
+    e.repeat_range([from, to], &[gates, c, out], |e, _, p| update(e, p, 1));
 }
 
 /// One panel's gates: the product's `pointers` pointers, then those of the gates and perhaps of what is given, moved on.
-fn product(e: &mut Emit<'_, '_>, map: &Map, pointers: usize, p: &[Value]) -> Vec<Value> {
+fn product(e: &mut dyn Emit, map: &Map, pointers: usize, p: &[Value]) -> Vec<Value> {
     let (acc, mut next) = map.panel(e, &p[..pointers]);
     let given = p.get(pointers + 1).copied();
     for (v, &a) in acc.iter().enumerate() {
         let a = match given {
             Some(given) => {
-                let g = e.load(F32X4, caller_flags(), given, v * LANES * 4);
-                e.b.ins().fadd(a, g)
+                let g = e.load(Type::F32x4, Memory::Caller, given, v * LANES * 4);
+                e.add(a, g)
             }
             None => a,
         };
-        e.store(buffer_flags(), a, p[pointers], v * LANES * 4);
+        e.store(Memory::Buffer, a, p[pointers], v * LANES * 4);
     }
     next.extend(p[pointers..].iter().map(|&p| e.offset(p, PANEL * 4)));
     next
@@ -75,12 +74,12 @@ const TOGETHER: usize = 2;
 
 /// The new cell and hidden state of `panels` times eight units from their gates before the activation functions: pointers to gates, `c` and
 /// `out`, moved on.
-fn update(e: &mut Emit<'_, '_>, p: &[Value], panels: usize) -> Vec<Value> {
+fn update(e: &mut dyn Emit, p: &[Value], panels: usize) -> Vec<Value> {
     const WIDTH: usize = PANEL_UNITS / LANES;
     // Gate order of packed panels: input, output, forget, cell.
-    let gate = |e: &mut Emit<'_, '_>, gate: usize| -> Vec<Value> {
+    let gate = |e: &mut dyn Emit, gate: usize| -> Vec<Value> {
         let at = |v: usize| ((v / WIDTH * 4 + gate) * WIDTH + v % WIDTH) * LANES * 4;
-        (0..panels * WIDTH).map(|v| e.load(F32X4, caller_flags(), p[0], at(v))).collect()
+        (0..panels * WIDTH).map(|v| e.load(Type::F32x4, Memory::Caller, p[0], at(v))).collect()
     };
     let [i, f] = [0, 2].map(|n| {
         let x = gate(e, n);
@@ -90,10 +89,10 @@ fn update(e: &mut Emit<'_, '_>, p: &[Value], panels: usize) -> Vec<Value> {
     let g = tanh(e, &g);
     let new: Vec<Value> = (0..panels * WIDTH)
         .map(|v| {
-            let old = e.load(F32X4, buffer_flags(), p[1], v * LANES * 4);
-            let kept = e.b.ins().fmul(f[v], old);
+            let old = e.load(Type::F32x4, Memory::Buffer, p[1], v * LANES * 4);
+            let kept = e.mul(f[v], old);
             let new = e.mul_add(i[v], g[v], kept);
-            e.store(buffer_flags(), new, p[1], v * LANES * 4);
+            e.store(Memory::Buffer, new, p[1], v * LANES * 4);
             new
         })
         .collect();
@@ -101,8 +100,8 @@ fn update(e: &mut Emit<'_, '_>, p: &[Value], panels: usize) -> Vec<Value> {
     let o = gate(e, 1);
     let o = sigmoid(e, &o);
     for (v, (&o, &t)) in o.iter().zip(&t).enumerate() {
-        let h = e.b.ins().fmul(o, t);
-        e.store(buffer_flags(), h, p[2], v * LANES * 4);
+        let h = e.mul(o, t);
+        e.store(Memory::Buffer, h, p[2], v * LANES * 4);
     }
     let moves = [PANEL, PANEL_UNITS, PANEL_UNITS];
     p.iter().zip(moves).map(|(&p, n)| e.offset(p, panels * n * 4)).collect()
