@@ -39,12 +39,7 @@ pub(crate) fn apply<T: Element>(m: usize, k: usize, n: usize, a: &[T], w: &[T], 
 }
 
 /// `out = a b`, where `b` gives the element of a row and a column.
-fn product<T: Element>(
-    [m, k, n]: [usize; 3],
-    a: &[T],
-    b: impl Fn(usize, usize) -> T + Sync,
-    out: &mut [T],
-) {
+fn product<T: Element>([m, k, n]: [usize; 3], a: &[T], b: impl Fn(usize, usize) -> T + Sync, out: &mut [T]) {
     assert_eq!((a.len(), out.len()), (m * k, m * n), "lengths of a and out");
     if m * n * k == 0 {
         return out.fill(T::default());
