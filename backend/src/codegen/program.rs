@@ -8,7 +8,7 @@ use super::output::{self, Best};
 use super::product::{self, Map, Operand, Term};
 use super::{gather, quantize};
 use crate::plan::{
-    Buffer, Cell, Codes, Input, PackedId, Packing, Part, Plan, Product, Rows, Segment, Source, Start, Step,
+    Buffer, Cell, Codes, Input, PackedId, Packing, Piece, Plan, Product, Rows, Segment, Source, Start, Step,
     Vector,
 };
 
@@ -177,7 +177,7 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
             let phase = &plan.phases()[n];
             let range = phase.panels.map(|_| [p[5], p[6]]);
-            for &part in &phase.parts {
+            for &part in &phase.pieces {
                 emit_part(e, &frame, p[3], p[4], range, part);
             }
         }
@@ -241,20 +241,20 @@ fn emit_part(
     token: Value,
     logits: Value,
     range: Option<[Value; 2]>,
-    part: Part,
+    part: Piece,
 ) {
     let cell = |n: usize| match &frame.plan.steps[n] {
         Step::Cell(cell) => cell,
         other => unreachable!("{other:?} is no cell"),
     };
     match (part, range) {
-        (Part::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
-        (Part::Prologue(n), _) => {
+        (Piece::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
+        (Piece::Prologue(n), _) => {
             for step in &cell(n).prologue {
                 emit_step(e, frame, None, step);
             }
         }
-        (Part::Panels(n), _) => match &frame.plan.steps[n] {
+        (Piece::Panels(n), _) => match &frame.plan.steps[n] {
             Step::Product { product, out } => {
                 let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
                 match range {
@@ -270,13 +270,13 @@ fn emit_part(
                 }
             }
         },
-        (Part::Keep(n), _) => keep(e, frame, cell(n)),
-        (Part::OutputPrologue, _) => {
+        (Piece::Keep(n), _) => keep(e, frame, cell(n)),
+        (Piece::OutputPrologue, _) => {
             for step in &frame.plan.output.prologue {
                 emit_step(e, frame, None, step);
             }
         }
-        (Part::Output, range) => {
+        (Piece::Output, range) => {
             let map = frame.map(e, &frame.plan.output.product);
             match range {
                 Some(range) => product::store_range(e, &map, range, logits, false),

@@ -28,7 +28,8 @@ pub(crate) use infer::infer;
 pub use infer::{Fact, InferError};
 pub use map::{
     Activations, CodeFormat, ExportedType, Granularity, LinearMap, LowRank, MAX_MULTIPLIED_OUT, MapError,
-    PackedWidth, Pattern, Quantized, SetActivations, Sparse, TensorTrain, quantize_activations,
+    PackedWidth, Part, PartId, Pattern, Quantized, Rewrite, SetActivations, Sparse, TensorTrain,
+    quantize_activations,
 };
 pub use op::{Binary, Content, Direction, Function, OnnxLstm, Op, Scalar};
 pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};

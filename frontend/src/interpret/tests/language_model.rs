@@ -5,7 +5,7 @@ use super::super::{Interpreter, LanguageModel, Observation, Observer, State};
 use super::numbers;
 use crate::ir::arbitrary::{Kind, SplitMix64, language_model, language_model_of, random_map, random_tensor};
 use crate::ir::{
-    Activations, Binary, Function, Graph, LinearMap, LowRank, Lstm, NodeId, Op, Operand, OutputRole,
+    Activations, Binary, Function, Graph, LinearMap, LowRank, Lstm, NodeId, Op, Operand, OutputRole, Part,
     SetActivations, Type, Weight, WeightId,
 };
 use crate::tensor::{DType, Tensor};
@@ -83,10 +83,10 @@ fn every_representation_is_its_dense_decode() {
 
 #[test]
 fn factors_that_are_shared_are_decoded_once() {
-    let left = Arc::new(random_map(Kind::Quantized, [12, 2], 1));
+    let left = Part::new(random_map(Kind::Quantized, [12, 2], 1));
     let mut decoder = Decoder::<f32>::new();
     let mut side = |seed| {
-        let right = Arc::new(random_map(Kind::Dense, [2, 5], seed));
+        let right = Part::new(random_map(Kind::Dense, [2, 5], seed));
         let map = LinearMap::LowRank(LowRank::new(left.clone(), right).unwrap());
         match decoder.decode(&map).unwrap() {
             Matrix::Product { left, .. } => left,
