@@ -1,9 +1,7 @@
 //! [`Emit`] with Cranelift.
 
 use super::Entry;
-use super::emit::{
-    Arithmetic, Branch, Compare, Constant, Emit, Features, Memory, Next, Test, Turn, Type, Value,
-};
+use super::emit::{Binary, Branch, Constant, Emit, Features, Memory, Next, Test, Turn, Type, Unary, Value};
 use crate::isa::{has_dot, has_fma, plan_target};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self, types};
@@ -212,19 +210,39 @@ impl Emit for Clif<'_, '_> {
         value(self.b.ins().stack_addr(self.pointer, slot, 0))
     }
 
-    fn arithmetic(&mut self, op: Arithmetic, x: Value, y: Value) -> Value {
+    fn unary(&mut self, op: Unary, x: Value) -> Value {
+        let ty = self.type_of(x);
+        let float = if ty.is_vector() { types::F32X4 } else { types::F32 };
+        let (x, pointer, ins) = (raw(x), self.pointer, self.b.ins());
+        value(match op {
+            Unary::Neg => ins.fneg(x),
+            Unary::Abs => ins.fabs(x),
+            Unary::ToFloat => ins.fcvt_from_sint(float, x),
+            Unary::Extend => ins.uextend(pointer, x),
+            Unary::Truncate => ins.ireduce(types::I32, x),
+            Unary::Splat => ins.splat(ty.by(128 / ty.bits()).expect("a vector of sixteen bytes"), x),
+            Unary::Any => ins.vany_true(x),
+            Unary::IsNotZero => ins.icmp_imm_s(IntCC::NotEqual, x, 0),
+        })
+    }
+
+    fn binary(&mut self, op: Binary, x: Value, y: Value) -> Value {
         let float = self.type_of(x).lane_type().is_float();
         let (x, y, ins) = (raw(x), raw(y), self.b.ins());
-        value(match op {
-            Arithmetic::Add if float => ins.fadd(x, y),
-            Arithmetic::Add => ins.iadd(x, y),
-            Arithmetic::Sub if float => ins.fsub(x, y),
-            Arithmetic::Sub => ins.isub(x, y),
-            Arithmetic::Mul if float => ins.fmul(x, y),
-            Arithmetic::Mul => ins.imul(x, y),
-            Arithmetic::Div => ins.fdiv(x, y),
-            Arithmetic::And => ins.band(x, y),
-            Arithmetic::Or => ins.bor(x, y),
+        value(match (op, float) {
+            (Binary::Add, true) => ins.fadd(x, y),
+            (Binary::Add, false) => ins.iadd(x, y),
+            (Binary::Sub, true) => ins.fsub(x, y),
+            (Binary::Sub, false) => ins.isub(x, y),
+            (Binary::Mul, true) => ins.fmul(x, y),
+            (Binary::Mul, false) => ins.imul(x, y),
+            (Binary::Div, _) => ins.fdiv(x, y),
+            (Binary::And, _) => ins.band(x, y),
+            (Binary::Or, _) => ins.bor(x, y),
+            (Binary::Less, true) => ins.fcmp(FloatCC::LessThan, x, y),
+            (Binary::Less, false) => ins.icmp(IntCC::UnsignedLessThan, x, y),
+            (Binary::Greater, true) => ins.fcmp(FloatCC::GreaterThan, x, y),
+            (Binary::Greater, false) => ins.icmp(IntCC::UnsignedGreaterThan, x, y),
         })
     }
 
@@ -239,26 +257,8 @@ impl Emit for Clif<'_, '_> {
         })
     }
 
-    fn compare(&mut self, compare: Compare, x: Value, y: Value) -> Value {
-        let (float, int) = match compare {
-            Compare::Less => (FloatCC::LessThan, IntCC::UnsignedLessThan),
-            Compare::Greater => (FloatCC::GreaterThan, IntCC::UnsignedGreaterThan),
-        };
-        let is_float = self.type_of(x).lane_type().is_float();
-        let (x, y, ins) = (raw(x), raw(y), self.b.ins());
-        value(if is_float { ins.fcmp(float, x, y) } else { ins.icmp(int, x, y) })
-    }
-
     fn is_above(&mut self, x: Value, n: u32) -> Value {
         value(self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThan, raw(x), i64::from(n)))
-    }
-
-    fn is_not_zero(&mut self, x: Value) -> Value {
-        value(self.b.ins().icmp_imm_s(IntCC::NotEqual, raw(x), 0))
-    }
-
-    fn any(&mut self, mask: Value) -> Value {
-        value(self.b.ins().vany_true(raw(mask)))
     }
 
     fn select(&mut self, condition: Value, x: Value, y: Value) -> Value {
@@ -267,14 +267,6 @@ impl Emit for Clif<'_, '_> {
         }
         let mask = self.cast(Type::F32x4, condition);
         value(self.b.ins().bitselect(raw(mask), raw(x), raw(y)))
-    }
-
-    fn neg(&mut self, x: Value) -> Value {
-        value(self.b.ins().fneg(raw(x)))
-    }
-
-    fn abs(&mut self, x: Value) -> Value {
-        value(self.b.ins().fabs(raw(x)))
     }
 
     fn mul_add(&mut self, x: Value, y: Value, z: Value) -> Value {
@@ -293,12 +285,6 @@ impl Emit for Clif<'_, '_> {
         [quotient, rest].map(value)
     }
 
-    fn splat(&mut self, x: Value) -> Value {
-        let ty = self.type_of(x);
-        let vector = ty.by(128 / ty.bits()).expect("a vector of sixteen bytes");
-        value(self.b.ins().splat(vector, raw(x)))
-    }
-
     fn lane(&mut self, x: Value, lane: u8) -> Value {
         value(self.b.ins().extractlane(raw(x), lane))
     }
@@ -308,19 +294,6 @@ impl Emit for Clif<'_, '_> {
         let flags = MemFlagsData::new();
         let flags = if ty.is_vector() { flags.with_endianness(Endianness::Little) } else { flags };
         value(self.b.ins().bitcast(ty, flags, raw(x)))
-    }
-
-    fn to_float(&mut self, x: Value) -> Value {
-        let ty = if self.type_of(x).is_vector() { types::F32X4 } else { types::F32 };
-        value(self.b.ins().fcvt_from_sint(ty, raw(x)))
-    }
-
-    fn extend(&mut self, x: Value) -> Value {
-        value(self.b.ins().uextend(self.pointer, raw(x)))
-    }
-
-    fn truncate(&mut self, x: Value) -> Value {
-        value(self.b.ins().ireduce(types::I32, raw(x)))
     }
 
     fn widen(&mut self, bytes: Value) -> [Value; 4] {
