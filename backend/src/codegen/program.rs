@@ -140,9 +140,7 @@ impl Frame<'_> {
 
     /// The output layer, after what must be done to its input.
     fn output(&self, e: &mut dyn Emit) -> Map {
-        for step in &self.plan.output.prologue {
-            emit_step(e, self, None, step);
-        }
+        emit_steps(e, self, None, &self.plan.output.prologue);
         self.map(e, &self.plan.output.product)
     }
 }
@@ -152,9 +150,7 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
     match entry {
         Entry::Advance => {
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
-            for step in &plan.steps {
-                emit_step(e, &frame, Some(p[3]), step);
-            }
+            emit_steps(e, &frame, Some(p[3]), &plan.steps);
         }
         Entry::Logits => {
             let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
@@ -184,9 +180,7 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
         Entry::Recurrent(n) => {
             let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
             if let Some(cell) = plan.cells().nth(n) {
-                for step in &cell.prologue {
-                    emit_step(e, &frame, None, step);
-                }
+                emit_steps(e, &frame, None, &cell.prologue);
                 let map = Map { terms: frame.terms(e, &cell.recurrent), start: None, out: 4 * cell.h.len };
                 let gates = frame.buffer(e, cell.gates);
                 lstm::sums(e, &map, Some(p[1]), gates);
@@ -220,9 +214,7 @@ fn cell_at(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) -> CellAt {
 
 /// A cell's step.
 fn emit_cell(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
-    for step in &cell.prologue {
-        emit_step(e, frame, None, step);
-    }
+    emit_steps(e, frame, None, &cell.prologue);
     let at = cell_at(e, frame, cell);
     lstm::step(e, &at);
     keep(e, frame, cell);
@@ -250,9 +242,7 @@ fn emit_part(
     match (part, range) {
         (Part::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
         (Part::Prologue(n), _) => {
-            for step in &cell(n).prologue {
-                emit_step(e, frame, None, step);
-            }
+            emit_steps(e, frame, None, &cell(n).prologue);
         }
         (Part::Panels(n), _) => match &frame.plan.steps[n] {
             Step::Product { product, out } => {
@@ -272,9 +262,7 @@ fn emit_part(
         },
         (Part::Keep(n), _) => keep(e, frame, cell(n)),
         (Part::OutputPrologue, _) => {
-            for step in &frame.plan.output.prologue {
-                emit_step(e, frame, None, step);
-            }
+            emit_steps(e, frame, None, &frame.plan.output.prologue);
         }
         (Part::Output, range) => {
             let map = frame.map(e, &frame.plan.output.product);
@@ -284,6 +272,10 @@ fn emit_part(
             }
         }
     }
+}
+
+fn emit_steps(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, steps: &[Step]) {
+    steps.iter().for_each(|step| emit_step(e, frame, token, step));
 }
 
 fn emit_step(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, step: &Step) {

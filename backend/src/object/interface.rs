@@ -53,7 +53,6 @@ pub(super) struct Words {
     pub(super) unknown: u32,
 }
 
-/// The public functions, in the header's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Public {
     AbiVersion,
@@ -70,70 +69,26 @@ enum Public {
     Token,
 }
 
-const ALL: [Public; 12] = [
-    Public::AbiVersion,
-    Public::StateSize,
-    Public::StateAlign,
-    Public::VocabularySize,
-    Public::Info,
-    Public::Reset,
-    Public::Advance,
-    Public::Step,
-    Public::Score,
-    Public::TopK,
-    Public::Word,
-    Public::Token,
+/// The public functions, in the header's order: what follows the prefix of their names; their parameters and their result, `p` as wide as a pointer and
+/// `i` of 32 bits; and the program's functions that they call.
+const ALL: [(Public, &str, &str, char, &[Entry]); 12] = [
+    (Public::AbiVersion, "abi_version", "", 'i', &[]),
+    (Public::StateSize, "state_size", "", 'p', &[]),
+    (Public::StateAlign, "state_align", "", 'p', &[]),
+    (Public::VocabularySize, "vocabulary_size", "", 'i', &[]),
+    (Public::Info, "info", "", 'p', &[]),
+    (Public::Reset, "reset", "ppi", 'i', &[]),
+    (Public::Advance, "advance", "pi", 'i', &[Entry::Advance]),
+    (Public::Step, "step", "pipp", 'i', &[Entry::Advance, Entry::Logits]),
+    (Public::Score, "score", "piip", 'i', &[Entry::Advance, Entry::Score]),
+    (Public::TopK, "top_k", "pippp", 'i', &[Entry::Advance, Entry::TopK]),
+    (Public::Word, "word", "i", 'p', &[]),
+    (Public::Token, "token", "ppp", 'i', &[]),
 ];
 
 /// The suffixes of all public symbols, in the header's order.
 pub fn suffixes() -> impl Iterator<Item = &'static str> {
-    ALL.into_iter().map(Public::suffix)
-}
-
-impl Public {
-    fn suffix(self) -> &'static str {
-        match self {
-            Public::AbiVersion => "abi_version",
-            Public::StateSize => "state_size",
-            Public::StateAlign => "state_align",
-            Public::VocabularySize => "vocabulary_size",
-            Public::Info => "info",
-            Public::Reset => "reset",
-            Public::Advance => "advance",
-            Public::Step => "step",
-            Public::Score => "score",
-            Public::TopK => "top_k",
-            Public::Word => "word",
-            Public::Token => "token",
-        }
-    }
-
-    /// Parameters and result; `p` is the type of pointers and of `size_t`.
-    fn types(self, p: Type) -> (Vec<Type>, Type) {
-        let id = types::I32;
-        let status = types::I32;
-        match self {
-            Public::AbiVersion | Public::VocabularySize => (vec![], types::I32),
-            Public::StateSize | Public::StateAlign | Public::Info => (vec![], p),
-            Public::Reset => (vec![p, p, types::I32], status),
-            Public::Advance => (vec![p, id], status),
-            Public::Step => (vec![p, id, p, p], status),
-            Public::Score => (vec![p, id, id, p], status),
-            Public::TopK => (vec![p, id, p, p, p], status),
-            Public::Word => (vec![id], p),
-            Public::Token => (vec![p, p, p], status),
-        }
-    }
-
-    fn calls(self) -> &'static [Entry] {
-        match self {
-            Public::Advance => &[Entry::Advance],
-            Public::Step => &[Entry::Advance, Entry::Logits],
-            Public::Score => &[Entry::Advance, Entry::Score],
-            Public::TopK => &[Entry::Advance, Entry::TopK],
-            _ => &[],
-        }
-    }
+    ALL.into_iter().map(|(_, suffix, ..)| suffix)
 }
 
 /// Defines every public function in `module`.
@@ -142,19 +97,18 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
     let mut builder_context = FunctionBuilderContext::new();
     let pointer = module.target_config().pointer_type();
     let text = parts.words.map(|words| define_text(module, words)).transpose()?;
-    for public in ALL {
-        let name = format!("{}_{}", parts.name, public.suffix());
+    for (public, suffix, parameters, result, calls) in ALL {
+        let name = format!("{}_{suffix}", parts.name);
         let failed = |reason: String| CompileError::Codegen { function: name.clone(), reason };
         let mut signature = module.make_signature();
-        let (params, result) = public.types(pointer);
-        signature.params.extend(params.into_iter().map(AbiParam::new));
-        signature.returns.push(AbiParam::new(result));
+        let ty = |c| AbiParam::new(if c == 'p' { pointer } else { types::I32 });
+        signature.params.extend(parameters.chars().map(ty));
+        signature.returns.push(ty(result));
         let id =
             module.declare_function(&name, Linkage::Export, &signature).map_err(|e| failed(e.to_string()))?;
         module.clear_context(&mut context);
         context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
-        let calls: Vec<FuncRef> = public
-            .calls()
+        let calls: Vec<FuncRef> = calls
             .iter()
             .map(|call| {
                 let (_, id) =
