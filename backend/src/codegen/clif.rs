@@ -25,7 +25,7 @@ pub(crate) struct Clif<'a, 'f> {
 
 /// Stores zeros at an aligned address, a number of whole vectors.
 pub(crate) fn clear(b: &mut FunctionBuilder<'_>, isa: &dyn TargetIsa, address: ir::Value, bytes: usize) {
-    let e: &mut dyn Emit = &mut Clif::within(b, isa, &[]);
+    let e: &mut dyn Emit = &mut Clif::new(b, isa, &[]);
     let zero = e.constant(0.0);
     e.repeat(bytes / 16, &[value(address)], |e, _, p| {
         e.store(Memory::Buffer, zero, p[0], 0);
@@ -56,20 +56,7 @@ fn block_args(values: impl IntoIterator<Item = Value>) -> Vec<BlockArg> {
 }
 
 impl<'a, 'f> Clif<'a, 'f> {
-    /// At the beginning of `b`'s function.
     pub(crate) fn new(
-        b: &'a mut FunctionBuilder<'f>,
-        isa: &dyn TargetIsa,
-        callees: &'a [(Entry, FuncRef)],
-    ) -> Clif<'a, 'f> {
-        let block = b.create_block();
-        b.append_block_params_for_function_params(block);
-        b.switch_to_block(block);
-        b.seal_block(block);
-        Clif::within(b, isa, callees)
-    }
-
-    fn within(
         b: &'a mut FunctionBuilder<'f>,
         isa: &dyn TargetIsa,
         callees: &'a [(Entry, FuncRef)],
@@ -78,16 +65,15 @@ impl<'a, 'f> Clif<'a, 'f> {
         Clif { b, callees, features, fma: has_fma(isa), pointer: isa.pointer_type() }
     }
 
-    /// The function's parameters, of a function that has no code yet.
-    pub(crate) fn parameters(&self) -> Vec<Value> {
-        let block = self.b.current_block().expect("`new` begins one");
-        self.b.block_params(block).iter().copied().map(value).collect()
-    }
-
-    /// Ends the function.
-    pub(crate) fn finish(self, results: Option<Value>) {
-        let results: Vec<ir::Value> = results.into_iter().map(raw).collect();
-        self.b.ins().return_(&results);
+    /// Emits the rest of a function, from its parameters.
+    pub(crate) fn function(
+        mut self,
+        p: &[ir::Value],
+        body: impl FnOnce(&mut dyn Emit, &[Value]) -> Option<Value>,
+    ) {
+        let p: Vec<Value> = p.iter().copied().map(value).collect();
+        let result = body(&mut self, &p).map(raw);
+        self.b.ins().return_(result.as_slice());
     }
 
     fn ty(&self, ty: Type) -> ir::Type {
@@ -297,14 +283,9 @@ impl Emit for Clif<'_, '_> {
     }
 
     fn widen(&mut self, bytes: Value) -> [Value; 4] {
-        let (low, high) = (self.b.ins().swiden_low(raw(bytes)), self.b.ins().swiden_high(raw(bytes)));
-        let words = [
-            self.b.ins().swiden_low(low),
-            self.b.ins().swiden_high(low),
-            self.b.ins().swiden_low(high),
-            self.b.ins().swiden_high(high),
-        ];
-        words.map(value)
+        let halves = [self.b.ins().swiden_low(raw(bytes)), self.b.ins().swiden_high(raw(bytes))];
+        let [[a, b], [c, d]] = halves.map(|x| [self.b.ins().swiden_low(x), self.b.ins().swiden_high(x)]);
+        [a, b, c, d].map(value)
     }
 
     fn narrow(&mut self, words: [Value; 4]) -> Value {
@@ -351,7 +332,7 @@ impl Emit for Clif<'_, '_> {
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
-        // `Entry::callees` names what a body calls.
+        // `Entry::shape` names what a body calls.
         let callee = self.callees.iter().find(|(e, _)| *e == entry).expect("the callee is declared").1;
         let arguments: Vec<ir::Value> = arguments.iter().copied().map(raw).collect();
         let call = self.b.ins().call(callee, &arguments);

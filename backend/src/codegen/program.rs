@@ -48,26 +48,17 @@ impl Entry {
         }
     }
 
-    /// The functions that it calls.
-    pub(super) fn callees(self) -> &'static [Entry] {
+    /// How many parameters it has, all as wide as an address; whether it returns an f32; and the functions that it calls.
+    pub(super) fn shape(self) -> (usize, bool, &'static [Entry]) {
         match self {
-            Entry::Score => &[Entry::Logits],
-            Entry::TopK => &[Entry::Logits, Entry::Insert],
-            _ => &[],
-        }
-    }
-
-    /// How many parameters it has, all as wide as an address, and whether it returns an f32.
-    pub(super) fn signature(self) -> (usize, bool) {
-        match self {
-            Entry::Advance => (4, false),
-            Entry::Logits => (3, false),
-            Entry::Score => (3, true),
-            Entry::TopK => (5, false),
-            Entry::Insert => (6, true),
-            Entry::Recurrent(_) => (4, false),
-            Entry::Gather => (3, false),
-            Entry::Phase(_) => (7, false),
+            Entry::Advance => (4, false, &[]),
+            Entry::Logits => (3, false, &[]),
+            Entry::Score => (3, true, &[Entry::Logits]),
+            Entry::TopK => (5, false, &[Entry::Logits, Entry::Insert]),
+            Entry::Insert => (6, true, &[]),
+            Entry::Recurrent(_) => (4, false, &[]),
+            Entry::Gather => (3, false, &[]),
+            Entry::Phase(_) => (7, false, &[]),
         }
     }
 }

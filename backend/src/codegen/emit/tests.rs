@@ -195,7 +195,7 @@ impl Emit for Typed {
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
-        let (parameters, returns) = entry.signature();
+        let (parameters, returns, _) = entry.shape();
         assert_eq!(self.all(arguments), vec![Type::Address; parameters]);
         returns.then(|| self.value(Type::F32))
     }
@@ -250,7 +250,7 @@ fn every_function_is_typed_and_scoped() {
         let phases = (0..plan.phases().len()).map(Entry::Phase);
         for entry in STEPWISE.into_iter().chain(batched(&plan)).chain(phases) {
             let mut e = Typed { features: Features { dot, signed_bytes }, types: vec![] };
-            let (parameters, returns) = entry.signature();
+            let (parameters, returns, _) = entry.shape();
             let parameters: Vec<Value> = (0..parameters).map(|_| e.value(Type::Address)).collect();
             let result = body(&plan, entry, &mut e, &parameters);
             assert_eq!(result.map(|x| e.ty(x)), returns.then_some(Type::F32), "{entry:?}");
