@@ -293,12 +293,17 @@ impl dyn Emit + '_ {
         });
     }
 
-    /// The sum of vectors, by a tree: neighbours are added first.
-    pub(crate) fn sum(&mut self, mut terms: Vec<Value>) -> Value {
-        while terms.len() > 1 {
-            terms = terms.chunks(2).map(|p| if p.len() == 2 { self.add(p[0], p[1]) } else { p[0] }).collect();
+    /// All values joined two by two, neighbours first, and what comes of that again.
+    pub(crate) fn tree(
+        &mut self,
+        mut values: Vec<Value>,
+        join: impl Fn(&mut dyn Emit, Value, Value) -> Value,
+    ) -> Value {
+        while values.len() > 1 {
+            values =
+                values.chunks(2).map(|p| if let &[x, y] = p { join(self, x, y) } else { p[0] }).collect();
         }
-        terms[0]
+        values[0]
     }
 }
 

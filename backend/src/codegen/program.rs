@@ -203,14 +203,6 @@ fn cell_at(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) -> CellAt {
     }
 }
 
-/// A cell's step.
-fn emit_cell(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
-    emit_steps(e, frame, None, &cell.prologue);
-    let at = cell_at(e, frame, cell);
-    lstm::step(e, &at);
-    keep(e, frame, cell);
-}
-
 /// The new hidden state replaces the old one.
 fn keep(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
     let (from, to) = (frame.buffer(e, cell.out), frame.state(e, cell.h.offset));
@@ -303,7 +295,12 @@ fn emit_step(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, step: &S
             let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
             output::store_padded(e, &map, to);
         }
-        Step::Lstm(cell) => emit_cell(e, frame, cell),
+        Step::Lstm(cell) => {
+            emit_steps(e, frame, None, &cell.prologue);
+            let at = cell_at(e, frame, cell);
+            lstm::step(e, &at);
+            keep(e, frame, cell);
+        }
         Step::Unary { op, x, out } => {
             let (from, to) = (frame.buffer(e, *x), frame.buffer(e, *out));
             e.repeat(out.len.div_ceil(4), &[from, to], |e, _, p| {

@@ -76,7 +76,8 @@ pub(crate) fn accumulate_floats(
         });
         w = p[1];
         for v in 0..vectors {
-            out.push(e.sum((0..sets).map(|set| p[2 + set * vectors + v]).collect()));
+            let parts = (0..sets).map(|set| p[2 + set * vectors + v]).collect();
+            out.push(e.tree(parts, |e, x, y| e.add(x, y)));
         }
     }
     (out, w)
