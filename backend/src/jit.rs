@@ -7,7 +7,7 @@
     reason = "generated code is called through function pointers; see the module's documentation"
 )]
 
-use crate::codegen::{Entry, Program, build_engine};
+use crate::codegen::{Entry, build_engine};
 use crate::error::CompileError;
 use crate::execution::{Buffers, Execution, Generated, Model};
 use crate::isa::{self, OptLevel};
@@ -124,20 +124,10 @@ impl Jit {
         let isa = isa::host(options.level, options.opt_level)?;
         let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
         let program = build_engine(&plan, &mut module, options.step_threads > 1)?;
-        Jit::link(plan, weights, module, &program, options)
-    }
-
-    fn link(
-        plan: Plan,
-        weights: Arc<Vec<PackedData>>,
-        mut module: JITModule,
-        program: &Program,
-        options: Options,
-    ) -> Result<Jit, CompileError> {
-        let Options { level, threads, step_threads, .. } = options;
         module
             .finalize_definitions()
             .map_err(|e| CompileError::Codegen { function: "all".into(), reason: e.to_string() })?;
+        let Options { level, threads, step_threads, .. } = options;
         let address = |entry: Entry| {
             // `build` defines every entry it lists.
             let id = program.functions.iter().find(|(e, _)| *e == entry).expect("every entry is built").1;
@@ -321,7 +311,7 @@ impl Kernels for Jit {
         if !self.together(streams) {
             return Workspace::none();
         }
-        Workspace::new(self.execution.streams_buffers(self.model(), streams))
+        Workspace::new(Buffers::new(&self.execution, self.model(), streams))
     }
 
     fn sequence_workspace(&self) -> Workspace {

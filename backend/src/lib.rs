@@ -1,8 +1,9 @@
 //! The back end of lstmc: plans a language model's layout, generates kernels with Cranelift, and runs them in memory.
 //!
 //! ```text
-//!   ir::Graph ──▶ plan ──▶ codegen (CLIF) ──▶ jit (machine code) ──▶ runtime::Kernels
-//!                  └─────▶ pack (weights in panels) ──┘
+//!   ir::Graph ──▶ plan ──▶ codegen ──▶ jit (machine code) ──▶ runtime::Kernels
+//!                  ├─────▶ pack (weights in panels) ──┤
+//!                  └─────▶ execution (many vectors at once, with the kernels of lstmc-kernels)
 //!                           object: the same code and weights as a file to link
 //! ```
 #![deny(unsafe_code)]

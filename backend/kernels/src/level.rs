@@ -60,83 +60,44 @@ struct Row {
 /// A feature that must be there, by its name in Rust, and how to ask.
 type Feature = (&'static str, fn() -> bool);
 
-/// A table of features and how to ask for each.
-macro_rules! needs {
-    ($ask:ident: $($feature:tt)*) => {
-        &[$(($feature, || std::arch::$ask!($feature))),*]
+/// A table of levels: the name, what it is, the set of its kernels, and its features with the macro that asks for them.
+macro_rules! rows {
+    ($ask:ident: $($name:literal, $about:literal, $set:ident, [$($feature:tt)*];)*) => {
+        &[$(Row {
+            name: $name,
+            about: $about,
+            set: Set::$set,
+            needs: &[$(($feature, || std::arch::$ask!($feature))),*],
+        }),*]
     };
 }
 
 /// The levels of this architecture, each after those that it includes; the best one that a processor has is the last.
 #[cfg(target_arch = "x86_64")]
-static ROWS: &[Row] = &[
-    Row {
-        name: "plain",
-        about: "SSE2, which every x86-64 has; no batched kernels",
-        set: Set::Portable,
-        needs: &[],
-    },
-    Row {
-        name: "sse4.1",
-        about: "SSE4.1; no batched kernels",
-        set: Set::Portable,
-        needs: needs!(is_x86_feature_detected: "sse4.1" "ssse3" "sse3"),
-    },
-    Row {
-        name: "avx2",
-        about: "AVX2 and FMA",
-        set: Set::Avx2,
-        needs: needs!(is_x86_feature_detected: "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt"),
-    },
-    Row {
-        name: "avx2-vnni",
-        about: "AVX2 and AVX-VNNI; batched kernels as at avx2",
-        set: Set::Avx2,
-        needs: needs!(is_x86_feature_detected: "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avxvnni"),
-    },
-    Row {
-        name: "avx512",
-        about: "AVX-512 F, BW, DQ and VL",
-        set: Set::Avx512,
-        needs: needs!(is_x86_feature_detected:
-            "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"),
-    },
-    Row {
-        name: "avx512-vnni",
-        about: "AVX-512 with VNNI",
-        set: Set::Avx512Vnni,
-        needs: needs!(is_x86_feature_detected:
-            "avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni"),
-    },
-];
+static ROWS: &[Row] = rows! { is_x86_feature_detected:
+    "plain", "SSE2, which every x86-64 has; no batched kernels", Portable, [];
+    "sse4.1", "SSE4.1; no batched kernels", Portable, ["sse4.1" "ssse3" "sse3"];
+    "avx2", "AVX2 and FMA", Avx2, ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt"];
+    "avx2-vnni", "AVX2 and AVX-VNNI; batched kernels as at avx2", Avx2,
+        ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avxvnni"];
+    "avx512", "AVX-512 F, BW, DQ and VL", Avx512,
+        ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"];
+    "avx512-vnni", "AVX-512 with VNNI", Avx512Vnni,
+        ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni"];
+};
 
 /// The levels of this architecture, each after those that it includes; the best one that a processor has is the last.
 #[cfg(target_arch = "aarch64")]
-static ROWS: &[Row] = &[
-    Row {
-        name: "plain",
-        about: "generated code as at neon; no batched kernels",
-        set: Set::Portable,
-        needs: &[],
-    },
-    Row { name: "neon", about: "NEON, which every arm64 has", set: Set::Neon, needs: &[] },
-    Row {
-        name: "dotprod",
-        about: "SDOT and UDOT; batched kernels as at neon",
-        set: Set::Neon,
-        needs: needs!(is_aarch64_feature_detected: "dotprod"),
-    },
-    Row {
-        name: "i8mm",
-        about: "USDOT; batched kernels as at neon",
-        set: Set::Neon,
-        needs: needs!(is_aarch64_feature_detected: "dotprod" "i8mm"),
-    },
-];
+static ROWS: &[Row] = rows! { is_aarch64_feature_detected:
+    "plain", "generated code as at neon; no batched kernels", Portable, [];
+    "neon", "NEON, which every arm64 has", Neon, [];
+    "dotprod", "SDOT and UDOT; batched kernels as at neon", Neon, ["dotprod"];
+    "i8mm", "USDOT; batched kernels as at neon", Neon, ["dotprod" "i8mm"];
+};
 
 /// The levels of this architecture.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-static ROWS: &[Row] = &[Row { name: "plain", about: "plain Rust", set: Set::Portable, needs: &[] }];
+static ROWS: &[Row] = rows! { none: "plain", "plain Rust", Portable, []; };
 
 impl Row {
     /// What the processor lacks.

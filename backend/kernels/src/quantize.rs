@@ -1,9 +1,8 @@
 //! Activations as signed 8-bit codes, one scale per token.
 
 use crate::elementary::ROUND;
-use crate::level::Level;
-#[cfg(target_arch = "x86_64")]
-use crate::level::Set;
+use crate::level::{Level, Set};
+use crate::vector::{Vector, with_vectors};
 use crate::{Groups, QUAD, check_rows};
 
 /// The smallest magnitude that counts as the largest of a vector, so that a vector of zeros has a finite reciprocal.
@@ -72,15 +71,24 @@ impl CodeRows {
 
 /// [`row`] in the widest vectors of a level.
 fn row_at(level: Level, x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX-512 F and BW.
-        Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(x, group, codes, sums) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX2.
-        Set::Avx2 => unsafe { avx2(x, group, codes, sums) },
-        _ => row(x, group, codes, sums),
+    // SAFETY: nothing but instructions is asked for.
+    unsafe {
+        with_vectors!(
+            level,
+            "avx512f,avx512bw",
+            row(x, group, codes, sums),
+            row_of(x: &[f32] = x, group: usize = group, codes: &mut [i8] = codes, sums: &mut [i32] = sums) -> f32
+        )
     }
+}
+
+/// [`row`], compiled for the instructions of the function that it is inlined in.
+///
+/// # Safety
+/// As a function of vectors, though it names none.
+#[inline(always)]
+unsafe fn row_of<V: Vector>(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
+    row(x, group, codes, sums)
 }
 
 /// One row, in plain code that compiles to good vector code; returns its scale.
@@ -102,20 +110,4 @@ pub(crate) fn row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -
         at += padded;
     }
     top / LARGEST_CODE
-}
-
-/// # Safety
-/// The processor has AVX-512 F and BW.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn avx512(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
-    row(x, group, codes, sums)
-}
-
-/// # Safety
-/// The processor has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn avx2(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
-    row(x, group, codes, sums)
 }

@@ -1,9 +1,7 @@
 //! [`Emit`] with Cranelift.
 
 use super::Entry;
-use super::emit::{
-    Arithmetic, Branch, Compare, Constant, Emit, Features, Memory, Next, Test, Turn, Type, Value,
-};
+use super::emit::{Binary, Branch, Constant, Emit, Features, Memory, Next, Test, Turn, Type, Unary, Value};
 use crate::isa::{has_dot, has_fma, plan_target};
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self, types};
@@ -27,7 +25,7 @@ pub(crate) struct Clif<'a, 'f> {
 
 /// Stores zeros at an aligned address, a number of whole vectors.
 pub(crate) fn clear(b: &mut FunctionBuilder<'_>, isa: &dyn TargetIsa, address: ir::Value, bytes: usize) {
-    let e: &mut dyn Emit = &mut Clif::within(b, isa, &[]);
+    let e: &mut dyn Emit = &mut Clif::new(b, isa, &[]);
     let zero = e.constant(0.0);
     e.repeat(bytes / 16, &[value(address)], |e, _, p| {
         e.store(Memory::Buffer, zero, p[0], 0);
@@ -58,20 +56,7 @@ fn block_args(values: impl IntoIterator<Item = Value>) -> Vec<BlockArg> {
 }
 
 impl<'a, 'f> Clif<'a, 'f> {
-    /// At the beginning of `b`'s function.
     pub(crate) fn new(
-        b: &'a mut FunctionBuilder<'f>,
-        isa: &dyn TargetIsa,
-        callees: &'a [(Entry, FuncRef)],
-    ) -> Clif<'a, 'f> {
-        let block = b.create_block();
-        b.append_block_params_for_function_params(block);
-        b.switch_to_block(block);
-        b.seal_block(block);
-        Clif::within(b, isa, callees)
-    }
-
-    fn within(
         b: &'a mut FunctionBuilder<'f>,
         isa: &dyn TargetIsa,
         callees: &'a [(Entry, FuncRef)],
@@ -80,16 +65,15 @@ impl<'a, 'f> Clif<'a, 'f> {
         Clif { b, callees, features, fma: has_fma(isa), pointer: isa.pointer_type() }
     }
 
-    /// The function's parameters, of a function that has no code yet.
-    pub(crate) fn parameters(&self) -> Vec<Value> {
-        let block = self.b.current_block().expect("`new` begins one");
-        self.b.block_params(block).iter().copied().map(value).collect()
-    }
-
-    /// Ends the function.
-    pub(crate) fn finish(self, results: Option<Value>) {
-        let results: Vec<ir::Value> = results.into_iter().map(raw).collect();
-        self.b.ins().return_(&results);
+    /// Emits the rest of a function, from its parameters.
+    pub(crate) fn function(
+        mut self,
+        p: &[ir::Value],
+        body: impl FnOnce(&mut dyn Emit, &[Value]) -> Option<Value>,
+    ) {
+        let p: Vec<Value> = p.iter().copied().map(value).collect();
+        let result = body(&mut self, &p).map(raw);
+        self.b.ins().return_(result.as_slice());
     }
 
     fn ty(&self, ty: Type) -> ir::Type {
@@ -212,19 +196,39 @@ impl Emit for Clif<'_, '_> {
         value(self.b.ins().stack_addr(self.pointer, slot, 0))
     }
 
-    fn arithmetic(&mut self, op: Arithmetic, x: Value, y: Value) -> Value {
+    fn unary(&mut self, op: Unary, x: Value) -> Value {
+        let ty = self.type_of(x);
+        let float = if ty.is_vector() { types::F32X4 } else { types::F32 };
+        let (x, pointer, ins) = (raw(x), self.pointer, self.b.ins());
+        value(match op {
+            Unary::Neg => ins.fneg(x),
+            Unary::Abs => ins.fabs(x),
+            Unary::ToFloat => ins.fcvt_from_sint(float, x),
+            Unary::Extend => ins.uextend(pointer, x),
+            Unary::Truncate => ins.ireduce(types::I32, x),
+            Unary::Splat => ins.splat(ty.by(128 / ty.bits()).expect("a vector of sixteen bytes"), x),
+            Unary::Any => ins.vany_true(x),
+            Unary::IsNotZero => ins.icmp_imm_s(IntCC::NotEqual, x, 0),
+        })
+    }
+
+    fn binary(&mut self, op: Binary, x: Value, y: Value) -> Value {
         let float = self.type_of(x).lane_type().is_float();
         let (x, y, ins) = (raw(x), raw(y), self.b.ins());
-        value(match op {
-            Arithmetic::Add if float => ins.fadd(x, y),
-            Arithmetic::Add => ins.iadd(x, y),
-            Arithmetic::Sub if float => ins.fsub(x, y),
-            Arithmetic::Sub => ins.isub(x, y),
-            Arithmetic::Mul if float => ins.fmul(x, y),
-            Arithmetic::Mul => ins.imul(x, y),
-            Arithmetic::Div => ins.fdiv(x, y),
-            Arithmetic::And => ins.band(x, y),
-            Arithmetic::Or => ins.bor(x, y),
+        value(match (op, float) {
+            (Binary::Add, true) => ins.fadd(x, y),
+            (Binary::Add, false) => ins.iadd(x, y),
+            (Binary::Sub, true) => ins.fsub(x, y),
+            (Binary::Sub, false) => ins.isub(x, y),
+            (Binary::Mul, true) => ins.fmul(x, y),
+            (Binary::Mul, false) => ins.imul(x, y),
+            (Binary::Div, _) => ins.fdiv(x, y),
+            (Binary::And, _) => ins.band(x, y),
+            (Binary::Or, _) => ins.bor(x, y),
+            (Binary::Less, true) => ins.fcmp(FloatCC::LessThan, x, y),
+            (Binary::Less, false) => ins.icmp(IntCC::UnsignedLessThan, x, y),
+            (Binary::Greater, true) => ins.fcmp(FloatCC::GreaterThan, x, y),
+            (Binary::Greater, false) => ins.icmp(IntCC::UnsignedGreaterThan, x, y),
         })
     }
 
@@ -239,26 +243,8 @@ impl Emit for Clif<'_, '_> {
         })
     }
 
-    fn compare(&mut self, compare: Compare, x: Value, y: Value) -> Value {
-        let (float, int) = match compare {
-            Compare::Less => (FloatCC::LessThan, IntCC::UnsignedLessThan),
-            Compare::Greater => (FloatCC::GreaterThan, IntCC::UnsignedGreaterThan),
-        };
-        let is_float = self.type_of(x).lane_type().is_float();
-        let (x, y, ins) = (raw(x), raw(y), self.b.ins());
-        value(if is_float { ins.fcmp(float, x, y) } else { ins.icmp(int, x, y) })
-    }
-
     fn is_above(&mut self, x: Value, n: u32) -> Value {
         value(self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThan, raw(x), i64::from(n)))
-    }
-
-    fn is_not_zero(&mut self, x: Value) -> Value {
-        value(self.b.ins().icmp_imm_s(IntCC::NotEqual, raw(x), 0))
-    }
-
-    fn any(&mut self, mask: Value) -> Value {
-        value(self.b.ins().vany_true(raw(mask)))
     }
 
     fn select(&mut self, condition: Value, x: Value, y: Value) -> Value {
@@ -267,14 +253,6 @@ impl Emit for Clif<'_, '_> {
         }
         let mask = self.cast(Type::F32x4, condition);
         value(self.b.ins().bitselect(raw(mask), raw(x), raw(y)))
-    }
-
-    fn neg(&mut self, x: Value) -> Value {
-        value(self.b.ins().fneg(raw(x)))
-    }
-
-    fn abs(&mut self, x: Value) -> Value {
-        value(self.b.ins().fabs(raw(x)))
     }
 
     fn mul_add(&mut self, x: Value, y: Value, z: Value) -> Value {
@@ -286,17 +264,15 @@ impl Emit for Clif<'_, '_> {
         }
     }
 
+    fn shift_right(&mut self, x: Value, bits: Value) -> Value {
+        value(self.b.ins().ushr(raw(x), raw(bits)))
+    }
+
     fn divide(&mut self, x: Value, n: usize) -> [Value; 2] {
         let n = self.size(n);
         let rest = self.b.ins().urem(raw(x), raw(n));
         let quotient = self.b.ins().udiv(raw(x), raw(n));
         [quotient, rest].map(value)
-    }
-
-    fn splat(&mut self, x: Value) -> Value {
-        let ty = self.type_of(x);
-        let vector = ty.by(128 / ty.bits()).expect("a vector of sixteen bytes");
-        value(self.b.ins().splat(vector, raw(x)))
     }
 
     fn lane(&mut self, x: Value, lane: u8) -> Value {
@@ -310,28 +286,10 @@ impl Emit for Clif<'_, '_> {
         value(self.b.ins().bitcast(ty, flags, raw(x)))
     }
 
-    fn to_float(&mut self, x: Value) -> Value {
-        let ty = if self.type_of(x).is_vector() { types::F32X4 } else { types::F32 };
-        value(self.b.ins().fcvt_from_sint(ty, raw(x)))
-    }
-
-    fn extend(&mut self, x: Value) -> Value {
-        value(self.b.ins().uextend(self.pointer, raw(x)))
-    }
-
-    fn truncate(&mut self, x: Value) -> Value {
-        value(self.b.ins().ireduce(types::I32, raw(x)))
-    }
-
     fn widen(&mut self, bytes: Value) -> [Value; 4] {
-        let (low, high) = (self.b.ins().swiden_low(raw(bytes)), self.b.ins().swiden_high(raw(bytes)));
-        let words = [
-            self.b.ins().swiden_low(low),
-            self.b.ins().swiden_high(low),
-            self.b.ins().swiden_low(high),
-            self.b.ins().swiden_high(high),
-        ];
-        words.map(value)
+        let halves = [self.b.ins().swiden_low(raw(bytes)), self.b.ins().swiden_high(raw(bytes))];
+        let [[a, b], [c, d]] = halves.map(|x| [self.b.ins().swiden_low(x), self.b.ins().swiden_high(x)]);
+        [a, b, c, d].map(value)
     }
 
     fn narrow(&mut self, words: [Value; 4]) -> Value {
@@ -378,7 +336,7 @@ impl Emit for Clif<'_, '_> {
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
-        // `Entry::callees` names what a body calls.
+        // `Entry::shape` names what a body calls.
         let callee = self.callees.iter().find(|(e, _)| *e == entry).expect("the callee is declared").1;
         let arguments: Vec<ir::Value> = arguments.iter().copied().map(raw).collect();
         let call = self.b.ins().call(callee, &arguments);

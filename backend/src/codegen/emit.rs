@@ -57,9 +57,27 @@ pub(crate) struct Features {
     pub(crate) signed_bytes: bool,
 }
 
+/// Operations on a value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Unary {
+    Neg,
+    Abs,
+    /// A signed integer, or four, as floats.
+    ToFloat,
+    /// An unsigned integer of 32 bits, made as wide as an address.
+    Extend,
+    /// The low 32 bits.
+    Truncate,
+    /// A scalar in every lane.
+    Splat,
+    /// Whether some lane of a mask is set.
+    Any,
+    IsNotZero,
+}
+
 /// Operations on two values of one type, lane by lane. Integers wrap.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Arithmetic {
+pub(crate) enum Binary {
     Add,
     Sub,
     Mul,
@@ -69,6 +87,9 @@ pub(crate) enum Arithmetic {
     And,
     /// Of integers.
     Or,
+    /// A condition, or a mask: of floats, where NaN is neither less nor greater, or of unsigned integers.
+    Less,
+    Greater,
 }
 
 /// Operations on an integer, or each lane of a vector, and a constant.
@@ -82,13 +103,6 @@ pub(crate) enum Constant {
     ShiftRight,
 }
 
-/// Comparisons: of floats, where NaN is neither, or of unsigned integers.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Compare {
-    Less,
-    Greater,
-}
-
 /// What a loop's turn does: from its number and the carried values to the next ones.
 pub(crate) type Turn<'t> = dyn FnMut(&mut dyn Emit, Value, &[Value]) -> Vec<Value> + 't;
 
@@ -100,6 +114,20 @@ pub(crate) type Test<'t> = dyn FnMut(&mut dyn Emit, Value) -> (Value, Vec<Value>
 
 /// What comes next in [`Emit::descend`]: from the test's values to the next number.
 pub(crate) type Next<'t> = dyn FnMut(&mut dyn Emit, &[Value]) -> Value + 't;
+
+/// Methods that are one operation each.
+macro_rules! shorthands {
+    (unary(x): $($name:ident = $op:ident),*) => {
+        $(fn $name(&mut self, x: Value) -> Value {
+            self.unary(Unary::$op, x)
+        })*
+    };
+    (binary(x, y): $($name:ident = $op:ident),*) => {
+        $(fn $name(&mut self, x: Value, y: Value) -> Value {
+            self.binary(Binary::$op, x, y)
+        })*
+    };
+}
 
 /// A function under construction.
 pub(crate) trait Emit {
@@ -125,35 +153,23 @@ pub(crate) trait Emit {
     /// The address of so many bytes on the stack, aligned to a vector.
     fn stack(&mut self, bytes: usize) -> Value;
 
-    fn arithmetic(&mut self, op: Arithmetic, x: Value, y: Value) -> Value;
+    fn unary(&mut self, op: Unary, x: Value) -> Value;
+    fn binary(&mut self, op: Binary, x: Value, y: Value) -> Value;
     fn with_constant(&mut self, op: Constant, x: Value, n: i64) -> Value;
-    /// A condition; of vectors, a mask.
-    fn compare(&mut self, compare: Compare, x: Value, y: Value) -> Value;
     /// Whether an unsigned integer is above a constant.
     fn is_above(&mut self, x: Value, n: u32) -> Value;
-    fn is_not_zero(&mut self, x: Value) -> Value;
-    /// Whether some lane of a mask is set.
-    fn any(&mut self, mask: Value) -> Value;
     /// `if condition { x } else { y }`, lane by lane with a mask.
     fn select(&mut self, condition: Value, x: Value, y: Value) -> Value;
-    fn neg(&mut self, x: Value) -> Value;
-    fn abs(&mut self, x: Value) -> Value;
     /// `x * y + z`, fused where the target can.
     fn mul_add(&mut self, x: Value, y: Value, z: Value) -> Value;
+    /// An unsigned integer of 32 bits, shifted right by so many; zeros come in.
+    fn shift_right(&mut self, x: Value, bits: Value) -> Value;
     /// Quotient and remainder of an unsigned integer.
     fn divide(&mut self, x: Value, n: usize) -> [Value; 2];
 
-    /// A scalar in every lane.
-    fn splat(&mut self, x: Value) -> Value;
     fn lane(&mut self, x: Value, lane: u8) -> Value;
     /// The same bits as another type of the same size.
     fn cast(&mut self, ty: Type, x: Value) -> Value;
-    /// Integers, signed, as floats.
-    fn to_float(&mut self, x: Value) -> Value;
-    /// An unsigned integer, made as wide as an address.
-    fn extend(&mut self, x: Value) -> Value;
-    /// The low 32 bits.
-    fn truncate(&mut self, x: Value) -> Value;
     /// Sixteen signed bytes as four vectors of i32.
     fn widen(&mut self, bytes: Value) -> [Value; 4];
     /// Four vectors of i32 as sixteen signed bytes; what does not fit becomes the nearest that does.
@@ -175,27 +191,15 @@ pub(crate) trait Emit {
     /// `while x != 0 && test(x) { x = next(..) }`, of an integer as wide as an address; returns the last one.
     fn descend(&mut self, x: Value, test: &mut Test<'_>, next: &mut Next<'_>) -> Value;
 
-    fn add(&mut self, x: Value, y: Value) -> Value {
-        self.arithmetic(Arithmetic::Add, x, y)
+    shorthands! {
+        unary(x):
+        neg = Neg, abs = Abs, to_float = ToFloat, extend = Extend, truncate = Truncate, splat = Splat, any = Any, is_not_zero = IsNotZero
     }
-    fn sub(&mut self, x: Value, y: Value) -> Value {
-        self.arithmetic(Arithmetic::Sub, x, y)
+    shorthands! {
+        binary(x, y):
+        add = Add, sub = Sub, mul = Mul, div = Div, and = And, or = Or, less = Less, greater = Greater
     }
-    fn mul(&mut self, x: Value, y: Value) -> Value {
-        self.arithmetic(Arithmetic::Mul, x, y)
-    }
-    fn div(&mut self, x: Value, y: Value) -> Value {
-        self.arithmetic(Arithmetic::Div, x, y)
-    }
-    fn and(&mut self, x: Value, y: Value) -> Value {
-        self.arithmetic(Arithmetic::And, x, y)
-    }
-    fn less(&mut self, x: Value, y: Value) -> Value {
-        self.compare(Compare::Less, x, y)
-    }
-    fn greater(&mut self, x: Value, y: Value) -> Value {
-        self.compare(Compare::Greater, x, y)
-    }
+
     fn shift_left(&mut self, x: Value, bits: u32) -> Value {
         self.with_constant(Constant::ShiftLeft, x, bits.into())
     }
@@ -291,12 +295,17 @@ impl dyn Emit + '_ {
         });
     }
 
-    /// The sum of vectors, by a tree: neighbours are added first.
-    pub(crate) fn sum(&mut self, mut terms: Vec<Value>) -> Value {
-        while terms.len() > 1 {
-            terms = terms.chunks(2).map(|p| if p.len() == 2 { self.add(p[0], p[1]) } else { p[0] }).collect();
+    /// All values joined two by two, neighbours first, and what comes of that again.
+    pub(crate) fn tree(
+        &mut self,
+        mut values: Vec<Value>,
+        join: impl Fn(&mut dyn Emit, Value, Value) -> Value,
+    ) -> Value {
+        while values.len() > 1 {
+            values =
+                values.chunks(2).map(|p| if let &[x, y] = p { join(self, x, y) } else { p[0] }).collect();
         }
-        terms[0]
+        values[0]
     }
 }
 

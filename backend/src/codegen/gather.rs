@@ -1,8 +1,9 @@
 //! Rows of tables: f32, codes, tensor trains.
 
-use super::emit::{Emit, Memory, Type, Value};
+use super::emit::{Constant, Emit, Memory, Type, Value};
+use super::integer::half;
 use super::quantize::expand;
-use crate::plan::{Groups, LANES, Packing, Rows};
+use crate::plan::{Groups, Integer, LANES, PANEL, Packing, QUAD, Rows, Scale};
 
 /// Copies an f32 row, which starts at any multiple of four bytes and must not be read past its end.
 pub(crate) fn floats(e: &mut dyn Emit, table: Value, token: Value, to: Value, len: usize) {
@@ -33,6 +34,77 @@ pub(crate) fn codes(e: &mut dyn Emit, table: Value, rows: usize, token: Value, t
     let p = e.repeat(whole, &[from, scales, to], |e, _, p| one(e, p, groups.size));
     if whole < groups.count() {
         one(e, &p, groups.inputs(whole));
+    }
+}
+
+/// Copies the row of f32 panels that a product reads too: one number of each input.
+pub(crate) fn panel_floats(e: &mut dyn Emit, panels: Value, input: usize, token: Value, to: Value) {
+    let [panel, lane] = e.divide(token, PANEL);
+    let panel = e.advance(panels, panel, input * PANEL * 4);
+    let from = e.element(panel, lane);
+    e.repeat(input, &[from, to], |e, _, p| {
+        let x = e.load(Type::F32, Memory::Weights, p[0], 0);
+        e.store(Memory::Buffer, x, p[1], 0);
+        vec![e.offset(p[0], PANEL * 4), e.offset(p[1], 4)]
+    });
+}
+
+/// Decodes the row of panels of codes that a product reads too: the codes of four inputs from each quad.
+pub(crate) fn panel_codes(e: &mut dyn Emit, panels: Value, i: Integer, token: Value, to: Value) {
+    let bits = i.width.bits();
+    let [panel, lane] = e.divide(token, PANEL);
+    let panel = e.advance(panels, panel, i.panel_bytes());
+    // Vectors of four lanes take turns over the levels of a byte.
+    let [fours, within] = e.divide(lane, LANES);
+    let [vector, level] = e.divide(fours, i.levels());
+    let place = e.with_constant(Constant::Mul, vector, LANES as i64);
+    let place = e.add(place, within);
+    let shift = e.with_constant(Constant::Mul, level, bits as i64);
+    let shift = e.truncate(shift);
+    let group = |e: &mut dyn Emit, p: &[Value], g: usize| {
+        let quads = i.groups.quads(g);
+        let scales = e.offset(p[0], quads * i.quad_bytes());
+        let scale = match i.scale {
+            Scale::F32 => {
+                let at = e.element(scales, lane);
+                e.load(Type::F32, Memory::Weights, at, 0)
+            }
+            // Four are widened, one is picked.
+            Scale::F16 => {
+                let scales = e.advance(scales, fours, LANES * 2);
+                let four = half(e, scales, 0, 1.0);
+                let stack = e.stack(LANES * 4);
+                e.store(Memory::Caller, four, stack, 0);
+                let at = e.element(stack, within);
+                e.load(Type::F32, Memory::Caller, at, 0)
+            }
+        };
+        let first = e.element(p[0], place);
+        e.repeat(quads, &[first, p[1]], |e, _, p| {
+            let mut word = e.load(Type::I32, Memory::Weights, p[0], 0);
+            if i.signed {
+                word = e.with_constant(Constant::Xor, word, i64::from(0x8080_8080u32 as i32));
+            }
+            for k in 0..QUAD {
+                let by = e.with_constant(Constant::Add, shift, (8 * k) as i64);
+                let code = e.shift_right(word, by);
+                let mask = e.i32((1 << bits) - 1);
+                let code = e.and(code, mask);
+                let code = e.with_constant(Constant::Add, code, -i64::from(i.width.offset()));
+                let x = e.to_float(code);
+                let x = e.mul(x, scale);
+                e.store(Memory::Buffer, x, p[1], 4 * k);
+            }
+            vec![e.offset(p[0], i.quad_bytes()), e.offset(p[1], QUAD * 4)]
+        });
+        // A group's last quad writes beyond it, where the next group then writes.
+        let next = quads * i.quad_bytes() + PANEL * i.scale.size();
+        vec![e.offset(p[0], next), e.offset(p[1], i.groups.inputs(g) * 4)]
+    };
+    let whole = i.groups.len / i.groups.size;
+    let p = e.repeat(whole, &[panel, to], |e, _, p| group(e, p, 0));
+    if whole < i.groups.count() {
+        group(e, &p, whole);
     }
 }
 

@@ -174,7 +174,7 @@ fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value) -> Vec<Va
 }
 
 /// Four f16s times a power of two, exactly: their bits, shifted into an f32's place and less the difference of exponents.
-fn half(e: &mut dyn Emit, address: Value, bytes: usize, factor: f32) -> Value {
+pub(crate) fn half(e: &mut dyn Emit, address: Value, bytes: usize, factor: f32) -> Value {
     /// The bias of an f32's exponent is 127, that of an f16's is 15.
     const REBIAS: f32 = (1u128 << 112) as f32;
     let address = e.offset(address, bytes);

@@ -34,5 +34,5 @@ mod strips;
 mod testing;
 
 pub(crate) use clif::clear;
-pub(crate) use module::{Program, build_engine, build_listed, build_stepwise};
+pub(crate) use module::{Program, build_engine, build_listed, build_stepwise, define};
 pub(crate) use program::Entry;

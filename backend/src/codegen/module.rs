@@ -5,7 +5,7 @@ use super::program::{Entry, STEPWISE, batched, body};
 use crate::error::CompileError;
 use crate::plan::Plan;
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{AbiParam, FuncRef, Function, UserFuncName, types};
+use cranelift_codegen::ir::{AbiParam, Function, Type, UserFuncName, Value, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{FuncId, Linkage, Module};
 
@@ -50,42 +50,58 @@ fn build_entries(
     entries: impl IntoIterator<Item = Entry>,
 ) -> Result<Program, CompileError> {
     let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
-    let mut context = Context::new();
-    let mut builder_context = FunctionBuilderContext::new();
+    let pointer = module.target_config().pointer_type();
     for entry in entries {
-        let failed = |reason: String| CompileError::Codegen { function: entry.name(), reason };
-        let (parameters, returns) = entry.signature();
-        let pointer = AbiParam::new(module.target_config().pointer_type());
-        let mut signature = module.make_signature();
-        signature.params.resize(parameters, pointer);
-        signature.returns.extend(returns.then(|| AbiParam::new(types::F32)));
-        let id = module
-            .declare_function(&entry.name(), Linkage::Local, &signature)
-            .map_err(|e| failed(e.to_string()))?;
+        let (parameters, returns, calls) = entry.shape();
+        let signature = (vec![pointer; parameters], returns.then_some(types::F32));
+        let mut text = keep_text.then(<[String; 2]>::default);
+        let emit = |module: &mut dyn Module, b: &mut FunctionBuilder<'_>, p: &[Value]| {
+            let callees = program.functions.iter().filter(|(e, _)| calls.contains(e));
+            let callees: Vec<_> =
+                callees.map(|&(e, id)| (e, module.declare_func_in_func(id, b.func))).collect();
+            Clif::new(b, module.isa(), &callees).function(p, |e, p| body(plan, entry, e, p));
+        };
+        let id = define(module, &entry.name(), Linkage::Local, signature, text.as_mut(), emit)?;
         program.functions.push((entry, id));
-        module.clear_context(&mut context);
-        context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
-        let callees: Vec<(Entry, FuncRef)> = program
-            .functions
-            .iter()
-            .filter(|(e, _)| entry.callees().contains(e))
-            .map(|&(e, id)| (e, module.declare_func_in_func(id, &mut context.func)))
-            .collect();
-        let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
-        let mut e = Clif::new(&mut builder, module.isa(), &callees);
-        let parameters = e.parameters();
-        let result = body(plan, entry, &mut e, &parameters);
-        e.finish(result);
-        builder.finalize(module.isa().frontend_config());
-        if keep_text {
-            program.clif.push((entry, context.func.display().to_string()));
-            context.set_disasm(true);
-        }
-        module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
-        if keep_text {
-            let text = context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
-            program.assembly.push((entry, text));
+        if let Some([clif, assembly]) = text {
+            program.clif.push((entry, clif));
+            program.assembly.push((entry, assembly));
         }
     }
     Ok(program)
+}
+
+/// Defines a function with parameters and perhaps a result of some types. `emit` gets its first block and its parameters, and ends it. `text` becomes its
+/// CLIF and its disassembly.
+pub(crate) fn define(
+    module: &mut dyn Module,
+    name: &str,
+    linkage: Linkage,
+    (parameters, result): (Vec<Type>, Option<Type>),
+    text: Option<&mut [String; 2]>,
+    emit: impl FnOnce(&mut dyn Module, &mut FunctionBuilder<'_>, &[Value]),
+) -> Result<FuncId, CompileError> {
+    let failed = |reason: String| CompileError::Codegen { function: name.into(), reason };
+    let mut signature = module.make_signature();
+    signature.params.extend(parameters.into_iter().map(AbiParam::new));
+    signature.returns.extend(result.map(AbiParam::new));
+    let id = module.declare_function(name, linkage, &signature).map_err(|e| failed(e.to_string()))?;
+    let mut context = Context::new();
+    context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
+    context.set_disasm(text.is_some());
+    let mut builder_context = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut context.func, &mut builder_context);
+    let block = b.create_block();
+    b.append_block_params_for_function_params(block);
+    b.switch_to_block(block);
+    b.seal_block(block);
+    let parameters = b.block_params(block).to_vec();
+    emit(module, &mut b, &parameters);
+    b.finalize(module.isa().frontend_config());
+    let clif = text.is_some().then(|| context.func.display().to_string());
+    module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
+    if let (Some(text), Some(clif)) = (text, clif) {
+        *text = [clif, context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default()];
+    }
+    Ok(id)
 }

@@ -50,15 +50,6 @@ fn nothing(e: &mut dyn Emit) -> [Value; 2] {
     [e.constant(f32::MIN), e.constant(0.0)]
 }
 
-/// The lanewise maximum of some vectors.
-fn maximum(e: &mut dyn Emit, x: &[Value]) -> Value {
-    let mut level = x.to_vec();
-    while level.len() > 1 {
-        level = level.chunks(2).map(|p| if p.len() == 2 { e.max(p[0], p[1]) } else { p[0] }).collect();
-    }
-    level[0]
-}
-
 /// Folds vectors of logits, whose lanewise maximum is `best`, into lanes' references and sums.
 ///
 /// The reference is a logit that was the largest of its lane once, not always the largest: nothing waits for the maximum, and the sum
@@ -83,7 +74,7 @@ fn fold(e: &mut dyn Emit, x: &[Value], best: Value, m: Value, s: Value) -> [Valu
         terms.extend(exp2(e, four, log2e, reference));
     }
     // A tree, so that the rounding error grows with the number of panels and not of words.
-    let sum = e.sum(terms);
+    let sum = e.tree(terms, |e, x, y| e.add(x, y));
     [m, e.add(s, sum)]
 }
 
@@ -136,7 +127,7 @@ fn for_each_panel_of(
 pub(crate) fn score(e: &mut dyn Emit, logits: Value, count: usize, target: Value) -> Value {
     let start = nothing(e);
     let out = for_each_panel_of(e, logits, count, &start, |e, _, _, x, p| {
-        let best = maximum(e, x);
+        let best = e.tree(x.to_vec(), |e, x, y| e.max(x, y));
         fold(e, x, best, p[0], p[1]).to_vec()
     });
     let total = finish(e, out[0], out[1]);
@@ -170,7 +161,7 @@ pub(crate) fn top_k(e: &mut dyn Emit, logits: Value, count: usize, best: &Best) 
     let [m, s] = nothing(e);
     let all = e.size(count);
     let out = for_each_panel_of(e, logits, count, &[m, s, lowest], |e, at, first, x, p| {
-        let best_lanes = maximum(e, x);
+        let best_lanes = e.tree(x.to_vec(), |e, x, y| e.max(x, y));
         let [m, s] = fold(e, x, best_lanes, p[0], p[1]);
         let bar = e.splat(p[2]);
         let beats = e.greater(best_lanes, bar);

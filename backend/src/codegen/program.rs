@@ -8,8 +8,8 @@ use super::output::{self, Best};
 use super::product::{self, Map, Operand, Term};
 use super::{gather, quantize};
 use crate::plan::{
-    Buffer, Cell, Codes, Input, PackedId, Packing, Piece, Plan, Product, Rows, Segment, Source, Start, Step,
-    Vector,
+    Buffer, Cell, Codes, Format, Input, PackedId, Packing, Panels, Piece, Plan, Product, Rows, Segment,
+    Source, Start, Step, Vector,
 };
 
 /// The functions a program has. `Recurrent` counts LSTM steps in the plan's order.
@@ -48,26 +48,17 @@ impl Entry {
         }
     }
 
-    /// The functions that it calls.
-    pub(super) fn callees(self) -> &'static [Entry] {
+    /// How many parameters it has, all as wide as an address; whether it returns an f32; and the functions that it calls.
+    pub(super) fn shape(self) -> (usize, bool, &'static [Entry]) {
         match self {
-            Entry::Score => &[Entry::Logits],
-            Entry::TopK => &[Entry::Logits, Entry::Insert],
-            _ => &[],
-        }
-    }
-
-    /// How many parameters it has, all as wide as an address, and whether it returns an f32.
-    pub(super) fn signature(self) -> (usize, bool) {
-        match self {
-            Entry::Advance => (4, false),
-            Entry::Logits => (3, false),
-            Entry::Score => (3, true),
-            Entry::TopK => (5, false),
-            Entry::Insert => (6, true),
-            Entry::Recurrent(_) => (4, false),
-            Entry::Gather => (3, false),
-            Entry::Phase(_) => (7, false),
+            Entry::Advance => (4, false, &[]),
+            Entry::Logits => (3, false, &[]),
+            Entry::Score => (3, true, &[Entry::Logits]),
+            Entry::TopK => (5, false, &[Entry::Logits, Entry::Insert]),
+            Entry::Insert => (6, true, &[]),
+            Entry::Recurrent(_) => (4, false, &[]),
+            Entry::Gather => (3, false, &[]),
+            Entry::Phase(_) => (7, false, &[]),
         }
     }
 }
@@ -140,9 +131,7 @@ impl Frame<'_> {
 
     /// The output layer, after what must be done to its input.
     fn output(&self, e: &mut dyn Emit) -> Map {
-        for step in &self.plan.output.prologue {
-            emit_step(e, self, None, step);
-        }
+        emit_steps(e, self, None, &self.plan.output.prologue);
         self.map(e, &self.plan.output.product)
     }
 }
@@ -152,9 +141,7 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
     match entry {
         Entry::Advance => {
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
-            for step in &plan.steps {
-                emit_step(e, &frame, Some(p[3]), step);
-            }
+            emit_steps(e, &frame, Some(p[3]), &plan.steps);
         }
         Entry::Logits => {
             let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
@@ -184,9 +171,7 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
         Entry::Recurrent(n) => {
             let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
             if let Some(cell) = plan.cells().nth(n) {
-                for step in &cell.prologue {
-                    emit_step(e, &frame, None, step);
-                }
+                emit_steps(e, &frame, None, &cell.prologue);
                 let map = Map { terms: frame.terms(e, &cell.recurrent), start: None, out: cell.gates.len };
                 let gates = frame.buffer(e, cell.gates);
                 cell::sums(e, &map, Some(p[1]), gates);
@@ -218,16 +203,6 @@ fn cell_at<'p>(e: &mut dyn Emit, frame: &Frame<'_>, cell: &'p Cell) -> CellAt<'p
     }
 }
 
-/// A cell's step.
-fn emit_cell(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
-    for step in &cell.prologue {
-        emit_step(e, frame, None, step);
-    }
-    let at = cell_at(e, frame, cell);
-    cell::step(e, &at);
-    keep(e, frame, cell);
-}
-
 /// The new first state replaces the old one.
 fn keep(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
     let (from, to) = (frame.buffer(e, cell.out), frame.state(e, cell.h().offset));
@@ -250,9 +225,7 @@ fn emit_part(
     match (part, range) {
         (Piece::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
         (Piece::Prologue(n), _) => {
-            for step in &cell(n).prologue {
-                emit_step(e, frame, None, step);
-            }
+            emit_steps(e, frame, None, &cell(n).prologue);
         }
         (Piece::Panels(n), _) => match &frame.plan.steps[n] {
             Step::Product { product, out } => {
@@ -272,9 +245,7 @@ fn emit_part(
         },
         (Piece::Keep(n), _) => keep(e, frame, cell(n)),
         (Piece::OutputPrologue, _) => {
-            for step in &frame.plan.output.prologue {
-                emit_step(e, frame, None, step);
-            }
+            emit_steps(e, frame, None, &frame.plan.output.prologue);
         }
         (Piece::Output, range) => {
             let map = frame.map(e, &frame.plan.output.product);
@@ -286,6 +257,10 @@ fn emit_part(
     }
 }
 
+fn emit_steps(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, steps: &[Step]) {
+    steps.iter().for_each(|step| emit_step(e, frame, token, step));
+}
+
 fn emit_step(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, step: &Step) {
     let token = || token.expect("tables are read by the step that consumes the token");
     match step {
@@ -295,6 +270,10 @@ fn emit_step(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, step: &S
                 Packing::Rows { rows, format: Rows::Codes { groups }, .. } => {
                     gather::codes(e, from, rows, token(), to, groups);
                 }
+                Packing::Panels(Panels { format: Format::Integer(i), .. }) => {
+                    gather::panel_codes(e, from, i, token(), to);
+                }
+                Packing::Panels(p) => gather::panel_floats(e, from, p.input, token(), to),
                 _ => gather::floats(e, from, token(), to, out.len),
             }
         }
@@ -320,7 +299,12 @@ fn emit_step(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, step: &S
             let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
             output::store_padded(e, &map, to);
         }
-        Step::Cell(cell) => emit_cell(e, frame, cell),
+        Step::Cell(cell) => {
+            emit_steps(e, frame, None, &cell.prologue);
+            let at = cell_at(e, frame, cell);
+            cell::step(e, &at);
+            keep(e, frame, cell);
+        }
         Step::Map { formula, operands, out } => {
             let mut p = vec![frame.buffer(e, *out)];
             p.extend(operands.iter().map(|source| match source {

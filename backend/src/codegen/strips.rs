@@ -7,7 +7,7 @@
 //! Four indices are loaded at once. Short strips have few accumulators; entries take turns over several sets of them so that their
 //! latencies overlap.
 
-use super::emit::{Arithmetic, Emit, Memory, Type, Value};
+use super::emit::{Emit, Memory, Type, Value};
 use crate::plan::{LANES, PANEL, QUAD, Strips};
 
 /// Accumulators that hide the latency of a multiply-add.
@@ -76,7 +76,8 @@ pub(crate) fn accumulate_floats(
         });
         w = p[1];
         for v in 0..vectors {
-            out.push(e.sum((0..sets).map(|set| p[2 + set * vectors + v]).collect()));
+            let parts = (0..sets).map(|set| p[2 + set * vectors + v]).collect();
+            out.push(e.tree(parts, |e, x, y| e.add(x, y)));
         }
     }
     (out, w)
@@ -145,7 +146,7 @@ fn gather(e: &mut dyn Emit, at: Value, table: Value, inputs: usize) -> Value {
         let index = e.load(Type::U16, Memory::Weights, at, 2 * k);
         let word = e.element(table, index);
         let word = e.load(Type::I32, Memory::Buffer, word, k * inputs * 4);
-        quad = Some(quad.map_or(word, |q| e.arithmetic(Arithmetic::Or, q, word)));
+        quad = Some(quad.map_or(word, |q| e.or(q, word)));
     }
     let all = e.splat(quad.expect("a quad has codes"));
     e.cast(Type::I8x16, all)

@@ -25,7 +25,7 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     /// For at most so many rows: streams, or steps of a chunk.
-    pub(super) fn new(execution: &Execution, model: Model<'_>, rows: usize) -> Buffers {
+    pub(crate) fn new(execution: &Execution, model: Model<'_>, rows: usize) -> Buffers {
         let mut buffers = Buffers {
             products: Products::new(execution.level, execution.threads),
             floats: vec![],

@@ -69,7 +69,12 @@ impl Execution {
         for step in plan.steps.iter().chain(&plan.output.prologue) {
             match step {
                 Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
-                    self.gather(model, buffers, scratch, tokens, *out);
+                    buffers.floats(*out, tokens.len(), |_, rows| {
+                        for (row, &token) in rows.chunks_exact_mut(stride(*out)).zip(tokens) {
+                            model.code.gather(token, scratch);
+                            row[..out.len].copy_from_slice(floats(scratch, *out));
+                        }
+                    });
                 }
                 Step::Cell(of) => {
                     cell(buffers, scratch, cells, of);
@@ -78,23 +83,6 @@ impl Execution {
                 other => self.stateless(model, buffers, other, tokens.len()),
             }
         }
-    }
-
-    /// Reads the rows of the embedding.
-    fn gather(
-        &self,
-        model: Model<'_>,
-        buffers: &mut Buffers,
-        scratch: &mut [u8],
-        tokens: &[u32],
-        out: Buffer,
-    ) {
-        buffers.floats(out, tokens.len(), |_, rows| {
-            for (row, &token) in rows.chunks_exact_mut(stride(out)).zip(tokens) {
-                model.code.gather(token, scratch);
-                row[..out.len].copy_from_slice(floats(scratch, out));
-            }
-        });
     }
 
     /// The gates' terms that do not depend on the state, bias included, in rows of whole panels.
@@ -129,7 +117,13 @@ impl Execution {
             // What it is made of is read instead.
             Step::Spread { .. } => {}
             Step::Product { product, out } => buffers.floats(*out, steps, |buffers, rows| {
-                self.product(model, buffers, product, steps, rows);
+                let lanes = product.out.next_multiple_of(PANEL);
+                let start = start(model, product).unwrap_or_else(|buffer| {
+                    rows[..steps * lanes].copy_from_slice(&buffers.rows(buffer)[..steps * lanes]);
+                    kernels::Start::Accumulate
+                });
+                let terms = self.terms(model, buffers, &product.segments, lanes);
+                buffers.products.product(steps, lanes, terms, rows, lanes, start);
             }),
             Step::Map { formula, operands, out } => buffers.floats(*out, steps, |buffers, rows| {
                 let width = stride(*out);
@@ -149,17 +143,6 @@ impl Execution {
             }),
             other => unreachable!("the plan puts {other:?} where the state is at hand"),
         }
-    }
-
-    /// A product of `steps` vectors, in rows padded to whole panels.
-    fn product(&self, model: Model<'_>, buffers: &Buffers, p: &Product, steps: usize, to: &mut [f32]) {
-        let lanes = p.out.next_multiple_of(PANEL);
-        let start = start(model, p).unwrap_or_else(|buffer| {
-            to[..steps * lanes].copy_from_slice(&buffers.rows(buffer)[..steps * lanes]);
-            kernels::Start::Accumulate
-        });
-        let terms = self.terms(model, buffers, &p.segments, lanes);
-        buffers.products.product(steps, lanes, terms, to, lanes, start);
     }
 
     /// What segments of `out` outputs multiply with what.

@@ -38,36 +38,24 @@ impl Execution {
         let inputs = tokens.len().saturating_sub(1);
         // Chunks of like length: a short last one would use its weights less.
         let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
-        for start in (0..inputs).step_by(chunk) {
-            let end = (start + chunk).min(inputs);
-            self.run(model, buffers, state, scratch, &tokens[start..end], &tokens[start + 1..=end]);
-            total += buffers.log_probabilities.iter().map(|&p| f64::from(p)).sum::<f64>();
-            progress(end);
-        }
-        total
-    }
-
-    /// Consumes a chunk of tokens; leaves the log-probabilities of their targets in `buffers`.
-    fn run(
-        &self,
-        model: Model<'_>,
-        buffers: &mut Buffers,
-        state: &mut [f32],
-        scratch: &mut [u8],
-        tokens: &[u32],
-        targets: &[u32],
-    ) {
-        self.follow(model, buffers, scratch, tokens, |buffers, scratch, n, cell| {
-            self.cell(model, buffers, state, scratch, n, cell, tokens.len());
-        });
         let product = &model.plan.output.product;
         let start = start(model, product).expect("nothing but a bias is added to logits");
-        let mut found = std::mem::take(&mut buffers.log_probabilities);
-        found.resize(tokens.len(), 0.0);
         let lanes = product.out.next_multiple_of(PANEL);
-        let terms = self.terms(model, buffers, &product.segments, lanes);
-        buffers.products.log_probabilities([lanes, product.out], terms, start, targets, &mut found);
-        buffers.log_probabilities = found;
+        for first in (0..inputs).step_by(chunk) {
+            let steps = chunk.min(inputs - first);
+            self.follow(model, buffers, scratch, &tokens[first..][..steps], |buffers, scratch, n, cell| {
+                self.cell(model, buffers, state, scratch, n, cell, steps);
+            });
+            let mut found = std::mem::take(&mut buffers.log_probabilities);
+            found.resize(steps, 0.0);
+            let terms = self.terms(model, buffers, &product.segments, lanes);
+            let targets = &tokens[first + 1..][..steps];
+            buffers.products.log_probabilities([lanes, product.out], terms, start, targets, &mut found);
+            total += found.iter().map(|&p| f64::from(p)).sum::<f64>();
+            buffers.log_probabilities = found;
+            progress(first + steps);
+        }
+        total
     }
 
     #[expect(clippy::too_many_arguments, reason = "one stream's buffers and one layer's place in the plan")]

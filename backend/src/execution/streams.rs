@@ -15,11 +15,6 @@ pub(super) fn fewest(plan: &Plan) -> usize {
 }
 
 impl Execution {
-    /// Memory for steps of so many streams.
-    pub(crate) fn streams_buffers(&self, model: Model<'_>, streams: usize) -> Buffers {
-        Buffers::new(self, model, streams)
-    }
-
     /// Takes a step of `tokens.len()` streams, whose states follow one another in `states`, and writes their logits, likewise. Lengths and tokens are
     /// checked by the caller.
     pub(crate) fn step(

@@ -11,14 +11,11 @@
 
 use super::Status;
 use super::vocabulary::STRIDE_BITS;
-use crate::codegen::{Entry, Program, clear};
+use crate::codegen::{self, Entry, Program, clear};
 use crate::error::CompileError;
-use cranelift_codegen::Context;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{
-    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types,
-};
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_codegen::ir::{FuncRef, InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{DataId, FuncId, Linkage, Module};
 
 /// Version of the interface: it changes where a function's arguments or what they mean change.
@@ -53,7 +50,6 @@ pub(super) struct Words {
     pub(super) unknown: u32,
 }
 
-/// The public functions, in the header's order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Public {
     AbiVersion,
@@ -70,114 +66,46 @@ enum Public {
     Token,
 }
 
-const ALL: [Public; 12] = [
-    Public::AbiVersion,
-    Public::StateSize,
-    Public::StateAlign,
-    Public::VocabularySize,
-    Public::Info,
-    Public::Reset,
-    Public::Advance,
-    Public::Step,
-    Public::Score,
-    Public::TopK,
-    Public::Word,
-    Public::Token,
+/// The public functions, in the header's order: what follows the prefix of their names; their parameters and their result, `p` as wide as a pointer and
+/// `i` of 32 bits; and the program's functions that they call.
+const ALL: [(Public, &str, &str, char, &[Entry]); 12] = [
+    (Public::AbiVersion, "abi_version", "", 'i', &[]),
+    (Public::StateSize, "state_size", "", 'p', &[]),
+    (Public::StateAlign, "state_align", "", 'p', &[]),
+    (Public::VocabularySize, "vocabulary_size", "", 'i', &[]),
+    (Public::Info, "info", "", 'p', &[]),
+    (Public::Reset, "reset", "ppi", 'i', &[]),
+    (Public::Advance, "advance", "pi", 'i', &[Entry::Advance]),
+    (Public::Step, "step", "pipp", 'i', &[Entry::Advance, Entry::Logits]),
+    (Public::Score, "score", "piip", 'i', &[Entry::Advance, Entry::Score]),
+    (Public::TopK, "top_k", "pippp", 'i', &[Entry::Advance, Entry::TopK]),
+    (Public::Word, "word", "i", 'p', &[]),
+    (Public::Token, "token", "ppp", 'i', &[]),
 ];
 
 /// The suffixes of all public symbols, in the header's order.
 pub fn suffixes() -> impl Iterator<Item = &'static str> {
-    ALL.into_iter().map(Public::suffix)
-}
-
-impl Public {
-    fn suffix(self) -> &'static str {
-        match self {
-            Public::AbiVersion => "abi_version",
-            Public::StateSize => "state_size",
-            Public::StateAlign => "state_align",
-            Public::VocabularySize => "vocabulary_size",
-            Public::Info => "info",
-            Public::Reset => "reset",
-            Public::Advance => "advance",
-            Public::Step => "step",
-            Public::Score => "score",
-            Public::TopK => "top_k",
-            Public::Word => "word",
-            Public::Token => "token",
-        }
-    }
-
-    /// Parameters and result; `p` is the type of pointers and of `size_t`.
-    fn types(self, p: Type) -> (Vec<Type>, Type) {
-        let id = types::I32;
-        let status = types::I32;
-        match self {
-            Public::AbiVersion | Public::VocabularySize => (vec![], types::I32),
-            Public::StateSize | Public::StateAlign | Public::Info => (vec![], p),
-            Public::Reset => (vec![p, p, types::I32], status),
-            Public::Advance => (vec![p, id], status),
-            Public::Step => (vec![p, id, p, p], status),
-            Public::Score => (vec![p, id, id, p], status),
-            Public::TopK => (vec![p, id, p, p, p], status),
-            Public::Word => (vec![id], p),
-            Public::Token => (vec![p, p, p], status),
-        }
-    }
-
-    fn calls(self) -> &'static [Entry] {
-        match self {
-            Public::Advance => &[Entry::Advance],
-            Public::Step => &[Entry::Advance, Entry::Logits],
-            Public::Score => &[Entry::Advance, Entry::Score],
-            Public::TopK => &[Entry::Advance, Entry::TopK],
-            _ => &[],
-        }
-    }
+    ALL.into_iter().map(|(_, suffix, ..)| suffix)
 }
 
 /// Defines every public function in `module`.
 pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), CompileError> {
-    let mut context = Context::new();
-    let mut builder_context = FunctionBuilderContext::new();
     let pointer = module.target_config().pointer_type();
     let text = parts.words.map(|words| define_text(module, words)).transpose()?;
-    for public in ALL {
-        let name = format!("{}_{}", parts.name, public.suffix());
-        let failed = |reason: String| CompileError::Codegen { function: name.clone(), reason };
-        let mut signature = module.make_signature();
-        let (params, result) = public.types(pointer);
-        signature.params.extend(params.into_iter().map(AbiParam::new));
-        signature.returns.push(AbiParam::new(result));
-        let id =
-            module.declare_function(&name, Linkage::Export, &signature).map_err(|e| failed(e.to_string()))?;
-        module.clear_context(&mut context);
-        context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
-        let calls: Vec<FuncRef> = public
-            .calls()
-            .iter()
-            .map(|call| {
-                let (_, id) =
-                    parts.program.functions.iter().find(|(e, _)| e == call).expect("every entry is built");
-                module.declare_func_in_func(*id, &mut context.func)
-            })
-            .collect();
-        let text = match public {
-            Public::Word | Public::Token => text.map(|id| module.declare_func_in_func(id, &mut context.func)),
-            _ => None,
-        };
-        let config = module.isa().frontend_config();
-        let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
-        let block = builder.create_block();
-        builder.append_block_params_for_function_params(block);
-        builder.switch_to_block(block);
-        builder.seal_block(block);
-        let p = builder.block_params(block).to_vec();
-        let mut body = Body { b: &mut builder, pointer, module: &mut *module, parts, calls, text };
-        let result = body.emit(public, &p);
-        builder.ins().return_(&[result]);
-        builder.finalize(config);
-        module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
+    for (public, suffix, parameters, result, calls) in ALL {
+        let name = format!("{}_{suffix}", parts.name);
+        let ty = |c| if c == 'p' { pointer } else { types::I32 };
+        let signature = (parameters.chars().map(ty).collect(), Some(ty(result)));
+        codegen::define(module, &name, Linkage::Export, signature, None, |module, b, p| {
+            let entry = |call| parts.program.functions.iter().find(|(e, _)| e == call);
+            let ids = calls.iter().map(|call| entry(call).expect("every entry is built").1);
+            let calls = ids.map(|id| module.declare_func_in_func(id, b.func)).collect();
+            let text = text.filter(|_| matches!(public, Public::Word | Public::Token));
+            let text = text.map(|id| module.declare_func_in_func(id, b.func));
+            let mut body = Body { b, pointer, module, parts, calls, text };
+            let result = body.emit(public, p);
+            body.b.ins().return_(&[result]);
+        })?;
     }
     Ok(())
 }
@@ -194,56 +122,43 @@ fn anywhere() -> MemFlagsData {
 
 /// Defines `text(id) -> address`, which finds a word that exists: it goes to the stride's first word and skips those before the one wanted.
 fn define_text(module: &mut dyn Module, words: Words) -> Result<FuncId, CompileError> {
-    let failed = |reason: String| CompileError::Codegen { function: "text".into(), reason };
     let pointer = module.target_config().pointer_type();
-    let mut signature = module.make_signature();
-    signature.params.push(AbiParam::new(pointer));
-    signature.returns.push(AbiParam::new(pointer));
-    let id =
-        module.declare_function("text", Linkage::Local, &signature).map_err(|e| failed(e.to_string()))?;
-    let mut context = Context::new();
-    context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
-    let mut builder_context = FunctionBuilderContext::new();
-    let config = module.isa().frontend_config();
-    let mut b = FunctionBuilder::new(&mut context.func, &mut builder_context);
-    let [entry, head, skip, done] = std::array::from_fn(|_| b.create_block());
-    b.append_block_params_for_function_params(entry);
-    b.append_block_param(head, pointer);
-    b.append_block_param(head, pointer);
-    b.append_block_param(skip, pointer);
-    b.switch_to_block(entry);
-    let word = b.block_params(entry)[0];
-    let address = |data: DataId, b: &mut FunctionBuilder<'_>| {
-        let global = module.declare_data_in_func(data, b.func);
-        b.ins().symbol_value(pointer, global)
-    };
-    let (strings, places) = (address(words.strings, &mut b), address(words.places, &mut b));
-    let stride = b.ins().ushr_imm_u(word, i64::from(STRIDE_BITS));
-    let at = b.ins().ishl_imm_u(stride, 2);
-    let at = b.ins().iadd(places, at);
-    let place = b.ins().load(types::I32, aligned(), at, 0);
-    let place = b.ins().uextend(pointer, place);
-    let first = b.ins().iadd(strings, place);
-    let before = b.ins().band_imm_s(word, (1 << STRIDE_BITS) - 1);
-    b.ins().jump(head, &[first.into(), before.into()]);
+    let signature = (vec![pointer], Some(pointer));
+    codegen::define(module, "text", Linkage::Local, signature, None, |module, b, p| {
+        let [head, skip, done] = std::array::from_fn(|_| b.create_block());
+        b.append_block_param(head, pointer);
+        b.append_block_param(head, pointer);
+        b.append_block_param(skip, pointer);
+        let word = p[0];
+        let address = |data: DataId, b: &mut FunctionBuilder<'_>| {
+            let global = module.declare_data_in_func(data, b.func);
+            b.ins().symbol_value(pointer, global)
+        };
+        let (strings, places) = (address(words.strings, b), address(words.places, b));
+        let stride = b.ins().ushr_imm_u(word, i64::from(STRIDE_BITS));
+        let at = b.ins().ishl_imm_u(stride, 2);
+        let at = b.ins().iadd(places, at);
+        let place = b.ins().load(types::I32, aligned(), at, 0);
+        let place = b.ins().uextend(pointer, place);
+        let first = b.ins().iadd(strings, place);
+        let before = b.ins().band_imm_s(word, (1 << STRIDE_BITS) - 1);
+        b.ins().jump(head, &[first.into(), before.into()]);
 
-    b.switch_to_block(head);
-    let (text, left) = (b.block_params(head)[0], b.block_params(head)[1]);
-    b.ins().brif(left, skip, &[text.into()], done, &[]);
+        b.switch_to_block(head);
+        let (text, left) = (b.block_params(head)[0], b.block_params(head)[1]);
+        b.ins().brif(left, skip, &[text.into()], done, &[]);
 
-    b.switch_to_block(skip);
-    let at = b.block_params(skip)[0];
-    let byte = b.ins().load(types::I8, anywhere(), at, 0);
-    let after = b.ins().iadd_imm_s(at, 1);
-    let fewer = b.ins().iadd_imm_s(left, -1);
-    b.ins().brif(byte, skip, &[after.into()], head, &[after.into(), fewer.into()]);
+        b.switch_to_block(skip);
+        let at = b.block_params(skip)[0];
+        let byte = b.ins().load(types::I8, anywhere(), at, 0);
+        let after = b.ins().iadd_imm_s(at, 1);
+        let fewer = b.ins().iadd_imm_s(left, -1);
+        b.ins().brif(byte, skip, &[after.into()], head, &[after.into(), fewer.into()]);
 
-    b.switch_to_block(done);
-    b.ins().return_(&[text]);
-    b.seal_all_blocks();
-    b.finalize(config);
-    module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
-    Ok(id)
+        b.switch_to_block(done);
+        b.ins().return_(&[text]);
+        b.seal_all_blocks();
+    })
 }
 
 /// A public function under construction.

@@ -4,7 +4,7 @@
 //!   graph in language-model form ──▶ Plan { weights, state, scratch, steps, output } ──▶ codegen
 //! ```
 //!
-//! A plan is read by the code generator, by the packer and by the batched sequence path, and prints itself as text
+//! A plan is read by the code generator, by the packer and by the execution of sequences and streams, and prints itself as text
 //! (`lstmc compile --print plan`). Every length and offset that generated code relies on is decided here and only here.
 
 mod display;

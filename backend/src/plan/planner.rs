@@ -8,12 +8,12 @@ use super::{
 };
 use crate::error::CompileError;
 use lstmc_frontend::ir::{
-    self, Activations, Apply, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, PartId, Program, Quantized,
-    StateId, StepKind, TensorTrain,
+    self, Activations, Apply, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, Part, PartId, Program,
+    Quantized, StateId, StepKind, TensorTrain,
 };
 use lstmc_frontend::tensor::DType;
 use lstmc_kernels::gate_lanes;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Inputs beyond which sums of products of codes might not fit in 32 bits: |code raised| < 256, |activation| < 128, and half of
 /// the range is left for the correction.
@@ -31,6 +31,8 @@ pub(super) struct Planner<'p> {
     state: Vec<StateSlot>,
     state_len: usize,
     scratch_len: usize,
+    /// Parts that products read in panels of plain order: a table among them is read there too, and packed once.
+    multiplied: BTreeSet<PartId>,
     /// What each step of the program makes.
     results: Vec<Buffer>,
     steps: Vec<Step>,
@@ -52,6 +54,7 @@ impl<'p> Planner<'p> {
             state: vec![],
             state_len: 0,
             scratch_len: 0,
+            multiplied: multiplied(program),
             results: vec![],
             steps: vec![],
         }
@@ -198,12 +201,6 @@ impl<'p> Planner<'p> {
                 prologue.push(Step::Product { product, out });
                 self.segment(&left, Vector::Scratch(out), order, prologue)
             }
-            LinearMap::Quantized(q) if multiplies_integers(q, input) => {
-                let integer = self.integer(q, input);
-                let weights = self.pack_map(source, panels(Format::Integer(integer)));
-                let codes = self.quantize(x, integer.groups, prologue);
-                Ok(Segment { weights, input: Input::Codes(codes) })
-            }
             LinearMap::Sparse(s) => {
                 let kept = s.element_mask().map_err(|e| self.error(source, e))?;
                 let codes = match &**s.values() {
@@ -234,10 +231,24 @@ impl<'p> Planner<'p> {
                 }
             }
             map => {
-                let weights = self.pack_map(source, panels(Format::F32));
-                let x = self.rounded(map, x, prologue);
-                Ok(Segment { weights, input: Input::Floats(x) })
+                let format = self.format(map, input);
+                let weights = self.pack_map(source, panels(format));
+                let input = match format {
+                    Format::Integer(i) => Input::Codes(self.quantize(x, i.groups, prologue)),
+                    _ => Input::Floats(self.rounded(map, x, prologue)),
+                };
+                Ok(Segment { weights, input })
             }
+        }
+    }
+
+    /// How the panels of a map that is neither sparse nor a product are stored.
+    fn format(&self, map: &LinearMap, input: usize) -> Format {
+        match map {
+            LinearMap::Quantized(q) if multiplies_integers(q, input) => {
+                Format::Integer(self.integer(q, input))
+            }
+            _ => Format::F32,
         }
     }
 
@@ -293,8 +304,8 @@ impl<'p> Planner<'p> {
     /// Reads a row of a table, in whatever representation.
     fn gather(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
         let [rows, cols] = self.matrix(source)?;
-        let graph = self.graph;
-        let format = match &**source.resolve(graph) {
+        let part = source.resolve(self.graph);
+        let format = match &**part {
             LinearMap::LowRank(_) => {
                 // A row of left . right is right^T times the row of left.
                 let row = self.gather(&source.child(0))?;
@@ -309,6 +320,14 @@ impl<'p> Planner<'p> {
                 return Ok(out);
             }
             LinearMap::TensorTrain(t) => return self.gather_train(source, t),
+            LinearMap::Dense(_) | LinearMap::Quantized(_) if self.multiplied.contains(&part.id()) => {
+                let format = self.format(part, cols);
+                let panels = Panels { out: rows, input: cols, order: RowOrder::Plain, format };
+                let table = self.pack_map(source, Packing::Panels(panels));
+                let out = self.buffer(cols);
+                self.steps.push(Step::Gather { table, out });
+                return Ok(out);
+            }
             LinearMap::Quantized(q) if q.zero_points().is_none() && cols > 0 => {
                 Rows::Codes { groups: Groups { len: cols, size: q.granularity().group_size(cols).min(cols) } }
             }
@@ -413,6 +432,25 @@ impl<'p> Planner<'p> {
         self.steps.push(Step::Map { formula: map.formula.clone(), operands, out });
         out
     }
+}
+
+/// The parts that the program's linear layers multiply with: whole maps, or the factors of low-rank ones.
+fn multiplied(program: &Program<'_>) -> BTreeSet<PartId> {
+    fn add(part: &Part, all: &mut BTreeSet<PartId>) {
+        match &**part {
+            LinearMap::LowRank(l) => [l.left(), l.right()].into_iter().for_each(|factor| add(factor, all)),
+            _ => {
+                all.insert(part.id());
+            }
+        }
+    }
+    let mut all = BTreeSet::new();
+    for (_, step) in program.steps() {
+        if let StepKind::Apply(apply) = &step.kind {
+            add(&program.graph().weight(apply.weight).map, &mut all);
+        }
+    }
+    all
 }
 
 /// Whether a quantized map is multiplied in integers. With zero points it is decoded: they would cost a product of their own.

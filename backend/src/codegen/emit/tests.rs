@@ -107,13 +107,39 @@ impl Emit for Typed {
         self.value(Type::Address)
     }
 
-    fn arithmetic(&mut self, op: Arithmetic, x: Value, y: Value) -> Value {
-        match op {
-            Arithmetic::Add | Arithmetic::Sub | Arithmetic::Mul => {}
-            Arithmetic::Div => _ = self.check(x, &FLOATS),
-            Arithmetic::And | Arithmetic::Or => _ = self.check(x, &INTEGERS),
-        }
-        self.like(x, y)
+    fn unary(&mut self, op: Unary, x: Value) -> Value {
+        let ty = match (op, self.ty(x)) {
+            (Unary::Neg | Unary::Abs, ty @ (Type::F32 | Type::F32x4)) => ty,
+            (Unary::ToFloat, Type::I32) => Type::F32,
+            (Unary::ToFloat, Type::I32x4) | (Unary::Splat, Type::F32) => Type::F32x4,
+            (Unary::Extend, Type::I32) => Type::Address,
+            (Unary::Truncate, Type::Address) => Type::I32,
+            (Unary::Splat, Type::I32) => Type::I32x4,
+            (Unary::Splat, Type::I8) => Type::I8x16,
+            (Unary::Any, Type::I32x4) | (Unary::IsNotZero, Type::Address) => Type::I8,
+            (op, ty) => panic!("{op:?} of {ty:?}"),
+        };
+        self.value(ty)
+    }
+
+    fn binary(&mut self, op: Binary, x: Value, y: Value) -> Value {
+        assert_eq!(self.ty(x), self.ty(y));
+        let float = FLOATS.contains(&self.ty(x));
+        let ty = match (op, self.ty(x)) {
+            (Binary::Less | Binary::Greater, Type::F32x4) => Type::I32x4,
+            (Binary::Less | Binary::Greater, Type::F32 | Type::Address) => Type::I8,
+            (Binary::Add | Binary::Sub | Binary::Mul, ty) => ty,
+            (Binary::Div, ty) if float => ty,
+            (Binary::And | Binary::Or, ty) if !float => ty,
+            (op, ty) => panic!("{op:?} of {ty:?}"),
+        };
+        self.value(ty)
+    }
+
+    fn shift_right(&mut self, x: Value, bits: Value) -> Value {
+        self.check(x, &[Type::I32]);
+        self.check(bits, &[Type::I32]);
+        self.like(x, x)
     }
 
     fn with_constant(&mut self, _: Constant, x: Value, _: i64) -> Value {
@@ -121,26 +147,8 @@ impl Emit for Typed {
         self.like(x, x)
     }
 
-    fn compare(&mut self, _: Compare, x: Value, y: Value) -> Value {
-        self.like(x, y);
-        match self.check(x, &[Type::F32, Type::F32x4, Type::Address]) {
-            Type::F32x4 => self.value(Type::I32x4),
-            _ => self.value(Type::I8),
-        }
-    }
-
     fn is_above(&mut self, x: Value, _: u32) -> Value {
         self.check(x, &[Type::I32]);
-        self.value(Type::I8)
-    }
-
-    fn is_not_zero(&mut self, x: Value) -> Value {
-        self.check(x, &[Type::Address]);
-        self.value(Type::I8)
-    }
-
-    fn any(&mut self, mask: Value) -> Value {
-        self.check(mask, &[Type::I32x4]);
         self.value(Type::I8)
     }
 
@@ -148,14 +156,6 @@ impl Emit for Typed {
         let by = if self.ty(x) == Type::F32x4 { Type::I32x4 } else { Type::I8 };
         self.check(condition, &[by]);
         self.like(x, y)
-    }
-
-    fn neg(&mut self, x: Value) -> Value {
-        self.mul_add(x, x, x)
-    }
-
-    fn abs(&mut self, x: Value) -> Value {
-        self.mul_add(x, x, x)
     }
 
     fn mul_add(&mut self, x: Value, y: Value, z: Value) -> Value {
@@ -169,15 +169,6 @@ impl Emit for Typed {
         [(); 2].map(|()| self.like(x, x))
     }
 
-    fn splat(&mut self, x: Value) -> Value {
-        let ty = match self.check(x, &[Type::F32, Type::I32, Type::I8]) {
-            Type::F32 => Type::F32x4,
-            Type::I32 => Type::I32x4,
-            _ => Type::I8x16,
-        };
-        self.value(ty)
-    }
-
     fn lane(&mut self, x: Value, lane: u8) -> Value {
         assert!(lane < 4);
         let ty = self.check(x, &[Type::F32x4, Type::I32x4]);
@@ -188,21 +179,6 @@ impl Emit for Typed {
         let scalars = [Type::F32, Type::I32];
         assert_eq!(scalars.contains(&ty), scalars.contains(&self.ty(x)));
         self.value(ty)
-    }
-
-    fn to_float(&mut self, x: Value) -> Value {
-        let ty = self.check(x, &[Type::I32, Type::I32x4]);
-        self.value(if ty == Type::I32 { Type::F32 } else { Type::F32x4 })
-    }
-
-    fn extend(&mut self, x: Value) -> Value {
-        self.check(x, &[Type::I32]);
-        self.value(Type::Address)
-    }
-
-    fn truncate(&mut self, x: Value) -> Value {
-        self.check(x, &[Type::Address]);
-        self.value(Type::I32)
     }
 
     fn widen(&mut self, bytes: Value) -> [Value; 4] {
@@ -225,7 +201,7 @@ impl Emit for Typed {
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
-        let (parameters, returns) = entry.signature();
+        let (parameters, returns, _) = entry.shape();
         assert_eq!(self.all(arguments), vec![Type::Address; parameters]);
         returns.then(|| self.value(Type::F32))
     }
@@ -280,7 +256,7 @@ fn every_function_is_typed_and_scoped() {
         let phases = (0..plan.phases().len()).map(Entry::Phase);
         for entry in STEPWISE.into_iter().chain(batched(&plan)).chain(phases) {
             let mut e = Typed { features: Features { dot, signed_bytes }, types: vec![] };
-            let (parameters, returns) = entry.signature();
+            let (parameters, returns, _) = entry.shape();
             let parameters: Vec<Value> = (0..parameters).map(|_| e.value(Type::Address)).collect();
             let result = body(&plan, entry, &mut e, &parameters);
             assert_eq!(result.map(|x| e.ty(x)), returns.then_some(Type::F32), "{entry:?}");
