@@ -214,7 +214,7 @@ fn suggest(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> a
 fn generate(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> anyhow::Result<()> {
     session.reset();
     let mut last = super::suggest::feed(session, words, "")?;
-    let sampling = Sampling { temperature: 0.7, top_k: None };
+    let sampling = Sampling::at(0.7);
     let mut rng = Rng::new(4);
     let mut line = vec![];
     for _ in 0..60 {
