@@ -41,7 +41,7 @@ mod watch;
 
 pub use budget::{Budget, Evaluate};
 pub use calibrate::{Calibration, CalibrationError, Statistics};
-pub use manager::{Run, RunError, Settings, run};
+pub use manager::{Run, RunError, Settings, StepError, run};
 pub use pass::{Change, Context, Outcome, Pass, PassError, Patch};
 pub use pipeline::{Invocation, Pipeline, PipelineError};
 pub use recover::{Checkpoint, CheckpointError};
