@@ -53,6 +53,10 @@ review:
 update-docs:
     UPDATE_DOCS=1 cargo test --test docs
 
+# The packages that crates.io gets, each built from what is in it
+package:
+    cargo package --workspace --exclude lstmc-capi
+
 # Write the header of the C library anew (needs cbindgen)
 c-header:
     cbindgen --config runtime/capi/cbindgen.toml --output runtime/capi/include/lstmc.h runtime/capi

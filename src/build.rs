@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 /// What can be written.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum Emit {
     /// libNAME.a, or NAME.lib for Windows
     #[cfg_attr(feature = "cli", value(name = "staticlib"))]
@@ -40,6 +41,7 @@ pub enum Emit {
 
 /// A file that was made, below the folder that the caller chooses.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct File {
     /// Where, below that folder.
     pub path: PathBuf,
@@ -49,6 +51,7 @@ pub struct File {
 
 /// What a build made.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Built {
     /// The files, in the order asked for.
     pub files: Vec<File>,

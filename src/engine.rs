@@ -4,13 +4,13 @@ use crate::Error;
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::Graph;
-use lstmc_passes::Evaluate;
 use lstmc_runtime::{Description, Model};
 use std::sync::Arc;
 
 /// What computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum Engine {
     /// Generated code
     #[default]
@@ -60,7 +60,8 @@ impl<'a> Scorer<'a> {
     }
 }
 
-impl Evaluate for Scorer<'_> {
+#[cfg(feature = "passes")]
+impl lstmc_passes::Evaluate for Scorer<'_> {
     fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {
         Scorer::perplexity(self, graph).map_err(|e| e.to_string())
     }

@@ -25,7 +25,7 @@ pub enum Error {
     Vocabulary(#[from] lstmc_runtime::VocabularyError),
     /// A model that has no language-model form.
     #[error(transparent)]
-    Canonicalize(#[from] lstmc_passes::canonicalize::CanonicalizeError),
+    Canonicalize(#[from] lstmc_frontend::canonicalize::CanonicalizeError),
     /// A model that cannot be compiled.
     #[error(transparent)]
     Compile(#[from] lstmc_backend::CompileError),

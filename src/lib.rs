@@ -11,18 +11,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The feature `cli`, on by default, adds the command line; a program that only loads models does without: `default-features = false`.
+//! Features, all on by default: `cli` is the command line, `passes` all that compresses, `all-targets` object files for other architectures. A program that only loads models
+//! or links them does without: `default-features = false`.
 //!
 //! | crate | what it holds |
 //! |---|---|
-//! | [`frontend`] | ONNX, the graph IR, its interpreter |
-//! | [`passes`] | pipelines, canonicalisation, compression passes |
+//! | [`frontend`] | ONNX, the graph IR, canonicalisation, the interpreter |
+//! | `passes` | pipelines and compression passes |
 //! | [`backend`] | plans, code generation, the JIT, object files; its [`kernels`](backend::kernels) |
 //! | [`runtime`] | the `.lstmc` container, models and sessions |
 #![deny(unsafe_code)]
 
 pub use lstmc_backend as backend;
 pub use lstmc_frontend as frontend;
+#[cfg(feature = "passes")]
 pub use lstmc_passes as passes;
 pub use lstmc_runtime as runtime;
 

@@ -2,12 +2,12 @@
 
 use crate::Error;
 use lstmc_backend::{Jit, Options};
+use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::ir::store::{
     Encoding, Stored, StoredWeights, compress, compressed_weight_bytes, store, weight_bytes,
 };
 use lstmc_frontend::ir::{Graph, parse_with, print, verify};
 use lstmc_frontend::onnx;
-use lstmc_passes::canonicalize::canonicalize;
 use lstmc_runtime::{BlobOut, Container, ContainerError, Contents, Description, MAGIC, Model, Vocabulary};
 use std::fs::File;
 use std::io::Read;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 /// The two kinds of file a model is read from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Format {
     /// An ONNX model.
     Onnx,
@@ -33,6 +34,7 @@ impl Format {
 
 /// A model read from a file, with what travels with it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Source {
     /// Where it came from.
     pub path: PathBuf,
@@ -84,10 +86,11 @@ impl Source {
         }
     }
 
-    fn imported(path: &Path, graph: Graph) -> Source {
+    /// A model made in memory, in language-model form.
+    pub fn of_graph(graph: Graph) -> Source {
         Source {
-            path: path.into(),
-            format: Format::Onnx,
+            path: PathBuf::new(),
+            format: Format::Lstmc,
             graph,
             vocabulary: None,
             recipe: String::new(),
@@ -95,6 +98,10 @@ impl Source {
             notes: vec![],
             entropy: false,
         }
+    }
+
+    fn imported(path: &Path, graph: Graph) -> Source {
+        Source { path: path.into(), format: Format::Onnx, ..Source::of_graph(graph) }
     }
 
     fn restored(path: &Path, container: &Container) -> Result<Source, Error> {
@@ -110,17 +117,14 @@ impl Source {
         if let (Some(words), Some(expected)) = (container.vocabulary(), graph.vocabulary) {
             words.check_len(expected).map_err(|e| damaged(e.to_string()))?;
         }
+        let is_entropy = |name| matches!(Encoding::from_name(name), Some(Encoding::Entropy(_)));
         Ok(Source {
             path: path.into(),
-            format: Format::Lstmc,
-            graph,
             vocabulary: container.vocabulary().cloned(),
             recipe: container.recipe().into(),
             report: container.report().into(),
-            notes: vec![],
-            entropy: container
-                .tensors()
-                .any(|blob| matches!(Encoding::from_name(blob.encoding), Some(Encoding::Entropy(_)))),
+            entropy: container.tensors().any(|blob| is_entropy(blob.encoding)),
+            ..Source::of_graph(graph)
         })
     }
 
@@ -153,11 +157,10 @@ impl Source {
     /// Compiles a canonical model for this machine.
     pub fn compile(&self, options: Options) -> Result<Model, Error> {
         let jit = Jit::new(&self.graph, options)?;
-        let description = Description {
-            name: self.graph.name.clone(),
-            recipe: self.recipe.clone(),
-            report: self.report.clone(),
-        };
+        let mut description = Description::default();
+        description.name.clone_from(&self.graph.name);
+        description.recipe.clone_from(&self.recipe);
+        description.report.clone_from(&self.report);
         Ok(Model::new(Arc::new(jit), self.vocabulary.clone(), description)?)
     }
 
@@ -186,14 +189,12 @@ impl Source {
                 BlobOut::new(s.path.as_str(), s.encoding.name(), shape, &s.bytes[..])
             })
             .collect();
-        let contents = Contents {
-            name: &self.graph.name,
-            ir: &print(&self.graph),
-            vocabulary: self.vocabulary.as_deref(),
-            recipe: &self.recipe,
-            report: &self.report,
-            tensors: &tensors,
-        };
+        let ir = print(&self.graph);
+        let mut contents = Contents::new(&ir, &tensors);
+        contents.name = &self.graph.name;
+        contents.vocabulary = self.vocabulary.as_deref();
+        contents.recipe = &self.recipe;
+        contents.report = &self.report;
         Ok(contents.write(path)?)
     }
 }

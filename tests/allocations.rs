@@ -73,10 +73,9 @@ fn session(level: Level, model: &str) -> Session {
 /// The tiny model after a pass.
 fn compressed(level: Level, passes: &str) -> Session {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/tiny/dynamo/model.onnx");
-    let source = Source::read(path).unwrap().canonical().unwrap();
+    let mut source = Source::read(path).unwrap().canonical().unwrap();
     let pipeline = Pipeline::parse(passes).unwrap();
-    let graph = run(&pipeline, source.graph.clone(), Settings::default()).unwrap().graph;
-    let source = Source { graph, ..source };
+    source.graph = run(&pipeline, source.graph, Settings::default()).unwrap().graph;
     source.compile(Options { level, threads: 1, ..Options::default() }).unwrap().session()
 }
 
@@ -117,12 +116,13 @@ fn nothing_per_token(model: &str, mut session: Session) {
     nothing("advance", allocations(|| (0..30).for_each(|t| session.advance(t).unwrap())));
     let top_k = || (0..30).for_each(|t| assert_eq!(session.top_k_into(t, &mut ids, &mut scores), Ok(7)));
     nothing("top_k_into", allocations(top_k));
-    for sampling in [Sampling { temperature: 1.0, top_k: None }, Sampling { temperature: 0.0, top_k: None }] {
+    for sampling in [Sampling::at(1.0), Sampling::at(0.0)] {
         let sample = || (0..30).for_each(|t| assert!(session.sample(t, &sampling, &mut rng).is_ok()));
         nothing("sample", allocations(sample));
     }
     // The first of this `k` makes room for it.
-    let sampling = Sampling { temperature: 0.8, top_k: Some(5) };
+    let mut sampling = Sampling::at(0.8);
+    sampling.top_k = Some(5);
     let mut sample = || (0..30).for_each(|t| assert!(session.sample(t, &sampling, &mut rng).is_ok()));
     assert!(allocations(&mut sample) <= 1);
     nothing("sample of the five best", allocations(&mut sample));

@@ -1,7 +1,9 @@
 //! The front end of lstmc: ONNX models become a typed graph IR.
 //!
+//! A part of `lstmc`, which is what to depend on: this crate's interface changes with any version.
+//!
 //! ```text
-//!   model.onnx ──▶ onnx (decode, import) ──▶ ir::Graph ──▶ passes, backend
+//!   model.onnx ──▶ onnx (decode, import) ──▶ ir::Graph ──▶ canonicalize ──▶ passes, backend
 //!                                              │  ▲
 //!                                         print ▼  │ parse
 //!                                             text form
@@ -9,6 +11,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod canonicalize;
 pub mod interpret;
 pub mod ir;
 pub mod onnx;

@@ -24,7 +24,7 @@ impl<T: Copy + Default + Mul<Output = T> + AddAssign + Send + Sync> Element for 
 ///
 /// # Panics
 /// Where a slice's length is not that of its shape.
-pub(crate) fn multiply<T: Element>(m: usize, k: usize, n: usize, a: &[T], b: &[T], out: &mut [T]) {
+pub(crate) fn multiply<T: Element>([m, k, n]: [usize; 3], a: &[T], b: &[T], out: &mut [T]) {
     assert_eq!(b.len(), k * n, "length of b");
     product([m, k, n], a, |i, j| b[i * n + j], out);
 }
@@ -33,7 +33,7 @@ pub(crate) fn multiply<T: Element>(m: usize, k: usize, n: usize, a: &[T], b: &[T
 ///
 /// # Panics
 /// Where a slice's length is not that of its shape.
-pub(crate) fn apply<T: Element>(m: usize, k: usize, n: usize, a: &[T], w: &[T], out: &mut [T]) {
+pub(crate) fn apply<T: Element>([m, k, n]: [usize; 3], a: &[T], w: &[T], out: &mut [T]) {
     assert_eq!(w.len(), k * n, "length of w");
     product([m, k, n], a, |i, j| w[j * k + i], out);
 }
@@ -94,9 +94,9 @@ mod tests {
     fn products_of_small_matrices() {
         let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
         let mut out = [0.0f32; 4];
-        multiply(2, 3, 2, &a, &b, &mut out);
+        multiply([2, 3, 2], &a, &b, &mut out);
         assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
-        apply(2, 3, 2, &a, &[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], &mut out);
+        apply([2, 3, 2], &a, &[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], &mut out);
         assert_eq!(out, [4.0, 5.0, 10.0, 11.0]);
     }
 
@@ -114,10 +114,10 @@ mod tests {
                         .map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum())
                         .collect();
                     let mut out = vec![7.0; m * n];
-                    multiply(m, k, n, &a, &b, &mut out);
+                    multiply([m, k, n], &a, &b, &mut out);
                     assert_eq!(out, expected, "{m} {k} {n}");
                     out.fill(7.0);
-                    apply(m, k, n, &a, &turned, &mut out);
+                    apply([m, k, n], &a, &turned, &mut out);
                     assert_eq!(out, expected, "{m} {k} {n}");
                 }
             }

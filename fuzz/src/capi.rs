@@ -2,8 +2,8 @@
 
 use super::cursor::Cursor;
 use lstmc::Source;
+use lstmc::frontend::canonicalize::canonicalize;
 use lstmc::frontend::onnx;
-use lstmc::passes::canonicalize::canonicalize;
 use lstmc::runtime::{END_OF_LINE, UNKNOWN, Vocabulary};
 use std::ffi::{CStr, CString};
 use std::ptr::{null, null_mut};

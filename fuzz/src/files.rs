@@ -5,11 +5,11 @@ use super::models::{check, check_generic, compiled, stored_and_restored};
 use super::passes::{WORDS, refused_or_valid, tiny};
 use super::refused;
 use lstmc::Source;
+use lstmc::frontend::canonicalize::canonicalize;
 use lstmc::frontend::ir::store::{Encoding, Stored, restore};
 use lstmc::frontend::ir::{Graph, Wanted, WeightSource, parse_with, verify};
 use lstmc::frontend::onnx;
 use lstmc::frontend::tensor::Tensor;
-use lstmc::passes::canonicalize::canonicalize;
 use lstmc::passes::{Calibration, Checkpoint, Context, Statistics};
 use lstmc::runtime::MAGIC;
 

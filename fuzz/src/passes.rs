@@ -3,7 +3,7 @@
 use super::refused;
 use lstmc::frontend::ir::Graph;
 use lstmc::frontend::ir::arbitrary::language_model;
-use lstmc::passes::{Context, Pipeline, RunError, Settings, run};
+use lstmc::passes::{Context, Pipeline, RunError, Settings, StepError, run};
 
 /// Words of [`tiny`].
 pub(super) const WORDS: usize = 5;
@@ -18,9 +18,12 @@ pub(super) fn refused_or_valid(passes: &str, graph: Graph, context: Context<'_>)
     let pipeline = Pipeline::parse(passes).expect("a pipeline");
     match run(&pipeline, graph, Settings { context, ..Settings::default() }) {
         Ok(run) => super::models::check(&run.graph),
-        Err(error @ (RunError::Invalid { .. } | RunError::Patch { .. } | RunError::Input(_))) => {
-            panic!("{error}")
+        Err(RunError::Step { problem, .. })
+            if matches!(*problem, StepError::Invalid(_) | StepError::Patch(_)) =>
+        {
+            panic!("{problem}")
         }
+        Err(error @ RunError::Input(_)) => panic!("{error}"),
         Err(error) => refused(error),
     }
 }

@@ -2,14 +2,13 @@
 
 use super::files::{TRAINED, TRAINING, encodings};
 use super::passes::{WORDS, tiny};
+use lstmc::Source;
 use lstmc::frontend::ir::arbitrary::{Kind, language_model_of, random_map};
 use lstmc::frontend::ir::store::{compress, store};
 use lstmc::frontend::ir::{Graph, print};
 use lstmc::passes::{Checkpoint, Context, Pipeline, Settings, Statistics, run};
 use lstmc::runtime::Vocabulary;
-use lstmc::{Format, Source};
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A target, a file's name and its bytes.
@@ -57,16 +56,11 @@ fn blobs(graph: &Graph) -> Vec<u8> {
 /// A `.lstmc` file.
 fn file(graph: Graph, entropy: bool) -> Vec<u8> {
     let words = Vocabulary::from_words(["<unk>", "<eos>", "the", "cat", "sat"]).expect("distinct words");
-    let source = Source {
-        path: PathBuf::new(),
-        format: Format::Lstmc,
-        graph,
-        vocabulary: Some(Arc::new(words)),
-        recipe: "quantize(bits=4)".into(),
-        report: "{}".into(),
-        notes: vec![],
-        entropy,
-    };
+    let mut source = Source::of_graph(graph);
+    source.vocabulary = Some(Arc::new(words));
+    source.recipe = "quantize(bits=4)".into();
+    source.report = "{}".into();
+    source.entropy = entropy;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("seed.lstmc");
     source.write(&path).expect("a file that is written");

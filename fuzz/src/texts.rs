@@ -2,9 +2,9 @@
 
 use super::models::{check, same_text, stored_and_restored};
 use super::refused;
+use lstmc::frontend::canonicalize::canonicalize;
 use lstmc::frontend::ir::{PrintOptions, parse, print, print_with, verify};
 use lstmc::passes::Pipeline;
-use lstmc::passes::canonicalize::canonicalize;
 use lstmc::runtime::Vocabulary;
 
 /// Small enough for the text to stay short where data is printed inline.

@@ -1,5 +1,7 @@
 //! The passes of lstmc: pipelines, the driver, the perplexity budget, and one module per pass.
 //!
+//! A part of `lstmc`, which is what to depend on: this crate's interface changes with any version.
+//!
 //! ```text
 //!   "canonicalize, decode(target=decoder)"
 //!        │ Pipeline::parse (against the pass table)
@@ -16,7 +18,7 @@
 
 pub mod budget;
 pub mod calibrate;
-pub mod canonicalize;
+mod canonicalize;
 mod decode;
 mod low_rank;
 pub mod manager;
@@ -39,7 +41,7 @@ mod watch;
 
 pub use budget::{Budget, Evaluate};
 pub use calibrate::{Calibration, CalibrationError, Statistics};
-pub use manager::{Run, RunError, Settings, run};
+pub use manager::{Run, RunError, Settings, StepError, run};
 pub use pass::{Change, Context, Outcome, Pass, PassError, Patch};
 pub use pipeline::{Invocation, Pipeline, PipelineError};
 pub use recover::{Checkpoint, CheckpointError};

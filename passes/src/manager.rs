@@ -40,61 +40,16 @@ pub enum RunError {
     /// The graph that was given breaks an invariant.
     #[error("the graph is invalid before the first pass:\n{0}")]
     Input(VerifyErrors),
-    /// A pass failed.
-    #[error("pass {step}, {invocation}: {source}")]
-    Pass {
+    /// A pass failed, or what it came to was refused.
+    #[error("pass {step}, {invocation}{problem}")]
+    Step {
         /// Its place in the pipeline, from 1.
         step: usize,
         /// The pass with its options.
         invocation: String,
         /// Why.
-        source: Box<PassError>,
-    },
-    /// A pass came to NaN or infinity: numbers that it was given are too large.
-    #[error(
-        "pass {step}, {invocation}, comes to numbers that are NaN or infinite: the weights before, or the statistics it was given, are too large; leave these weights out by `target`, or calibrate on another text:\n{source}"
-    )]
-    NotFinite {
-        /// Its place in the pipeline, from 1.
-        step: usize,
-        /// The pass with its options.
-        invocation: String,
-        /// Which weights.
-        source: VerifyErrors,
-    },
-    /// A pass proposed a graph that breaks an invariant: an error in lstmc.
-    #[error(
-        "pass {step}, {invocation}, made an invalid graph, which is an error in lstmc; please report it:\n{source}"
-    )]
-    Invalid {
-        /// Its place in the pipeline, from 1.
-        step: usize,
-        /// The pass with its options.
-        invocation: String,
-        /// What the verifier found.
-        source: VerifyErrors,
-    },
-    /// A pass proposed a weight of another shape: an error in lstmc.
-    #[error(
-        "pass {step}, {invocation}, made a weight that does not fit, which is an error in lstmc; please report it: {source}"
-    )]
-    Patch {
-        /// Its place in the pipeline, from 1.
-        step: usize,
-        /// The pass with its options.
-        invocation: String,
-        /// What does not fit.
-        source: InferError,
-    },
-    /// A pass was over a strict budget.
-    #[error("pass {step}, {invocation}: rejected: {reason}; use fewer or weaker passes, or a larger budget")]
-    OverBudget {
-        /// Its place in the pipeline, from 1.
-        step: usize,
-        /// The pass with its options.
-        invocation: String,
-        /// By how much.
-        reason: String,
+        #[source]
+        problem: Box<StepError>,
     },
     /// A budget without anything to measure with.
     #[error("a perplexity budget needs a vocabulary and a validation text to measure on")]
@@ -107,6 +62,29 @@ pub enum RunError {
         /// Why.
         why: String,
     },
+}
+
+/// Why a run stopped at a pass.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// It failed.
+    #[error(": {0}")]
+    Pass(#[source] PassError),
+    /// It came to NaN or infinity: numbers that it was given are too large.
+    #[error(
+        ", comes to numbers that are NaN or infinite: the weights before, or the statistics it was given, are too large; leave these weights out by `target`, or calibrate on another text:\n{0}"
+    )]
+    NotFinite(#[source] VerifyErrors),
+    /// It proposed a graph that breaks an invariant: an error in lstmc.
+    #[error(", made an invalid graph, which is an error in lstmc; please report it:\n{0}")]
+    Invalid(#[source] VerifyErrors),
+    /// It proposed a weight of another shape: an error in lstmc.
+    #[error(", made a weight that does not fit, which is an error in lstmc; please report it: {0}")]
+    Patch(#[source] InferError),
+    /// It was over a strict budget.
+    #[error(": rejected: {0}; use fewer or weaker passes, or a larger budget")]
+    OverBudget(String),
 }
 
 /// Runs `pipeline` on `graph`.
@@ -141,7 +119,7 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
             Outcome::Patch(patch) => {
                 record.weights_changed = patch.changed(&state.graph);
                 record.notes.clone_from(&patch.notes);
-                let proposed = patch.apply(&state.graph).map_err(|e| at.patch(e))?;
+                let proposed = patch.apply(&state.graph).map_err(|e| at.error(StepError::Patch(e)))?;
                 check(&proposed).map_err(|e| at.invalid(e))?;
                 record.after = Measure::of(&proposed);
                 record.after.perplexity =
@@ -154,7 +132,7 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
             start = Some(from);
         } else if let Some(reason) = perplexity.exceeded(&state.trail.records[from.records..]) {
             if perplexity.budget.strict {
-                return Err(at.over_budget(&reason));
+                return Err(at.error(StepError::OverBudget(reason)));
             }
             (state.graph, perplexity.current) = (from.graph, from.perplexity);
             for record in state.trail.records[from.records..].iter_mut() {
@@ -201,11 +179,11 @@ struct At<'p> {
 impl At<'_> {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, RunError> {
         let outcome = self.invocation.pass().and_then(|pass| pass.run(graph, context));
-        outcome.map_err(|source| RunError::Pass {
-            step: self.step,
-            invocation: self.name(),
-            source: Box::new(source),
-        })
+        outcome.map_err(|e| self.error(StepError::Pass(e)))
+    }
+
+    fn error(&self, problem: StepError) -> RunError {
+        RunError::Step { step: self.step, invocation: self.name(), problem: Box::new(problem) }
     }
 
     fn record(&self, started: Instant, before: Measure) -> Record {
@@ -225,20 +203,9 @@ impl At<'_> {
         self.invocation.to_string()
     }
 
-    fn patch(&self, source: InferError) -> RunError {
-        RunError::Patch { step: self.step, invocation: self.name(), source }
-    }
-
-    fn invalid(&self, source: VerifyErrors) -> RunError {
-        let (step, invocation) = (self.step, self.name());
-        if source.errors().iter().all(|e| e.invariant == FINITE) {
-            return RunError::NotFinite { step, invocation, source };
-        }
-        RunError::Invalid { step, invocation, source }
-    }
-
-    fn over_budget(&self, reason: &str) -> RunError {
-        RunError::OverBudget { step: self.step, invocation: self.name(), reason: reason.to_string() }
+    fn invalid(&self, errors: VerifyErrors) -> RunError {
+        let is_broken = errors.errors().iter().any(|e| e.invariant != FINITE);
+        self.error(if is_broken { StepError::Invalid(errors) } else { StepError::NotFinite(errors) })
     }
 }
 

@@ -2,11 +2,11 @@
 
 use crate::budget::Evaluate;
 use crate::calibrate::{Calibration, CalibrationError, Statistics};
-use crate::canonicalize::CanonicalizeError;
 use crate::recover::{Checkpoint, CheckpointError};
 use crate::solve::SolveError;
 use crate::target::TargetError;
 use crate::watch::{Interrupt, Steps, Watcher};
+use lstmc_frontend::canonicalize::CanonicalizeError;
 use lstmc_frontend::ir::{Graph, InferError, MapError, NotCanonical, Part, WeightId};
 use std::sync::Arc;
 

@@ -59,6 +59,7 @@ pub struct Container {
 
 /// A tensor in a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Blob<'a> {
     /// What the graph's text calls it; distinct from all others in the container.
     pub name: &'a str,

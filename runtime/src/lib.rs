@@ -28,14 +28,10 @@
 //! use lstmc_runtime::{BlobOut, Container, Contents, Vocabulary};
 //!
 //! let vocabulary = Vocabulary::from_words(["<unk>", "<eos>", "the", "cat"])?;
-//! let contents = Contents {
-//!     name: "tiny",
-//!     ir: "model \"tiny\" (vocabulary 4) { ... }",
-//!     vocabulary: Some(&vocabulary),
-//!     recipe: "quantize(bits=8)",
-//!     report: "{}",
-//!     tensors: &[BlobOut::new("decoder.bias", "f32", &[4], vec![0; 16])],
-//! };
+//! let tensors = [BlobOut::new("decoder.bias", "f32", &[4], vec![0; 16])];
+//! let mut contents = Contents::new("model \"tiny\" (vocabulary 4) { ... }", &tensors);
+//! contents.vocabulary = Some(&vocabulary);
+//! contents.recipe = "quantize(bits=8)";
 //! let container = Container::from_bytes(&contents.to_bytes()?)?;
 //! assert_eq!(container.recipe(), "quantize(bits=8)");
 //! assert_eq!(container.tensor("decoder.bias").unwrap().bytes.len(), 16);

@@ -1,7 +1,13 @@
 //! Drawing the next word at random, and the generator that it takes.
 
 /// How [`Session::sample`](crate::Session::sample) chooses a word.
+///
+/// ```
+/// let mut sampling = lstmc_runtime::Sampling::at(0.7);
+/// sampling.top_k = Some(100);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Sampling {
     /// What logits are divided by before the softmax: 1 is the model's own distribution, less is more
     /// predictable, more is more varied, and 0 always takes the most likely word. Finite, not negative.
@@ -10,10 +16,17 @@ pub struct Sampling {
     pub top_k: Option<usize>,
 }
 
+impl Sampling {
+    /// Among all words at this temperature.
+    pub fn at(temperature: f32) -> Self {
+        Sampling { temperature, top_k: None }
+    }
+}
+
 impl Default for Sampling {
     /// The model's own distribution: temperature 1, all words.
     fn default() -> Self {
-        Sampling { temperature: 1.0, top_k: None }
+        Sampling::at(1.0)
     }
 }
 

@@ -13,6 +13,7 @@ mod tests;
 
 /// What a model says about itself. All of it may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Description {
     /// What it is called.
     pub name: String,

@@ -31,6 +31,7 @@ pub struct Vocabulary {
 
 /// What [`Vocabulary::encode`] made of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Encoded {
     /// One id per word and per newline.
     pub tokens: Vec<u32>,

@@ -168,6 +168,7 @@ fn heading(out: &mut impl Write, text: &str) -> anyhow::Result<()> {
 /// The bundled model's folder: where told, below the current folder, beside the program, or where it was built.
 fn find(told: Option<&Path>) -> anyhow::Result<PathBuf> {
     const BUNDLED: &str = "testdata/ptb-small";
+    const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
     let mut places = vec![];
     if let Some(dir) = told {
         places.push(dir.to_path_buf());
@@ -182,7 +183,11 @@ fn find(told: Option<&Path>) -> anyhow::Result<PathBuf> {
         return Ok(found.clone());
     }
     let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-    bail!("the bundled model was not found in {}; give its folder with --data DIR", looked.join(", "))
+    bail!(
+        "the bundled model was not found in {}; it is in the repository, not in the package: \
+         git clone {REPOSITORY}, then lstmc demo --data lstmc/{BUNDLED}",
+        looked.join(", ")
+    )
 }
 
 /// Seconds per step, the best of several rounds.
@@ -214,7 +219,7 @@ fn suggest(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> a
 fn generate(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> anyhow::Result<()> {
     session.reset();
     let mut last = super::suggest::feed(session, words, "")?;
-    let sampling = Sampling { temperature: 0.7, top_k: None };
+    let sampling = Sampling::at(0.7);
     let mut rng = Rng::new(4);
     let mut line = vec![];
     for _ in 0..60 {

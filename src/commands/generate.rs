@@ -52,7 +52,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let model = source.compile(args.cpu.options())?;
     let mut session = model.session();
     let mut last = feed(&mut session, words, &args.prompt)?;
-    let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
+    let mut sampling = Sampling::at(args.temperature);
+    sampling.top_k = args.top_k;
     let mut rng = Rng::new(args.seed);
     let mut tokens = vec![];
     let mut text = String::new();

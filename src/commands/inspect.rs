@@ -2,8 +2,8 @@
 
 use super::ModelArgs;
 use crate::Source;
-use crate::frontend::ir::{Graph, Program, parameters, print};
-use crate::terminal::{self, bytes, thousands};
+use crate::frontend::ir::{Graph, Program, Weight, parameters, print};
+use crate::terminal::{self, bytes, columns, thousands};
 use std::io::Write;
 
 /// Show a model's layers, weights, sizes and costs
@@ -46,21 +46,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let multiply_adds = model.as_ref().map(Program::multiply_adds);
     let sizes = source.weight_bytes()?;
     let total: usize = sizes.iter().map(|(_, b)| b).sum();
-    let rows: Vec<Row> = source
-        .graph
-        .weights()
-        .zip(&sizes)
-        .map(|((_, w), (_, bytes))| Row {
-            name: w.name.clone(),
-            shape: w.map.shape(),
-            representation: w.map.describe(),
-            bytes: *bytes,
-        })
-        .collect();
+    let weights: Vec<(&Weight, usize)> =
+        source.graph.weights().zip(&sizes).map(|((_, w), (_, bytes))| (w, *bytes)).collect();
     if args.json {
-        let weights: Vec<_> = rows
+        let weights: Vec<_> = weights
             .iter()
-            .map(|r| serde_json::json!({"name": r.name, "shape": r.shape, "representation": r.representation, "bytes": r.bytes}))
+            .map(|(w, bytes)| serde_json::json!({"name": w.name, "shape": w.map.shape(), "representation": w.map.describe(), "bytes": bytes}))
             .collect();
         let report: serde_json::Value = serde_json::from_str(&source.report).unwrap_or_default();
         drop(out);
@@ -98,14 +89,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         layers(&mut out, &source.graph)?;
         writeln!(out)?;
     }
-    table(&mut out, &rows)
-}
-
-struct Row {
-    name: String,
-    shape: Vec<usize>,
-    representation: String,
-    bytes: usize,
+    let header = ["weight", "shape", "representation", "bytes"].map(str::to_string);
+    let row = |(w, bytes): &(&Weight, usize)| {
+        [w.name.clone(), format!("{:?}", w.map.shape()), w.map.describe(), thousands(*bytes)]
+    };
+    let rows: Vec<[String; 4]> = std::iter::once(header).chain(weights.iter().map(row)).collect();
+    Ok(write!(out, "{}", columns(&rows, &[0, 1, 2]))?)
 }
 
 /// The nodes of language-model form: what each layer reads and makes.
@@ -115,25 +104,6 @@ fn layers(out: &mut impl Write, graph: &Graph) -> anyhow::Result<()> {
         let results: Vec<String> =
             node.results().iter().map(|&v| format!("%{}: {}", graph.name_of(v), graph.type_of(v))).collect();
         writeln!(out, "  {:<10} {}", node.op.name(), results.join(", "))?;
-    }
-    Ok(())
-}
-
-fn table(out: &mut impl Write, rows: &[Row]) -> anyhow::Result<()> {
-    let shape = |r: &Row| format!("{:?}", r.shape);
-    let name = rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(6);
-    let dims = rows.iter().map(|r| shape(r).len()).max().unwrap_or(0).max(5);
-    let kind = rows.iter().map(|r| r.representation.len()).max().unwrap_or(0).max(14);
-    writeln!(out, "{:name$}  {:dims$}  {:kind$}  {:>12}", "weight", "shape", "representation", "bytes")?;
-    for r in rows {
-        writeln!(
-            out,
-            "{:name$}  {:dims$}  {:kind$}  {:>12}",
-            r.name,
-            shape(r),
-            r.representation,
-            thousands(r.bytes)
-        )?;
     }
     Ok(())
 }

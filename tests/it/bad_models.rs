@@ -70,7 +70,7 @@ fn damaged_models() {
         let mut damaged = bytes.clone();
         damaged[n] ^= mask;
         if let Ok(graph) = onnx::import(damaged.into(), None, "model") {
-            let _ = lstmc::passes::canonicalize::canonicalize(&graph);
+            let _ = lstmc::frontend::canonicalize::canonicalize(&graph);
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::program::{cases, root};
 use lstmc::Source;
+use lstmc::frontend::canonicalize::canonicalize;
 use lstmc::frontend::ir::{Graph, parse, print, verify};
 use lstmc::frontend::onnx;
 use lstmc::frontend::testing::check_all;
-use lstmc::passes::canonicalize::canonicalize;
 use std::path::Path;
 
 /// A model's canonical text, under one name for all.

@@ -136,14 +136,9 @@ impl Parts {
             .iter()
             .map(|(name, encoding, shape, bytes)| BlobOut::new(name, encoding, shape, bytes))
             .collect();
-        let contents = Contents {
-            name: "tiny",
-            ir: &self.ir,
-            vocabulary: self.vocabulary.as_ref(),
-            recipe: "",
-            report: "",
-            tensors: &tensors,
-        };
+        let mut contents = Contents::new(&self.ir, &tensors);
+        contents.name = "tiny";
+        contents.vocabulary = self.vocabulary.as_ref();
         contents.write(path).unwrap();
     }
 }

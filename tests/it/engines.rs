@@ -186,7 +186,7 @@ fn transcript(mut session: Session, tokens: &[u32]) -> Vec<u32> {
 /// Threads share a model, each with a session of its own, and get bit for bit what they would get alone.
 #[test]
 fn sessions_on_threads() {
-    let source = Source { graph: graph(), ..Source::read(folder().join("model.onnx")).unwrap() };
+    let source = Source::of_graph(graph());
     let texts: Vec<Vec<u32>> =
         (0..4).map(|n| (0..40).map(|k| (k * 7919 + n * 104_729) % 10_000).collect()).collect();
     for level in Level::all() {

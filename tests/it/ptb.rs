@@ -32,7 +32,7 @@ fn check(model: PathBuf, engine: Engine, text: &str, wanted: f64) {
     assert_eq!(text.unknown, 0);
     let levels = match engine {
         Engine::Jit => Level::all(),
-        Engine::Interpreter => vec![Level::best()],
+        _ => vec![Level::best()],
     };
     for level in levels {
         let options = Options { level, ..Options::default() };

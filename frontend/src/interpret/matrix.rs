@@ -7,7 +7,6 @@
 
 use super::real::Real;
 use crate::ir::{Activations, LinearMap, MapError, Part, PartId, quantize_activations};
-use crate::product;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -88,7 +87,7 @@ impl<T: Real> Matrix<T> {
         match self {
             Matrix::Dense { rows, cols, data, activations } => {
                 out.resize(n * rows, T::default());
-                product::apply(n, *cols, *rows, &taken(*activations, *cols, x), data, out);
+                T::apply([n, *cols, *rows], &taken(*activations, *cols, x), data, out);
             }
             Matrix::Product { left, right } => {
                 let mut inner = vec![];

@@ -4,9 +4,25 @@ use crate::tensor::{DType, Data, Tensor, TensorError};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
+    use crate::product;
+
+    /// What makes products of numbers: of these two types, and compiled here rather than where it is called.
+    pub trait Sealed: Sized {
+        /// `out = a w^T` with row-major `a: [m, k]`, `w: [n, k]`, `out: [m, n]`.
+        fn apply(shape: [usize; 3], a: &[Self], w: &[Self], out: &mut [Self]);
+    }
+
+    impl Sealed for f32 {
+        fn apply(shape: [usize; 3], a: &[f32], w: &[f32], out: &mut [f32]) {
+            product::apply(shape, a, w, out);
+        }
+    }
+
+    impl Sealed for f64 {
+        fn apply(shape: [usize; 3], a: &[f64], w: &[f64], out: &mut [f64]) {
+            product::apply(shape, a, w, out);
+        }
+    }
 }
 
 /// f32 or f64.

@@ -222,11 +222,23 @@ impl Formula {
             return name.clone();
         }
         let text = |t: TermId| self.term_text(t, input, done);
+        let factor = |t: TermId| match self.terms[t.index()] {
+            Term::Binary(Binary::Add | Binary::Sub, ..) | Term::MulAdd(..)
+                if !done.iter().any(|(term, _)| *term == t) =>
+            {
+                format!("({})", text(t))
+            }
+            _ => text(t),
+        };
         match self.terms[id.index()] {
             Term::Input(n) => input(n),
             Term::Constant(x) => x.to_string(),
+            Term::Binary(Binary::Add, a, b) => format!("{} + {}", text(a), text(b)),
+            Term::Binary(Binary::Sub, a, b) => format!("{} - {}", text(a), factor(b)),
+            Term::Binary(Binary::Mul, a, b) => format!("{} * {}", factor(a), factor(b)),
+            Term::Binary(Binary::Div, a, b) => format!("{} / ({})", factor(a), text(b)),
             Term::Binary(op, a, b) => format!("{}({}, {})", op.name(), text(a), text(b)),
-            Term::MulAdd(a, b, c) => format!("{} * {} + {}", text(a), text(b), text(c)),
+            Term::MulAdd(a, b, c) => format!("{} * {} + {}", factor(a), factor(b), text(c)),
             Term::Select { less: [a, b], then, otherwise } => {
                 format!("select({} < {}, {}, {})", text(a), text(b), text(then), text(otherwise))
             }

@@ -4,6 +4,7 @@ use super::SolveError;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
 use faer::linalg::matmul::matmul;
+use faer::linalg::solvers::Svd;
 use faer::{Accum, MatMut, MatRef, Par};
 
 /// `a . b`.
@@ -123,4 +124,16 @@ pub(crate) fn undo_right(x: &mut [f64], l: &[f64], m: usize, n: usize) {
     // (x L^-1)^T = L^-T x^T, and L^T is upper triangular.
     let x = MatMut::from_row_major_slice_mut(x, m, n).transpose_mut();
     MatRef::from_row_major_slice(l, n, n).transpose().solve_upper_triangular_in_place(x);
+}
+
+/// The singular value decomposition of `a: [m, n]`.
+pub(crate) fn thin_svd(a: &[f64], m: usize, n: usize) -> Result<Svd<f64>, SolveError> {
+    MatRef::from_row_major_slice(a, m, n)
+        .thin_svd()
+        .map_err(|e| SolveError::Factorisation { what: "SVD", why: format!("{e:?}") })
+}
+
+/// The sum of the squares of a spectrum from `rank` on.
+pub(crate) fn tail(spectrum: &[f64], rank: usize) -> f64 {
+    spectrum.iter().skip(rank).rev().map(|s| s * s).sum()
 }

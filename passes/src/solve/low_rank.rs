@@ -8,8 +8,8 @@
 //! An LSTM cell whose input and recurrent maps are to share a left factor is one matrix `[input recurrent]` here; the right factor splits by columns.
 
 use super::allocate::Choice;
-use super::{Hessian, SolveError, expect_finite, expect_length, expect_matrix, factor};
-use faer::{Mat, MatRef};
+use super::{Hessian, SolveError, expect_matrix, factor, floored};
+use faer::Mat;
 
 /// The singular value decomposition of a whitened matrix, from which every rank can be read off.
 #[derive(Clone, Debug)]
@@ -62,25 +62,15 @@ impl Whitened {
         let [out, cols] = shape;
         expect_matrix("w", w, shape)?;
         h.map_or(Ok(()), |h| h.expect_size(cols))?;
-        let rows = match row_weights {
-            None => None,
-            Some(r) => {
-                expect_length("row weights", r.len(), out)?;
-                expect_finite("row weights", r)?;
-                let most = r.iter().fold(0.0f64, |m, &x| m.max(x));
-                let floor = if most > 0.0 { most * 1e-6 } else { 1.0 };
-                Some(r.iter().map(|x| x.max(floor).sqrt()).collect::<Vec<f64>>())
-            }
-        };
+        let rows = row_weights.map(|r| floored(r, out)).transpose()?;
+        let rows = rows.map(|r| r.iter().map(|x| x.sqrt()).collect::<Vec<f64>>());
         let root = h.map(|h| factor::cholesky(h.as_slice(), cols)).transpose()?;
         let scale = |k: usize| rows.as_ref().map_or(1.0, |r| r[k / cols]);
         let mut a: Vec<f64> = w.iter().enumerate().map(|(k, &x)| f64::from(x) * scale(k)).collect();
         if let Some(root) = &root {
             a = factor::multiply(&a, root, out, cols, cols);
         }
-        let svd = MatRef::from_row_major_slice(&a, out, cols)
-            .thin_svd()
-            .map_err(|e| SolveError::Factorisation { what: "SVD", why: format!("{e:?}") })?;
+        let svd = factor::thin_svd(&a, out, cols)?;
         let spectrum = svd.S().column_vector().iter().copied().collect();
         Ok(Whitened { shape, u: svd.U().to_owned(), v: svd.V().to_owned(), spectrum, root, rows })
     }
@@ -97,7 +87,7 @@ impl Whitened {
 
     /// The weighted error of a rank.
     pub fn error(&self, rank: usize) -> f64 {
-        self.spectrum.iter().skip(rank).rev().map(|s| s * s).sum()
+        factor::tail(&self.spectrum, rank)
     }
 
     /// The least rank that keeps the fraction `energy` of the sum of squares.

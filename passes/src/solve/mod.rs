@@ -90,6 +90,15 @@ pub(crate) fn expect_matrix(
     expect_finite(what, w)
 }
 
+/// Row weights of `rows` rows; those below a millionth of the greatest are raised to it, so that every row can be recovered.
+pub(crate) fn floored(weights: &[f64], rows: usize) -> Result<Vec<f64>, SolveError> {
+    expect_length("row weights", weights.len(), rows)?;
+    expect_finite("row weights", weights)?;
+    let most = weights.iter().fold(0.0f64, |m, &x| m.max(x));
+    let floor = if most > 0.0 { most * 1e-6 } else { 1.0 };
+    Ok(weights.iter().map(|x| x.max(floor)).collect())
+}
+
 /// Mean squared output error of each row, `(W_i - V_i) H (W_i - V_i)^T`; with no `H`, the squared distance of the rows.
 ///
 /// `w`, `v`: `[rows, cols]`, `cols` being the size of `h`.

@@ -1,10 +1,10 @@
 //! What `quantize(activations=..)` says in the maps, and what it costs a real model.
 
+use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::language_model;
 use lstmc_frontend::ir::{Activations, CodeFormat, Graph, SetActivations};
 use lstmc_frontend::onnx;
-use lstmc_passes::canonicalize::canonicalize;
 use lstmc_passes::{Calibration, Pipeline, Settings, run};
 use std::collections::HashMap;
 use std::path::PathBuf;

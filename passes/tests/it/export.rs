@@ -1,10 +1,10 @@
 //! Models out to ONNX and in again.
 
+use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
 use lstmc_frontend::ir::{Activations, Graph, SetActivations, parse, print};
 use lstmc_frontend::onnx::{ExportOptions, export, import};
-use lstmc_passes::canonicalize::canonicalize;
 
 fn again(graph: &Graph, options: &ExportOptions) -> Graph {
     let exported = export(graph, options).unwrap();

@@ -6,7 +6,7 @@ use lstmc_frontend::ir::store::{StoredWeights, store, weight_bytes};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, Part, parse_with, print};
 use lstmc_frontend::tensor::Tensor;
 use lstmc_passes::calibrate::Calibration;
-use lstmc_passes::{Evaluate, Measure, Pipeline, Run, RunError, Settings, run};
+use lstmc_passes::{Evaluate, Measure, Pipeline, Run, RunError, Settings, StepError, run};
 
 const VOCABULARY: usize = 60;
 
@@ -154,5 +154,6 @@ fn weights_too_large_to_compute_with_are_named() {
     // Two factors of a matrix at the edge of f32 fit; their product, rounded, may not.
     let pipeline = Pipeline::parse("low-rank(rank=1), decode").unwrap();
     let error = run(&pipeline, graph, Settings::default()).unwrap_err();
-    assert!(matches!(error, RunError::NotFinite { step: 2, .. }), "{error}");
+    let RunError::Step { step: 2, problem, .. } = error else { panic!("{error}") };
+    assert!(matches!(*problem, StepError::NotFinite(_)), "{problem}");
 }

@@ -3,11 +3,11 @@
 //! Singular vectors and what is trained are not the same to the last bit on all processors, so what factorisations and training make is shown
 //! without hashes.
 
+use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::interpret::Interpreter;
 use lstmc_frontend::ir::{Graph, parse};
 use lstmc_frontend::tensor::Tensor;
 use lstmc_frontend::testing::check_all;
-use lstmc_passes::canonicalize::canonicalize;
 use lstmc_passes::registry::PASSES;
 use lstmc_passes::testing::outcome_of;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! Real exports: what canonicalisation makes of them computes what PyTorch computed, and two exporters' files of one
 //! model become the same text.
 
+use lstmc_frontend::canonicalize::{Canonical, canonicalize};
 use lstmc_frontend::interpret::Interpreter;
 use lstmc_frontend::ir::{Graph, Op, Program, print, verify_language_model};
 use lstmc_frontend::onnx;
 use lstmc_frontend::tensor::Tensor;
 use lstmc_frontend::testing::check_all;
-use lstmc_passes::canonicalize::{Canonical, canonicalize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

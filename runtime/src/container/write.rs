@@ -75,6 +75,7 @@ impl<'a> From<Blob<'a>> for BlobOut<'a> {
 
 /// The parts of a container to write. Equal parts give equal bytes.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct Contents<'a> {
     /// What the model is called; may be empty.
     pub name: &'a str,
@@ -99,6 +100,13 @@ enum Stop {
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         Stop::Io(error)
+    }
+}
+
+impl<'a> Contents<'a> {
+    /// A graph and its tensors; everything else is empty.
+    pub fn new(ir: &'a str, tensors: &'a [BlobOut<'a>]) -> Self {
+        Contents { name: "", ir, vocabulary: None, recipe: "", report: "", tensors }
     }
 }
 

@@ -133,7 +133,7 @@ impl LinearMap {
                 let (left, right) = (l.left.to_dense()?, l.right.to_dense()?);
                 let (m, k, n) = (shape[0], l.rank(), shape[1]);
                 let mut out = vec![0.0f32; m * n];
-                crate::product::multiply(m, k, n, left.f32s()?, right.f32s()?, &mut out);
+                crate::product::multiply([m, k, n], left.f32s()?, right.f32s()?, &mut out);
                 Tensor::from_f32(shape, out)?
             }
             LinearMap::TensorTrain(t) => Tensor::from_f32(shape, t.to_dense()?)?,

@@ -19,7 +19,7 @@ mod modes;
 pub use modes::balanced_modes;
 
 use super::allocate::{bisect, climb};
-use super::{Hessian, SolveError, expect_finite, expect_length, expect_matrix, factor};
+use super::{Hessian, SolveError, expect_matrix, factor, floored};
 use faer::MatRef;
 
 /// How far to truncate.
@@ -148,13 +148,13 @@ pub fn tensor_train(
     let (mut rest, mut rank, mut dropped) = (tensor, 1, 0.0);
     for k in 0..d - 1 {
         let (rows, columns) = (rank * cells[k], rest.len() / (rank * cells[k]));
-        let svd = thin_svd(&rest, rows, columns)?;
+        let svd = factor::thin_svd(&rest, rows, columns)?;
         let spectrum: Vec<f64> = svd.S().column_vector().iter().copied().collect();
         let next = match &ranks {
             Some(ranks) => ranks[k].clamp(1, spectrum.len()),
             None => rank_for_tail(&spectrum, tolerance),
         };
-        dropped += tail(&spectrum, next);
+        dropped += factor::tail(&spectrum, next);
         let (u, v) = (svd.U(), svd.V());
         cores.push((0..rows * next).map(|x| u[(x / next, x % next)]).collect::<Vec<f64>>());
         rest = (0..next * columns).map(|x| spectrum[x / columns] * v[(x % columns, x / columns)]).collect();
@@ -191,17 +191,6 @@ fn for_each_position(out_modes: &[usize], in_modes: &[usize], mut f: impl FnMut(
         }
         f(at, i, j);
     }
-}
-
-fn thin_svd(a: &[f64], m: usize, n: usize) -> Result<faer::linalg::solvers::Svd<f64>, SolveError> {
-    MatRef::from_row_major_slice(a, m, n)
-        .thin_svd()
-        .map_err(|e| SolveError::Factorisation { what: "SVD", why: format!("{e:?}") })
-}
-
-/// The sum of squares from `rank` on.
-fn tail(spectrum: &[f64], rank: usize) -> f64 {
-    spectrum.iter().skip(rank).rev().map(|s| s * s).sum()
 }
 
 /// The least rank, at least 1, whose tail has a norm of at most `tolerance`.
@@ -323,24 +312,14 @@ struct Whitening {
 impl Whitening {
     fn new(options: &TensorTrainOptions<'_>, [out, cols]: [usize; 2]) -> Result<Whitening, SolveError> {
         let padded: usize = options.in_modes.iter().product();
-        let roots = match options.h {
-            None => None,
-            Some(h) => {
-                h.expect_size(cols)?;
-                let parts = partial_traces(h, &options.in_modes);
-                let roots: Result<Vec<_>, _> =
-                    parts.iter().zip(&options.in_modes).map(|(p, &n)| factor::cholesky(p, n)).collect();
-                Some(roots?)
-            }
+        let root = |h: &Hessian| -> Result<Vec<_>, SolveError> {
+            h.expect_size(cols)?;
+            let parts = partial_traces(h, &options.in_modes);
+            parts.iter().zip(&options.in_modes).map(|(p, &n)| factor::cholesky(p, n)).collect()
         };
-        let rows = match options.row_weights {
-            None => None,
-            Some(r) => {
-                expect_length("row weights", r.len(), out)?;
-                expect_finite("row weights", r)?;
-                Some(digit_weights(r, &options.out_modes))
-            }
-        };
+        let roots = options.h.map(root).transpose()?;
+        let rows = options.row_weights.map(|r| floored(r, out)).transpose()?;
+        let rows = rows.map(|r| digit_weights(&r, &options.out_modes));
         Ok(Whitening { cols: padded, roots, rows })
     }
 
@@ -442,9 +421,7 @@ fn partial_traces(h: &Hessian, in_modes: &[usize]) -> Vec<Vec<f64>> {
 
 /// Roots of weights per digit, `r_i ~ product over k of weights[k][ik]^2`, by least squares of logarithms.
 fn digit_weights(r: &[f64], out_modes: &[usize]) -> Vec<Vec<f64>> {
-    let most = r.iter().fold(0.0f64, |m, &x| m.max(x));
-    let floor = if most > 0.0 { most * 1e-6 } else { 1.0 };
-    let logs: Vec<f64> = r.iter().map(|x| x.max(floor).ln()).collect();
+    let logs: Vec<f64> = r.iter().map(|x| x.ln()).collect();
     let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
     let d = out_modes.len() as f64;
     let mut after: usize = out_modes.iter().product();

@@ -1,8 +1,8 @@
 //! Folding of constants.
 
-use lstmc_frontend::interpret;
-use lstmc_frontend::ir::Op;
-use lstmc_frontend::tensor::Tensor;
+use crate::interpret;
+use crate::ir::Op;
+use crate::tensor::Tensor;
 
 /// Results of at most this many elements are always folded; larger ones while they are no larger than all weights together.
 pub(super) const MIN_LIMIT: usize = 1 << 20;

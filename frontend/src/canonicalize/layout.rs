@@ -8,7 +8,7 @@
 //! Every axis is a product of atoms, most significant first. An atom of size 1 is left out, because it holds no information:
 //! so a squeeze, an unsqueeze and a reshape are all one operation, regrouping the same sequence of atoms.
 
-use lstmc_frontend::ir::Dim;
+use crate::ir::Dim;
 use std::fmt;
 
 /// What an atom counts.
@@ -157,7 +157,7 @@ impl fmt::Display for Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lstmc_frontend::ir::Symbol;
+    use crate::ir::Symbol;
 
     fn s() -> Dim {
         Dim::symbol(Symbol::new("seq"))

@@ -2,10 +2,8 @@
 
 use super::error::CanonicalizeError;
 use super::value::{Part, StateSlice};
-use lstmc_frontend::ir::{
-    Binary, Function, Graph, LinearMap, Lstm, Op, Operand, OutputRole, Type, ValueId, WeightId,
-};
-use lstmc_frontend::tensor::{DType, Data, Tensor};
+use crate::ir::{Binary, Function, Graph, LinearMap, Lstm, Op, Operand, OutputRole, Type, ValueId, WeightId};
+use crate::tensor::{DType, Data, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A step of a draft.

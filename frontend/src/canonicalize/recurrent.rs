@@ -5,8 +5,8 @@ use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result, Site, is_zero};
 use super::layout::{Axis, Layout};
 use super::value::{Abstract, Finals, Part, Sequence, StateSlice};
-use lstmc_frontend::ir::{Direction, Gate, GateOrder, Lstm, OnnxLstm};
-use lstmc_frontend::tensor::Tensor;
+use crate::ir::{Direction, Gate, GateOrder, Lstm, OnnxLstm};
+use crate::tensor::Tensor;
 
 impl<'g> Evaluator<'g> {
     pub(super) fn lstm(&mut self, site: &Site<'g>, lstm: &OnnxLstm) -> Result<Vec<Abstract>> {

@@ -1,6 +1,6 @@
-//! `canonicalize`: a generic graph, as an exporter wrote it, to language-model form.
+//! A generic graph, as an exporter wrote it, to language-model form.
 //!
-//! *Lossless* up to the rounding of a sum of two biases (and of weights stored in f64). Needs no calibration.
+//! Lossless up to the rounding of a sum of two biases (and of weights stored in f64).
 //!
 //! Not a set of local rewrites but an *abstract evaluation*: the generic graph is run once, node by node, on abstract values, and
 //! the canonical graph is what that run writes down.
@@ -44,31 +44,7 @@ mod value;
 
 pub use error::CanonicalizeError;
 
-use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::registry::PassInfo;
-use lstmc_frontend::ir::{Graph, Op, Program};
-
-/// The pass table's line.
-pub(crate) const INFO: PassInfo = PassInfo {
-    name: "canonicalize",
-    summary: "turn an imported graph into language-model form: embedding, lstm, linear",
-    options: &[],
-    lossy: false,
-    recovers: false,
-    needs_calibration: |_| false,
-    make: |_| Ok(Box::new(Canonicalize)),
-};
-
-struct Canonicalize;
-
-impl Pass for Canonicalize {
-    fn run(&self, graph: &Graph, _: &mut Context<'_>) -> Result<Outcome, PassError> {
-        Ok(match canonicalize(graph)? {
-            None => Outcome::NoEffect("the graph is in language-model form already".into()),
-            Some(canonical) => Outcome::Patch(Patch::graph(canonical.graph).with_notes(canonical.notes)),
-        })
-    }
-}
+use crate::ir::{Graph, Op, Program};
 
 /// What [`canonicalize`] makes.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result, Site};
 use super::layout::{Atom, Axis, Layout};
 use super::value::{Abstract, Finals, Sequence, StateSlice};
-use lstmc_frontend::ir::Dim;
+use crate::ir::Dim;
 
 /// What is taken along one axis.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Why a model cannot be turned into language-model form.
 
-use lstmc_frontend::ir::{Graph, GraphError, Node, NotCanonical};
-use lstmc_frontend::tensor::TensorError;
+use crate::ir::{Graph, GraphError, Node, NotCanonical};
+use crate::tensor::TensorError;
 
 /// Why a model cannot be turned into language-model form. Nodes are named as the model's file names them.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]

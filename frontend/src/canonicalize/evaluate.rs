@@ -5,8 +5,8 @@ use super::error::{CanonicalizeError, label};
 use super::fold;
 use super::layout::{Axis, Layout};
 use super::value::{Abstract, Finals, Sequence, StateSlice};
-use lstmc_frontend::ir::{Dim, Graph, Node, Op, Operand, ValueId};
-use lstmc_frontend::tensor::{DType, Tensor};
+use crate::ir::{Dim, Graph, Node, Op, Operand, ValueId};
+use crate::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
 
 /// The state of an evaluation.
@@ -159,14 +159,14 @@ impl<'g> Evaluator<'g> {
             Operand::None => None,
             Operand::Value(v) => Some(self.values[&v].clone()),
             Operand::Weight(w) => {
-                let fold = |e: lstmc_frontend::ir::MapError| CanonicalizeError::Fold {
+                let fold = |e: crate::ir::MapError| CanonicalizeError::Fold {
                     node: label(self.graph, node),
                     why: e.to_string(),
                 };
                 let map = &self.graph.weight(w).map;
                 // A tensor without data may still be shape arithmetic or go unused: reading it is what fails.
                 Some(Abstract::Constant(match &**map {
-                    lstmc_frontend::ir::LinearMap::Dense(t) => t.clone(),
+                    crate::ir::LinearMap::Dense(t) => t.clone(),
                     other => other.to_dense().map_err(fold)?,
                 }))
             }

@@ -2,8 +2,8 @@
 
 use super::draft::StepId;
 use super::layout::Layout;
-use lstmc_frontend::ir::ValueId;
-use lstmc_frontend::tensor::Tensor;
+use crate::ir::ValueId;
+use crate::tensor::Tensor;
 
 /// What a generic value is known to be.
 #[derive(Clone, Debug)]

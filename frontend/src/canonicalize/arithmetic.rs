@@ -5,8 +5,8 @@ use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result, Site};
 use super::fold;
 use super::value::{Abstract, Part, Sequence};
-use lstmc_frontend::ir::{Binary, Function};
-use lstmc_frontend::tensor::Tensor;
+use crate::ir::{Binary, Function};
+use crate::tensor::Tensor;
 
 impl<'g> Evaluator<'g> {
     /// Operand `k` as a sequence: what a step makes, or the last hidden state, which is the last step of what an LSTM makes.

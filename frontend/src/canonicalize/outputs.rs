@@ -4,7 +4,7 @@ use super::draft::{Kind, StepId};
 use super::error::CanonicalizeError;
 use super::evaluate::{Evaluator, Result};
 use super::value::{Abstract, Finals, Part, Sequence, StateSlice};
-use lstmc_frontend::ir::{Graph, OutputRole, ValueId};
+use crate::ir::{Graph, OutputRole, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is taken of which input, in order of position.
