@@ -41,9 +41,13 @@ enum Way {
 
 impl<'a> Cell<'a> {
     /// A cell of so many units, and where each of its states begins. There must be room for the units in whole parts of [`UNITS`].
+    ///
+    /// # Panics
+    /// Where the formula has inputs or results that the spec has not.
     pub fn new(spec: &'a CellSpec, units: usize, states: &'a [usize]) -> Cell<'a> {
         // Code of its own is for the cell that nearly all models have: a sequence of 200 units is 3 % faster with it.
         static PLAIN: LazyLock<Formula> = LazyLock::new(|| Lstm::new(GateOrder::Iofc).spec(false).formula);
+        check(&spec.formula, spec.parameter_input(spec.parameters), spec.states);
         let way = if spec.formula == *PLAIN { Way::PlainLstm } else { Way::ByTerm };
         Cell { spec, units, states, way }
     }
@@ -132,12 +136,12 @@ pub fn map<'a>(
         }
     }
     ends.write(to);
+    check(formula, ends.count[0], 1);
     evaluate(level, formula, Way::ByTerm, ends, to.len(), terms);
 }
 
 /// Evaluates a formula for `len` units.
 fn evaluate(level: Level, formula: &Formula, way: Way, ends: Ends, len: usize, terms: &mut Terms) {
-    ends.check(formula);
     terms.reserve(formula);
     let Terms { values, slots } = terms;
     let mut at = Place { ends, way, values: values.as_mut_ptr(), unit: 0, next: 0 };
@@ -150,10 +154,10 @@ fn evaluate(level: Level, formula: &Formula, way: Way, ends: Ends, len: usize, t
         }
         // Vectors no longer than a part, though longer ones be there.
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: every level above `plain` and `sse4.1` has AVX2 and FMA; callers have checked the lengths, and `Ends::check` the formula.
+        // SAFETY: every level above `plain` and `sse4.1` has AVX2 and FMA; callers have checked the lengths, and `check` the formula.
         Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe { avx2(&mut at, formula, len, slots) },
         #[cfg(target_arch = "aarch64")]
-        // SAFETY: the level is proof that the processor has NEON; callers have checked the lengths, and `Ends::check` the formula.
+        // SAFETY: the level is proof that the processor has NEON; callers have checked the lengths, and `check` the formula.
         Set::Neon => unsafe { neon(&mut at, formula, len, slots) },
     }
 }
@@ -191,12 +195,12 @@ impl Ends {
         self.results[self.count[1]] = at;
         self.count = self.count.map(|n| n + 1);
     }
+}
 
-    /// Panics where the formula has more inputs or results.
-    fn check(&self, formula: &Formula) {
-        let reads = formula.terms().iter().all(|t| !matches!(t, Term::Input(n) if *n >= self.count[0]));
-        assert!(reads && formula.results().len() <= self.count[1], "inputs and results of a formula");
-    }
+/// Panics unless the formula has at most so many inputs and results.
+fn check(formula: &Formula, inputs: usize, results: usize) {
+    let reads = formula.terms().iter().all(|t| !matches!(t, Term::Input(n) if *n >= inputs));
+    assert!(reads && inputs <= MOST && formula.results().len() <= results, "inputs and results of a formula");
 }
 
 /// The ends of a formula, and the units and the term at hand.

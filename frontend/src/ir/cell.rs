@@ -189,7 +189,7 @@ impl Lstm {
     fn evaluate<A: Algebra>(&self, a: &mut A, at: &LstmInputs) {
         let [of_gates, of_candidate, of_cell] = self.activations;
         let [of_input, of_output, of_forget] = at.peepholes;
-        let early = (of_input.is_some() || of_forget.is_some()).then(|| a.input(at.cell));
+        let early = if of_input.is_some() || of_forget.is_some() { Some(a.input(at.cell)) } else { None };
         let i = self.enters(a, at.gates[0], of_input.zip(early.as_ref()));
         let i = a.function(of_gates, &i);
         let f = if self.coupled {
@@ -209,7 +209,7 @@ impl Lstm {
         let new = a.mul_add(&i, &g, &kept);
         a.result(1, &new);
         let t = a.function(of_cell, &new);
-        let o = self.enters(a, at.gates[1], of_output.map(|p| (p, &new)));
+        let o = self.enters(a, at.gates[1], of_output.zip(Some(&new)));
         let o = a.function(of_gates, &o);
         let out = a.binary(Binary::Mul, &o, &t);
         a.result(0, &out);

@@ -83,6 +83,8 @@ struct Result {
 }
 
 /// What the operations of a formula mean.
+///
+/// Provided methods are inlined always and have no closures, so that an algebra of vector instructions becomes straight code.
 pub trait Algebra {
     /// What a term's value is.
     type Value: Clone;
@@ -124,10 +126,7 @@ pub trait Algebra {
             Function::Sigmoid => self.primitive(Primitive::Sigmoid, x),
             Function::Tanh => self.primitive(Primitive::Tanh, x),
             Function::Relu => self.above_zero(x),
-            Function::Affine { alpha, beta } => {
-                let (alpha, beta) = (self.constant(alpha), self.constant(beta));
-                self.mul_add(&alpha, x, &beta)
-            }
+            Function::Affine { alpha, beta } => self.affine(alpha, x, beta),
             Function::LeakyRelu { alpha } => {
                 let (above, below, alpha) = (self.above_zero(x), self.below_zero(x), self.constant(alpha));
                 self.mul_add(&alpha, &below, &above)
@@ -143,7 +142,7 @@ pub trait Algebra {
                 self.binary(Binary::Mul, &alpha, &t)
             }
             Function::HardSigmoid { alpha, beta } => {
-                let x = self.function(Function::Affine { alpha, beta }, x);
+                let x = self.affine(alpha, x, beta);
                 let (x, one) = (self.above_zero(&x), self.constant(1.0));
                 self.binary(Binary::Min, &one, &x)
             }
@@ -168,6 +167,13 @@ pub trait Algebra {
                 self.binary(Binary::Add, &ln, &above)
             }
         }
+    }
+
+    /// `alpha x + beta`.
+    #[inline(always)]
+    fn affine(&mut self, alpha: f32, x: &Self::Value, beta: f32) -> Self::Value {
+        let (alpha, beta) = (self.constant(alpha), self.constant(beta));
+        self.mul_add(&alpha, x, &beta)
     }
 
     /// `max(0, x)`.
