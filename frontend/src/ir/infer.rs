@@ -79,7 +79,7 @@ pub(crate) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
             };
             let [x, h, c, input, recurrent, bias] =
                 exactly(operands, ["x", "h", "c", "input", "recurrent", "bias"])?;
-            if let Some(clip) = lstm.clip.filter(|clip| !(*clip > 0.0)) {
+            if let Some(clip) = lstm.clip.filter(|clip| clip.is_nan() || *clip <= 0.0) {
                 return Err(InferError::new("a clip above zero", clip.to_string()));
             }
             expect_type("h", h, DType::F32, &[Some(streams()), None])?;
