@@ -122,6 +122,22 @@ pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
     crate::plan::Target { signed_bytes: arm }
 }
 
+fn has(isa: &dyn isa::TargetIsa, flag: &str) -> bool {
+    isa.isa_flags().iter().any(|f| f.name == flag && f.as_bool() == Some(true))
+}
+
+/// Whether fused multiply-add is an instruction; elsewhere it would be a library call.
+pub(crate) fn has_fma(isa: &dyn isa::TargetIsa) -> bool {
+    !matches!(isa.triple().architecture, Architecture::X86_64) || has(isa, "has_fma")
+}
+
+/// Whether a product of bytes is an instruction.
+pub(crate) fn has_dot(isa: &dyn isa::TargetIsa) -> bool {
+    has(isa, "has_dotprod")
+        || has(isa, "has_avx_vnni")
+        || has(isa, "has_avx512vl") && has(isa, "has_avx512vnni")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +148,7 @@ mod tests {
             assert!(level_flags(&Triple::host(), name).is_some(), "{name}");
             if let Ok(level) = level {
                 let isa = host(level, OptLevel::None).unwrap();
-                let dot = crate::codegen::features(&*isa).dot;
+                let dot = has_dot(&*isa);
                 assert_eq!(dot, name.contains("vnni") || ["dotprod", "i8mm"].contains(&name), "{name}");
             }
         }

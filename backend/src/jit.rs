@@ -442,34 +442,3 @@ impl Drop for Jit {
         }
     }
 }
-
-#[cfg(test)]
-pub(crate) mod testing {
-    //! Elementwise functions of [`crate::codegen::math`] over slices, for their accuracy tests.
-
-    use crate::codegen::testing::{Function, define};
-    use crate::isa::{self, OptLevel};
-    use cranelift_jit::{JITBuilder, JITModule};
-    use lstmc_kernels::Level;
-
-    /// `f` of every element, in code of a level.
-    pub(crate) fn map(level: Level, f: Function, values: &[f32]) -> Vec<f32> {
-        let isa = isa::host(level, OptLevel::None).unwrap();
-        let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
-        let id = define(&mut module, f);
-        module.finalize_definitions().unwrap();
-        let mut out = values.to_vec();
-        out.resize(values.len().next_multiple_of(4), 0.0);
-        let turns = out.len() / 4;
-        // SAFETY: `define` builds a function of this signature, which reads and writes `turns` vectors of four.
-        unsafe {
-            let f = std::mem::transmute::<*const u8, unsafe extern "C" fn(*mut f32, usize)>(
-                module.get_finalized_function(id),
-            );
-            f(out.as_mut_ptr(), turns);
-            module.free_memory();
-        }
-        out.truncate(values.len());
-        out
-    }
-}

@@ -7,7 +7,7 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod codegen;
+mod codegen;
 mod error;
 mod execution;
 pub mod isa;

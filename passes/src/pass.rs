@@ -7,7 +7,7 @@ use crate::solve::SolveError;
 use crate::target::TargetError;
 use crate::watch::{Interrupt, Steps, Watcher};
 use lstmc_frontend::canonicalize::CanonicalizeError;
-use lstmc_frontend::ir::{Graph, InferError, LinearMap, MapError, NotCanonical, WeightId};
+use lstmc_frontend::ir::{Graph, InferError, MapError, NotCanonical, Part, WeightId};
 use std::sync::Arc;
 
 /// A transformation of a model.
@@ -85,7 +85,7 @@ pub enum Change {
     /// A new graph.
     Graph(Box<Graph>),
     /// New representations of weights, of the same logical shapes.
-    Weights(Vec<(WeightId, LinearMap)>),
+    Weights(Vec<(WeightId, Part)>),
 }
 
 impl Patch {
@@ -95,7 +95,8 @@ impl Patch {
     }
 
     /// A patch that replaces representations.
-    pub fn weights(weights: Vec<(WeightId, LinearMap)>) -> Patch {
+    pub fn weights<M: Into<Part>>(weights: Vec<(WeightId, M)>) -> Patch {
+        let weights = weights.into_iter().map(|(id, map)| (id, map.into())).collect();
         Patch { change: Change::Weights(weights), notes: vec![] }
     }
 

@@ -19,7 +19,6 @@ use crate::solve::tensor_train::{Cores, TensorTrainOptions, Truncation, balanced
 use crate::target::Target;
 use lstmc_frontend::ir::{Graph, LinearMap, MapError, TensorTrain, WeightId};
 use lstmc_frontend::tensor::Tensor;
-use std::sync::Arc;
 
 /// The pass table's line.
 pub(crate) const INFO: PassInfo = PassInfo {
@@ -198,7 +197,7 @@ impl Pass for TensorTrainPass {
                 continue;
             }
             notes.push(describe(name, &cores, whole));
-            changes.push((id, map));
+            changes.push((id, map.into()));
         }
         drop(steps);
         if changes.is_empty() {
@@ -213,7 +212,7 @@ fn map(cores: &Cores) -> Result<LinearMap, MapError> {
     let mut maps = vec![];
     for (k, core) in cores.cores.iter().enumerate() {
         let shape = [cores.ranks[k] * cores.out_modes[k], cores.in_modes[k] * cores.ranks[k + 1]];
-        maps.push(Arc::new(LinearMap::Dense(Tensor::from_f32(shape, core.clone())?)));
+        maps.push(Tensor::from_f32(shape, core.clone())?.into());
     }
     let train = TensorTrain::new(cores.shape, cores.out_modes.clone(), cores.in_modes.clone(), maps)?;
     Ok(LinearMap::TensorTrain(train))

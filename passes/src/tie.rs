@@ -12,11 +12,9 @@ use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::registry::PassInfo;
 use crate::target::Target;
 use lstmc_frontend::ir::{
-    Graph, InferError, LinearMap, LowRank, MapError, Op, Operand, OutputRole, TensorTrain, ValueId, Weight,
-    WeightId,
+    Graph, InferError, LinearMap, MapError, Op, Operand, OutputRole, Part, Rewrite, ValueId, Weight, WeightId,
 };
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// The pass table's line.
 pub(crate) const INFO: PassInfo = PassInfo {
@@ -86,15 +84,29 @@ impl Pass for Tie {
                 break;
             }
         }
-        let mut parts = Parts { seen: vec![], shared: 0 };
+        let (mut seen, mut rewrite, mut shared) = (vec![], Rewrite::default(), 0);
+        // Whole weights were compared above.
+        let mut tied = |part: &Part| {
+            if let Some(equal) = seen.iter().find(|s: &&Part| **s == *part) {
+                shared += usize::from(equal.id() != part.id());
+                return Ok(Some(equal.clone()));
+            }
+            seen.push(part.clone());
+            Ok(None)
+        };
         let mut maps = BTreeMap::new();
         for &id in ids.iter().filter(|id| !replaced.contains_key(id)) {
             let weight = graph.weight(id);
-            let error = |source| PassError::Map { weight: weight.name.clone(), source };
-            maps.insert(id, parts.share(&weight.map).map_err(error)?);
+            let error = |source: MapError| PassError::Map { weight: weight.name.clone(), source };
+            let is_factored = matches!(&*weight.map, LinearMap::LowRank(_) | LinearMap::TensorTrain(_));
+            let map = match is_factored {
+                true => weight.map.map_parts(|part| rewrite.part(part, &mut tied)).map_err(error)?.into(),
+                false => weight.map.clone(),
+            };
+            maps.insert(id, map);
         }
-        if parts.shared > 0 {
-            notes.push(format!("{} equal factors or cores became one with another", parts.shared));
+        if shared > 0 {
+            notes.push(format!("{} equal factors or cores became one with another", shared));
         }
         if notes.is_empty() {
             return Ok(Outcome::NoEffect("no two weights of the target are equal".into()));
@@ -104,47 +116,11 @@ impl Pass for Tie {
     }
 }
 
-/// Factors and cores that were met.
-struct Parts {
-    seen: Vec<Arc<LinearMap>>,
-    shared: usize,
-}
-
-impl Parts {
-    /// The map with its factors or cores replaced by equal ones that were met before.
-    fn share(&mut self, map: &LinearMap) -> Result<LinearMap, MapError> {
-        Ok(match map {
-            LinearMap::LowRank(l) => {
-                LinearMap::LowRank(LowRank::new(self.part(l.left())?, self.part(l.right())?)?)
-            }
-            LinearMap::TensorTrain(t) => {
-                let cores = t.cores().iter().map(|c| self.part(c)).collect::<Result<_, _>>()?;
-                let (out_modes, in_modes) = (t.out_modes().to_vec(), t.in_modes().to_vec());
-                LinearMap::TensorTrain(TensorTrain::new(t.shape(), out_modes, in_modes, cores)?)
-            }
-            other => other.clone(),
-        })
-    }
-
-    fn part(&mut self, map: &Arc<LinearMap>) -> Result<Arc<LinearMap>, MapError> {
-        if let Some(same) = self.seen.iter().find(|s| Arc::ptr_eq(s, map)) {
-            return Ok(same.clone());
-        }
-        if let Some(equal) = self.seen.iter().find(|s| ***s == **map) {
-            self.shared += 1;
-            return Ok(equal.clone());
-        }
-        let map = if map.children().is_empty() { map.clone() } else { Arc::new(self.share(map)?) };
-        self.seen.push(map.clone());
-        Ok(map)
-    }
-}
-
 /// The graph with some weights replaced by others, and with new maps.
 fn retied(
     graph: &Graph,
     replaced: &BTreeMap<WeightId, WeightId>,
-    mut maps: BTreeMap<WeightId, LinearMap>,
+    mut maps: BTreeMap<WeightId, Part>,
 ) -> Result<Graph, InferError> {
     let mut new = Graph::new(graph.name.clone());
     new.vocabulary = graph.vocabulary;

@@ -1,4 +1,4 @@
-"""Write testdata/refused: files that lstmc must refuse, each for one reason.
+"""Write testdata/refused: files that lstmc must refuse, each for one reason; and to testdata/tiny the variants of the LSTM that no exporter writes.
 
     python refused_models.py
 
@@ -17,6 +17,7 @@ from cases import Net, new_folder, run_onnxruntime, scrub, write_data_sets
 from tiny_models import LanguageModel, export
 
 REFUSED = Path(__file__).parents[1] / "refused"
+TINY = Path(__file__).parents[1] / "tiny"
 VOCABULARY, HIDDEN = 32, 8
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 EMBEDDING_BYTES = 4 * VOCABULARY * HIDDEN
@@ -52,8 +53,8 @@ def language_model(lstm=True, decoder="MatMul", peepholes=False, directions=1, a
     return net
 
 
-def write(name, model, record=True):
-    folder = new_folder(REFUSED / name)
+def write(name, model, record=True, to=REFUSED):
+    folder = new_folder(to / name)
     path = folder / "model.onnx"
     path.write_bytes(scrub(model).SerializeToString(deterministic=True))
     if record:
@@ -91,10 +92,15 @@ def other_kinds():
     gelu = lambda net, x: net.op("Gelu", [x], domain="com.microsoft")
     model = language_model(after=gelu).model("custom-domain", domains=["com.microsoft"])
     write("custom-domain", model)
-    write("clip-activation", language_model(activations=["Sigmoid", "Relu", "Tanh"], clip=0.5).model("clip-activation"))
-    write("peephole", language_model(peepholes=True).model("peephole"))
-    write("input-forget", language_model(input_forget=1).model("input-forget"))
     write("no-lstm", language_model(lstm=False).model("no-lstm"))
+
+
+def variants():
+    """LSTMs with what ONNX has and PyTorch has not: these are taken."""
+    model = language_model(activations=["Sigmoid", "Relu", "Tanh"], clip=0.5).model("clip-activation")
+    write("clip-activation", model, to=TINY)
+    write("peephole", language_model(peepholes=True).model("peephole"), to=TINY)
+    write("input-forget", language_model(input_forget=1).model("input-forget"), to=TINY)
 
 
 def changed(name, change):
@@ -188,6 +194,7 @@ def main():
     torch.set_num_threads(1)
     new_folder(REFUSED)
     other_kinds()
+    variants()
     damaged()
 
 

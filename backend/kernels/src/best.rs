@@ -5,7 +5,7 @@
 
 use crate::level::{Level, Set};
 use crate::softmax::{Sums, log_sum_exp_of};
-use crate::vector::Vector;
+use crate::vector::{Vector, with_vectors};
 
 /// Vectors of a block.
 const BLOCK: usize = 4;
@@ -33,17 +33,14 @@ pub fn top_k(level: Level, row: &[f32], ids: &mut [u32], log_probabilities: &mut
 
 /// Inserts what is larger than the least of `values`, which are in descending order, and its place in `ids`: `first` and how far it is in the row.
 fn select(level: Level, row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
-    match level.set() {
-        Set::Portable => insert(row, first, values, ids),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX2 and FMA.
-        Set::Avx2 => unsafe { x86::select_avx2(row, first, values, ids) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX-512 F.
-        Set::Avx512 | Set::Avx512Vnni => unsafe { x86::select_avx512(row, first, values, ids) },
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: the level is proof that the processor has NEON.
-        Set::Neon => unsafe { select_of::<std::arch::aarch64::float32x4_t>(row, first, values, ids) },
+    // SAFETY: nothing but instructions is asked for.
+    unsafe {
+        with_vectors!(
+            level,
+            "avx512f",
+            insert(row, first, values, ids),
+            select_of(row: &[f32] = row, first: usize = first, values: &mut [f32] = values, ids: &mut [u32] = ids)
+        )
     }
 }
 
@@ -85,28 +82,6 @@ unsafe fn select_of<V: Vector>(row: &[f32], mut first: usize, values: &mut [f32]
             insert(block, first, values, ids);
         }
         first += block.len();
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use super::select_of;
-    use std::arch::x86_64::{__m256, __m512};
-
-    /// # Safety
-    /// The processor has AVX2 and FMA.
-    #[target_feature(enable = "avx2,fma")]
-    pub(crate) unsafe fn select_avx2(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
-        // SAFETY: AVX2 and FMA are enabled here.
-        unsafe { select_of::<__m256>(row, first, values, ids) }
-    }
-
-    /// # Safety
-    /// The processor has AVX-512F.
-    #[target_feature(enable = "avx512f")]
-    pub(crate) unsafe fn select_avx512(row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
-        // SAFETY: AVX-512 F is enabled here.
-        unsafe { select_of::<__m512>(row, first, values, ids) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a core can do at most: loops too simple to be slow, to measure kernels against. For benchmarks alone.
 
 use crate::level::{Level, Set};
-use crate::vector::Vector;
+use crate::vector::{Vector, with_vectors};
 use std::hint::black_box;
 
 /// Independent sums: enough to hide an instruction's latency, few enough for sixteen registers.
@@ -9,33 +9,15 @@ const SUMS: usize = 12;
 
 /// Reads f32s once, from first to last, in vectors of `level`, and returns their sum (in no particular order).
 pub fn read(level: Level, from: &[f32]) -> f32 {
-    match level.set() {
-        Set::Portable => from.iter().sum(),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX2 and FMA.
-        Set::Avx2 => unsafe { x86::read_avx2(from) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX-512 F.
-        Set::Avx512 | Set::Avx512Vnni => unsafe { x86::read_avx512(from) },
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: the level is proof that the processor has NEON.
-        Set::Neon => unsafe { read_vectors::<std::arch::aarch64::float32x4_t>(from) },
-    }
+    // SAFETY: nothing but instructions is asked for.
+    unsafe { with_vectors!(level, "avx512f", from.iter().sum(), read_vectors(from: &[f32] = from) -> f32) }
 }
 
 /// Does multiply-adds of f32s in registers, `turns` times in the widest vectors of `level`. Returns how many; none where there is no such loop.
 pub fn multiply_floats(level: Level, turns: usize) -> Option<usize> {
-    let lanes = match level.set() {
-        Set::Portable => return None,
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX2 and FMA.
-        Set::Avx2 => unsafe { x86::multiply_avx2(turns) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX-512 F.
-        Set::Avx512 | Set::Avx512Vnni => unsafe { x86::multiply_avx512(turns) },
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: the level is proof that the processor has NEON.
-        Set::Neon => unsafe { multiply_vectors::<std::arch::aarch64::float32x4_t>(turns) },
+    // SAFETY: nothing but instructions is asked for.
+    let lanes = unsafe {
+        with_vectors!(level, "avx512f", return None, multiply_vectors(turns: usize = turns) -> usize)
     };
     Some(turns * SUMS * lanes)
 }
@@ -94,33 +76,9 @@ unsafe fn multiply_vectors<V: Vector>(turns: usize) -> usize {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{SUMS, multiply_vectors, read_vectors};
+    use super::SUMS;
     use std::arch::x86_64::*;
     use std::hint::black_box;
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(crate) fn read_avx2(from: &[f32]) -> f32 {
-        // SAFETY: the instructions are enabled here.
-        unsafe { read_vectors::<__m256>(from) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub(crate) fn read_avx512(from: &[f32]) -> f32 {
-        // SAFETY: the instructions are enabled here.
-        unsafe { read_vectors::<__m512>(from) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(crate) fn multiply_avx2(turns: usize) -> usize {
-        // SAFETY: the instructions are enabled here.
-        unsafe { multiply_vectors::<__m256>(turns) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub(crate) fn multiply_avx512(turns: usize) -> usize {
-        // SAFETY: the instructions are enabled here.
-        unsafe { multiply_vectors::<__m512>(turns) }
-    }
 
     /// Returns bytes per vector.
     #[target_feature(enable = "avx512f,avx512vnni")]

@@ -10,7 +10,7 @@
 
 use crate::exp::exp2;
 use crate::level::{Level, Set};
-use crate::vector::{MOST_LANES as LANES, Vector, lanes};
+use crate::vector::{MOST_LANES as LANES, Vector, lanes, with_vectors};
 use std::f32::consts::LOG2_E;
 
 /// By how much a logit, times log2 e, may exceed the reference: `2^64` times as many words as fit in memory is a finite f32.
@@ -42,24 +42,19 @@ impl Sums {
         if count == 0 {
             return;
         }
-        match level.set() {
-            Set::Portable => {
+        // SAFETY: the rows were checked above.
+        unsafe {
+            with_vectors!(
+                level,
+                "avx512f,avx512dq",
                 for (t, sums) in sums.iter_mut().enumerate() {
                     let row = &rows[t * stride..][..count];
                     sums.begin(row[0]);
                     sums.reach(row);
                     sums.add(row);
-                }
-            }
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the level is proof that the processor has AVX2 and FMA; the rows were checked above.
-            Set::Avx2 => unsafe { avx2(rows.as_ptr(), stride, count, sums) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the level is proof that the processor has AVX-512 F and DQ; the rows were checked above.
-            Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(rows.as_ptr(), stride, count, sums) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: the level is proof that the processor has NEON; the rows were checked above.
-            Set::Neon => unsafe { neon(rows.as_ptr(), stride, count, sums) },
+                },
+                add_rows_of(rows: *const f32 = rows.as_ptr(), stride: usize = stride, count: usize = count, sums: &mut [Sums] = sums)
+            )
         }
     }
 
@@ -177,33 +172,6 @@ unsafe fn add_rows_of<V: Vector>(rows: *const f32, stride: usize, count: usize, 
             sums.add(rest);
         }
     }
-}
-
-/// # Safety
-/// As [`add_rows_of`]; the instructions are those of AVX-512 F and DQ.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512dq")]
-unsafe fn avx512(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
-    // SAFETY: AVX-512 F and DQ are enabled here; the caller has checked the rows.
-    unsafe { add_rows_of::<std::arch::x86_64::__m512>(rows, stride, count, sums) }
-}
-
-/// # Safety
-/// As [`add_rows_of`]; the instructions are those of AVX2 and FMA.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
-    // SAFETY: AVX2 and FMA are enabled here; the caller has checked the rows.
-    unsafe { add_rows_of::<std::arch::x86_64::__m256>(rows, stride, count, sums) }
-}
-
-/// # Safety
-/// As [`add_rows_of`]; the instructions are those of NEON.
-#[cfg(target_arch = "aarch64")]
-#[target_feature(enable = "neon")]
-unsafe fn neon(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
-    // SAFETY: NEON is enabled here; the caller has checked the rows.
-    unsafe { add_rows_of::<std::arch::aarch64::float32x4_t>(rows, stride, count, sums) }
 }
 
 #[cfg(test)]

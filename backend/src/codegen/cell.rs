@@ -3,13 +3,10 @@
 //! The gates of all units go through a buffer, which stays in the nearest cache: an activation function is a long chain of dependent
 //! operations, and done panel by panel it would hold up the product, which waits for memory.
 
-use super::emit::{Emit, F32X4, buffer_flags, caller_flags, weight_flags};
+use super::emit::{Constant, Emit, Memory, Type, Value};
 use super::formula::{self, Ends};
-use super::product::{Map, advance};
-use crate::plan::UNITS;
-use crate::plan::{Cell, LANES, PANEL};
-use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, Value};
+use super::product::Map;
+use crate::plan::{Cell, LANES, PANEL, UNITS};
 use lstmc_frontend::ir::{CellSpec, Term};
 
 /// Where a cell's step finds its operands.
@@ -29,7 +26,7 @@ pub(crate) struct CellAt<'p> {
 }
 
 /// Emits all panels of one step. Lanes past the last unit are zero and end in the padding of the states and `out`.
-pub(crate) fn step(e: &mut Emit<'_, '_>, at: &CellAt<'_>) {
+pub(crate) fn step(e: &mut dyn Emit, at: &CellAt<'_>) {
     sums(e, &at.map, None, at.gates);
     let parts = at.cell.units.div_ceil(UNITS);
     let places = Places::of(&at.cell.spec);
@@ -39,7 +36,7 @@ pub(crate) fn step(e: &mut Emit<'_, '_>, at: &CellAt<'_>) {
 }
 
 /// Emits the gates' sums of all panels, with what else is `given`: f32s in the panels' order, perhaps not aligned.
-pub(crate) fn sums(e: &mut Emit<'_, '_>, map: &Map, given: Option<Value>, gates: Value) {
+pub(crate) fn sums(e: &mut dyn Emit, map: &Map, given: Option<Value>, gates: Value) {
     let mut carried = map.pointers();
     let pointers = carried.len();
     carried.push(gates);
@@ -48,45 +45,45 @@ pub(crate) fn sums(e: &mut Emit<'_, '_>, map: &Map, given: Option<Value>, gates:
 }
 
 /// Emits the shares `from..to`, at least one.
-pub(crate) fn range(e: &mut Emit<'_, '_>, at: &CellAt<'_>, [from, to]: [Value; 2]) {
+pub(crate) fn range(e: &mut dyn Emit, at: &CellAt<'_>, [from, to]: [Value; 2]) {
     let [panels, parts] = at.cell.share();
     let [first, end] = scaled(e, [from, to], panels, at.map.out.div_ceil(PANEL));
     let mut carried = at.map.pointers_at(e, first);
     let pointers = carried.len();
-    carried.push(advance(e, at.gates, first, PANEL * 4));
-    e.repeat_dynamic(first, end, &carried, |e, _, p| product(e, &at.map, pointers, p));
+    carried.push(e.advance(at.gates, first, PANEL * 4));
+    e.repeat_range([first, end], &carried, |e, _, p| product(e, &at.map, pointers, p));
     let [first, end] = scaled(e, [from, to], parts, at.cell.units.div_ceil(UNITS));
     let places = Places::of(&at.cell.spec);
     let p = places.pointers(e, at);
     let p: Vec<Value> =
-        p.into_iter().zip(&places.strides).map(|(p, &stride)| advance(e, p, first, stride)).collect();
-    e.repeat_dynamic(first, end, &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
+        p.into_iter().zip(&places.strides).map(|(p, &stride)| e.advance(p, first, stride)).collect();
+    e.repeat_range([first, end], &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
 }
 
 /// The range of `each` times as many, of which there are `all`.
-fn scaled(e: &mut Emit<'_, '_>, [from, to]: [Value; 2], each: usize, all: usize) -> [Value; 2] {
+fn scaled(e: &mut dyn Emit, [from, to]: [Value; 2], each: usize, all: usize) -> [Value; 2] {
     if each == 1 {
         return [from, to];
     }
-    let [from, to] = [from, to].map(|n| e.b.ins().imul_imm_s(n, each as i64));
+    let [from, to] = [from, to].map(|n| e.with_constant(Constant::Mul, n, each as i64));
     let all = e.size(all);
-    let beyond = e.b.ins().icmp(IntCC::UnsignedGreaterThan, to, all);
-    [from, e.b.ins().select(beyond, all, to)]
+    let beyond = e.greater(to, all);
+    [from, e.select(beyond, all, to)]
 }
 
 /// One panel's gates: the product's `pointers` pointers, then those of the gates and perhaps of what is given, moved on.
-fn product(e: &mut Emit<'_, '_>, map: &Map, pointers: usize, p: &[Value]) -> Vec<Value> {
+fn product(e: &mut dyn Emit, map: &Map, pointers: usize, p: &[Value]) -> Vec<Value> {
     let (acc, mut next) = map.panel(e, &p[..pointers]);
     let given = p.get(pointers + 1).copied();
     for (v, &a) in acc.iter().enumerate() {
         let a = match given {
             Some(given) => {
-                let g = e.load(F32X4, caller_flags(), given, v * LANES * 4);
-                e.b.ins().fadd(a, g)
+                let g = e.load(Type::F32x4, Memory::Caller, given, v * LANES * 4);
+                e.add(a, g)
             }
             None => a,
         };
-        e.store(buffer_flags(), a, p[pointers], v * LANES * 4);
+        e.store(Memory::Buffer, a, p[pointers], v * LANES * 4);
     }
     next.extend(p[pointers..].iter().map(|&p| e.offset(p, PANEL * 4)));
     next
@@ -122,7 +119,7 @@ impl Places {
         Places { states, parameters, strides }
     }
 
-    fn pointers(&self, e: &mut Emit<'_, '_>, at: &CellAt<'_>) -> Vec<Value> {
+    fn pointers(&self, e: &mut dyn Emit, at: &CellAt<'_>) -> Vec<Value> {
         let mut p = vec![at.gates];
         p.extend(at.states.iter().zip(&self.states).filter(|(_, place)| place.is_some()).map(|(&s, _)| s));
         let bytes = at.cell.units.next_multiple_of(PANEL) * 4;
@@ -135,7 +132,7 @@ impl Places {
     }
 
     /// The new states of `parts` times eight units from the sums of their gates; the pointers, moved on.
-    fn update(&self, e: &mut Emit<'_, '_>, spec: &CellSpec, p: &[Value], parts: usize) -> Vec<Value> {
+    fn update(&self, e: &mut dyn Emit, spec: &CellSpec, p: &[Value], parts: usize) -> Vec<Value> {
         formula::emit(e, &spec.formula, parts * WIDTH, &Parts { places: self, spec, p, parts });
         p.iter().zip(&self.strides).map(|(&p, &stride)| e.offset(p, parts * stride)).collect()
     }
@@ -150,28 +147,28 @@ struct Parts<'a> {
 }
 
 impl Ends for Parts<'_> {
-    fn load(&self, e: &mut Emit<'_, '_>, input: usize) -> Vec<Value> {
+    fn load(&self, e: &mut dyn Emit, input: usize) -> Vec<Value> {
         let (gates, places) = (self.spec.gates.count(), self.places);
         let all = 0..self.parts * WIDTH;
         if input < gates {
             let at = |v: usize| ((v / WIDTH * gates + input) * WIDTH + v % WIDTH) * LANES * 4;
-            return all.map(|v| e.load(F32X4, caller_flags(), self.p[0], at(v))).collect();
+            return all.map(|v| e.load(Type::F32x4, Memory::Caller, self.p[0], at(v))).collect();
         }
-        let (place, flags) = match input.checked_sub(self.spec.parameter_input(0)) {
-            Some(k) => (Some(places.parameters[k]), weight_flags()),
-            None => (places.states[input - gates], buffer_flags()),
+        let (place, memory) = match input.checked_sub(self.spec.parameter_input(0)) {
+            Some(k) => (Some(places.parameters[k]), Memory::Weights),
+            None => (places.states[input - gates], Memory::Buffer),
         };
         let p = self.p[place.expect("a state that is read has a pointer")];
-        all.map(|v| e.load(F32X4, flags, p, v * LANES * 4)).collect()
+        all.map(|v| e.load(Type::F32x4, memory, p, v * LANES * 4)).collect()
     }
 
-    fn store(&self, e: &mut Emit<'_, '_>, result: usize, vectors: &[Value]) {
+    fn store(&self, e: &mut dyn Emit, result: usize, vectors: &[Value]) {
         let place = match result {
             0 => self.p.len() - 1,
             _ => self.places.states[result].expect("all states but the first have pointers"),
         };
         for (v, &x) in vectors.iter().enumerate() {
-            e.store(buffer_flags(), x, self.p[place], v * LANES * 4);
+            e.store(Memory::Buffer, x, self.p[place], v * LANES * 4);
         }
     }
 }

@@ -1,32 +1,31 @@
 //! Formulas, several vectors at a time: each operation is done on all of them before the next, so that their latencies overlap.
 
-use super::emit::Emit;
+use super::emit::{Emit, Memory, Type, Value};
 use super::math;
-use cranelift_codegen::ir::condcodes::FloatCC;
-use cranelift_codegen::ir::{InstBuilder, Value, types};
+use crate::plan::LANES;
 use lstmc_frontend::ir::{Algebra, Binary, Formula, Primitive};
 
 /// Where a formula's vectors come from and go.
 pub(crate) trait Ends {
     /// The vectors of an input.
-    fn load(&self, e: &mut Emit<'_, '_>, input: usize) -> Vec<Value>;
+    fn load(&self, e: &mut dyn Emit, input: usize) -> Vec<Value>;
 
     /// Takes the vectors of a result.
-    fn store(&self, e: &mut Emit<'_, '_>, result: usize, vectors: &[Value]);
+    fn store(&self, e: &mut dyn Emit, result: usize, vectors: &[Value]);
 }
 
 /// Emits a formula on so many vectors.
-pub(crate) fn emit(e: &mut Emit<'_, '_>, formula: &Formula, vectors: usize, ends: &impl Ends) {
+pub(crate) fn emit(e: &mut dyn Emit, formula: &Formula, vectors: usize, ends: &impl Ends) {
     formula.evaluate(&mut Instructions { e, vectors, ends }, &mut vec![]);
 }
 
-struct Instructions<'e, 'b, 'f, E> {
-    e: &'e mut Emit<'b, 'f>,
+struct Instructions<'a, E> {
+    e: &'a mut dyn Emit,
     vectors: usize,
-    ends: &'e E,
+    ends: &'a E,
 }
 
-impl<E: Ends> Algebra for Instructions<'_, '_, '_, E> {
+impl<E: Ends> Algebra for Instructions<'_, E> {
     type Value = Vec<Value>;
 
     fn input(&mut self, n: usize) -> Vec<Value> {
@@ -40,10 +39,10 @@ impl<E: Ends> Algebra for Instructions<'_, '_, '_, E> {
     fn binary(&mut self, op: Binary, a: &Vec<Value>, b: &Vec<Value>) -> Vec<Value> {
         let e = &mut *self.e;
         let one = |(&a, &b): (&Value, &Value)| match op {
-            Binary::Add => e.b.ins().fadd(a, b),
-            Binary::Sub => e.b.ins().fsub(a, b),
-            Binary::Mul => e.b.ins().fmul(a, b),
-            Binary::Div => e.b.ins().fdiv(a, b),
+            Binary::Add => e.add(a, b),
+            Binary::Sub => e.sub(a, b),
+            Binary::Mul => e.mul(a, b),
+            Binary::Div => e.div(a, b),
             Binary::Max => e.max(a, b),
             Binary::Min => e.min(a, b),
         };
@@ -59,7 +58,7 @@ impl<E: Ends> Algebra for Instructions<'_, '_, '_, E> {
         let pairs = a.iter().zip(b).zip(then.iter().zip(otherwise));
         pairs
             .map(|((&a, &b), (&then, &otherwise))| {
-                let mask = e.b.ins().fcmp(FloatCC::LessThan, a, b);
+                let mask = e.less(a, b);
                 e.select(mask, then, otherwise)
             })
             .collect()
@@ -80,15 +79,13 @@ impl<E: Ends> Algebra for Instructions<'_, '_, '_, E> {
 }
 
 /// Lanewise `ln(1 + x)` of what is not negative, a lane at a time: no cell that anyone uses a lot has it.
-fn ln_1p(e: &mut Emit<'_, '_>, x: Value) -> Value {
+fn ln_1p(e: &mut dyn Emit, x: Value) -> Value {
     let one = e.constant(1.0);
-    let sum = e.b.ins().fadd(x, one);
-    let mut y = sum;
-    for lane in 0..4 {
-        let s = e.b.ins().extractlane(sum, lane);
-        let ln = math::ln(e, s);
-        y = e.b.ins().insertlane(y, ln, lane);
+    let sum = e.add(x, one);
+    let lanes = e.stack(LANES * 4);
+    for (n, lane) in e.lanes(sum).into_iter().enumerate() {
+        let y = math::ln(e, lane);
+        e.store(Memory::Caller, y, lanes, n * 4);
     }
-    debug_assert_eq!(e.b.func.dfg.value_type(y), types::F32X4);
-    y
+    e.load(Type::F32x4, Memory::Caller, lanes, 0)
 }

@@ -3,33 +3,27 @@
 //! A function takes several vectors at once and does each operation on all of them before the next: a constant is loaded once for all, and
 //! their chains of dependent operations overlap. Four vectors fit the registers.
 
-use super::emit::{Emit, F32X4};
-use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, Value, types};
+use super::emit::{Constant, Emit, Type, Value};
 use lstmc_kernels::elementary::{
     EXP, EXP_LOW, EXP2_OF_NEAREST as EXP2, LN, LN2_HIGH, LN2_LOW, LOWEST, ROUND,
 };
 
 /// `f` of each vector.
-fn each<'f>(
-    e: &mut Emit<'_, 'f>,
-    x: &[Value],
-    mut f: impl FnMut(&mut Emit<'_, 'f>, Value) -> Value,
-) -> Vec<Value> {
+fn each(e: &mut dyn Emit, x: &[Value], mut f: impl FnMut(&mut dyn Emit, Value) -> Value) -> Vec<Value> {
     x.iter().map(|&x| f(e, x)).collect()
 }
 
 /// `f` of each pair of vectors.
-fn both<'f>(
-    e: &mut Emit<'_, 'f>,
+fn both(
+    e: &mut dyn Emit,
     x: &[Value],
     y: &[Value],
-    mut f: impl FnMut(&mut Emit<'_, 'f>, Value, Value) -> Value,
+    mut f: impl FnMut(&mut dyn Emit, Value, Value) -> Value,
 ) -> Vec<Value> {
     x.iter().zip(y).map(|(&x, &y)| f(e, x, y)).collect()
 }
 
-fn horner(e: &mut Emit<'_, '_>, coefficients: &[f32], x: &[Value]) -> Vec<Value> {
+fn horner(e: &mut dyn Emit, coefficients: &[f32], x: &[Value]) -> Vec<Value> {
     let first = e.constant(coefficients[0]);
     let mut p = vec![first; x.len()];
     for &c in &coefficients[1..] {
@@ -40,22 +34,22 @@ fn horner(e: &mut Emit<'_, '_>, coefficients: &[f32], x: &[Value]) -> Vec<Value>
 }
 
 /// `y * 2^n` where adding [`ROUND`] to `n` gave `shifted`.
-fn scale(e: &mut Emit<'_, '_>, y: &[Value], shifted: &[Value]) -> Vec<Value> {
+fn scale(e: &mut dyn Emit, y: &[Value], shifted: &[Value]) -> Vec<Value> {
     both(e, y, shifted, |e, y, shifted| {
-        let (bits, y) = (e.cast(types::I32X4, shifted), e.cast(types::I32X4, y));
-        let exponent = e.b.ins().ishl_imm_s(bits, 23);
-        let y = e.b.ins().iadd(y, exponent);
-        e.cast(F32X4, y)
+        let (bits, y) = (e.cast(Type::I32x4, shifted), e.cast(Type::I32x4, y));
+        let exponent = e.shift_left(bits, 23);
+        let y = e.add(y, exponent);
+        e.cast(Type::F32x4, y)
     })
 }
 
 /// Lanewise `e^x` of arguments below [`EXP_HIGH`](lstmc_kernels::elementary::EXP_HIGH), clamped to [`EXP_LOW`]; NaN stays NaN.
-pub(crate) fn exp(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
+pub(crate) fn exp(e: &mut dyn Emit, x: &[Value]) -> Vec<Value> {
     let low = e.constant(EXP_LOW);
     let x = each(e, x, |e, x| e.max(low, x));
     let (log2e, round) = (e.constant(std::f32::consts::LOG2_E), e.constant(ROUND));
     let shifted = each(e, &x, |e, x| e.mul_add(x, log2e, round));
-    let n = each(e, &shifted, |e, s| e.b.ins().fsub(s, round));
+    let n = each(e, &shifted, |e, s| e.sub(s, round));
     let high = e.constant(-LN2_HIGH);
     let r = both(e, &n, &x, |e, n, x| e.mul_add(n, high, x));
     let low = e.constant(-LN2_LOW);
@@ -63,8 +57,8 @@ pub(crate) fn exp(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
     let p = horner(e, &EXP, &r);
     let one = e.constant(1.0);
     let y = both(e, &p, &r, |e, p, r| {
-        let r2 = e.b.ins().fmul(r, r);
-        let r1 = e.b.ins().fadd(r, one);
+        let r2 = e.mul(r, r);
+        let r1 = e.add(r, one);
         e.mul_add(p, r2, r1)
     });
     scale(e, &y, &shifted)
@@ -73,90 +67,88 @@ pub(crate) fn exp(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
 /// Lanewise `2^(x * y + z)` of a sum that is at most 127, to 1.5e-7 and the rounding of the sum; below -126 the smallest normal numbers.
 ///
 /// For sums of many terms: with base 2 the exponent splits without a second step.
-pub(crate) fn exp2_of_sum(e: &mut Emit<'_, '_>, x: &[Value], y: Value, z: Value) -> Vec<Value> {
+pub(crate) fn exp2_of_sum(e: &mut dyn Emit, x: &[Value], y: Value, z: Value) -> Vec<Value> {
     let t = each(e, x, |e, x| e.mul_add(x, y, z));
     exp2_not_above(e, &t)
 }
 
 /// Lanewise `2^t` of at most 127, to 1.5e-7; below -126 the smallest normal numbers. NaN stays NaN.
-fn exp2_not_above(e: &mut Emit<'_, '_>, t: &[Value]) -> Vec<Value> {
+fn exp2_not_above(e: &mut dyn Emit, t: &[Value]) -> Vec<Value> {
     let low = e.constant(LOWEST);
     let t = each(e, t, |e, t| e.max(low, t));
     let round = e.constant(ROUND);
-    let shifted = each(e, &t, |e, t| e.b.ins().fadd(t, round));
-    let n = each(e, &shifted, |e, s| e.b.ins().fsub(s, round));
-    let f = both(e, &t, &n, |e, t, n| e.b.ins().fsub(t, n));
+    let shifted = each(e, &t, |e, t| e.add(t, round));
+    let n = each(e, &shifted, |e, s| e.sub(s, round));
+    let f = both(e, &t, &n, |e, t, n| e.sub(t, n));
     let p = horner(e, &EXP2, &f);
     scale(e, &p, &shifted)
 }
 
 /// Lanewise `2^(x * y)`, the product clamped to `[-126, 126]`, where adding 1 to the result does not overflow.
-fn exp2_of_product(e: &mut Emit<'_, '_>, x: &[Value], y: f32) -> Vec<Value> {
+fn exp2_of_product(e: &mut dyn Emit, x: &[Value], y: f32) -> Vec<Value> {
     let (y, high) = (e.constant(y), e.constant(126.0));
     let t = each(e, x, |e, x| {
-        let t = e.b.ins().fmul(x, y);
+        let t = e.mul(x, y);
         e.min(high, t)
     });
     exp2_not_above(e, &t)
 }
 
 /// Lanewise `1 / (1 + e^-x)`.
-pub(crate) fn sigmoid(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
+pub(crate) fn sigmoid(e: &mut dyn Emit, x: &[Value]) -> Vec<Value> {
     let t = exp2_of_product(e, x, -std::f32::consts::LOG2_E);
     let one = e.constant(1.0);
     each(e, &t, |e, t| {
-        let d = e.b.ins().fadd(t, one);
-        e.b.ins().fdiv(one, d)
+        let d = e.add(t, one);
+        e.div(one, d)
     })
 }
 
 /// Lanewise hyperbolic tangent, `2 / (1 + e^-2x) - 1`.
-pub(crate) fn tanh(e: &mut Emit<'_, '_>, x: &[Value]) -> Vec<Value> {
+pub(crate) fn tanh(e: &mut dyn Emit, x: &[Value]) -> Vec<Value> {
     let t = exp2_of_product(e, x, -2.0 * std::f32::consts::LOG2_E);
     let (one, two) = (e.constant(1.0), e.constant(2.0));
     each(e, &t, |e, t| {
-        let d = e.b.ins().fadd(t, one);
-        let q = e.b.ins().fdiv(two, d);
-        e.b.ins().fsub(q, one)
+        let d = e.add(t, one);
+        let q = e.div(two, d);
+        e.sub(q, one)
     })
 }
 
 /// `ln x` of one positive normal f32; NaN and what is not positive give NaN-like garbage that callers do not pass.
-pub(crate) fn ln(e: &mut Emit<'_, '_>, x: Value) -> Value {
-    let flags = cranelift_codegen::ir::MemFlagsData::new();
-    let bits = e.b.ins().bitcast(types::I32, flags, x);
+pub(crate) fn ln(e: &mut dyn Emit, x: Value) -> Value {
+    let bits = e.cast(Type::I32, x);
     // Split at sqrt(1/2): subtracting its bits makes the exponent field count from there.
-    let base = e.b.ins().iadd_imm_s(bits, -i64::from(std::f32::consts::FRAC_1_SQRT_2.to_bits()));
-    let n = e.b.ins().sshr_imm_s(base, 23);
-    let shift = e.b.ins().ishl_imm_s(n, 23);
-    let m = e.b.ins().isub(bits, shift);
-    let m = e.b.ins().bitcast(types::F32, flags, m);
-    let n = e.b.ins().fcvt_from_sint(types::F32, n);
+    let base = e.with_constant(Constant::Add, bits, -i64::from(std::f32::consts::FRAC_1_SQRT_2.to_bits()));
+    let n = e.with_constant(Constant::ShiftRight, base, 23);
+    let shift = e.shift_left(n, 23);
+    let m = e.sub(bits, shift);
+    let m = e.cast(Type::F32, m);
+    let n = e.to_float(n);
     let one = e.f32(1.0);
-    let f = e.b.ins().fsub(m, one);
-    let z = e.b.ins().fmul(f, f);
+    let f = e.sub(m, one);
+    let z = e.mul(f, f);
     let mut p = e.f32(LN[0]);
     for &c in &LN[1..] {
         let c = e.f32(c);
         p = e.mul_add(p, f, c);
     }
-    let p = e.b.ins().fmul(p, f);
-    let p = e.b.ins().fmul(p, z);
+    let p = e.mul(p, f);
+    let p = e.mul(p, z);
     let (low, high, half) = (e.f32(LN2_LOW), e.f32(LN2_HIGH), e.f32(-0.5));
     let p = e.mul_add(n, low, p);
     let p = e.mul_add(half, z, p);
-    let p = e.b.ins().fadd(f, p);
+    let p = e.add(f, p);
     let y = e.mul_add(n, high, p);
     // NaN compares equal to nothing, and must come out as it went in.
-    let is_nan = e.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThan, bits, i64::from(f32::INFINITY.to_bits()));
-    e.b.ins().select(is_nan, x, y)
+    let is_nan = e.is_above(bits, f32::INFINITY.to_bits());
+    e.select(is_nan, x, y)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codegen::testing::Function;
-    use crate::jit::testing::map;
+    use crate::codegen::testing::{Function, map};
     use lstmc_kernels::Level;
     use lstmc_kernels::elementary::{
         MAX_EXP_ERROR_ULPS, MAX_LN_ERROR_ULPS, MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS,

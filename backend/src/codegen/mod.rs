@@ -1,4 +1,4 @@
-//! From a plan to CLIF: one function per entry point, the same for JIT and object files.
+//! From a plan to code: one function per entry point, the same for JIT and object files.
 //!
 //! ```text
 //!   advance(weights, state, scratch, token)          gather, layers; the state is replaced
@@ -12,81 +12,27 @@
 //! ```
 //!
 //! `weights` is the address of a table with the address of every packed weight; all vectors are of four f32 lanes.
+//!
+//! Everything here speaks the vocabulary of [`emit`]. Cranelift is known to [`clif`], which implements it, and to [`module`], which declares the
+//! functions.
 
 mod cell;
+mod clif;
 mod emit;
 mod formula;
 mod gather;
 mod integer;
-pub mod math;
+mod math;
+mod module;
 mod output;
 mod panel;
 mod product;
 mod program;
 mod quantize;
 mod strips;
-
-pub(crate) use emit::{Emit, buffer_flags, caller_flags};
-pub use program::{Entry, Program};
-pub(crate) use program::{build_engine, build_listed, build_stepwise, features};
-
 #[cfg(test)]
-pub(crate) mod testing {
-    //! A function that applies one elementwise function in place, for accuracy tests.
+mod testing;
 
-    use super::emit::{Emit, F32X4, caller_flags};
-    use super::math;
-    use cranelift_codegen::Context;
-    use cranelift_codegen::ir::{AbiParam, InstBuilder};
-    use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-    use cranelift_module::{FuncId, Linkage, Module};
-
-    /// The functions under test.
-    #[derive(Clone, Copy, Debug)]
-    pub(crate) enum Function {
-        Exp,
-        Sigmoid,
-        Tanh,
-        Ln,
-    }
-
-    /// Defines `f(values, turns)`.
-    pub(crate) fn define(module: &mut dyn Module, f: Function) -> FuncId {
-        let pointer = module.target_config().pointer_type();
-        let mut context = Context::new();
-        context.func.signature = module.make_signature();
-        context.func.signature.params.extend([AbiParam::new(pointer), AbiParam::new(pointer)]);
-        let id = module.declare_function("f", Linkage::Export, &context.func.signature).unwrap();
-        let mut builder_context = FunctionBuilderContext::new();
-        let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
-        let block = builder.create_block();
-        builder.append_block_params_for_function_params(block);
-        builder.switch_to_block(block);
-        builder.seal_block(block);
-        let p = builder.block_params(block).to_vec();
-        let mut e = Emit { b: &mut builder, features: super::program::features(module.isa()) };
-        let zero = e.size(0);
-        e.repeat_dynamic(zero, p[1], &[p[0]], |e, _, q| {
-            let x = e.load(F32X4, caller_flags(), q[0], 0);
-            let y = match f {
-                Function::Exp => math::exp(e, &[x])[0],
-                Function::Sigmoid => math::sigmoid(e, &[x])[0],
-                Function::Tanh => math::tanh(e, &[x])[0],
-                Function::Ln => {
-                    let lanes = [0u8, 1, 2, 3].map(|i| e.b.ins().extractlane(x, i));
-                    let [a, b, c, d] = lanes.map(|l| math::ln(e, l));
-                    let y = e.splat(a);
-                    let y = e.b.ins().insertlane(y, b, 1);
-                    let y = e.b.ins().insertlane(y, c, 2);
-                    e.b.ins().insertlane(y, d, 3)
-                }
-            };
-            e.store(caller_flags(), y, q[0], 0);
-            vec![e.offset(q[0], 16)]
-        });
-        builder.ins().return_(&[]);
-        builder.finalize(module.isa().frontend_config());
-        module.define_function(id, &mut context).unwrap();
-        id
-    }
-}
+pub(crate) use clif::clear;
+pub(crate) use module::{Program, build_engine, build_listed, build_stepwise};
+pub(crate) use program::Entry;

@@ -6,9 +6,8 @@
 //!
 //! The weight pointer simply runs on: a panel's rows are contiguous and the next panel follows.
 
-use super::emit::{Emit, F32X4, buffer_flags, weight_flags};
+use super::emit::{Emit, Memory, Type, Value};
 use crate::plan::{LANES, PANEL};
-use cranelift_codegen::ir::{InstBuilder, Value, types};
 
 /// Inputs per turn of the loop.
 const UNROLL: usize = 8;
@@ -16,7 +15,7 @@ const UNROLL: usize = 8;
 /// Adds the products of consecutive panel rows with `count` f32s at `x` to `acc`. Returns the sums and the pointer after the last
 /// row.
 pub(crate) fn accumulate(
-    e: &mut Emit<'_, '_>,
+    e: &mut dyn Emit,
     acc: &[Value],
     weights: Value,
     x: Value,
@@ -24,12 +23,12 @@ pub(crate) fn accumulate(
 ) -> (Vec<Value>, Value) {
     let vectors = acc.len();
     const ROW: usize = PANEL * 4;
-    let turn = |e: &mut Emit<'_, '_>, acc: &mut [Value], w: Value, x: Value, rows: usize| {
+    let turn = |e: &mut dyn Emit, acc: &mut [Value], w: Value, x: Value, rows: usize| {
         for k in 0..rows {
-            let s = e.load(types::F32, buffer_flags(), x, 4 * k);
+            let s = e.load(Type::F32, Memory::Buffer, x, 4 * k);
             let s = e.splat(s);
             for (v, a) in acc.iter_mut().enumerate() {
-                let w = e.load(F32X4, weight_flags(), w, k * ROW + v * LANES * 4);
+                let w = e.load(Type::F32x4, Memory::Weights, w, k * ROW + v * LANES * 4);
                 // The weight first: the instruction overwrites its first factor, and the broadcast input is still needed.
                 *a = e.mul_add(w, s, *a);
             }
@@ -39,8 +38,8 @@ pub(crate) fn accumulate(
     let out = e.repeat(count / UNROLL, &carried, |e, _, p| {
         let mut acc = p[..vectors].to_vec();
         turn(e, &mut acc, p[vectors], p[vectors + 1], UNROLL);
-        let w = e.b.ins().iadd_imm_s(p[vectors], (UNROLL * ROW) as i64);
-        let x = e.b.ins().iadd_imm_s(p[vectors + 1], 4 * UNROLL as i64);
+        let w = e.offset(p[vectors], UNROLL * ROW);
+        let x = e.offset(p[vectors + 1], 4 * UNROLL);
         acc.extend([w, x]);
         acc
     });

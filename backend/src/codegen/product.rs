@@ -1,11 +1,9 @@
 //! Products: `start + sum of W x` by panels of 32 outputs, whatever the terms' representations.
 
-use super::emit::{Emit, F32X4, caller_flags, weight_flags};
+use super::emit::{Emit, Memory, Type, Value};
 use super::integer::{self, CodesAt};
 use super::{panel, strips};
 use crate::plan::{Format, LANES, PANEL, Panels};
-use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, Value};
 
 /// What a term's panels are multiplied by.
 #[derive(Clone, Copy)]
@@ -46,7 +44,7 @@ impl Map {
     }
 
     /// [`Map::pointers`] of the panel of this number. Panels must have one length: see [`Panels::panel_bytes`].
-    pub(crate) fn pointers_at(&self, e: &mut Emit<'_, '_>, panel: Value) -> Vec<Value> {
+    pub(crate) fn pointers_at(&self, e: &mut dyn Emit, panel: Value) -> Vec<Value> {
         let strides: Vec<usize> = self
             .terms
             .iter()
@@ -54,16 +52,16 @@ impl Map {
             .chain(self.start.map(|_| PANEL * 4))
             .collect();
         let pointers = self.pointers();
-        pointers.into_iter().zip(strides).map(|(p, stride)| advance(e, p, panel, stride)).collect()
+        pointers.into_iter().zip(strides).map(|(p, stride)| e.advance(p, panel, stride)).collect()
     }
 
     /// One panel of the product. Returns its eight vectors and the pointers to the next panel.
-    pub(crate) fn panel(&self, e: &mut Emit<'_, '_>, pointers: &[Value]) -> (Vec<Value>, Vec<Value>) {
+    pub(crate) fn panel(&self, e: &mut dyn Emit, pointers: &[Value]) -> (Vec<Value>, Vec<Value>) {
         let at = self.start.map(|_| pointers[self.terms.len()]);
         let mut acc: Option<Vec<Value>> = None;
         let mut next = vec![];
         for (term, &w) in self.terms.iter().zip(pointers) {
-            let begin = |e: &mut Emit<'_, '_>| acc.clone().unwrap_or_else(|| load_start(e, at));
+            let begin = |e: &mut dyn Emit| acc.clone().unwrap_or_else(|| load_start(e, at));
             let (sums, w) = match (term.panels.format, term.x) {
                 (Format::F32, Operand::Floats(x)) => {
                     let acc = begin(e);
@@ -88,27 +86,21 @@ impl Map {
     }
 }
 
-/// `address + n * bytes`.
-pub(crate) fn advance(e: &mut Emit<'_, '_>, address: Value, n: Value, bytes: usize) -> Value {
-    let offset = e.b.ins().imul_imm_s(n, bytes as i64);
-    e.b.ins().iadd(address, offset)
-}
-
 /// Stores the panels `from..to` (at least one) at `out`, which has room for exactly [`Map::out`] f32s, or with `padded` for whole panels.
-pub(crate) fn store_range(e: &mut Emit<'_, '_>, map: &Map, [from, to]: [Value; 2], out: Value, padded: bool) {
+pub(crate) fn store_range(e: &mut dyn Emit, map: &Map, [from, to]: [Value; 2], out: Value, padded: bool) {
     let whole = if padded { map.out.div_ceil(PANEL) } else { map.out / PANEL };
     let end = e.size(whole);
-    let beyond = e.b.ins().icmp(IntCC::UnsignedGreaterThan, to, end);
-    let stop = e.b.ins().select(beyond, end, to);
-    let some = e.b.ins().icmp(IntCC::UnsignedLessThan, from, stop);
+    let beyond = e.greater(to, end);
+    let stop = e.select(beyond, end, to);
+    let some = e.less(from, stop);
     e.choose(some, &[], |e| {
         let mut carried = map.pointers_at(e, from);
         let pointers = carried.len();
-        carried.push(advance(e, out, from, PANEL * 4));
-        e.repeat_dynamic(from, stop, &carried, |e, _, p| {
+        carried.push(e.advance(out, from, PANEL * 4));
+        e.repeat_range([from, stop], &carried, |e, _, p| {
             let (acc, mut next) = map.panel(e, &p[..pointers]);
             for (v, &a) in acc.iter().enumerate() {
-                e.store(caller_flags(), a, p[pointers], v * LANES * 4);
+                e.store(Memory::Caller, a, p[pointers], v * LANES * 4);
             }
             next.push(e.offset(p[pointers], PANEL * 4));
             next
@@ -128,32 +120,32 @@ pub(crate) fn store_range(e: &mut Emit<'_, '_>, map: &Map, [from, to]: [Value; 2
 }
 
 /// A panel of f32s at `at`, or zeros.
-pub(crate) fn load_start(e: &mut Emit<'_, '_>, at: Option<Value>) -> Vec<Value> {
+pub(crate) fn load_start(e: &mut dyn Emit, at: Option<Value>) -> Vec<Value> {
     let vectors = PANEL / LANES;
     match at {
-        Some(at) => (0..vectors).map(|v| e.load(F32X4, weight_flags(), at, v * LANES * 4)).collect(),
+        Some(at) => (0..vectors).map(|v| e.load(Type::F32x4, Memory::Weights, at, v * LANES * 4)).collect(),
         None => vec![e.constant(0.0); vectors],
     }
 }
 
 /// Runs `epilogue(e, first output of the panel, its vectors, outputs that count, carried)` on every panel.
-pub(crate) fn for_each_panel<'f>(
-    e: &mut Emit<'_, 'f>,
+pub(crate) fn for_each_panel(
+    e: &mut dyn Emit,
     map: &Map,
     carried: &[Value],
-    mut epilogue: impl FnMut(&mut Emit<'_, 'f>, Value, &[Value], usize, &[Value]) -> Vec<Value>,
+    mut epilogue: impl FnMut(&mut dyn Emit, Value, &[Value], usize, &[Value]) -> Vec<Value>,
 ) -> Vec<Value> {
     let full = map.out / PANEL;
     let mut all = map.pointers();
     let pointers = all.len();
     all.extend_from_slice(carried);
-    let mut one = |e: &mut Emit<'_, 'f>, first: Value, outputs: usize, p: &[Value]| {
+    let mut one = |e: &mut dyn Emit, first: Value, outputs: usize, p: &[Value]| {
         let (acc, mut next) = map.panel(e, &p[..pointers]);
         next.extend(epilogue(e, first, &acc, outputs, &p[pointers..]));
         next
     };
     all = e.repeat(full, &all, |e, i, p| {
-        let first = e.b.ins().ishl_imm_s(i, PANEL.trailing_zeros() as i64);
+        let first = e.shift_left(i, PANEL.trailing_zeros());
         one(e, first, PANEL, p)
     });
     let rest = map.out % PANEL;

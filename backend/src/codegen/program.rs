@@ -1,29 +1,20 @@
-//! All functions of one program, in any `cranelift_module::Module`.
+//! All functions of one program: what they are called, what they take and what they do.
 
 use super::cell::{self, CellAt};
-use super::emit::{Emit, F32X4, Features, buffer_flags, weight_flags};
+use super::emit::{Emit, Memory, Type, Value};
 use super::formula::{self, Ends};
 use super::integer::CodesAt;
 use super::output::{self, Best};
 use super::product::{self, Map, Operand, Term};
 use super::{gather, quantize};
-use crate::error::CompileError;
-use crate::isa;
 use crate::plan::{
-    Buffer, Cell, Codes, Input, PackedId, Packing, Part, Plan, Product, Rows, Segment, Source, Start, Step,
+    Buffer, Cell, Codes, Input, PackedId, Packing, Piece, Plan, Product, Rows, Segment, Source, Start, Step,
     Vector,
 };
-use cranelift_codegen::Context;
-use cranelift_codegen::ir::{
-    AbiParam, FuncRef, Function, InstBuilder, Signature, UserFuncName, Value, types,
-};
-use cranelift_codegen::isa::TargetIsa;
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{FuncId, Linkage, Module};
 
 /// The functions a program has. `Recurrent` counts LSTM steps in the plan's order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// Consume a token.
     Advance,
     /// All logits.
@@ -44,7 +35,7 @@ pub enum Entry {
 
 impl Entry {
     /// The function's name within the program.
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Entry::Advance => "advance".into(),
             Entry::Logits => "logits".into(),
@@ -58,7 +49,7 @@ impl Entry {
     }
 
     /// The functions that it calls.
-    fn callees(self) -> &'static [Entry] {
+    pub(super) fn callees(self) -> &'static [Entry] {
         match self {
             Entry::Score => &[Entry::Logits],
             Entry::TopK => &[Entry::Logits, Entry::Insert],
@@ -66,10 +57,9 @@ impl Entry {
         }
     }
 
-    /// Parameters (pointer-sized unless said) and whether it returns an f32.
-    fn signature(self, module: &dyn Module) -> Signature {
-        let pointer = module.target_config().pointer_type();
-        let (pointers, result) = match self {
+    /// How many parameters it has, all as wide as an address, and whether it returns an f32.
+    pub(super) fn signature(self) -> (usize, bool) {
+        match self {
             Entry::Advance => (4, false),
             Entry::Logits => (3, false),
             Entry::Score => (3, true),
@@ -78,118 +68,18 @@ impl Entry {
             Entry::Recurrent(_) => (4, false),
             Entry::Gather => (3, false),
             Entry::Phase(_) => (7, false),
-        };
-        let mut signature = module.make_signature();
-        signature.params.extend((0..pointers).map(|_| AbiParam::new(pointer)));
-        if result {
-            signature.returns.push(AbiParam::new(types::F32));
         }
-        signature
     }
-}
-
-/// The functions of a program, defined in a module.
-#[derive(Debug)]
-pub struct Program {
-    /// Each function's id.
-    pub functions: Vec<(Entry, FuncId)>,
-    /// Each function's CLIF, where asked for.
-    pub clif: Vec<(Entry, String)>,
-    /// Each function's disassembly, where asked for.
-    pub assembly: Vec<(Entry, String)>,
 }
 
 /// The functions that take a text word by word; each may call those before it.
-const STEPWISE: [Entry; 5] = [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
+pub(crate) const STEPWISE: [Entry; 5] =
+    [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
 
 /// The functions that read many words at once, beside the kernels of [`lstmc_kernels`].
-fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
+pub(crate) fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
     let cells = plan.cells().count();
     std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent))
-}
-
-/// Defines every function of `plan` in `module` but the phases, and keeps CLIF and disassembly.
-pub(crate) fn build_listed(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
-    build_entries(plan, module, true, STEPWISE.into_iter().chain(batched(plan)))
-}
-
-/// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is wanted of the logits is
-/// found by [`lstmc_kernels`].
-pub(crate) fn build_engine(
-    plan: &Plan,
-    module: &mut dyn Module,
-    phases: bool,
-) -> Result<Program, CompileError> {
-    let phases = (0..if phases { plan.phases().len() } else { 0 }).map(Entry::Phase);
-    let entries = [Entry::Advance, Entry::Logits].into_iter().chain(batched(plan)).chain(phases);
-    build_entries(plan, module, false, entries)
-}
-
-/// Defines the functions of `plan` that stand alone in an object.
-pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
-    build_entries(plan, module, false, STEPWISE)
-}
-
-/// Defines functions of `plan`, in order.
-fn build_entries(
-    plan: &Plan,
-    module: &mut dyn Module,
-    keep_text: bool,
-    entries: impl IntoIterator<Item = Entry>,
-) -> Result<Program, CompileError> {
-    let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
-    let mut context = Context::new();
-    let mut builder_context = FunctionBuilderContext::new();
-    for entry in entries {
-        let failed = |reason: String| CompileError::Codegen { function: entry.name(), reason };
-        let signature = entry.signature(module);
-        let id = module
-            .declare_function(&entry.name(), Linkage::Local, &signature)
-            .map_err(|e| failed(e.to_string()))?;
-        program.functions.push((entry, id));
-        module.clear_context(&mut context);
-        context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
-        let callees: Vec<(Entry, FuncRef)> = program
-            .functions
-            .iter()
-            .filter(|(e, _)| entry.callees().contains(e))
-            .map(|&(e, id)| (e, module.declare_func_in_func(id, &mut context.func)))
-            .collect();
-        {
-            let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
-            let block = builder.create_block();
-            builder.append_block_params_for_function_params(block);
-            builder.switch_to_block(block);
-            builder.seal_block(block);
-            let params = builder.block_params(block).to_vec();
-            let mut e = Emit { b: &mut builder, features: features(module.isa()) };
-            let results = body(plan, entry, &mut e, &params, &callees);
-            builder.ins().return_(&results);
-            builder.finalize(module.isa().frontend_config());
-        }
-        if keep_text {
-            program.clif.push((entry, context.func.display().to_string()));
-            context.set_disasm(true);
-        }
-        module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
-        if keep_text {
-            let text = context.compiled_code().and_then(|c| c.vcode.clone()).unwrap_or_default();
-            program.assembly.push((entry, text));
-        }
-    }
-    Ok(program)
-}
-
-/// What the code may assume of a target.
-pub(crate) fn features(isa: &dyn TargetIsa) -> Features {
-    let flag = |name: &str| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
-    let x86 = matches!(isa.triple().architecture, target_lexicon::Architecture::X86_64);
-    Features {
-        fma: !x86 || flag("has_fma"),
-        dot: flag("has_dotprod") || flag("has_avx_vnni") || flag("has_avx512vl") && flag("has_avx512vnni"),
-        pointer: isa.pointer_type(),
-        signed_bytes: isa::plan_target(isa).signed_bytes,
-    }
 }
 
 /// The addresses a function finds its data at.
@@ -201,33 +91,32 @@ struct Frame<'p> {
 }
 
 impl Frame<'_> {
-    fn weight(&self, e: &mut Emit<'_, '_>, id: PackedId) -> Value {
-        let pointer = e.features.pointer;
-        e.load(pointer, weight_flags(), self.weights, id.0 * pointer.bytes() as usize)
+    fn weight(&self, e: &mut dyn Emit, id: PackedId) -> Value {
+        e.load_address(self.weights, id.0)
     }
 
-    fn buffer(&self, e: &mut Emit<'_, '_>, b: Buffer) -> Value {
+    fn buffer(&self, e: &mut dyn Emit, b: Buffer) -> Value {
         e.offset(self.scratch, b.offset * 4)
     }
 
-    fn state(&self, e: &mut Emit<'_, '_>, offset: usize) -> Value {
+    fn state(&self, e: &mut dyn Emit, offset: usize) -> Value {
         let state = self.state.expect("only steps that consume a token read the state");
         e.offset(state, offset * 4)
     }
 
-    fn vector(&self, e: &mut Emit<'_, '_>, v: Vector) -> Value {
+    fn vector(&self, e: &mut dyn Emit, v: Vector) -> Value {
         match v {
             Vector::Scratch(b) => self.buffer(e, b),
             Vector::State(b) => self.state(e, b.offset),
         }
     }
 
-    fn codes(&self, e: &mut Emit<'_, '_>, c: Codes) -> CodesAt {
-        let at = |e: &mut Emit<'_, '_>, f32s: usize| e.offset(self.scratch, (c.offset + f32s) * 4);
+    fn codes(&self, e: &mut dyn Emit, c: Codes) -> CodesAt {
+        let at = |e: &mut dyn Emit, f32s: usize| e.offset(self.scratch, (c.offset + f32s) * 4);
         CodesAt { codes: at(e, 0), sums: at(e, c.sums()), scale: at(e, c.scale()) }
     }
 
-    fn terms(&self, e: &mut Emit<'_, '_>, segments: &[Segment]) -> Vec<Term> {
+    fn terms(&self, e: &mut dyn Emit, segments: &[Segment]) -> Vec<Term> {
         let term = |s: &Segment| Term {
             weights: self.weight(e, s.weights),
             panels: self.plan.panels(s.weights),
@@ -240,7 +129,7 @@ impl Frame<'_> {
         segments.iter().map(term).collect()
     }
 
-    fn map(&self, e: &mut Emit<'_, '_>, p: &Product) -> Map {
+    fn map(&self, e: &mut dyn Emit, p: &Product) -> Map {
         let start = match p.start {
             Start::Zero => None,
             Start::Bias(id) => Some(self.weight(e, id)),
@@ -250,7 +139,7 @@ impl Frame<'_> {
     }
 
     /// The output layer, after what must be done to its input.
-    fn output(&self, e: &mut Emit<'_, '_>) -> Map {
+    fn output(&self, e: &mut dyn Emit) -> Map {
         for step in &self.plan.output.prologue {
             emit_step(e, self, None, step);
         }
@@ -258,52 +147,39 @@ impl Frame<'_> {
     }
 }
 
-fn body(
-    plan: &Plan,
-    entry: Entry,
-    e: &mut Emit<'_, '_>,
-    p: &[Value],
-    callees: &[(Entry, FuncRef)],
-) -> Vec<Value> {
-    let call = |entry: Entry| {
-        // `Entry::callees` names what a body calls.
-        callees.iter().find(|(e, _)| *e == entry).expect("the callee is declared").1
-    };
+/// Emits the body of a function with parameters `p`; returns its result.
+pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> Option<Value> {
     match entry {
         Entry::Advance => {
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
             for step in &plan.steps {
                 emit_step(e, &frame, Some(p[3]), step);
             }
-            vec![]
         }
         Entry::Logits => {
             let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
             let map = frame.output(e);
             output::store_exact(e, &map, p[2]);
-            vec![]
         }
         Entry::Score => {
             let logits = e.offset(p[1], plan.logits.offset * 4);
-            e.b.ins().call(call(Entry::Logits), &[p[0], p[1], logits]);
-            vec![output::score(e, logits, plan.vocabulary, p[2])]
+            e.call(Entry::Logits, &[p[0], p[1], logits]);
+            return Some(output::score(e, logits, plan.vocabulary, p[2]));
         }
         Entry::TopK => {
             let logits = e.offset(p[1], plan.logits.offset * 4);
-            e.b.ins().call(call(Entry::Logits), &[p[0], p[1], logits]);
+            e.call(Entry::Logits, &[p[0], p[1], logits]);
             let best = Best { ids: p[2], values: p[3], k: p[4] };
-            output::top_k(e, logits, plan.vocabulary, &best, call(Entry::Insert));
-            vec![]
+            output::top_k(e, logits, plan.vocabulary, &best);
         }
-        Entry::Insert => vec![output::insert(e, p)],
+        Entry::Insert => return Some(output::insert(e, p)),
         Entry::Phase(n) => {
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
             let phase = &plan.phases()[n];
             let range = phase.panels.map(|_| [p[5], p[6]]);
-            for &part in &phase.parts {
+            for &part in &phase.pieces {
                 emit_part(e, &frame, p[3], p[4], range, part);
             }
-            vec![]
         }
         Entry::Recurrent(n) => {
             let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
@@ -315,7 +191,6 @@ fn body(
                 let gates = frame.buffer(e, cell.gates);
                 cell::sums(e, &map, Some(p[1]), gates);
             }
-            vec![]
         }
         Entry::Gather => {
             let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
@@ -323,13 +198,13 @@ fn body(
             if let Some(step) = plan.steps.iter().find(gather) {
                 emit_step(e, &frame, Some(p[2]), step);
             }
-            vec![]
         }
     }
+    None
 }
 
 /// A cell's operands.
-fn cell_at<'p>(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &'p Cell) -> CellAt<'p> {
+fn cell_at<'p>(e: &mut dyn Emit, frame: &Frame<'_>, cell: &'p Cell) -> CellAt<'p> {
     let mut terms = frame.terms(e, &cell.inputs);
     terms.extend(frame.terms(e, &cell.recurrent));
     let start = Some(frame.weight(e, cell.bias));
@@ -344,7 +219,7 @@ fn cell_at<'p>(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &'p Cell) -> CellA
 }
 
 /// A cell's step.
-fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) {
+fn emit_cell(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
     for step in &cell.prologue {
         emit_step(e, frame, None, step);
     }
@@ -354,32 +229,32 @@ fn emit_cell(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) {
 }
 
 /// The new first state replaces the old one.
-fn keep(e: &mut Emit<'_, '_>, frame: &Frame<'_>, cell: &Cell) {
+fn keep(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
     let (from, to) = (frame.buffer(e, cell.out), frame.state(e, cell.h().offset));
     e.copy(from, to, cell.units);
 }
 
 /// A part of a phase; `range` is the panels that this thread has, where they are shared.
 fn emit_part(
-    e: &mut Emit<'_, '_>,
+    e: &mut dyn Emit,
     frame: &Frame<'_>,
     token: Value,
     logits: Value,
     range: Option<[Value; 2]>,
-    part: Part,
+    part: Piece,
 ) {
     let cell = |n: usize| match &frame.plan.steps[n] {
         Step::Cell(cell) => cell,
         other => unreachable!("{other:?} is no cell"),
     };
     match (part, range) {
-        (Part::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
-        (Part::Prologue(n), _) => {
+        (Piece::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
+        (Piece::Prologue(n), _) => {
             for step in &cell(n).prologue {
                 emit_step(e, frame, None, step);
             }
         }
-        (Part::Panels(n), _) => match &frame.plan.steps[n] {
+        (Piece::Panels(n), _) => match &frame.plan.steps[n] {
             Step::Product { product, out } => {
                 let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
                 match range {
@@ -395,13 +270,13 @@ fn emit_part(
                 }
             }
         },
-        (Part::Keep(n), _) => keep(e, frame, cell(n)),
-        (Part::OutputPrologue, _) => {
+        (Piece::Keep(n), _) => keep(e, frame, cell(n)),
+        (Piece::OutputPrologue, _) => {
             for step in &frame.plan.output.prologue {
                 emit_step(e, frame, None, step);
             }
         }
-        (Part::Output, range) => {
+        (Piece::Output, range) => {
             let map = frame.map(e, &frame.plan.output.product);
             match range {
                 Some(range) => product::store_range(e, &map, range, logits, false),
@@ -411,7 +286,7 @@ fn emit_part(
     }
 }
 
-fn emit_step(e: &mut Emit<'_, '_>, frame: &Frame<'_>, token: Option<Value>, step: &Step) {
+fn emit_step(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, step: &Step) {
     let token = || token.expect("tables are read by the step that consumes the token");
     match step {
         Step::Gather { table, out } => {
@@ -470,11 +345,11 @@ const VECTOR: usize = 16;
 struct OneVector<'a>(&'a [Value]);
 
 impl Ends for OneVector<'_> {
-    fn load(&self, e: &mut Emit<'_, '_>, input: usize) -> Vec<Value> {
-        vec![e.load(F32X4, buffer_flags(), self.0[1 + input], 0)]
+    fn load(&self, e: &mut dyn Emit, input: usize) -> Vec<Value> {
+        vec![e.load(Type::F32x4, Memory::Buffer, self.0[1 + input], 0)]
     }
 
-    fn store(&self, e: &mut Emit<'_, '_>, _: usize, vectors: &[Value]) {
-        e.store(buffer_flags(), vectors[0], self.0[0], 0);
+    fn store(&self, e: &mut dyn Emit, _: usize, vectors: &[Value]) {
+        e.store(Memory::Buffer, vectors[0], self.0[0], 0);
     }
 }

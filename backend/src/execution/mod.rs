@@ -110,13 +110,6 @@ impl Execution {
         }
     }
 
-    /// The new states of a cell of one stream, from the sums of its gates.
-    fn update(&self, model: Model<'_>, buffers: &mut Buffers, cell: &Cell, gates: &[f32], state: &mut [f32]) {
-        let parameters = cell.parameters.map_or(&[][..], |id| model.weights[id.0].f32s());
-        let at = kernels::Cell { spec: &cell.spec, units: cell.units, states: &cell.offsets };
-        kernels::update(self.level, &at, gates, state, parameters, &mut buffers.terms);
-    }
-
     /// A step that has nothing to do with the state, or reads rows of it that [`Buffers::hidden`] was given.
     fn stateless(&self, model: Model<'_>, buffers: &mut Buffers, step: &Step, steps: usize) {
         match step {
@@ -207,6 +200,12 @@ impl Execution {
             format => (panels.input, format, data),
         }
     }
+}
+
+/// A cell as the kernels take it, and its own vectors.
+fn cell_of<'a>(model: Model<'a>, cell: &'a Cell) -> (kernels::Cell<'a>, &'a [f32]) {
+    let parameters = cell.parameters.map_or(&[][..], |id| model.weights[id.0].f32s());
+    (kernels::Cell::new(&cell.spec, cell.units, &cell.offsets), parameters)
 }
 
 /// What a product is added to; the buffer, where that is one.

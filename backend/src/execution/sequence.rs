@@ -9,7 +9,7 @@
 //! all steps of a chunk once it is loaded.
 
 use super::buffers::{floats, floats_mut, stride};
-use super::{Buffers, Execution, Model, code_panels, start};
+use super::{Buffers, Execution, Model, cell_of, code_panels, start};
 use crate::plan::{Buffer, Cell, Format, Input, PANEL, Product, Start, Step, Vector};
 use lstmc_kernels::{self as kernels, PackedData, Term};
 
@@ -82,6 +82,7 @@ impl Execution {
         steps: usize,
     ) {
         let lanes = cell.lanes();
+        let (of, parameters) = cell_of(model, cell);
         let mut gates = std::mem::take(&mut buffers.gates);
         self.inputs(model, buffers, cell, steps, &mut gates);
         // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
@@ -115,7 +116,7 @@ impl Execution {
                     model.code.recurrent(n, gates, state, scratch);
                     floats(scratch, Buffer { len: lanes, ..cell.gates })
                 };
-                self.update(model, buffers, cell, gates, state);
+                kernels::update(self.level, &of, gates, state, parameters, &mut buffers.terms);
                 row[..cell.units].copy_from_slice(&state[cell.h().offset..][..cell.units]);
             }
         });

@@ -1,7 +1,7 @@
 //! A time step of many streams at once: a weight is loaded once for all of them.
 
 use super::buffers::stride;
-use super::{Buffers, Execution, Model, start};
+use super::{Buffers, Execution, Model, cell_of, start};
 use crate::plan::{Cell, Format, PANEL, Packed, Packing, Panels, Plan};
 use lstmc_kernels as kernels;
 
@@ -51,6 +51,7 @@ impl Execution {
         streams: usize,
     ) {
         let (lanes, each, h) = (cell.lanes(), model.plan.state_len, cell.h());
+        let (of, parameters) = cell_of(model, cell);
         let mut gates = std::mem::take(&mut buffers.gates);
         self.inputs(model, buffers, cell, streams, &mut gates);
         for (row, state) in
@@ -68,7 +69,7 @@ impl Execution {
         buffers.floats(cell.out, streams, |buffers, rows| {
             let rows = rows.chunks_exact_mut(stride(cell.out)).zip(states.chunks_exact_mut(each));
             for ((row, state), gates) in rows.zip(gates.chunks_exact(lanes)) {
-                self.update(model, buffers, cell, gates, state);
+                kernels::update(self.level, &of, gates, state, parameters, &mut buffers.terms);
                 row[..h.len].copy_from_slice(&state[h.offset..][..h.len]);
             }
         });

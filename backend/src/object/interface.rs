@@ -11,11 +11,13 @@
 
 use super::Status;
 use super::vocabulary::STRIDE_BITS;
-use crate::codegen::{Emit, Entry, Program, buffer_flags, caller_flags, features};
+use crate::codegen::{Entry, Program, clear};
 use crate::error::CompileError;
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, FuncRef, Function, InstBuilder, Type, UserFuncName, Value, types};
+use cranelift_codegen::ir::{
+    AbiParam, FuncRef, Function, InstBuilder, MemFlagsData, Type, UserFuncName, Value, types,
+};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{DataId, FuncId, Linkage, Module};
 
@@ -164,7 +166,6 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
             Public::Word | Public::Token => text.map(|id| module.declare_func_in_func(id, &mut context.func)),
             _ => None,
         };
-        let features = features(module.isa());
         let config = module.isa().frontend_config();
         let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
         let block = builder.create_block();
@@ -172,14 +173,23 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
         builder.switch_to_block(block);
         builder.seal_block(block);
         let p = builder.block_params(block).to_vec();
-        let mut body =
-            Body { e: Emit { b: &mut builder, features }, module: &mut *module, parts, calls, text };
+        let mut body = Body { b: &mut builder, pointer, module: &mut *module, parts, calls, text };
         let result = body.emit(public, &p);
         builder.ins().return_(&[result]);
         builder.finalize(config);
         module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
     }
     Ok(())
+}
+
+/// Flags of the state and of our own tables.
+fn aligned() -> MemFlagsData {
+    MemFlagsData::trusted()
+}
+
+/// Flags of the caller's memory and of words.
+fn anywhere() -> MemFlagsData {
+    MemFlagsData::new().with_notrap()
 }
 
 /// Defines `text(id) -> address`, which finds a word that exists: it goes to the stride's first word and skips those before the one wanted.
@@ -194,7 +204,6 @@ fn define_text(module: &mut dyn Module, words: Words) -> Result<FuncId, CompileE
     let mut context = Context::new();
     context.func = Function::with_name_signature(UserFuncName::user(0, id.as_u32()), signature);
     let mut builder_context = FunctionBuilderContext::new();
-    let features = features(module.isa());
     let config = module.isa().frontend_config();
     let mut b = FunctionBuilder::new(&mut context.func, &mut builder_context);
     let [entry, head, skip, done] = std::array::from_fn(|_| b.create_block());
@@ -209,30 +218,29 @@ fn define_text(module: &mut dyn Module, words: Words) -> Result<FuncId, CompileE
         b.ins().symbol_value(pointer, global)
     };
     let (strings, places) = (address(words.strings, &mut b), address(words.places, &mut b));
-    let mut e = Emit { b: &mut b, features };
-    let stride = e.b.ins().ushr_imm_u(word, i64::from(STRIDE_BITS));
-    let at = e.b.ins().ishl_imm_u(stride, 2);
-    let at = e.b.ins().iadd(places, at);
-    let place = e.load(types::I32, buffer_flags(), at, 0);
-    let place = e.b.ins().uextend(pointer, place);
-    let first = e.b.ins().iadd(strings, place);
-    let before = e.b.ins().band_imm_s(word, (1 << STRIDE_BITS) - 1);
-    e.b.ins().jump(head, &[first.into(), before.into()]);
+    let stride = b.ins().ushr_imm_u(word, i64::from(STRIDE_BITS));
+    let at = b.ins().ishl_imm_u(stride, 2);
+    let at = b.ins().iadd(places, at);
+    let place = b.ins().load(types::I32, aligned(), at, 0);
+    let place = b.ins().uextend(pointer, place);
+    let first = b.ins().iadd(strings, place);
+    let before = b.ins().band_imm_s(word, (1 << STRIDE_BITS) - 1);
+    b.ins().jump(head, &[first.into(), before.into()]);
 
-    e.b.switch_to_block(head);
-    let (text, left) = (e.b.block_params(head)[0], e.b.block_params(head)[1]);
-    e.b.ins().brif(left, skip, &[text.into()], done, &[]);
+    b.switch_to_block(head);
+    let (text, left) = (b.block_params(head)[0], b.block_params(head)[1]);
+    b.ins().brif(left, skip, &[text.into()], done, &[]);
 
-    e.b.switch_to_block(skip);
-    let at = e.b.block_params(skip)[0];
-    let byte = e.load(types::I8, caller_flags(), at, 0);
-    let after = e.b.ins().iadd_imm_s(at, 1);
-    let fewer = e.b.ins().iadd_imm_s(left, -1);
-    e.b.ins().brif(byte, skip, &[after.into()], head, &[after.into(), fewer.into()]);
+    b.switch_to_block(skip);
+    let at = b.block_params(skip)[0];
+    let byte = b.ins().load(types::I8, anywhere(), at, 0);
+    let after = b.ins().iadd_imm_s(at, 1);
+    let fewer = b.ins().iadd_imm_s(left, -1);
+    b.ins().brif(byte, skip, &[after.into()], head, &[after.into(), fewer.into()]);
 
-    e.b.switch_to_block(done);
-    e.b.ins().return_(&[text]);
-    e.b.seal_all_blocks();
+    b.switch_to_block(done);
+    b.ins().return_(&[text]);
+    b.seal_all_blocks();
     b.finalize(config);
     module.define_function(id, &mut context).map_err(|e| failed(format!("{e:?}")))?;
     Ok(id)
@@ -240,7 +248,9 @@ fn define_text(module: &mut dyn Module, words: Words) -> Result<FuncId, CompileE
 
 /// A public function under construction.
 struct Body<'a, 'b, 'f> {
-    e: Emit<'b, 'f>,
+    b: &'b mut FunctionBuilder<'f>,
+    /// The type of an address.
+    pointer: Type,
     module: &'a mut dyn Module,
     parts: &'a Parts<'a>,
     calls: Vec<FuncRef>,
@@ -252,8 +262,8 @@ impl Body<'_, '_, '_> {
         let parts = self.parts;
         match public {
             Public::AbiVersion => self.int(ABI_VERSION),
-            Public::StateSize => self.e.size(parts.size),
-            Public::StateAlign => self.e.size(STATE_ALIGN),
+            Public::StateSize => self.size(parts.size),
+            Public::StateAlign => self.size(STATE_ALIGN),
             Public::VocabularySize => self.int(parts.vocabulary as u32),
             Public::Info => self.address(parts.info),
             Public::Reset => self.reset(p),
@@ -267,10 +277,10 @@ impl Body<'_, '_, '_> {
                 self.check_state(p[0]);
                 let token = self.check_token(p[1]);
                 self.refuse_null(p[2]);
-                let words = self.e.size(parts.vocabulary);
+                let words = self.size(parts.vocabulary);
                 self.refuse_if(IntCC::UnsignedLessThan, p[3], words, Status::Size);
                 let (weights, scratch) = self.advance(p[0], token);
-                self.e.b.ins().call(self.calls[1], &[weights, scratch, p[2]]);
+                self.b.ins().call(self.calls[1], &[weights, scratch, p[2]]);
                 self.ok()
             }
             Public::Score => {
@@ -278,22 +288,22 @@ impl Body<'_, '_, '_> {
                 let (token, target) = (self.check_token(p[1]), self.check_token(p[2]));
                 self.refuse_null(p[3]);
                 let (weights, scratch) = self.advance(p[0], token);
-                let call = self.e.b.ins().call(self.calls[1], &[weights, scratch, target]);
-                let score = self.e.b.inst_results(call)[0];
-                self.e.store(caller_flags(), score, p[3], 0);
+                let call = self.b.ins().call(self.calls[1], &[weights, scratch, target]);
+                let score = self.b.inst_results(call)[0];
+                self.b.ins().store(anywhere(), score, p[3], 0);
                 self.ok()
             }
             Public::TopK => {
                 self.check_state(p[0]);
                 let token = self.check_token(p[1]);
-                let (k, words) = (p[2], self.e.size(parts.vocabulary));
-                let zero = self.e.size(0);
+                let (k, words) = (p[2], self.size(parts.vocabulary));
+                let zero = self.size(0);
                 self.refuse_if(IntCC::Equal, k, zero, Status::Size);
                 self.refuse_if(IntCC::UnsignedGreaterThan, k, words, Status::Size);
                 self.refuse_null(p[3]);
                 self.refuse_null(p[4]);
                 let (weights, scratch) = self.advance(p[0], token);
-                self.e.b.ins().call(self.calls[1], &[weights, scratch, p[3], p[4], k]);
+                self.b.ins().call(self.calls[1], &[weights, scratch, p[3], p[4], k]);
                 self.ok()
             }
             Public::Word => self.word(p[0]),
@@ -306,35 +316,30 @@ impl Body<'_, '_, '_> {
         let version = self.int(ABI_VERSION);
         self.refuse_if(IntCC::NotEqual, p[2], version, Status::Version);
         self.check_memory(p[0]);
-        let size = self.e.size(self.parts.size);
+        let size = self.size(self.parts.size);
         self.refuse_if(IntCC::UnsignedLessThan, p[1], size, Status::Size);
-        let zero = self.e.constant(0.0);
-        self.e.repeat(self.parts.size / 16, &[p[0]], |e, _, p| {
-            e.store(buffer_flags(), zero, p[0], 0);
-            vec![e.offset(p[0], 16)]
-        });
+        clear(self.b, self.module.isa(), p[0], self.parts.size);
         let identity = self.identity();
-        self.e.store(buffer_flags(), identity, p[0], 0);
+        self.b.ins().store(aligned(), identity, p[0], 0);
         self.ok()
     }
 
     /// Consumes a token; returns the addresses of the weights' table and of scratch.
     fn advance(&mut self, state: Value, token: Value) -> (Value, Value) {
         let weights = self.address(self.parts.weights);
-        let (recurrent, scratch) =
-            (self.e.offset(state, STATE_ALIGN), self.e.offset(state, self.parts.scratch));
-        self.e.b.ins().call(self.calls[0], &[weights, recurrent, scratch, token]);
+        let (recurrent, scratch) = (self.offset(state, STATE_ALIGN), self.offset(state, self.parts.scratch));
+        self.b.ins().call(self.calls[0], &[weights, recurrent, scratch, token]);
         (weights, scratch)
     }
 
     /// `word(id)`: an address, or null.
     fn word(&mut self, id: Value) -> Value {
-        let null = self.e.size(0);
+        let null = self.size(0);
         if self.parts.words.is_none() {
             return null;
         }
         let count = self.int(self.parts.vocabulary as u32);
-        let bad = self.e.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, id, count);
+        let bad = self.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, id, count);
         self.return_if(bad, null);
         let id = self.widen(id);
         self.text_of(id)
@@ -343,8 +348,8 @@ impl Body<'_, '_, '_> {
     /// The address of a word that exists.
     fn text_of(&mut self, id: Value) -> Value {
         let text = self.text.expect("what has words has the function that finds them");
-        let call = self.e.b.ins().call(text, &[id]);
-        self.e.b.inst_results(call)[0]
+        let call = self.b.ins().call(text, &[id]);
+        self.b.inst_results(call)[0]
     }
 
     /// `token(word, length, id)`: a search by halves in the sorted words.
@@ -353,87 +358,87 @@ impl Body<'_, '_, '_> {
         self.refuse_null(word);
         self.refuse_null(out);
         let Some(words) = self.parts.words else { return self.int(Status::Vocabulary as u32) };
-        let pointer = self.e.features.pointer;
         let sorted = self.address(words.sorted);
         let [head, look, next, ended, compare, same, step, found, missing] =
-            std::array::from_fn(|_| self.e.b.create_block());
-        for (block, ty) in [(head, pointer), (head, pointer), (next, pointer), (step, types::I8)] {
-            self.e.b.append_block_param(block, ty);
+            std::array::from_fn(|_| self.b.create_block());
+        for (block, ty) in
+            [(head, self.pointer), (head, self.pointer), (next, self.pointer), (step, types::I8)]
+        {
+            self.b.append_block_param(block, ty);
         }
-        let (zero, count) = (self.e.size(0), self.e.size(self.parts.vocabulary));
-        self.e.b.ins().jump(head, &[zero.into(), count.into()]);
+        let (zero, count) = (self.size(0), self.size(self.parts.vocabulary));
+        self.b.ins().jump(head, &[zero.into(), count.into()]);
 
-        self.e.b.switch_to_block(head);
-        let (low, high) = (self.e.b.block_params(head)[0], self.e.b.block_params(head)[1]);
-        let more = self.e.b.ins().icmp(IntCC::UnsignedLessThan, low, high);
-        self.e.b.ins().brif(more, look, &[], missing, &[]);
+        self.b.switch_to_block(head);
+        let (low, high) = (self.b.block_params(head)[0], self.b.block_params(head)[1]);
+        let more = self.b.ins().icmp(IntCC::UnsignedLessThan, low, high);
+        self.b.ins().brif(more, look, &[], missing, &[]);
 
-        self.e.b.switch_to_block(look);
-        let sum = self.e.b.ins().iadd(low, high);
-        let middle = self.e.b.ins().ushr_imm_u(sum, 1);
+        self.b.switch_to_block(look);
+        let sum = self.b.ins().iadd(low, high);
+        let middle = self.b.ins().ushr_imm_u(sum, 1);
         let (ty, shift) = if words.short { (types::I16, 1) } else { (types::I32, 2) };
-        let at = self.e.b.ins().ishl_imm_u(middle, shift);
-        let at = self.e.b.ins().iadd(sorted, at);
-        let id = self.e.load(ty, caller_flags(), at, 0);
+        let at = self.b.ins().ishl_imm_u(middle, shift);
+        let at = self.b.ins().iadd(sorted, at);
+        let id = self.b.ins().load(ty, anywhere(), at, 0);
         let id = self.widen(id);
         let text = self.text_of(id);
-        self.e.b.ins().jump(next, &[zero.into()]);
+        self.b.ins().jump(next, &[zero.into()]);
 
         // One byte: the word wanted may end here, or the word that is there.
-        self.e.b.switch_to_block(next);
-        let i = self.e.b.block_params(next)[0];
-        let there = self.e.b.ins().iadd(text, i);
-        let there = self.e.load(types::I8, caller_flags(), there, 0);
-        let all = self.e.b.ins().icmp(IntCC::Equal, i, length);
-        self.e.b.ins().brif(all, ended, &[], compare, &[]);
+        self.b.switch_to_block(next);
+        let i = self.b.block_params(next)[0];
+        let there = self.b.ins().iadd(text, i);
+        let there = self.b.ins().load(types::I8, anywhere(), there, 0);
+        let all = self.b.ins().icmp(IntCC::Equal, i, length);
+        self.b.ins().brif(all, ended, &[], compare, &[]);
 
-        self.e.b.switch_to_block(ended);
-        let longer = self.e.b.ins().iconst(types::I8, 0);
-        self.e.b.ins().brif(there, step, &[longer.into()], found, &[]);
+        self.b.switch_to_block(ended);
+        let longer = self.b.ins().iconst(types::I8, 0);
+        self.b.ins().brif(there, step, &[longer.into()], found, &[]);
 
-        self.e.b.switch_to_block(compare);
-        let wanted = self.e.b.ins().iadd(word, i);
-        let wanted = self.e.load(types::I8, caller_flags(), wanted, 0);
-        let equal = self.e.b.ins().icmp(IntCC::Equal, there, wanted);
-        let below = self.e.b.ins().icmp(IntCC::UnsignedLessThan, there, wanted);
-        self.e.b.ins().brif(equal, same, &[], step, &[below.into()]);
+        self.b.switch_to_block(compare);
+        let wanted = self.b.ins().iadd(word, i);
+        let wanted = self.b.ins().load(types::I8, anywhere(), wanted, 0);
+        let equal = self.b.ins().icmp(IntCC::Equal, there, wanted);
+        let below = self.b.ins().icmp(IntCC::UnsignedLessThan, there, wanted);
+        self.b.ins().brif(equal, same, &[], step, &[below.into()]);
 
         // A NUL in the word wanted must not lead beyond the end of the one that is there.
-        self.e.b.switch_to_block(same);
-        let after = self.e.b.ins().iadd_imm_s(i, 1);
-        let shorter = self.e.b.ins().iconst(types::I8, 1);
-        self.e.b.ins().brif(there, next, &[after.into()], step, &[shorter.into()]);
+        self.b.switch_to_block(same);
+        let after = self.b.ins().iadd_imm_s(i, 1);
+        let shorter = self.b.ins().iconst(types::I8, 1);
+        self.b.ins().brif(there, next, &[after.into()], step, &[shorter.into()]);
 
-        self.e.b.switch_to_block(step);
-        let less = self.e.b.block_params(step)[0];
-        let above = self.e.b.ins().iadd_imm_s(middle, 1);
-        let (low, high) =
-            (self.e.b.ins().select(less, above, low), self.e.b.ins().select(less, high, middle));
-        self.e.b.ins().jump(head, &[low.into(), high.into()]);
+        self.b.switch_to_block(step);
+        let less = self.b.block_params(step)[0];
+        let above = self.b.ins().iadd_imm_s(middle, 1);
+        let (low, high) = (self.b.ins().select(less, above, low), self.b.ins().select(less, high, middle));
+        self.b.ins().jump(head, &[low.into(), high.into()]);
 
-        self.e.b.switch_to_block(found);
-        let id = self.e.b.ins().ireduce(types::I32, id);
-        self.e.store(caller_flags(), id, out, 0);
+        self.b.switch_to_block(found);
+        let id = self.b.ins().ireduce(types::I32, id);
+        self.b.ins().store(anywhere(), id, out, 0);
         let ok = self.ok();
-        self.e.b.ins().return_(&[ok]);
+        self.b.ins().return_(&[ok]);
 
-        self.e.b.switch_to_block(missing);
-        self.e.b.seal_all_blocks();
+        self.b.switch_to_block(missing);
+        self.b.seal_all_blocks();
         let unknown = self.int(words.unknown);
-        self.e.store(caller_flags(), unknown, out, 0);
+        self.b.ins().store(anywhere(), unknown, out, 0);
         self.int(Status::Word as u32)
     }
 
     fn check_memory(&mut self, state: Value) {
         self.refuse_null(state);
-        let low = self.e.b.ins().band_imm_s(state, STATE_ALIGN as i64 - 1);
-        let zero = self.e.size(0);
+        let low = self.b.ins().band_imm_s(state, STATE_ALIGN as i64 - 1);
+        let zero = self.size(0);
         self.refuse_if(IntCC::NotEqual, low, zero, Status::Misaligned);
     }
 
     fn check_state(&mut self, state: Value) {
         self.check_memory(state);
-        let have = self.e.load(types::I64, buffer_flags(), state, 0);
+        let have = self.b.ins().load(types::I64, aligned(), state, 0);
         let want = self.identity();
         self.refuse_if(IntCC::NotEqual, have, want, Status::State);
     }
@@ -446,24 +451,32 @@ impl Body<'_, '_, '_> {
     }
 
     fn refuse_null(&mut self, pointer: Value) {
-        let zero = self.e.size(0);
+        let zero = self.size(0);
         self.refuse_if(IntCC::Equal, pointer, zero, Status::Null);
     }
 
     fn refuse_if(&mut self, bad: IntCC, a: Value, b: Value, status: Status) {
-        let bad = self.e.b.ins().icmp(bad, a, b);
+        let bad = self.b.ins().icmp(bad, a, b);
         let status = self.int(status as u32);
         self.return_if(bad, status);
     }
 
     fn return_if(&mut self, condition: Value, result: Value) {
-        let (leave, stay) = (self.e.b.create_block(), self.e.b.create_block());
-        self.e.b.ins().brif(condition, leave, &[], stay, &[]);
-        self.e.b.switch_to_block(leave);
-        self.e.b.seal_block(leave);
-        self.e.b.ins().return_(&[result]);
-        self.e.b.switch_to_block(stay);
-        self.e.b.seal_block(stay);
+        let (leave, stay) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(condition, leave, &[], stay, &[]);
+        self.b.switch_to_block(leave);
+        self.b.seal_block(leave);
+        self.b.ins().return_(&[result]);
+        self.b.switch_to_block(stay);
+        self.b.seal_block(stay);
+    }
+
+    fn size(&mut self, n: usize) -> Value {
+        self.b.ins().iconst(self.pointer, n as i64)
+    }
+
+    fn offset(&mut self, address: Value, bytes: usize) -> Value {
+        self.b.ins().iadd_imm_s(address, bytes as i64)
     }
 
     fn ok(&mut self) -> Value {
@@ -471,21 +484,19 @@ impl Body<'_, '_, '_> {
     }
 
     fn int(&mut self, n: u32) -> Value {
-        self.e.b.ins().iconst(types::I32, i64::from(n))
+        self.b.ins().iconst(types::I32, i64::from(n))
     }
 
     fn identity(&mut self) -> Value {
-        self.e.b.ins().iconst(types::I64, self.parts.identity as i64)
+        self.b.ins().iconst(types::I64, self.parts.identity as i64)
     }
 
     fn widen(&mut self, id: Value) -> Value {
-        let pointer = self.e.features.pointer;
-        self.e.b.ins().uextend(pointer, id)
+        self.b.ins().uextend(self.pointer, id)
     }
 
     fn address(&mut self, data: DataId) -> Value {
-        let pointer = self.e.features.pointer;
-        let global = self.module.declare_data_in_func(data, self.e.b.func);
-        self.e.b.ins().symbol_value(pointer, global)
+        let global = self.module.declare_data_in_func(data, self.b.func);
+        self.b.ins().symbol_value(self.pointer, global)
     }
 }

@@ -27,7 +27,7 @@ pub fn pack_one(packed: &Packed, graph: &Graph) -> Result<PackedData, CompileErr
         Packing::Rows { format: Rows::F32, .. } => return Ok(PackedData::shared(dense(graph, source)?)),
         _ => PackedData::zeros(packed.packing.bytes()),
     };
-    let map = source.resolve(graph);
+    let map = &**source.resolve(graph);
     let named = |error| CompileError::Map { name: source.name(graph), error };
     match packed.packing {
         // Returned above.

@@ -16,11 +16,13 @@ mod strips;
 pub use lstmc_kernels::{Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS};
 pub use lstmc_runtime::StateSlot;
 pub use packing::{Fill, Packing, Panels, RowOrder, Rows};
-pub use phases::{Part, Phase};
+pub use phases::{Phase, Piece};
 pub(crate) use strips::strip_inputs;
 
 use crate::error::CompileError;
-use lstmc_frontend::ir::{CellSpec, Formula, Graph, LinearMap, Program, WeightId, verify_language_model};
+use lstmc_frontend::ir::{
+    CellSpec, Formula, Graph, LinearMap, Part, Program, WeightId, verify_language_model,
+};
 use std::sync::Arc;
 
 /// Buffers and state slots start at, and are padded to, this many f32s, so that whole panels can be written.
@@ -63,10 +65,10 @@ impl MapRef {
     ///
     /// # Panics
     /// Where the graph is another than that the plan was made from.
-    pub fn resolve<'g>(&self, graph: &'g Graph) -> &'g LinearMap {
+    pub fn resolve<'g>(&self, graph: &'g Graph) -> &'g Part {
         let mut map = &graph.weight(self.weight).map;
         for &n in &self.path {
-            map = map.children()[n].1.as_ref();
+            map = map.children()[n].1;
         }
         map
     }
@@ -78,7 +80,7 @@ impl MapRef {
         for &n in &self.path {
             let (child, inner) = map.children().swap_remove(n);
             name = format!("{name}/{child}");
-            map = inner.as_ref();
+            map = inner;
         }
         name
     }
@@ -407,7 +409,7 @@ impl Plan {
 /// The dense f32 matrix or vector of a map, as a shared row-major slice.
 pub(crate) fn dense(graph: &Graph, source: &MapRef) -> Result<Arc<Vec<f32>>, CompileError> {
     let named = |error| CompileError::Map { name: source.name(graph), error };
-    let tensor = match source.resolve(graph) {
+    let tensor = match &**source.resolve(graph) {
         LinearMap::Dense(t) => t.clone(),
         other => other.to_dense().map_err(named)?,
     };

@@ -7,7 +7,7 @@ const FEW_PANELS: usize = 64;
 
 /// A piece of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
+pub enum Piece {
     /// The whole step of this number.
     Step(usize),
     /// What the cell of this step does to its first state before its terms.
@@ -22,12 +22,12 @@ pub enum Part {
     Output,
 }
 
-/// Parts between two moments at which all threads wait for each other.
+/// Pieces between two moments at which all threads wait for each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Phase {
-    /// The parts, in order.
-    pub parts: Vec<Part>,
-    /// How many shares the threads take, of the only part: panels, or as many of a cell's as go together ([`Cell::share`]); none where one thread does all.
+    /// The pieces, in order.
+    pub pieces: Vec<Piece>,
+    /// How many shares the threads take, of the only piece: panels, or as many of a cell's as go together ([`Cell::share`]); none where one thread does all.
     pub panels: Option<usize>,
 }
 
@@ -36,36 +36,36 @@ impl Plan {
     pub fn phases(&self) -> Vec<Phase> {
         let mut phases = vec![];
         let mut alone = vec![];
-        let share = |alone: &mut Vec<Part>, phases: &mut Vec<Phase>, part: Part, panels: usize| {
+        let share = |alone: &mut Vec<Piece>, phases: &mut Vec<Phase>, piece: Piece, panels: usize| {
             if !alone.is_empty() {
-                phases.push(Phase { parts: std::mem::take(alone), panels: None });
+                phases.push(Phase { pieces: std::mem::take(alone), panels: None });
             }
-            phases.push(Phase { parts: vec![part], panels: Some(panels) });
+            phases.push(Phase { pieces: vec![piece], panels: Some(panels) });
         };
         for (n, step) in self.steps.iter().enumerate() {
             match step {
                 Step::Cell(cell) => {
-                    alone.push(Part::Prologue(n));
+                    alone.push(Piece::Prologue(n));
                     match self.cell_panels(cell) {
-                        Some(panels) => share(&mut alone, &mut phases, Part::Panels(n), panels),
-                        None => alone.push(Part::Panels(n)),
+                        Some(panels) => share(&mut alone, &mut phases, Piece::Panels(n), panels),
+                        None => alone.push(Piece::Panels(n)),
                     }
-                    alone.push(Part::Keep(n));
+                    alone.push(Piece::Keep(n));
                 }
                 Step::Product { product, .. } => match self.product_panels(product) {
-                    Some(panels) => share(&mut alone, &mut phases, Part::Panels(n), panels),
-                    None => alone.push(Part::Step(n)),
+                    Some(panels) => share(&mut alone, &mut phases, Piece::Panels(n), panels),
+                    None => alone.push(Piece::Step(n)),
                 },
-                _ => alone.push(Part::Step(n)),
+                _ => alone.push(Piece::Step(n)),
             }
         }
-        alone.push(Part::OutputPrologue);
+        alone.push(Piece::OutputPrologue);
         match self.product_panels(&self.output.product) {
-            Some(panels) => share(&mut alone, &mut phases, Part::Output, panels),
-            None => alone.push(Part::Output),
+            Some(panels) => share(&mut alone, &mut phases, Piece::Output, panels),
+            None => alone.push(Piece::Output),
         }
         if !alone.is_empty() {
-            phases.push(Phase { parts: alone, panels: None });
+            phases.push(Phase { pieces: alone, panels: None });
         }
         phases
     }

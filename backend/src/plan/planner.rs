@@ -8,13 +8,12 @@ use super::{
 };
 use crate::error::CompileError;
 use lstmc_frontend::ir::{
-    self, Activations, Apply, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, Program, Quantized, StateId,
-    StepKind, TensorTrain,
+    self, Activations, Apply, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, PartId, Program, Quantized,
+    StateId, StepKind, TensorTrain,
 };
 use lstmc_frontend::tensor::DType;
 use lstmc_kernels::gate_lanes;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Inputs beyond which sums of products of codes might not fit in 32 bits: |code raised| < 256, |activation| < 128, and half of
 /// the range is left for the correction.
@@ -28,7 +27,7 @@ pub(super) struct Planner<'p> {
     graph: &'p Graph,
     target: Target,
     weights: Vec<Packed>,
-    known: HashMap<(Packing, Option<MapRef>), PackedId>,
+    known: HashMap<(Packing, Option<PartId>), PackedId>,
     state: Vec<StateSlot>,
     state_len: usize,
     scratch_len: usize,
@@ -127,7 +126,7 @@ impl<'p> Planner<'p> {
         }
         for source in self.weights.iter().filter_map(|w| w.source.as_ref()) {
             let map = source.resolve(self.graph);
-            let is_product = matches!(map, LinearMap::LowRank(_) | LinearMap::TensorTrain(_));
+            let is_product = matches!(&**map, LinearMap::LowRank(_) | LinearMap::TensorTrain(_));
             let elements = map.shape().into_iter().fold(1, usize::saturating_mul);
             if is_product && elements > MAX_MULTIPLIED_OUT {
                 return Err(self.error(source, MapError::TooLarge { elements }));
@@ -137,7 +136,7 @@ impl<'p> Planner<'p> {
     }
 
     fn pack(&mut self, name: String, packing: Packing, source: Option<MapRef>) -> PackedId {
-        let key = (packing.clone(), source.clone());
+        let key = (packing.clone(), source.as_ref().map(|s| s.resolve(self.graph).id()));
         if let Some(&id) = self.known.get(&key) {
             return id;
         }
@@ -189,7 +188,7 @@ impl<'p> Planner<'p> {
         let [out, input] = self.matrix(source)?;
         let panels = |format| Packing::Panels(Panels { out, input, order, format });
         let graph = self.graph;
-        match source.resolve(graph) {
+        match &**source.resolve(graph) {
             LinearMap::LowRank(_) => {
                 let (left, right) = (source.child(0), source.child(1));
                 let [rank, _] = self.matrix(&right)?;
@@ -295,7 +294,7 @@ impl<'p> Planner<'p> {
     fn gather(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
         let [rows, cols] = self.matrix(source)?;
         let graph = self.graph;
-        let format = match source.resolve(graph) {
+        let format = match &**source.resolve(graph) {
             LinearMap::LowRank(_) => {
                 // A row of left . right is right^T times the row of left.
                 let row = self.gather(&source.child(0))?;
@@ -387,12 +386,13 @@ impl<'p> Planner<'p> {
     /// The left factor that two low-rank maps share, and their right ones. A left factor that multiplies integers is not one:
     /// each map then quantizes its own vector.
     fn shared_left(&self, a: &MapRef, b: &MapRef) -> Option<(MapRef, MapRef, MapRef)> {
-        let (LinearMap::LowRank(x), LinearMap::LowRank(y)) = (a.resolve(self.graph), b.resolve(self.graph))
+        let (LinearMap::LowRank(x), LinearMap::LowRank(y)) =
+            (&**a.resolve(self.graph), &**b.resolve(self.graph))
         else {
             return None;
         };
         let linear = !x.left().has_int8_activations();
-        (Arc::ptr_eq(x.left(), y.left()) && linear).then(|| (a.child(0), a.child(1), b.child(1)))
+        (x.left().id() == y.left().id() && linear).then(|| (a.child(0), a.child(1), b.child(1)))
     }
 
     fn map(&mut self, map: &ir::Map, width: usize) -> Buffer {

@@ -10,12 +10,11 @@ use lstmc_backend::kernels::elementary::{
     MAX_EXP_ERROR_ULPS, MAX_LN_ERROR_ULPS, MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS,
 };
 use lstmc_frontend::ir::{
-    Activations, Algebra, Binary, Formula, Graph, LinearMap, Primitive, Program, Source, StepKind,
+    Activations, Algebra, Binary, Formula, Graph, LinearMap, Part, Primitive, Program, Source, StepKind,
     TensorTrain, WeightId, quantize_activations,
 };
 use lstmc_frontend::tensor::Tensor;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1u64 << 24) as f64;
@@ -183,7 +182,7 @@ impl Map {
                 let magnitudes = |c: &LinearMap| {
                     let dense = c.to_dense().unwrap();
                     let data = dense.to_f32().unwrap().iter().map(|x| x.abs()).collect();
-                    Arc::new(LinearMap::Dense(Tensor::from_f32(dense.shape().to_vec(), data).unwrap()))
+                    Part::from(Tensor::from_f32(dense.shape().to_vec(), data).unwrap())
                 };
                 let cores = t.cores().iter().map(|c| magnitudes(c)).collect();
                 let sizes = TensorTrain::new(t.shape(), t.out_modes().to_vec(), t.in_modes().to_vec(), cores)

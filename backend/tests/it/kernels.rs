@@ -5,7 +5,10 @@ use crate::models::{OTHER_FORMS, code_forms, forms, model};
 use lstmc_backend::isa::OptLevel;
 use lstmc_backend::plan::{Packing, Rows};
 use lstmc_backend::{Jit, Level, Options};
-use lstmc_frontend::ir::arbitrary::{ALL_FORMATS_FROM, Kind, language_model, language_model_of, random_map};
+use lstmc_frontend::ir::arbitrary::{
+    ALL_FORMATS_FROM, Kind, language_model, language_model_of, language_model_of_cells, lstm_variants,
+    random_map,
+};
 use lstmc_frontend::ir::{Graph, parse};
 use lstmc_runtime::{ALIGNMENT, Aligned, Description, Model, Session};
 use proptest::prelude::*;
@@ -107,6 +110,31 @@ fn every_odd_hidden_size_and_vocabulary() {
         }
     }
     check(&language_model(257, 1, 33, 7), 1, OptLevel::None);
+}
+
+/// Coupled gates, peepholes, clipping and other functions, in sizes around a part of eight units and around what threads share.
+#[test]
+fn every_variant_of_a_cell() {
+    for (cell, peepholes) in lstm_variants() {
+        for hidden in [1, 7, 8, 9, 31, 33] {
+            for kind in [Kind::Dense, Kind::Quantized, Kind::LowRank] {
+                let make = |_: &str, shape| random_map(kind, shape, 5);
+                check(&language_model_of_cells(&cell, peepholes, [hidden, 2, 33], make), 3, OptLevel::None);
+            }
+        }
+        let make = |_: &str, shape| random_map(Kind::Dense, shape, 5);
+        for hidden in [40, 75] {
+            let graph = language_model_of_cells(&cell, peepholes, [hidden, 2, 2100], make);
+            for level in Level::all() {
+                let [alone, pool] = [1, 3].map(|threads| compile(&graph, level, OptLevel::None, threads));
+                let (mut a, mut b) = (alone.session(), pool.session());
+                for token in tokens(9, 2100, 3) {
+                    assert_eq!(a.step(token).unwrap(), b.step(token).unwrap(), "{cell:?}, {level}");
+                }
+                assert_eq!(a.save_state().values(), b.save_state().values());
+            }
+        }
+    }
 }
 
 /// Several threads write the very logits and states that one does, in every representation.

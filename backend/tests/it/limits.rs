@@ -3,9 +3,8 @@
 use lstmc_backend::CompileError;
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::ir::arbitrary::{language_model_of, random_tensor};
-use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, TensorTrain};
+use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, Part, TensorTrain};
 use lstmc_frontend::tensor::DType;
-use std::sync::Arc;
 
 fn dense(shape: [usize; 2]) -> LinearMap {
     LinearMap::Dense(random_tensor(DType::F32, &shape, 1).unwrap())
@@ -15,7 +14,7 @@ fn dense(shape: [usize; 2]) -> LinearMap {
 fn train(shape: [usize; 2]) -> LinearMap {
     let modes = |n: usize| vec![(1..).find(|m: &usize| m.pow(3) >= n).unwrap(); 3];
     let (out, input) = (modes(shape[0]), modes(shape[1]));
-    let cores = (0..3).map(|k| Arc::new(dense([out[k], input[k]]))).collect();
+    let cores = (0..3).map(|k| Part::new(dense([out[k], input[k]]))).collect();
     LinearMap::TensorTrain(TensorTrain::new(shape, out, input, cores).unwrap())
 }
 
@@ -38,7 +37,7 @@ fn states_as_wide_as_kilobytes_of_cores_say_are_refused() {
 fn factors_that_stand_for_gigabytes_are_refused() {
     let factors = |shape: [usize; 2]| {
         let [left, right] = [dense([shape[0], 1]), dense([1, shape[1]])];
-        LinearMap::LowRank(LowRank::new(Arc::new(left), Arc::new(right)).unwrap())
+        LinearMap::LowRank(LowRank::new(Part::new(left), Part::new(right)).unwrap())
     };
     // A low-rank map is gathered and multiplied by its factors, which are small; a chain of cores in a layer is multiplied out.
     let graph = language_model_of(1 << 14, 1, 11, |name, shape| {

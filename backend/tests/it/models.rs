@@ -4,7 +4,7 @@ use half::f16;
 use lstmc_frontend::ir::arbitrary::{Kind, SplitMix64};
 use lstmc_frontend::ir::arbitrary::{language_model_of, random_codes, random_map, random_tensor};
 use lstmc_frontend::ir::{
-    Activations, CodeFormat, Granularity, Graph, LinearMap, LowRank, Pattern, Quantized, Sparse,
+    Activations, CodeFormat, Granularity, Graph, LinearMap, LowRank, Part, Pattern, Quantized, Sparse,
 };
 use lstmc_frontend::tensor::{DType, Data, Tensor};
 use std::sync::Arc;
@@ -79,13 +79,13 @@ pub(crate) fn map(form: Form, name: &str, shape: [usize; 2], seed: u64) -> Linea
             let mut rng = SplitMix64::new(seed);
             let mask: Vec<bool> = (0..grid[0] * grid[1]).map(|_| rng.below(keep) == 0).collect();
             let mask = Tensor::new(grid.to_vec(), Data::Bool(Arc::new(mask))).unwrap();
-            LinearMap::Sparse(Sparse::new(pattern, mask, Arc::new(values)).unwrap())
+            LinearMap::Sparse(Sparse::new(pattern, mask, Part::new(values)).unwrap())
         }
         Form::Factors => {
             let rank = shape[0].min(shape[1]).div_ceil(2).max(1);
             let left = codes(CodeFormat::Int4, Granularity::Group(3), [shape[0], rank], seed);
             let right = codes(CodeFormat::Int4, Granularity::Row, [rank, shape[1]], seed + 5);
-            LinearMap::LowRank(LowRank::new(Arc::new(left), Arc::new(right)).unwrap())
+            LinearMap::LowRank(LowRank::new(Part::new(left), Part::new(right)).unwrap())
         }
         Form::Train if name == "embedding" => random_map(Kind::TensorTrain, shape, seed),
         Form::Train => dense(shape),

@@ -52,7 +52,7 @@ impl Pass for RowPrune {
         for id in self.target.matrices(graph)? {
             let weight = graph.weight(id);
             // What is compressed already stays as it is.
-            let LinearMap::Dense(tensor) = &weight.map else { continue };
+            let LinearMap::Dense(tensor) = &*weight.map else { continue };
             let error = |source| PassError::Map { weight: weight.name.clone(), source };
             let [_, cols] = weight.map.matrix_shape().map_err(error)?;
             let values = tensor.to_f32().map_err(|e| error(e.into()))?;
@@ -63,7 +63,7 @@ impl Pass for RowPrune {
             let mask = Tensor::new(tensor.shape().to_vec(), Data::Bool(Arc::new(kept)));
             let mask = mask.map_err(|e| error(e.into()))?;
             let map =
-                Sparse::new(Pattern::UNSTRUCTURED, mask, Arc::new(weight.map.clone())).map_err(error)?;
+                Sparse::new(Pattern::UNSTRUCTURED, mask, weight.map.clone()).map_err(error)?;
             changes.push((id, LinearMap::Sparse(map)));
         }
         if changes.is_empty() {

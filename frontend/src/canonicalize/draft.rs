@@ -223,7 +223,7 @@ impl Emitter {
     /// The embedding's table, where `weight` is the same matrix.
     fn tied(&self, weight: &Tensor) -> Option<WeightId> {
         let table = self.embedding?;
-        let same = match &self.graph.weight(table).map {
+        let same = match &*self.graph.weight(table).map {
             LinearMap::Dense(t) => t.shape() == weight.shape() && t == weight,
             _ => false,
         };

@@ -165,7 +165,7 @@ impl<'g> Evaluator<'g> {
                 };
                 let map = &self.graph.weight(w).map;
                 // A tensor without data may still be shape arithmetic or go unused: reading it is what fails.
-                Some(Abstract::Constant(match map {
+                Some(Abstract::Constant(match &**map {
                     crate::ir::LinearMap::Dense(t) => t.clone(),
                     other => other.to_dense().map_err(fold)?,
                 }))

@@ -20,8 +20,9 @@ impl Formula {
 pub(super) fn function<T: Real>(f: Function, x: &[T]) -> Vec<T> {
     let mut b = FormulaBuilder::new();
     let input = b.input(0);
-    let result = b.function(f, input);
-    b.build(vec![(result, None)]).values(&[x]).swap_remove(0)
+    let result = b.function(f, &input);
+    b.result(0, &result);
+    b.build(|_| None).values(&[x]).swap_remove(0)
 }
 
 /// Many elements at once: a value has one for each.

@@ -6,7 +6,7 @@
 //! more than the product is.
 
 use super::real::Real;
-use crate::ir::{Activations, LinearMap, MapError, quantize_activations};
+use crate::ir::{Activations, LinearMap, MapError, Part, PartId, quantize_activations};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,8 +22,7 @@ pub(super) enum Matrix<T> {
 
 /// Decodes maps; what several maps share is decoded once.
 pub(super) struct Decoder<T> {
-    // The maps are kept so that their addresses stay theirs.
-    shared: HashMap<*const LinearMap, (Arc<LinearMap>, Arc<Matrix<T>>)>,
+    shared: HashMap<PartId, Arc<Matrix<T>>>,
 }
 
 impl<T: Real> Decoder<T> {
@@ -39,12 +38,12 @@ impl<T: Real> Decoder<T> {
         Ok(Matrix::Dense { rows, cols, data: T::elements(&map.to_dense()?)?, activations: map.activations() })
     }
 
-    fn child(&mut self, map: &Arc<LinearMap>) -> Result<Arc<Matrix<T>>, MapError> {
-        if let Some((_, matrix)) = self.shared.get(&Arc::as_ptr(map)) {
+    fn child(&mut self, map: &Part) -> Result<Arc<Matrix<T>>, MapError> {
+        if let Some(matrix) = self.shared.get(&map.id()) {
             return Ok(matrix.clone());
         }
         let matrix = Arc::new(self.decode(map)?);
-        self.shared.insert(Arc::as_ptr(map), (map.clone(), matrix.clone()));
+        self.shared.insert(map.id(), matrix.clone());
         Ok(matrix)
     }
 }

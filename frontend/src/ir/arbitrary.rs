@@ -13,8 +13,8 @@
 use super::cell::{GateOrder, Lstm};
 use super::graph::{Graph, Operand, OutputRole, Type};
 use super::map::{
-    Activations, CodeFormat, Granularity, LinearMap, LowRank, MapError, Pattern, Quantized, SetActivations,
-    Sparse, TensorTrain,
+    Activations, CodeFormat, Granularity, LinearMap, LowRank, MapError, Part, Pattern, Quantized,
+    SetActivations, Sparse, TensorTrain,
 };
 use super::op::{Function, Op};
 use crate::tensor::{DType, Data, Tensor, TensorError};
@@ -160,7 +160,7 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize, formats: &[Cod
     let [rows, cols] = shape;
     let part = |rng: &mut SplitMix64, shape: [usize; 2]| {
         let kinds = if depth > 1 { &Kind::ALL[..] } else { &Kind::ALL[..3] };
-        Arc::new(nested(rng.pick(kinds), shape, rng.next_u64(), depth - 1, formats))
+        Part::new(nested(rng.pick(kinds), shape, rng.next_u64(), depth - 1, formats))
     };
     let map = match kind {
         Kind::Dense => Ok(dense(shape, seed)),
@@ -169,7 +169,7 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize, formats: &[Cod
             let grain = [Granularity::Row, Granularity::Group(32), Granularity::Group(1 + rng.below(9))];
             let (scales, asymmetric) = (rng.pick(&[DType::F32, DType::F16]), rng.below(2) == 1);
             let map = quantized(shape, format, rng.pick(&grain), scales, asymmetric, seed);
-            map.map(|m| SetActivations::new(rng.pick(&Activations::ALL)).set(&m))
+            map.map(|m| SetActivations::new(rng.pick(&Activations::ALL)).set(&m.into()).into_map())
         }
         Kind::Sparse => {
             let block = Pattern::Block { rows: 1 + rng.below(8), cols: 1 + rng.below(8) };
@@ -194,7 +194,7 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize, formats: &[Cod
                 (0..=d).map(|k| if k == 0 || k == d { 1 } else { 1 + rng.below(4) }).collect();
             let cores = (0..d).map(|k| {
                 let core = part(&mut rng, [ranks[k] * out_modes[k], in_modes[k] * ranks[k + 1]]);
-                Arc::new(SetActivations::new(Activations::F32).set(&core))
+                SetActivations::new(Activations::F32).set(&core)
             });
             let cores = cores.collect();
             TensorTrain::new(shape, out_modes, in_modes, cores).map(LinearMap::TensorTrain)
@@ -241,7 +241,7 @@ pub fn quantized(
 pub fn sparse(pattern: Pattern, density: f64, values: LinearMap, seed: u64) -> Result<LinearMap, MapError> {
     let grid = pattern.grid(values.matrix_shape()?);
     let mask = random_mask(pattern, &grid, density, seed)?;
-    Sparse::new(pattern, mask, Arc::new(values)).map(LinearMap::Sparse)
+    Sparse::new(pattern, mask, values.into()).map(LinearMap::Sparse)
 }
 
 /// A language model in canonical form with dense weights; see [`language_model_of`].

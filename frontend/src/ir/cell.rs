@@ -8,7 +8,7 @@
 //! A [`CellSpec`] is all that the interpreter, training, the plan and code generation know of a cell. A new cell is an operator with its attributes, and the
 //! spec that it makes of them.
 
-use super::formula::{Formula, FormulaBuilder, TermId};
+use super::formula::{Algebra, Formula, FormulaBuilder};
 use super::op::{Binary, Function};
 
 /// The order of the gates along the rows of an LSTM's weights: input `i`, output `o`, forget `f`, cell `g` (`c` in ONNX).
@@ -160,48 +160,89 @@ impl Lstm {
 
     /// The cell, with peepholes or without.
     pub fn spec(&self, peepholes: bool) -> CellSpec {
-        let [h, c] = [0, 1];
         // As packed, whatever the order of the rows.
         let packed: Vec<Gate> =
             GateOrder::Iofc.gates().into_iter().filter(|g| self.rows().any(|r| r == *g)).collect();
         let block = |gate: &Gate| self.rows().position(|r| r == *gate).unwrap_or(0);
         let gates = GateRows::new(packed.iter().map(block));
         let parameters = if peepholes { self.peepholes().count() } else { 0 };
-        let (first_state, first_parameter) = (packed.len(), packed.len() + 2);
-
-        let mut b = FormulaBuilder::new();
-        let enters = |b: &mut FormulaBuilder, gate: Gate, cell: Option<TermId>| {
-            let mut x = b.input(packed.iter().position(|&g| g == gate).unwrap_or(0));
-            if let (Some(cell), Some(n)) =
-                (cell.filter(|_| peepholes), self.peepholes().position(|g| g == gate))
-            {
-                let p = b.input(first_parameter + n);
-                x = b.mul_add(p, cell, x);
-            }
-            self.clip.map_or(x, |limit| b.clip(x, limit))
+        let mut spec =
+            CellSpec { gates, states: 2, parameters, formula: FormulaBuilder::new().build(|_| None) };
+        let gate = |gate: Gate| packed.iter().position(|&g| g == gate).unwrap_or(0);
+        let peephole = |gate: Gate| {
+            let n = self.peepholes().position(|g| g == gate)?;
+            peepholes.then(|| spec.parameter_input(n))
         };
-        let [of_gates, of_candidate, of_cell] = self.activations;
-        let before = |b: &mut FormulaBuilder| peepholes.then(|| b.input(first_state + c));
-        let old = before(&mut b);
-        let i = enters(&mut b, Gate::Input, old);
-        let i = b.function(of_gates, i);
-        let f = if self.coupled {
-            let one = b.constant(1.0);
-            b.binary(Binary::Sub, one, i)
-        } else {
-            let f = enters(&mut b, Gate::Forget, old);
-            b.function(of_gates, f)
+        let inputs = LstmInputs {
+            gates: [Gate::Input, Gate::Output, Gate::Forget, Gate::Cell].map(gate),
+            cell: spec.state_input(1),
+            peepholes: [Gate::Input, Gate::Output, Gate::Forget].map(peephole),
         };
-        let g = enters(&mut b, Gate::Cell, None);
-        let g = b.function(of_candidate, g);
-        let old = b.input(first_state + c);
-        let kept = b.mul(f, old);
-        let new = b.mul_add(i, g, kept);
-        let t = b.function(of_cell, new);
-        let o = enters(&mut b, Gate::Output, Some(new));
-        let o = b.function(of_gates, o);
-        let out = b.mul(o, t);
-        let formula = b.build(vec![(out, Some(first_state + h)), (new, Some(first_state + c))]);
-        CellSpec { gates, states: 2, parameters, formula }
+        let mut builder = FormulaBuilder::new();
+        self.evaluate(&mut builder, &inputs);
+        spec.formula = builder.build(|state| Some(spec.state_input(state)));
+        spec
     }
+
+    /// What the cell does unit by unit, in an algebra.
+    #[inline(always)]
+    fn evaluate<A: Algebra>(&self, a: &mut A, at: &LstmInputs) {
+        let [of_gates, of_candidate, of_cell] = self.activations;
+        let [of_input, of_output, of_forget] = at.peepholes;
+        let early = (of_input.is_some() || of_forget.is_some()).then(|| a.input(at.cell));
+        let i = self.enters(a, at.gates[0], of_input.zip(early.as_ref()));
+        let i = a.function(of_gates, &i);
+        let f = if self.coupled {
+            let one = a.constant(1.0);
+            a.binary(Binary::Sub, &one, &i)
+        } else {
+            let f = self.enters(a, at.gates[2], of_forget.zip(early.as_ref()));
+            a.function(of_gates, &f)
+        };
+        let g = self.enters(a, at.gates[3], None);
+        let g = a.function(of_candidate, &g);
+        let old = match early {
+            Some(old) => old,
+            None => a.input(at.cell),
+        };
+        let kept = a.binary(Binary::Mul, &f, &old);
+        let new = a.mul_add(&i, &g, &kept);
+        a.result(1, &new);
+        let t = a.function(of_cell, &new);
+        let o = self.enters(a, at.gates[1], of_output.map(|p| (p, &new)));
+        let o = a.function(of_gates, &o);
+        let out = a.binary(Binary::Mul, &o, &t);
+        a.result(0, &out);
+    }
+
+    /// What enters the function of a gate, with its peephole at the cell.
+    #[inline(always)]
+    fn enters<A: Algebra>(&self, a: &mut A, gate: usize, peephole: Option<(usize, &A::Value)>) -> A::Value {
+        let mut x = a.input(gate);
+        if let Some((p, cell)) = peephole {
+            let p = a.input(p);
+            x = a.mul_add(&p, cell, &x);
+        }
+        match self.clip {
+            Some(limit) => a.clip(&x, limit),
+            None => x,
+        }
+    }
+}
+
+/// The formula of an LSTM that is none of the variants, read in an algebra term by term as [`Lstm::spec`] has it: an algebra whose values are registers
+/// becomes straight code.
+#[inline(always)]
+pub fn plain_lstm<A: Algebra>(a: &mut A) {
+    let inputs = LstmInputs { gates: [0, 1, 2, 3], cell: 5, peepholes: [None; 3] };
+    Lstm::new(GateOrder::Iofc).evaluate(a, &inputs);
+}
+
+/// The positions of an LSTM's inputs.
+struct LstmInputs {
+    /// Input, output, forget, cell; of coupled gates the third means nothing.
+    gates: [usize; 4],
+    cell: usize,
+    /// Of the input, output and forget gates.
+    peepholes: [Option<usize>; 3],
 }

@@ -4,14 +4,18 @@
 //! are and what the operations do with them. Numbers, vectors of a processor, instructions of generated code and errors with their bounds are algebras.
 //!
 //! ```
-//! use lstmc_frontend::ir::{FormulaBuilder, Function};
+//! use lstmc_frontend::ir::{Algebra, Binary, FormulaBuilder, Function};
 //!
 //! // h = o tanh(c)
-//! let mut f = FormulaBuilder::new();
-//! let (o, c) = (f.input(0), f.input(1));
-//! let t = f.function(Function::Tanh, c);
-//! let h = f.mul(o, t);
-//! let formula = f.build(vec![(h, None)]);
+//! fn output<A: Algebra>(a: &mut A) {
+//!     let (o, c) = (a.input(0), a.input(1));
+//!     let t = a.function(Function::Tanh, &c);
+//!     let h = a.binary(Binary::Mul, &o, &t);
+//!     a.result(0, &h);
+//! }
+//! let mut builder = FormulaBuilder::new();
+//! output(&mut builder);
+//! let formula = builder.build(|_| None);
 //! assert_eq!(formula.values(&[&[2.0f64][..], &[0.0][..]]), [[0.0]]);
 //! ```
 
@@ -81,7 +85,7 @@ struct Result {
 /// What the operations of a formula mean.
 pub trait Algebra {
     /// What a term's value is.
-    type Value;
+    type Value: Clone;
 
     /// An input. Each is asked for at most once.
     fn input(&mut self, n: usize) -> Self::Value;
@@ -92,18 +96,101 @@ pub trait Algebra {
     /// An operation on two values. [`Binary::Max`] and [`Binary::Min`] are the second value where either is NaN.
     fn binary(&mut self, op: Binary, a: &Self::Value, b: &Self::Value) -> Self::Value;
 
-    /// `a b + c`.
+    /// `a b + c`, rounded once or twice.
     fn mul_add(&mut self, a: &Self::Value, b: &Self::Value, c: &Self::Value) -> Self::Value;
 
     /// `then` where `a < b`, else `otherwise`.
     fn select(&mut self, less: [&Self::Value; 2], then: &Self::Value, otherwise: &Self::Value)
     -> Self::Value;
 
-    /// A function.
+    /// A function that is not made of the others.
     fn primitive(&mut self, f: Primitive, x: &Self::Value) -> Self::Value;
 
     /// Takes a result. The input that it replaces has been asked for by then; other inputs may still be.
     fn result(&mut self, n: usize, value: &Self::Value);
+
+    /// `x` within `[-limit, limit]`; NaN stays one.
+    #[inline(always)]
+    fn clip(&mut self, x: &Self::Value, limit: f32) -> Self::Value {
+        let (low, high) = (self.constant(-limit), self.constant(limit));
+        let x = self.binary(Binary::Max, &low, x);
+        self.binary(Binary::Min, &high, &x)
+    }
+
+    /// A function of the ONNX specification, made of primitives. NaN stays one.
+    #[inline(always)]
+    fn function(&mut self, f: Function, x: &Self::Value) -> Self::Value {
+        match f {
+            Function::Sigmoid => self.primitive(Primitive::Sigmoid, x),
+            Function::Tanh => self.primitive(Primitive::Tanh, x),
+            Function::Relu => self.above_zero(x),
+            Function::Affine { alpha, beta } => {
+                let (alpha, beta) = (self.constant(alpha), self.constant(beta));
+                self.mul_add(&alpha, x, &beta)
+            }
+            Function::LeakyRelu { alpha } => {
+                let (above, below, alpha) = (self.above_zero(x), self.below_zero(x), self.constant(alpha));
+                self.mul_add(&alpha, &below, &above)
+            }
+            Function::ThresholdedRelu { alpha } => {
+                let (zero, alpha) = (self.constant(0.0), self.constant(alpha));
+                self.select([x, &alpha], &zero, x)
+            }
+            Function::ScaledTanh { alpha, beta } => {
+                let (alpha, beta) = (self.constant(alpha), self.constant(beta));
+                let x = self.binary(Binary::Mul, &beta, x);
+                let t = self.primitive(Primitive::Tanh, &x);
+                self.binary(Binary::Mul, &alpha, &t)
+            }
+            Function::HardSigmoid { alpha, beta } => {
+                let x = self.function(Function::Affine { alpha, beta }, x);
+                let (x, one) = (self.above_zero(&x), self.constant(1.0));
+                self.binary(Binary::Min, &one, &x)
+            }
+            Function::Elu { alpha } => {
+                let (above, below) = (self.above_zero(x), self.below_zero(x));
+                let (alpha, one) = (self.constant(alpha), self.constant(1.0));
+                let e = self.primitive(Primitive::Exp, &below);
+                let below = self.binary(Binary::Sub, &e, &one);
+                self.mul_add(&alpha, &below, &above)
+            }
+            Function::Softsign => {
+                let (absolute, one) = (self.absolute(x), self.constant(1.0));
+                let below = self.binary(Binary::Add, &one, &absolute);
+                self.binary(Binary::Div, x, &below)
+            }
+            // max(0, x) + ln(1 + e^-|x|) does not overflow.
+            Function::Softplus => {
+                let (zero, above, absolute) = (self.constant(0.0), self.above_zero(x), self.absolute(x));
+                let negative = self.binary(Binary::Sub, &zero, &absolute);
+                let e = self.primitive(Primitive::Exp, &negative);
+                let ln = self.primitive(Primitive::Ln1p, &e);
+                self.binary(Binary::Add, &ln, &above)
+            }
+        }
+    }
+
+    /// `max(0, x)`.
+    #[inline(always)]
+    fn above_zero(&mut self, x: &Self::Value) -> Self::Value {
+        let zero = self.constant(0.0);
+        self.binary(Binary::Max, &zero, x)
+    }
+
+    /// `min(0, x)`.
+    #[inline(always)]
+    fn below_zero(&mut self, x: &Self::Value) -> Self::Value {
+        let zero = self.constant(0.0);
+        self.binary(Binary::Min, &zero, x)
+    }
+
+    /// `|x|`.
+    #[inline(always)]
+    fn absolute(&mut self, x: &Self::Value) -> Self::Value {
+        let zero = self.constant(0.0);
+        let negated = self.binary(Binary::Sub, &zero, x);
+        self.binary(Binary::Max, &negated, x)
+    }
 }
 
 impl Formula {
@@ -171,10 +258,11 @@ impl Formula {
     }
 }
 
-/// Writes a formula.
+/// Writes a formula down: the algebra whose values are its terms.
 #[derive(Debug, Default)]
 pub struct FormulaBuilder {
     terms: Vec<Term>,
+    results: Vec<(usize, TermId)>,
 }
 
 impl FormulaBuilder {
@@ -192,117 +280,46 @@ impl FormulaBuilder {
         TermId(at as u32)
     }
 
-    /// An input, by position.
-    pub fn input(&mut self, n: usize) -> TermId {
+    /// The formula of the results so far. In memory each may take the place of an input: that of number `replaces(result)`.
+    pub fn build(mut self, replaces: impl Fn(usize) -> Option<usize>) -> Formula {
+        self.results.sort_by_key(|(n, _)| *n);
+        let ready = |&(n, term): &(usize, TermId)| {
+            let read = replaces(n).and_then(|n| self.terms.iter().position(|t| *t == Term::Input(n)));
+            Result { term, ready: term.index().max(read.unwrap_or(0)) }
+        };
+        let results = self.results.iter().map(ready).collect();
+        Formula { terms: self.terms, results }
+    }
+}
+
+impl Algebra for FormulaBuilder {
+    type Value = TermId;
+
+    fn input(&mut self, n: usize) -> TermId {
         self.push(Term::Input(n))
     }
 
-    /// A number.
-    pub fn constant(&mut self, x: f32) -> TermId {
+    fn constant(&mut self, x: f32) -> TermId {
         self.push(Term::Constant(x))
     }
 
-    /// An operation on two terms.
-    pub fn binary(&mut self, op: Binary, a: TermId, b: TermId) -> TermId {
+    fn binary(&mut self, op: Binary, &a: &TermId, &b: &TermId) -> TermId {
         self.push(Term::Binary(op, a, b))
     }
 
-    /// `a b`.
-    pub fn mul(&mut self, a: TermId, b: TermId) -> TermId {
-        self.binary(Binary::Mul, a, b)
-    }
-
-    /// `a b + c`.
-    pub fn mul_add(&mut self, a: TermId, b: TermId, c: TermId) -> TermId {
+    fn mul_add(&mut self, &a: &TermId, &b: &TermId, &c: &TermId) -> TermId {
         self.push(Term::MulAdd(a, b, c))
     }
 
-    /// `x` within `[-limit, limit]`; NaN stays one.
-    pub fn clip(&mut self, x: TermId, limit: f32) -> TermId {
-        let (low, high) = (self.constant(-limit), self.constant(limit));
-        let x = self.binary(Binary::Max, low, x);
-        self.binary(Binary::Min, high, x)
+    fn select(&mut self, [&a, &b]: [&TermId; 2], &then: &TermId, &otherwise: &TermId) -> TermId {
+        self.push(Term::Select { less: [a, b], then, otherwise })
     }
 
-    /// A function of the ONNX specification, made of primitives. NaN stays one.
-    pub fn function(&mut self, f: Function, x: TermId) -> TermId {
-        match f {
-            Function::Sigmoid => self.push(Term::Primitive(Primitive::Sigmoid, x)),
-            Function::Tanh => self.push(Term::Primitive(Primitive::Tanh, x)),
-            Function::Relu => self.positive(x),
-            Function::Affine { alpha, beta } => self.affine(alpha, x, beta),
-            Function::LeakyRelu { alpha } => {
-                let (positive, negative) = (self.positive(x), self.negative(x));
-                let alpha = self.constant(alpha);
-                self.mul_add(alpha, negative, positive)
-            }
-            Function::ThresholdedRelu { alpha } => {
-                let (zero, alpha) = (self.constant(0.0), self.constant(alpha));
-                self.push(Term::Select { less: [x, alpha], then: zero, otherwise: x })
-            }
-            Function::ScaledTanh { alpha, beta } => {
-                let (alpha, beta) = (self.constant(alpha), self.constant(beta));
-                let x = self.mul(beta, x);
-                let t = self.push(Term::Primitive(Primitive::Tanh, x));
-                self.mul(alpha, t)
-            }
-            Function::HardSigmoid { alpha, beta } => {
-                let x = self.affine(alpha, x, beta);
-                let x = self.positive(x);
-                let one = self.constant(1.0);
-                self.binary(Binary::Min, one, x)
-            }
-            Function::Elu { alpha } => {
-                let (positive, negative) = (self.positive(x), self.negative(x));
-                let (alpha, one) = (self.constant(alpha), self.constant(1.0));
-                let e = self.push(Term::Primitive(Primitive::Exp, negative));
-                let below = self.binary(Binary::Sub, e, one);
-                self.mul_add(alpha, below, positive)
-            }
-            Function::Softsign => {
-                let (absolute, one) = (self.absolute(x), self.constant(1.0));
-                let below = self.binary(Binary::Add, one, absolute);
-                self.binary(Binary::Div, x, below)
-            }
-            // max(0, x) + ln(1 + e^-|x|) does not overflow.
-            Function::Softplus => {
-                let (zero, positive, absolute) = (self.constant(0.0), self.positive(x), self.absolute(x));
-                let negative = self.binary(Binary::Sub, zero, absolute);
-                let e = self.push(Term::Primitive(Primitive::Exp, negative));
-                let ln = self.push(Term::Primitive(Primitive::Ln1p, e));
-                self.binary(Binary::Add, ln, positive)
-            }
-        }
+    fn primitive(&mut self, f: Primitive, &x: &TermId) -> TermId {
+        self.push(Term::Primitive(f, x))
     }
 
-    fn positive(&mut self, x: TermId) -> TermId {
-        let zero = self.constant(0.0);
-        self.binary(Binary::Max, zero, x)
-    }
-
-    fn negative(&mut self, x: TermId) -> TermId {
-        let zero = self.constant(0.0);
-        self.binary(Binary::Min, zero, x)
-    }
-
-    fn absolute(&mut self, x: TermId) -> TermId {
-        let zero = self.constant(0.0);
-        let negated = self.binary(Binary::Sub, zero, x);
-        self.binary(Binary::Max, negated, x)
-    }
-
-    fn affine(&mut self, alpha: f32, x: TermId, beta: f32) -> TermId {
-        let (alpha, beta) = (self.constant(alpha), self.constant(beta));
-        self.mul_add(alpha, x, beta)
-    }
-
-    /// The formula of these results, each with the input that it takes the place of in memory, if there is one.
-    pub fn build(self, results: Vec<(TermId, Option<usize>)>) -> Formula {
-        let ready = |(term, replaces): (TermId, Option<usize>)| {
-            let read = replaces.and_then(|n| self.terms.iter().position(|t| *t == Term::Input(n)));
-            Result { term, ready: term.index().max(read.unwrap_or(0)) }
-        };
-        let results = results.into_iter().map(ready).collect();
-        Formula { terms: self.terms, results }
+    fn result(&mut self, n: usize, &value: &TermId) {
+        self.results.push((n, value));
     }
 }

@@ -12,7 +12,7 @@
 
 use super::dim::{Dim, Symbol};
 use super::infer::{Fact, InferError, infer};
-use super::map::LinearMap;
+use super::map::Part;
 use super::op::Op;
 use crate::tensor::DType;
 use petgraph::Direction;
@@ -146,7 +146,7 @@ pub struct Weight {
     /// The name, unique in the graph.
     pub name: String,
     /// The representation.
-    pub map: LinearMap,
+    pub map: Part,
 }
 
 /// What the graph returns.
@@ -282,7 +282,7 @@ impl Graph {
     }
 
     /// Adds a weight. The name must be new: the existing weight's id is the error.
-    pub fn add_weight(&mut self, name: &str, map: impl Into<LinearMap>) -> Result<WeightId, WeightId> {
+    pub fn add_weight(&mut self, name: &str, map: impl Into<Part>) -> Result<WeightId, WeightId> {
         if let Some(id) = self.weight_named(name) {
             return Err(id);
         }
@@ -294,7 +294,7 @@ impl Graph {
     }
 
     /// Replaces a weight's representation. The logical shape must stay.
-    pub fn set_weight(&mut self, id: WeightId, map: LinearMap) -> Result<(), InferError> {
+    pub fn set_weight(&mut self, id: WeightId, map: Part) -> Result<(), InferError> {
         let weight = self.weights.get_mut(&id).expect("a weight id of this graph");
         if weight.map.shape() != map.shape() {
             return Err(InferError::new(

@@ -18,7 +18,7 @@ mod program;
 pub mod store;
 pub mod verify;
 
-pub use cell::{CellSpec, Gate, GateOrder, GateRows, Lstm};
+pub use cell::{CellSpec, Gate, GateOrder, GateRows, Lstm, plain_lstm};
 pub use dim::{Dim, Symbol};
 pub use formula::{Algebra, Formula, FormulaBuilder, Primitive, Term, TermId};
 pub use graph::{
@@ -28,7 +28,8 @@ pub(crate) use infer::infer;
 pub use infer::{Fact, InferError};
 pub use map::{
     Activations, CodeFormat, ExportedType, Granularity, LinearMap, LowRank, MAX_MULTIPLIED_OUT, MapError,
-    PackedWidth, Pattern, Quantized, SetActivations, Sparse, TensorTrain, quantize_activations,
+    PackedWidth, Part, PartId, Pattern, Quantized, Rewrite, SetActivations, Sparse, TensorTrain,
+    quantize_activations,
 };
 pub use op::{Binary, Content, Direction, Function, OnnxLstm, Op, Scalar};
 pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};

@@ -15,17 +15,16 @@
 //! ```
 //!
 //! A tensor prints as its content hash; integer constants that shape arithmetic follows print their elements. The same
-//! `Arc` met a second time prints as a reference to where it was printed: `left: @lstm0.input/left`.
+//! part met a second time prints as a reference to where it was printed: `left: @lstm0.input/left`.
 
 use super::graph::{Graph, Node, NodeId, Operand, OutputRole, ValueId, WeightId};
 use super::infer::MAX_CONTENT;
-use super::map::{Activations, LinearMap};
+use super::map::{Activations, LinearMap, PartId};
 use super::parse::{attributes, is_plain};
 use crate::tensor::{DType, Data, Tensor};
 use half::{bf16, f16};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -166,7 +165,7 @@ struct Printer<'g> {
     values: BTreeMap<ValueId, &'g str>,
     weights: BTreeMap<WeightId, &'g str>,
     /// Where each shared child was printed first.
-    printed: HashMap<*const LinearMap, String>,
+    printed: HashMap<PartId, String>,
 }
 
 impl Printer<'_> {
@@ -270,14 +269,13 @@ impl Printer<'_> {
     fn children(&mut self, out: &mut String, path: &str, map: &LinearMap, first: &str) {
         for (i, (child_name, child)) in map.children().into_iter().enumerate() {
             let _ = write!(out, "{}{child_name}: ", if i == 0 { first } else { ", " });
-            let key = Arc::as_ptr(child);
-            if let Some(shared) = self.printed.get(&key) {
+            if let Some(shared) = self.printed.get(&child.id()) {
                 let _ = write!(out, "@{shared}");
                 continue;
             }
             let child_path = format!("{path}/{child_name}");
             self.map(out, &child_path, child);
-            self.printed.insert(key, child_path);
+            self.printed.insert(child.id(), child_path);
         }
     }
 

@@ -12,12 +12,11 @@
 //! runs, and what is not one cannot be planned.
 
 use super::cell::CellSpec;
-use super::formula::{Formula, FormulaBuilder};
+use super::formula::{Algebra, Formula, FormulaBuilder};
 use super::graph::{Graph, Node, NodeId, Operand, OutputRole, Type, ValueId, WeightId};
-use super::map::{LinearMap, TensorTrain};
+use super::map::{LinearMap, PartId, TensorTrain};
 use super::op::Op;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// A step of a program, by position; also the sequence that it makes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -291,15 +290,12 @@ impl<'g> Program<'g> {
 
 /// Numbers stored in all weights of any graph; a map that several weights share counts once.
 pub fn parameters(graph: &Graph) -> usize {
-    fn count(map: &LinearMap, seen: &mut BTreeSet<*const LinearMap>) -> usize {
+    fn count(map: &LinearMap, seen: &mut BTreeSet<PartId>) -> usize {
         match map {
             LinearMap::Dense(_) | LinearMap::Quantized(_) | LinearMap::Sparse(_) => map.parameters(),
             LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => {
                 let children = map.children();
-                children
-                    .iter()
-                    .map(|(_, c)| if seen.insert(Arc::as_ptr(c)) { count(c, seen) } else { 0 })
-                    .sum()
+                children.iter().map(|(_, c)| if seen.insert(c.id()) { count(c, seen) } else { 0 }).sum()
             }
         }
     }
@@ -340,7 +336,7 @@ fn train_row_multiply_adds(t: &TensorTrain) -> usize {
 fn stacked_multiply_adds(input: &LinearMap, recurrent: &LinearMap) -> usize {
     let both = input.multiply_adds().saturating_add(recurrent.multiply_adds());
     match (input, recurrent) {
-        (LinearMap::LowRank(a), LinearMap::LowRank(b)) if Arc::ptr_eq(a.left(), b.left()) => {
+        (LinearMap::LowRank(a), LinearMap::LowRank(b)) if a.left().id() == b.left().id() => {
             both - a.left().multiply_adds()
         }
         _ => both,
@@ -550,17 +546,18 @@ impl Reader<'_> {
         let result = match (&node.op, operands.len()) {
             (Op::Unary(f), 1) => {
                 let x = b.input(0);
-                b.function(*f, x)
+                b.function(*f, &x)
             }
             (Op::Binary(op), 2) => {
                 let (x, y) = (b.input(0), b.input(1));
-                b.binary(*op, x, y)
+                b.binary(*op, &x, &y)
             }
             (_, n) => {
                 return Err(NotCanonical::new(self.label(node), "its operands", n.to_string()));
             }
         };
-        Ok(Map { formula: b.build(vec![(result, None)]), operands })
+        b.result(0, &result);
+        Ok(Map { formula: b.build(|_| None), operands })
     }
 
     fn vocabulary(&self, logits: ValueId) -> Result<usize, NotCanonical> {

@@ -28,7 +28,7 @@ mod entropy;
 mod restore;
 
 use super::graph::Graph;
-use super::map::{CodeFormat, LinearMap, MapError};
+use super::map::{CodeFormat, LinearMap, MapError, PartId};
 use super::parse::Kept;
 use super::print::name;
 use crate::tensor::{DType, Data, Tensor};
@@ -36,7 +36,6 @@ use half::slice::HalfFloatSliceExt;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 
 pub use entropy::compress;
 pub use restore::{RestoreError, StoredWeights, restore};
@@ -173,7 +172,7 @@ pub fn compressed_weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, Ma
     graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes(&w.map)?))).collect()
 }
 
-fn bytes_of(map: &LinearMap, seen: &mut HashSet<*const LinearMap>) -> Result<usize, MapError> {
+fn bytes_of(map: &LinearMap, seen: &mut HashSet<PartId>) -> Result<usize, MapError> {
     let mut total = 0;
     walk(map, "", None, seen, &mut |part| {
         total += part.plan()?.bytes;
@@ -183,7 +182,7 @@ fn bytes_of(map: &LinearMap, seen: &mut HashSet<*const LinearMap>) -> Result<usi
 }
 
 /// One tensor of a map, with what its encoding depends on.
-struct Part<'p, 'a> {
+struct Stowed<'p, 'a> {
     path: &'p str,
     tensor_name: &'static str,
     tensor: &'a Tensor,
@@ -210,8 +209,8 @@ fn walk<'a>(
     map: &'a LinearMap,
     path: &str,
     kept: Option<(Kept<'a>, usize)>,
-    seen: &mut HashSet<*const LinearMap>,
-    f: &mut dyn FnMut(&Part<'_, 'a>) -> Result<(), MapError>,
+    seen: &mut HashSet<PartId>,
+    f: &mut dyn FnMut(&Stowed<'_, 'a>) -> Result<(), MapError>,
 ) -> Result<(), MapError> {
     for (tensor_name, tensor) in map.tensors() {
         let format = match map {
@@ -220,7 +219,7 @@ fn walk<'a>(
         };
         let kept = kept.filter(|_| matches!(tensor_name, "data" | "codes"));
         let is_mask = matches!(map, LinearMap::Sparse(_));
-        f(&Part { path, tensor_name, tensor, format, is_mask, kept })?;
+        f(&Stowed { path, tensor_name, tensor, format, is_mask, kept })?;
     }
     let kept = match map {
         LinearMap::Sparse(s) => {
@@ -230,14 +229,14 @@ fn walk<'a>(
         _ => None,
     };
     for (child_name, child) in map.children() {
-        if seen.insert(Arc::as_ptr(child)) {
+        if seen.insert(child.id()) {
             walk(child, &format!("{path}/{child_name}"), kept, seen, f)?;
         }
     }
     Ok(())
 }
 
-impl<'a> Part<'_, 'a> {
+impl<'a> Stowed<'_, 'a> {
     fn plan(&self) -> Result<Plan, MapError> {
         if self.is_mask {
             let mask = self.tensor.bools()?;

@@ -29,7 +29,7 @@ mod weights;
 
 use super::proto::{AttributeProto, DataType, ModelProto};
 use crate::ir::{
-    Binary, Cell, Gate, GateOrder, Graph, LinearMap, Lstm, Map, MapError, NotCanonical, Op, Program, Source,
+    Binary, Cell, Gate, GateOrder, Graph, Lstm, Map, MapError, NotCanonical, Op, PartId, Program, Source,
     Step, StepId, StepKind, WeightId,
 };
 use crate::tensor::Tensor;
@@ -156,7 +156,7 @@ struct Exporter<'g> {
     /// The name of what each step has made.
     values: Vec<String>,
     /// The value that each map has become, by form, so that what is shared is written once.
-    made: BTreeMap<(*const LinearMap, Form), String>,
+    made: BTreeMap<(PartId, Form), String>,
     notes: Vec<String>,
 }
 

@@ -6,9 +6,8 @@ use crate::sites::{Means, Site, Weighting, dense};
 use crate::solve::allocate::{Choice, allocate};
 use crate::solve::low_rank::{Factors, Whitened, rank_choices};
 use crate::solve::{SolveError, row_errors};
-use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, WeightId};
+use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, Part, WeightId};
 use lstmc_frontend::tensor::Tensor;
-use std::sync::Arc;
 
 /// A matrix, how its errors count, and its singular values.
 pub(super) struct Problem {
@@ -37,7 +36,7 @@ pub(super) enum Ranks {
 /// Factors in place of a problem's maps.
 pub(super) struct Solution {
     ranks: Ranks,
-    pub(super) maps: Vec<(WeightId, LinearMap)>,
+    pub(super) maps: Vec<(WeightId, Part)>,
     /// What they stand for, as `shifted` is laid out.
     pub(super) dense: Vec<f32>,
     /// Weighted squared error.
@@ -141,8 +140,8 @@ impl Problem {
                 for (k, f) in factors.iter().enumerate() {
                     let left = stored([self.shape[0], f.rank], f.left.clone()).map_err(error)?;
                     let right = stored([f.rank, self.cols[k]], f.right.clone()).map_err(error)?;
-                    let map = LowRank::new(Arc::new(left), Arc::new(right)).map_err(error)?;
-                    maps.push((self.ids[k], LinearMap::LowRank(map)));
+                    let map = LowRank::new(left.into(), right.into()).map_err(error)?;
+                    maps.push((self.ids[k], LinearMap::LowRank(map).into()));
                 }
                 let [a, b] = [factors[0].to_dense(), factors[1].to_dense()];
                 let rows = a.chunks(self.cols[0]).zip(b.chunks(self.cols[1]));
@@ -157,15 +156,15 @@ impl Problem {
     }
 
     /// One left factor for all maps, and to each its columns of the right one.
-    fn shared(&self, factors: &Factors) -> Result<Vec<(WeightId, LinearMap)>, MapError> {
-        let left = Arc::new(stored([self.shape[0], factors.rank], factors.left.clone())?);
+    fn shared(&self, factors: &Factors) -> Result<Vec<(WeightId, Part)>, MapError> {
+        let left = Part::new(stored([self.shape[0], factors.rank], factors.left.clone())?);
         let mut start = 0;
         let mut maps = vec![];
         for (&id, &cols) in self.ids.iter().zip(&self.cols) {
             let rows = factors.right.chunks(self.shape[1]);
             let right: Vec<f32> = rows.flat_map(|row| row[start..start + cols].iter().copied()).collect();
-            let right = Arc::new(stored([factors.rank, cols], right)?);
-            maps.push((id, LinearMap::LowRank(LowRank::new(left.clone(), right)?)));
+            let right = Part::new(stored([factors.rank, cols], right)?);
+            maps.push((id, LinearMap::LowRank(LowRank::new(left.clone(), right)?).into()));
             start += cols;
         }
         Ok(maps)

@@ -84,7 +84,7 @@ mod tests {
         // 1 - 0.7 (1 - (2/3)^3), 1 - 0.7 (1 - (1/3)^3), 1 - 0.7, of 576.
         assert_eq!(kept, ["lstm0 50.7%", "lstm0 32.6%", "lstm0 30.0%"]);
         let id = run.graph.weight_named("lstm0.recurrent").unwrap();
-        let LinearMap::Sparse(s) = &run.graph.weight(id).map else { panic!("it is pruned") };
+        let LinearMap::Sparse(s) = &*run.graph.weight(id).map else { panic!("it is pruned") };
         let left = s.element_mask().unwrap().iter().filter(|kept| **kept).count();
         assert_eq!(left, 173);
     }

@@ -36,7 +36,7 @@ use crate::solve::prune::{
     COLUMNS, Keep, Pattern, Scope, Score, project, resolve, row_weights, scores, select, sparsegpt,
 };
 use crate::target::Target;
-use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use lstmc_frontend::ir::{Graph, LinearMap, Part, WeightId};
 use stack::Stack;
 
 /// How a mask is chosen.
@@ -101,7 +101,7 @@ impl Prune {
             let maps: Vec<(&str, &LinearMap)> = chosen
                 .iter()
                 .map(|&k| graph.weight(site.maps[k].0))
-                .map(|w| (w.name.as_str(), &w.map))
+                .map(|w| (w.name.as_str(), &*w.map))
                 .collect();
             let stack = Stack::new(&maps, self.pattern)?;
             let mut layer = Layer { site, chosen, stack, h: None, moment: None, row_weights: None };
@@ -142,7 +142,7 @@ impl Prune {
     }
 
     fn corrects(&self, graph: &Graph, site: &Site) -> bool {
-        let is_plain = |id: &WeightId| matches!(&graph.weight(*id).map, LinearMap::Dense(_));
+        let is_plain = |id: &WeightId| matches!(&*graph.weight(*id).map, LinearMap::Dense(_));
         self.bias_correction && site.bias.as_ref().is_some_and(is_plain)
     }
 
@@ -164,7 +164,7 @@ impl Prune {
         layer: &Layer,
         density: f64,
         method: Method,
-    ) -> Result<Vec<(WeightId, LinearMap)>, PassError> {
+    ) -> Result<Vec<(WeightId, Part)>, PassError> {
         let Stack { w, shape, .. } = &layer.stack;
         let (h, rows) = (layer.h.as_ref(), layer.row_weights.as_deref());
         let scope = if self.competition == Competition::Row { Scope::Row } else { Scope::Map };
@@ -190,7 +190,8 @@ impl Prune {
             }
         };
         let maps = layer.stack.maps(self.pattern, &mask, &values, h)?;
-        let maps: Vec<(usize, LinearMap)> = layer.chosen.iter().copied().zip(maps).collect();
+        let maps: Vec<(usize, Part)> =
+            layer.chosen.iter().copied().zip(maps.into_iter().map(Part::new)).collect();
         let bias = match &layer.moment {
             Some(moment) if self.corrects(graph, &layer.site) => {
                 corrected_bias(graph, &layer.site, &maps, moment)?
@@ -263,7 +264,7 @@ impl Layer {
     fn kept(&self, graph: &Graph) -> f64 {
         let maps = || self.chosen.iter().map(|&k| &graph.weight(self.site.maps[k].0).map);
         let all: usize = maps().map(|m| m.shape().iter().product::<usize>()).sum();
-        maps().map(LinearMap::parameters).sum::<usize>() as f64 / all.max(1) as f64
+        maps().map(|m| m.parameters()).sum::<usize>() as f64 / all.max(1) as f64
     }
 }
 
@@ -271,7 +272,7 @@ impl Layer {
 fn refuse(graph: &Graph, targets: &[WeightId]) -> Result<(), PassError> {
     for id in targets {
         let weight = graph.weight(*id);
-        if let LinearMap::LowRank(_) | LinearMap::TensorTrain(_) = &weight.map {
+        if let LinearMap::LowRank(_) | LinearMap::TensorTrain(_) = &*weight.map {
             let why = "its factors are what is left of it; prune other weights, or run decode on it first";
             let (weight, found) = (weight.name.clone(), describe(&weight.map));
             return Err(PassError::Representation { weight, found, why: why.into() });

@@ -7,7 +7,6 @@ use crate::solve::prune::period;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{LinearMap, MapError, Pattern, Quantized, Sparse};
 use lstmc_frontend::tensor::Tensor;
-use std::sync::Arc;
 
 /// `[W1 0 W2 0 ..]`: zeros fill up the columns of each map to a multiple of the pattern's period.
 pub(super) struct Stack {
@@ -100,7 +99,7 @@ impl Stack {
             let flags = Tensor::from_bool([grid_rows, own_cols], flags.copied().collect())?;
             let values = (0..rows).flat_map(|i| &values[i * width + start..i * width + start + cols]);
             let values = Tensor::from_f32([rows, cols], values.copied().collect())?;
-            Ok(LinearMap::Sparse(Sparse::new(pattern, flags, Arc::new(LinearMap::Dense(values)))?))
+            Ok(LinearMap::Sparse(Sparse::new(pattern, flags, values.into())?))
         };
         let map = |part: &Part| {
             let map = sparse(part).map_err(|source| PassError::Map { weight: part.name.clone(), source })?;

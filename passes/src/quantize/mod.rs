@@ -35,10 +35,9 @@ use crate::target::Target;
 use crate::watch::Steps;
 use half::f16;
 use lstmc_frontend::ir::{
-    Activations, CodeFormat, Granularity, Graph, LinearMap, Quantized, SetActivations, WeightId,
+    Activations, CodeFormat, Granularity, Graph, LinearMap, Part, Quantized, SetActivations, WeightId,
 };
 use lstmc_frontend::tensor::{DType, Tensor};
-use std::sync::Arc;
 use sum::Quantizer;
 
 /// The pass table's line.
@@ -200,22 +199,21 @@ impl Pass for Quantize {
             .filter(|(_, chosen): &(Site, Vec<usize>)| !chosen.is_empty())
             .collect();
         let rows_of = |(site, chosen): &(Site, Vec<usize>)| {
-            let maps: Vec<&LinearMap> = chosen.iter().map(|&k| &graph.weight(site.maps[k].0).map).collect();
+            let maps: Vec<&LinearMap> = chosen.iter().map(|&k| &*graph.weight(site.maps[k].0).map).collect();
             sum::rows(&maps)
         };
         let steps = context.steps(INFO.name, sites.iter().map(rows_of).sum());
         let mut quantizer = Quantizer::new(self.solver.clone(), steps);
         for (site, chosen) in sites {
-            let is_plain = |id: &WeightId| matches!(&graph.weight(*id).map, LinearMap::Dense(_));
+            let is_plain = |id: &WeightId| matches!(&*graph.weight(*id).map, LinearMap::Dense(_));
             let corrects = self.bias_correction && site.bias.as_ref().is_some_and(is_plain);
             let (h, moment) = self.moment(&draft.graph, &site, &chosen, corrects, context)?;
-            let old: Vec<Arc<LinearMap>> =
-                chosen.iter().map(|&k| Arc::new(draft.graph.weight(site.maps[k].0).map.clone())).collect();
+            let old: Vec<Part> =
+                chosen.iter().map(|&k| draft.graph.weight(site.maps[k].0).map.clone()).collect();
             let name = &graph.weight(site.maps[chosen[0]].0).name;
             let new = quantizer.sum(&old, h.as_ref()).map_err(|e| e.of(name))?;
             errors.push(format!("{} {}", site.name, relative_error(name, &old, &new, h.as_ref())?));
-            let maps: Vec<(usize, LinearMap)> =
-                chosen.iter().copied().zip(new.iter().map(|m| LinearMap::clone(m))).collect();
+            let maps: Vec<(usize, Part)> = chosen.iter().copied().zip(new.iter().cloned()).collect();
             let bias = match &moment {
                 Some(moment) if corrects => corrected_bias(&draft.graph, &site, &maps, moment)?,
                 _ => None,
@@ -258,8 +256,8 @@ pub(crate) fn requantized(
         asymmetric: like.zero_points().is_some(),
         ..QuantizeOptions::new(format, h.is_some())
     };
-    let new = Quantizer::new(options, Steps::unwatched()).sum(&[Arc::new(map)], h).map_err(|e| e.of(name))?;
-    Ok(SetActivations::new(like.activations()).set(&new[0]))
+    let new = Quantizer::new(options, Steps::unwatched()).sum(&[map.into()], h).map_err(|e| e.of(name))?;
+    Ok(SetActivations::new(like.activations()).set(&new[0]).into_map())
 }
 
 /// Sets how the products of the changed maps take their vectors. A table that is only read keeps its parts, but for those that a product has too.
@@ -310,12 +308,7 @@ fn refuse_quantized(graph: &Graph, targets: &[WeightId]) -> Result<(), PassError
 }
 
 /// The mean squared error of a site's outputs, relative to their mean square.
-fn relative_error(
-    name: &str,
-    old: &[Arc<LinearMap>],
-    new: &[Arc<LinearMap>],
-    h: Option<&Hessian>,
-) -> Result<String, PassError> {
+fn relative_error(name: &str, old: &[Part], new: &[Part], h: Option<&Hessian>) -> Result<String, PassError> {
     let (old, rows, cols) = stacked(name, old)?;
     let (new, ..) = stacked(name, new)?;
     let total = |a: &[f32], b: &[f32]| -> Result<f64, PassError> {
@@ -327,7 +320,7 @@ fn relative_error(
 }
 
 /// Maps side by side.
-fn stacked(name: &str, maps: &[Arc<LinearMap>]) -> Result<(Vec<f32>, usize, usize), PassError> {
+fn stacked(name: &str, maps: &[Part]) -> Result<(Vec<f32>, usize, usize), PassError> {
     let rows = maps[0].shape()[0];
     let parts = maps.iter().map(|m| Ok((dense_map(name, m)?, m.shape()[1])));
     let parts = parts.collect::<Result<Vec<_>, PassError>>()?;
@@ -340,7 +333,7 @@ fn stacked(name: &str, maps: &[Arc<LinearMap>]) -> Result<(Vec<f32>, usize, usiz
 fn halve_biases(target: &Target, draft: &mut Draft) -> Result<(), PassError> {
     for id in target.weights(&draft.graph)? {
         let weight = draft.graph.weight(id);
-        let LinearMap::Dense(tensor) = &weight.map else { continue };
+        let LinearMap::Dense(tensor) = &*weight.map else { continue };
         if tensor.shape().len() != 1 || tensor.dtype() != DType::F32 {
             continue;
         }
@@ -351,7 +344,7 @@ fn halve_biases(target: &Target, draft: &mut Draft) -> Result<(), PassError> {
         let halves: Vec<f16> = tensor.f32s().map_err(error)?.iter().map(|&x| f16::from_f32(x)).collect();
         if halves.iter().all(|h| h.is_finite()) {
             let tensor = Tensor::from_f16(tensor.shape(), halves).map_err(error)?;
-            draft.set(id, LinearMap::Dense(tensor));
+            draft.set(id, tensor.into());
         }
     }
     Ok(())

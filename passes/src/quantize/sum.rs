@@ -13,10 +13,10 @@ use crate::solve::quantize::{QuantizeOptions, QuantizedMatrix, quantize_watched}
 use crate::solve::{Hessian, SolveError, factor};
 use crate::watch::Steps;
 use half::f16;
-use lstmc_frontend::ir::{Granularity, LinearMap, LowRank, MapError, Quantized, Sparse, TensorTrain};
+use lstmc_frontend::ir::{Granularity, LinearMap, LowRank, MapError, Part, PartId, Quantized, Sparse};
 use lstmc_frontend::tensor::Tensor;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Why maps could not be quantized.
 #[derive(Debug)]
@@ -58,13 +58,13 @@ impl<E: Into<MapError>> From<E> for SumError {
 pub(super) struct Quantizer<'s> {
     options: QuantizeOptions,
     steps: Steps<'s>,
-    /// Old parts and what became of them; holding the old ones keeps their addresses theirs.
-    done: Vec<(Arc<LinearMap>, Arc<LinearMap>)>,
+    /// What became of parts.
+    done: BTreeMap<PartId, Part>,
 }
 
 /// What multiplies one intermediate vector: a factor that one or more low-rank maps share, or a whole map.
 struct Term {
-    map: Arc<LinearMap>,
+    map: Part,
     members: Vec<usize>,
     is_left: bool,
 }
@@ -72,31 +72,27 @@ struct Term {
 impl<'s> Quantizer<'s> {
     /// A quantizer that counts rows: as many as [`rows`] says.
     pub(super) fn new(options: QuantizeOptions, steps: Steps<'s>) -> Quantizer<'s> {
-        Quantizer { options, steps, done: vec![] }
+        Quantizer { options, steps, done: BTreeMap::new() }
     }
 
-    fn result_of(&self, map: &Arc<LinearMap>) -> Option<Arc<LinearMap>> {
-        self.done.iter().find(|(old, _)| Arc::ptr_eq(old, map)).map(|(_, new)| new.clone())
+    fn result_of(&self, map: &Part) -> Option<Part> {
+        self.done.get(&map.id()).cloned()
     }
 
     /// Quantizes maps of equal height. `h`: the second moment of their stacked inputs; without it, every weight counts alike.
-    pub(super) fn sum(
-        &mut self,
-        maps: &[Arc<LinearMap>],
-        h: Option<&Hessian>,
-    ) -> Result<Vec<Arc<LinearMap>>, SumError> {
+    pub(super) fn sum(&mut self, maps: &[Part], h: Option<&Hessian>) -> Result<Vec<Part>, SumError> {
         let columns = ranges(maps)?;
         let mut terms: Vec<Term> = vec![];
         for (k, map) in maps.iter().enumerate() {
             match &**map {
                 _ if self.result_of(map).is_some() => {}
                 LinearMap::Quantized(_) => return Err(SumError::Found(describe(map))),
-                LinearMap::TensorTrain(t) => {
-                    let new = self.cores(t)?;
-                    self.done.push((map.clone(), new));
+                LinearMap::TensorTrain(_) => {
+                    let new = self.cores(map)?;
+                    self.done.insert(map.id(), new);
                 }
                 LinearMap::LowRank(l) => {
-                    match terms.iter_mut().find(|t| t.is_left && Arc::ptr_eq(&t.map, l.left())) {
+                    match terms.iter_mut().find(|t| t.is_left && t.map.id() == l.left().id()) {
                         Some(term) => term.members.push(k),
                         None => terms.push(Term { map: l.left().clone(), members: vec![k], is_left: true }),
                     }
@@ -111,9 +107,9 @@ impl<'s> Quantizer<'s> {
         } else if !terms.is_empty() {
             let chosen: Vec<usize> = terms.iter().flat_map(|t| columns[t.members[0]].clone()).collect();
             let h = h.map(|h| select(h, &chosen)).transpose()?;
-            let leaves: Vec<Arc<LinearMap>> = terms.iter().map(|t| t.map.clone()).collect();
+            let leaves: Vec<Part> = terms.iter().map(|t| t.map.clone()).collect();
             let new = self.leaves(&leaves, h.as_ref(), None)?;
-            self.done.extend(leaves.into_iter().zip(new));
+            self.done.extend(leaves.iter().map(Part::id).zip(new));
         }
         Ok(maps.iter().map(|m| self.result_of(m).expect("every map was quantized")).collect())
     }
@@ -121,7 +117,7 @@ impl<'s> Quantizer<'s> {
     /// Maps of which some are low-rank: right factors, then left ones and all others.
     fn factored(
         &mut self,
-        maps: &[Arc<LinearMap>],
+        maps: &[Part],
         columns: &[Range<usize>],
         terms: &[Term],
         h: Option<&Hessian>,
@@ -137,7 +133,7 @@ impl<'s> Quantizer<'s> {
             let rank = term.map.matrix_shape()?[1];
             let mut rows = [vec![0.0; rank * width], vec![0.0; rank * width]];
             if term.is_left {
-                let rights: Vec<Arc<LinearMap>> = term.members.iter().map(|&k| right_of(k)).collect();
+                let rights: Vec<Part> = term.members.iter().map(|&k| right_of(k)).collect();
                 let chosen: Vec<usize> = term.members.iter().flat_map(|&k| columns[k].clone()).collect();
                 let h = h.map(|h| select(h, &chosen)).transpose()?;
                 let new = self.sum(&rights, h.as_ref())?;
@@ -167,12 +163,12 @@ impl<'s> Quantizer<'s> {
         let moment = product_transposed(&after_h, &after, inner, inner, width); // T' H T'^T
         let cross = product_transposed(&before, &after_h, inner, inner, width); // T H T'^T
         let new_h = Hessian::new(&moment, inner, 1.0, Hessian::MIN_DAMPING)?;
-        let lefts: Vec<Arc<LinearMap>> = terms.iter().map(|t| t.map.clone()).collect();
+        let lefts: Vec<Part> = terms.iter().map(|t| t.map.clone()).collect();
         let are_leaves = lefts.iter().all(|m| matches!(**m, LinearMap::Dense(_)));
         let known = lefts.iter().any(|m| self.result_of(m).is_some());
         let new = if are_leaves && !known {
             let new = self.leaves(&lefts, Some(&new_h), Some(&cross))?;
-            self.done.extend(lefts.into_iter().zip(new.iter().cloned()));
+            self.done.extend(lefts.iter().map(Part::id).zip(new.iter().cloned()));
             new
         } else {
             self.sum(&lefts, Some(&new_h))?
@@ -182,29 +178,26 @@ impl<'s> Quantizer<'s> {
                 if term.is_left {
                     let right = self.result_of(&right_of(k)).expect("right factors come first");
                     let map = LinearMap::LowRank(LowRank::new(left.clone(), right)?);
-                    self.done.push((maps[k].clone(), Arc::new(map)));
+                    self.done.insert(maps[k].id(), map.into());
                 }
             }
         }
         Ok(())
     }
 
-    fn cores(&mut self, t: &TensorTrain) -> Result<Arc<LinearMap>, SumError> {
-        let mut cores = vec![];
-        for core in t.cores() {
-            cores.extend(self.sum(std::slice::from_ref(core), None)?);
-        }
-        let new = TensorTrain::new(t.shape(), t.out_modes().to_vec(), t.in_modes().to_vec(), cores)?;
-        Ok(Arc::new(LinearMap::TensorTrain(new)))
+    fn cores(&mut self, train: &LinearMap) -> Result<Part, SumError> {
+        let mut core =
+            |core: &Part| Ok::<_, SumError>(self.sum(std::slice::from_ref(core), None)?.swap_remove(0));
+        Ok(train.map_parts(&mut core)?.into())
     }
 
     /// Dense and sparse maps, as one problem. With `cross`, `E[x_old x^T]`, the maps are first refitted to the inputs `x` that `h` is of.
     fn leaves(
         &self,
-        maps: &[Arc<LinearMap>],
+        maps: &[Part],
         h: Option<&Hessian>,
         cross: Option<&[f64]>,
-    ) -> Result<Vec<Arc<LinearMap>>, SumError> {
+    ) -> Result<Vec<Part>, SumError> {
         let columns = ranges(maps)?;
         let rows = maps[0].matrix_shape()?[0];
         let widest = columns.iter().map(Range::len).max().unwrap_or(0).max(1);
@@ -268,7 +261,7 @@ impl<'s> Quantizer<'s> {
         solved: &QuantizedMatrix,
         map: &LinearMap,
         columns: Range<usize>,
-    ) -> Result<Arc<LinearMap>, SumError> {
+    ) -> Result<Part, SumError> {
         let [rows, width] = solved.shape;
         let (groups, cols) = (solved.groups(), columns.len());
         let mine = columns.start / solved.group..columns.end.div_ceil(solved.group);
@@ -290,9 +283,9 @@ impl<'s> Quantizer<'s> {
         };
         let quantized = Quantized::new(self.options.format, granularity, codes, scales, zeros.transpose()?)?;
         let quantized = LinearMap::Quantized(quantized);
-        Ok(Arc::new(match map {
+        Ok(Part::new(match map {
             LinearMap::Sparse(s) => {
-                LinearMap::Sparse(Sparse::new(s.pattern(), s.mask().clone(), Arc::new(quantized))?)
+                LinearMap::Sparse(Sparse::new(s.pattern(), s.mask().clone(), quantized.into())?)
             }
             _ => quantized,
         }))
@@ -301,12 +294,12 @@ impl<'s> Quantizer<'s> {
 
 /// How many rows [`Quantizer::sum`] solves for these maps.
 pub(super) fn rows(maps: &[&LinearMap]) -> usize {
-    let mut lefts: Vec<&Arc<LinearMap>> = vec![];
+    let mut lefts: Vec<&Part> = vec![];
     let (mut stacked, mut others) = (0, 0);
     for map in maps {
         match map {
             LinearMap::TensorTrain(t) => others += t.cores().iter().map(|core| rows(&[core])).sum::<usize>(),
-            LinearMap::LowRank(l) if lefts.iter().any(|left| Arc::ptr_eq(left, l.left())) => {}
+            LinearMap::LowRank(l) if lefts.iter().any(|left| left.id() == l.left().id()) => {}
             LinearMap::LowRank(l) => {
                 lefts.push(l.left());
                 others += rows(&[l.right()]);
@@ -319,9 +312,9 @@ pub(super) fn rows(maps: &[&LinearMap]) -> usize {
 }
 
 /// The columns of each map in the stacked matrix.
-fn ranges(maps: &[Arc<LinearMap>]) -> Result<Vec<Range<usize>>, MapError> {
+fn ranges(maps: &[Part]) -> Result<Vec<Range<usize>>, MapError> {
     let mut start = 0;
-    let mut next = |map: &Arc<LinearMap>| {
+    let mut next = |map: &Part| {
         let range = start..start + map.matrix_shape()?[1];
         start = range.end;
         Ok(range)

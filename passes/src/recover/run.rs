@@ -9,7 +9,7 @@ use super::weights::{Values, sizes};
 use crate::budget::Evaluate;
 use crate::pass::{Context, PassError};
 use crate::watch::{Interrupt, Listening};
-use lstmc_frontend::ir::{Graph, LinearMap, WeightId, print};
+use lstmc_frontend::ir::{Graph, Part, WeightId, print};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -51,7 +51,7 @@ pub(super) struct Job<'a> {
 /// What a run comes to.
 pub(super) struct Found {
     /// The weights to keep, if they are any better than before.
-    pub(super) maps: Option<Vec<(WeightId, LinearMap)>>,
+    pub(super) maps: Option<Vec<(WeightId, Part)>>,
     pub(super) notes: Vec<String>,
 }
 

@@ -7,9 +7,10 @@ use crate::budget::Evaluate;
 use crate::{Calibration, Context, Pipeline, RunError, Settings, Target, Verdict, run};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{
-    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, random_map,
+    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, language_model_of_cells,
+    lstm_variants, random_map,
 };
-use lstmc_frontend::ir::{Activations, WeightId};
+use lstmc_frontend::ir::{Activations, Part, WeightId};
 use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print};
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ fn check_gradients(graph: &Graph, target: &str, teacher: Option<f64>) -> usize {
 
 /// A map without codes, whose loss is smooth: those are replaced by what they stand for.
 fn smooth(map: &LinearMap) -> LinearMap {
-    let part = |m: &Arc<LinearMap>| Arc::new(smooth(m));
+    let part = |m: &Part| Part::new(smooth(m));
     match map {
         LinearMap::Quantized(_) => LinearMap::Dense(map.to_dense().unwrap()),
         LinearMap::Sparse(s) => {
@@ -118,6 +119,16 @@ fn smooth(map: &LinearMap) -> LinearMap {
             LinearMap::TensorTrain(new.unwrap())
         }
         LinearMap::Dense(_) => map.clone(),
+    }
+}
+
+/// Every variant of a cell, peepholes included.
+#[test]
+fn gradients_of_every_variant_are_those_of_the_loss() {
+    for (cell, peepholes) in lstm_variants() {
+        let make = |_: &str, shape| random_map(Kind::Dense, shape, 3);
+        let graph = language_model_of_cells(&cell, peepholes, [3, 2, WORDS], make);
+        assert!(check_gradients(&graph, "*", None) > 100, "{cell:?}");
     }
 }
 
@@ -204,11 +215,13 @@ fn sequences_of_unlike_widths_are_refused() {
 fn codes_get_the_gradients_of_what_they_stand_for() {
     for seed in (0..8).chain(ALL_FORMATS_FROM..ALL_FORMATS_FROM + 8) {
         let coded = language_model_of(4, 1, WORDS, |_, shape| {
-            SetActivations::new(Activations::F32).set(&random_map(Kind::Quantized, shape, seed))
+            SetActivations::new(Activations::F32)
+                .set(&random_map(Kind::Quantized, shape, seed).into())
+                .into_map()
         });
         let mut plain = coded.clone();
         for (id, weight) in coded.weights() {
-            plain.set_weight(id, smooth(&weight.map)).unwrap();
+            plain.set_weight(id, smooth(&weight.map).into()).unwrap();
         }
         let [coded, plain] = [&coded, &plain].map(|graph| {
             let network = Network::new(graph, Some(&Target::new("*"))).unwrap();
@@ -265,7 +278,7 @@ fn forward_is_the_interpreter() {
     for kind in Kind::ALL {
         for seed in 0..5 {
             let graph = language_model_of(4, 2, WORDS, |_, shape| {
-                SetActivations::new(Activations::F32).set(&random_map(kind, shape, seed))
+                SetActivations::new(Activations::F32).set(&random_map(kind, shape, seed).into()).into_map()
             });
             let expected = -interpret::LanguageModel::<f64>::new(&graph)
                 .unwrap()
@@ -374,7 +387,7 @@ fn representations_stay() {
         let after = recovered(&passes, language_model(12, 2, WORDS, 1), false).unwrap().graph;
         for ((_, a), (_, b)) in before.weights().zip(after.weights()) {
             assert_ne!(a.map, b.map, "@{} is trained", a.name);
-            if let (LinearMap::Sparse(a), LinearMap::Sparse(b)) = (&a.map, &b.map) {
+            if let (LinearMap::Sparse(a), LinearMap::Sparse(b)) = (&*a.map, &*b.map) {
                 assert_eq!(a.mask(), b.mask());
             }
         }

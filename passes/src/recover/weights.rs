@@ -18,7 +18,7 @@ use super::number::{CHUNK, Number, View, vectorized};
 use super::train_contraction::Contraction;
 use crate::pass::PassError;
 use codes::Codes;
-use lstmc_frontend::ir::{Graph, LinearMap, LowRank, MapError, Quantized, Sparse, TensorTrain, WeightId};
+use lstmc_frontend::ir::{Graph, LinearMap, MapError, Part, PartId, Quantized, Rewrite, Sparse, WeightId};
 use lstmc_frontend::tensor::{DType, Data, Tensor};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
@@ -79,15 +79,10 @@ pub(super) fn sizes<T>(all: &[Vec<T>]) -> Vec<usize> {
 /// The weights of a model as parameters.
 pub(super) struct Weights<T> {
     slots: Vec<Slot<T>>,
-    /// Leaves by where their map is.
-    leaves: BTreeMap<usize, usize>,
+    /// Leaves by their part.
+    leaves: BTreeMap<PartId, usize>,
     whole: BTreeMap<WeightId, Form>,
-    shared: BTreeMap<usize, Form>,
-}
-
-/// Where a map is, which is what sharing goes by.
-fn place(map: &LinearMap) -> usize {
-    std::ptr::from_ref(map) as usize
+    shared: BTreeMap<PartId, Form>,
 }
 
 impl<T: Number> Weights<T> {
@@ -100,7 +95,7 @@ impl<T: Number> Weights<T> {
         &mut self,
         graph: &Graph,
         id: WeightId,
-        trained: &BTreeSet<usize>,
+        trained: &BTreeSet<PartId>,
     ) -> Result<Form, PassError> {
         if let Some(form) = self.whole.get(&id) {
             return Ok(form.clone());
@@ -112,21 +107,21 @@ impl<T: Number> Weights<T> {
         Ok(form)
     }
 
-    fn part(&mut self, map: &LinearMap, trained: &BTreeSet<usize>) -> Result<Form, MapError> {
-        if let Some(form) = self.shared.get(&place(map)) {
+    fn part(&mut self, map: &Part, trained: &BTreeSet<PartId>) -> Result<Form, MapError> {
+        if let Some(form) = self.shared.get(&map.id()) {
             return Ok(form.clone());
         }
         let form = self.form(map, trained)?;
-        self.shared.insert(place(map), form.clone());
+        self.shared.insert(map.id(), form.clone());
         Ok(form)
     }
 
-    fn form(&mut self, map: &LinearMap, trained: &BTreeSet<usize>) -> Result<Form, MapError> {
+    fn form(&mut self, map: &Part, trained: &BTreeSet<PartId>) -> Result<Form, MapError> {
         let shape = match map.shape()[..] {
             [rows, cols] => [rows, cols],
             _ => [1, map.shape().iter().product()],
         };
-        let (value, kind, is_trained) = match map {
+        let (value, kind, is_trained) = match &**map {
             LinearMap::LowRank(l) => {
                 let (left, right) = (self.part(l.left(), trained)?, self.part(l.right(), trained)?);
                 return Ok(Form::Product(Box::new(left), Box::new(right)));
@@ -146,12 +141,12 @@ impl<T: Number> Weights<T> {
                     },
                     _ => (None, None),
                 };
-                let is_trained = trained.contains(&place(map));
+                let is_trained = trained.contains(&map.id());
                 let codes = match codes {
                     Some(q) => Some(Codes::of(q, value.clone(), self.add_scales(q, is_trained)?)?),
                     None => None,
                 };
-                self.leaves.insert(place(map), self.slots.len());
+                self.leaves.insert(map.id(), self.slots.len());
                 (value, Kind::Leaf { codes, mask }, is_trained)
             }
         };
@@ -429,44 +424,23 @@ impl<T: Number> Weights<T> {
     }
 
     /// The weights of `graph`, which these are of, that hold something trained, with what it is now.
-    pub(super) fn maps(&self, graph: &Graph) -> Result<Vec<(WeightId, LinearMap)>, PassError> {
-        let mut made = BTreeMap::new();
+    pub(super) fn maps(&self, graph: &Graph) -> Result<Vec<(WeightId, Part)>, PassError> {
+        let mut rewrite = Rewrite::default();
         let mut out = vec![];
         for (&id, _) in self.whole.iter().filter(|(_, form)| self.is_trained(form)) {
             let weight = graph.weight(id);
             let error = |source| PassError::Map { weight: weight.name.clone(), source };
-            out.push((id, self.map(&weight.map, &mut made).map_err(error)?));
+            out.push((id, rewrite.part(&weight.map, &mut |part| self.leaf(part)).map_err(error)?));
         }
         Ok(out)
     }
 
-    fn map(&self, old: &LinearMap, made: &mut Made) -> Result<LinearMap, MapError> {
-        Ok(match old {
-            LinearMap::LowRank(l) => {
-                LinearMap::LowRank(LowRank::new(self.child(l.left(), made)?, self.child(l.right(), made)?)?)
-            }
-            LinearMap::TensorTrain(t) => {
-                let cores = t.cores().iter().map(|c| self.child(c, made)).collect::<Result<Vec<_>, _>>()?;
-                let (out_modes, in_modes) = (t.out_modes().to_vec(), t.in_modes().to_vec());
-                LinearMap::TensorTrain(TensorTrain::new(t.shape(), out_modes, in_modes, cores)?)
-            }
-            leaf => self.leaf(leaf)?,
-        })
-    }
-
-    fn child(&self, old: &Arc<LinearMap>, made: &mut Made) -> Result<Arc<LinearMap>, MapError> {
-        if let Some(new) = made.get(&place(old)) {
-            return Ok(new.clone());
+    /// What a leaf is now; none for what is no leaf.
+    fn leaf(&self, old: &Part) -> Result<Option<Part>, MapError> {
+        let Some(slot) = self.leaves.get(&old.id()).map(|&s| &self.slots[s]) else { return Ok(None) };
+        if !slot.trained {
+            return Ok(Some(old.clone()));
         }
-        let new = Arc::new(self.map(old, made)?);
-        made.insert(place(old), new.clone());
-        Ok(new)
-    }
-
-    fn leaf(&self, old: &LinearMap) -> Result<LinearMap, MapError> {
-        let Some(slot) = self.leaves.get(&place(old)).map(|&s| &self.slots[s]).filter(|s| s.trained) else {
-            return Ok(old.clone());
-        };
         let values = |map: &LinearMap| match (map, &slot.kind) {
             (LinearMap::Quantized(q), Kind::Leaf { codes: Some(codes), .. }) => {
                 quantized(q, codes, &self.slots[codes.scales].value)
@@ -474,26 +448,24 @@ impl<T: Number> Weights<T> {
             (LinearMap::Dense(t), _) => tensor(t, &slot.value).map(LinearMap::Dense),
             (other, _) => Ok(other.clone()),
         };
-        Ok(match old {
+        let new = match &**old {
             LinearMap::Sparse(s) => {
-                LinearMap::Sparse(Sparse::new(s.pattern(), s.mask().clone(), Arc::new(values(s.values())?))?)
+                LinearMap::Sparse(Sparse::new(s.pattern(), s.mask().clone(), values(s.values())?.into())?)
             }
             other => values(other)?,
-        })
+        };
+        Ok(Some(new.into()))
     }
 }
 
-/// Parts by where the old ones are.
-type Made = BTreeMap<usize, Arc<LinearMap>>;
-
-/// The leaves of a map, by where they are.
-pub(super) fn leaves(map: &LinearMap, out: &mut BTreeSet<usize>) {
-    match map {
+/// The leaves of a map.
+pub(super) fn leaves(map: &Part, out: &mut BTreeSet<PartId>) {
+    match &**map {
         LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => {
             map.children().iter().for_each(|(_, c)| leaves(c, out));
         }
-        leaf => {
-            out.insert(place(leaf));
+        _ => {
+            out.insert(map.id());
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{Moment, Site, dense, dense_map, sites};
 use crate::options::{Kind, OptionInfo};
 use crate::pass::{Context, PassError};
 use crate::solve::{Hessian, SolveError};
-use lstmc_frontend::ir::{Graph, LinearMap, MapError, WeightId};
+use lstmc_frontend::ir::{Graph, MapError, Part, WeightId};
 use lstmc_frontend::tensor::Tensor;
 use std::collections::BTreeMap;
 
@@ -25,9 +25,9 @@ pub(crate) const REFIT_OPTION: OptionInfo = OptionInfo::new(
 pub(crate) fn corrected_bias(
     graph: &Graph,
     site: &Site,
-    changes: &[(usize, LinearMap)],
+    changes: &[(usize, Part)],
     moment: &Moment,
-) -> Result<Option<(WeightId, LinearMap)>, PassError> {
+) -> Result<Option<(WeightId, Part)>, PassError> {
     let Some(id) = site.bias else { return Ok(None) };
     let mut bias = dense(graph, id)?;
     let mut start = 0;
@@ -53,7 +53,7 @@ pub(crate) fn refitted_output_bias(
     before: &[f64],
     rounds: usize,
     context: &mut Context<'_>,
-) -> Result<Option<(WeightId, LinearMap)>, PassError> {
+) -> Result<Option<(WeightId, Part)>, PassError> {
     let bias = sites(graph)?.into_iter().find(Site::is_output).and_then(|s| s.bias);
     let (Some(id), Some(calibration)) = (bias, context.calibration.as_mut().filter(|c| c.has_text())) else {
         return Ok(None);
@@ -72,15 +72,15 @@ pub(crate) fn refitted_output_bias(
     Ok(Some((id, now.weight(id).map.clone())))
 }
 
-fn vector(graph: &Graph, id: WeightId, values: Vec<f32>) -> Result<LinearMap, PassError> {
+fn vector(graph: &Graph, id: WeightId, values: Vec<f32>) -> Result<Part, PassError> {
     let weight = graph.weight(id);
     let tensor = Tensor::from_f32(weight.map.shape(), values);
     let tensor = tensor.map_err(|e| PassError::Map { weight: weight.name.clone(), source: e.into() })?;
-    Ok(LinearMap::Dense(tensor))
+    Ok(tensor.into())
 }
 
 /// The graph with these maps.
-pub(crate) fn patched(graph: &Graph, changed: &[(WeightId, LinearMap)]) -> Graph {
+pub(crate) fn patched(graph: &Graph, changed: &[(WeightId, Part)]) -> Graph {
     let mut new = graph.clone();
     for (id, map) in changed {
         new.set_weight(*id, map.clone()).expect("a map of the shape of the one it replaces");
@@ -89,12 +89,12 @@ pub(crate) fn patched(graph: &Graph, changed: &[(WeightId, LinearMap)]) -> Graph
 }
 
 /// A dense constant with numbers added.
-fn add_to_constant(graph: &Graph, id: WeightId, more: Vec<f64>) -> Result<(WeightId, LinearMap), PassError> {
+fn add_to_constant(graph: &Graph, id: WeightId, more: Vec<f64>) -> Result<(WeightId, Part), PassError> {
     let weight = graph.weight(id);
     let sum = || {
         let old = weight.map.to_dense()?.to_f32()?;
         let sum = old.iter().zip(more).map(|(&b, m)| (f64::from(b) + m) as f32).collect();
-        Ok(LinearMap::Dense(Tensor::from_f32(weight.map.shape(), sum)?))
+        Ok(Tensor::from_f32(weight.map.shape(), sum)?.into())
     };
     let map = sum().map_err(|source: MapError| PassError::Map { weight: weight.name.clone(), source })?;
     Ok((id, map))
@@ -134,9 +134,9 @@ impl Biases {
     pub(crate) fn complete(
         self,
         graph: &Graph,
-        mut changed: Vec<(WeightId, LinearMap)>,
+        mut changed: Vec<(WeightId, Part)>,
         context: &mut Context<'_>,
-    ) -> Result<Vec<(WeightId, LinearMap)>, PassError> {
+    ) -> Result<Vec<(WeightId, Part)>, PassError> {
         let has_output = self.has_output;
         changed.extend(self.finish(graph, &changed)?);
         if has_output && context.calibration.is_some() {
@@ -158,8 +158,8 @@ impl Biases {
     fn finish(
         mut self,
         graph: &Graph,
-        changed: &[(WeightId, LinearMap)],
-    ) -> Result<Vec<(WeightId, LinearMap)>, PassError> {
+        changed: &[(WeightId, Part)],
+    ) -> Result<Vec<(WeightId, Part)>, PassError> {
         let error = |id: WeightId| {
             let weight = graph.weight(id).name.clone();
             move |source| PassError::Map { weight, source }

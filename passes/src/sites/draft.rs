@@ -2,7 +2,7 @@
 
 use super::{Site, refitted_output_bias, sites};
 use crate::pass::{Context, PassError, Patch};
-use lstmc_frontend::ir::{Graph, LinearMap, WeightId};
+use lstmc_frontend::ir::{Graph, Part, WeightId};
 use std::collections::BTreeSet;
 
 /// A graph with what has been changed of it so far.
@@ -17,7 +17,7 @@ impl Draft {
     }
 
     /// Replaces a weight by a map of its shape.
-    pub(crate) fn set(&mut self, id: WeightId, map: LinearMap) {
+    pub(crate) fn set(&mut self, id: WeightId, map: Part) {
         self.graph.set_weight(id, map).expect("a map of the shape of the one it replaces");
         self.changed.insert(id);
     }

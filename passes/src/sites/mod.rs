@@ -138,7 +138,7 @@ fn readers(program: &Program<'_>, x: StepId) -> Vec<(WeightId, Option<WeightId>)
 /// Refuses a weight that is not dense.
 pub(crate) fn expect_dense(graph: &Graph, id: WeightId) -> Result<(), PassError> {
     let weight = graph.weight(id);
-    if matches!(weight.map, LinearMap::Dense(_)) {
+    if matches!(&*weight.map, LinearMap::Dense(_)) {
         return Ok(());
     }
     let why = "it must be dense; factorise first and then prune or quantize the factors, or put `decode` before this pass";

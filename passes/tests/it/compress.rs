@@ -1,11 +1,10 @@
 //! What holds of every quantized and pruned model, whatever the options.
 
 use lstmc_frontend::ir::arbitrary::{SplitMix64, language_model};
-use lstmc_frontend::ir::{CodeFormat, Graph, LinearMap, LowRank, Pattern, Quantized};
+use lstmc_frontend::ir::{CodeFormat, Graph, LinearMap, LowRank, Part, Pattern, Quantized};
 use lstmc_frontend::tensor::Tensor;
 use lstmc_passes::{Calibration, Pipeline, Settings, run};
 use proptest::prelude::*;
-use std::sync::Arc;
 
 const WORDS: usize = 17;
 
@@ -22,7 +21,7 @@ fn map<'g>(graph: &'g Graph, name: &str) -> &'g LinearMap {
 }
 
 fn matrices(graph: &Graph) -> Vec<&LinearMap> {
-    graph.weights().map(|(_, w)| &w.map).filter(|m| m.shape().len() == 2).collect()
+    graph.weights().map(|(_, w)| &*w.map).filter(|m| m.shape().len() == 2).collect()
 }
 
 fn codes_are_in_range(q: &Quantized) -> bool {
@@ -118,12 +117,12 @@ fn shared(rank: usize) -> Graph {
     let mut rng = SplitMix64::new(4);
     let mut matrix = |rows: usize, cols: usize| {
         let data = (0..rows * cols).map(|_| rng.centered()).collect();
-        Arc::new(LinearMap::Dense(Tensor::from_f32([rows, cols], data).unwrap()))
+        Part::from(Tensor::from_f32([rows, cols], data).unwrap())
     };
     let left = matrix(24, rank);
     for name in ["lstm0.input", "lstm0.recurrent"] {
         let map = LowRank::new(left.clone(), matrix(rank, 6)).unwrap();
-        graph.set_weight(graph.weight_named(name).unwrap(), LinearMap::LowRank(map)).unwrap();
+        graph.set_weight(graph.weight_named(name).unwrap(), LinearMap::LowRank(map).into()).unwrap();
     }
     graph
 }
@@ -136,7 +135,7 @@ fn shared_factors_stay_shared() {
             LinearMap::LowRank(l) => (l.left().clone(), l.right().clone()),
             other => panic!("{} is not low-rank", other.kind()),
         });
-        assert!(Arc::ptr_eq(&factors[0].0, &factors[1].0));
+        assert_eq!(factors[0].0.id(), factors[1].0.id());
         for (left, right) in &factors {
             assert!(matches!(**left, LinearMap::Quantized(_)) && matches!(**right, LinearMap::Quantized(_)));
         }

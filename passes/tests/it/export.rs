@@ -35,7 +35,7 @@ fn compressed_models_come_back_dense() {
         let graph = language_model_of(6, 2, 17, |_, shape| {
             seed += 1;
             // ONNX has no products like those with int8 vectors.
-            SetActivations::new(Activations::F32).set(&random_map(kind, shape, seed))
+            SetActivations::new(Activations::F32).set(&random_map(kind, shape, seed).into()).into_map()
         });
         let back = again(&graph, &ExportOptions { dense: true, ..ExportOptions::default() });
         let (a, b) = (likelihood(&graph), likelihood(&back));

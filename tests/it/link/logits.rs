@@ -54,10 +54,10 @@ fn model(sandbox: &Sandbox, name: &str, passes: &str) -> Source {
     let mut source = Source::read(&path).unwrap();
     if name == "nest" {
         let (id, weight) = source.graph.weights().find(|(_, w)| w.name == "decoder").unwrap();
-        let LinearMap::LowRank(factors) = &weight.map else { panic!("{}", weight.map.describe()) };
+        let LinearMap::LowRank(factors) = &*weight.map else { panic!("{}", weight.map.describe()) };
         let left = sparse(Pattern::Block { rows: 16, cols: 1 }, 0.5, (**factors.left()).clone(), 1).unwrap();
-        let map = LowRank::new(Arc::new(left), factors.right().clone()).unwrap();
-        source.graph.set_weight(id, LinearMap::LowRank(map)).unwrap();
+        let map = LowRank::new(left.into(), factors.right().clone()).unwrap();
+        source.graph.set_weight(id, LinearMap::LowRank(map).into()).unwrap();
         source.write(&path).unwrap();
     }
     source

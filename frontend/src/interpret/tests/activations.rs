@@ -9,7 +9,6 @@ use crate::ir::{
 };
 use crate::tensor::Tensor;
 use proptest::prelude::*;
-use std::sync::Arc;
 
 /// `y` of a graph of one input, in f32 and in f64.
 fn both(graph: &Graph, x: &Tensor) -> [Vec<f64>; 2] {
@@ -125,7 +124,7 @@ fn a_vector_that_is_not_finite_gives_nan() {
 /// One layer whose LSTM maps share a left factor, with all products on int8, and a table that says so too.
 fn shared() -> Graph {
     let part = |shape: [usize; 2], seed: u64| {
-        Arc::new(SetActivations::new(Activations::Int8).set(&random_map(Kind::Quantized, shape, seed)))
+        SetActivations::new(Activations::Int8).set(&random_map(Kind::Quantized, shape, seed).into())
     };
     let left = part([12, 2], 1);
     language_model_of(3, 1, 7, |name, shape| match name {
@@ -150,14 +149,14 @@ fn product(w: &LinearMap, x: &[f64]) -> Vec<f64> {
 fn a_model_by_plain_loops() {
     let graph = shared();
     let map = |name: &str| &graph.weight(graph.weight_named(name).unwrap()).map;
-    let factors = |name: &str| match map(name) {
+    let factors = |name: &str| match &**map(name) {
         LinearMap::LowRank(l) => (l.left().clone(), l.right().clone()),
         other => panic!("{} is not low-rank", other.kind()),
     };
     let dense = |name: &str| numbers(&map(name).to_dense().unwrap());
     let (table, bias, last_bias) = (dense("embedding"), dense("lstm0.bias"), dense("decoder.bias"));
     let ((left, right), (again, recurrent)) = (factors("lstm0.input"), factors("lstm0.recurrent"));
-    assert!(Arc::ptr_eq(&left, &again));
+    assert_eq!(left.id(), again.id());
     let (mut h, mut c) = (vec![0.0; 3], vec![0.0; 3]);
     let tokens = [3u32, 0, 6, 6, 1];
     let mut expected = vec![];

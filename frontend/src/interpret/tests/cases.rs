@@ -77,7 +77,7 @@ fn models_of_other_kinds() {
     let readable = |case: &&PathBuf| read_with_inputs(&case.join("model.onnx"), &[]).is_ok();
     let mut sets = 0;
     check_all(cases.iter().filter(readable), |case| sets += run(case, false));
-    assert!(cases.is_empty() || sets > 5, "{sets}");
+    assert!(cases.is_empty() || sets > 2, "{sets}");
 }
 
 /// The logits and states of a model trained on PTB, as ONNX Runtime computed them for the tokens in `recorded.json`.

@@ -5,7 +5,7 @@ use super::super::{Interpreter, LanguageModel, Observation, Observer, State};
 use super::numbers;
 use crate::ir::arbitrary::{Kind, SplitMix64, language_model, language_model_of, random_map, random_tensor};
 use crate::ir::{
-    Activations, Binary, Function, Graph, LinearMap, LowRank, Lstm, NodeId, Op, Operand, OutputRole,
+    Activations, Binary, Function, Graph, LinearMap, LowRank, Lstm, NodeId, Op, Operand, OutputRole, Part,
     SetActivations, Type, Weight, WeightId,
 };
 use crate::tensor::{DType, Tensor};
@@ -83,10 +83,10 @@ fn every_representation_is_its_dense_decode() {
 
 #[test]
 fn factors_that_are_shared_are_decoded_once() {
-    let left = Arc::new(random_map(Kind::Quantized, [12, 2], 1));
+    let left = Part::new(random_map(Kind::Quantized, [12, 2], 1));
     let mut decoder = Decoder::<f32>::new();
     let mut side = |seed| {
-        let right = Arc::new(random_map(Kind::Dense, [2, 5], seed));
+        let right = Part::new(random_map(Kind::Dense, [2, 5], seed));
         let map = LinearMap::LowRank(LowRank::new(left.clone(), right).unwrap());
         match decoder.decode(&map).unwrap() {
             Matrix::Product { left, .. } => left,
@@ -334,7 +334,7 @@ fn errors() {
     the prediction at position 1 is not a number: some weight or intermediate result is NaN or infinite
     weight @embedding: the data of this f32[37, 3] tensor (#e475440d) is not at hand: the text it came from gives only its hash; write the data inline or read the model from .onnx or .lstmc
     not in language-model form: inputs: expected one, the tokens, found 0; the pass `canonicalize` makes it so
-    add %odd (node "/Add"): expected a sequence as operand 1, found %h0: f32[B, 3]
+    not in language-model form: %odd = add: expected a sequence as operand 1, found %h0: f32[B, 3]; the pass `canonicalize` makes it so
     "#);
 }
 

@@ -1,7 +1,6 @@
 //! Choosing how products take their inputs, for whole maps.
 
-use super::{Activations, LinearMap, LowRank, Sparse};
-use std::sync::Arc;
+use super::{Activations, LinearMap, MapError, Part, Rewrite};
 
 /// Sets how the products of maps take their inputs, in one map after another; parts that several of them share stay shared.
 ///
@@ -9,43 +8,32 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct SetActivations {
     activations: Activations,
-    /// Old parts and what became of them; holding the old ones keeps their addresses theirs.
-    done: Vec<(Arc<LinearMap>, Arc<LinearMap>)>,
+    rewrite: Rewrite,
 }
 
 impl SetActivations {
     /// For maps whose inputs are to be represented so.
     pub fn new(activations: Activations) -> SetActivations {
-        SetActivations { activations, done: vec![] }
+        SetActivations { activations, rewrite: Rewrite::default() }
     }
 
     /// The map with its products' inputs represented so.
-    pub fn set(&mut self, map: &LinearMap) -> LinearMap {
-        match map {
-            LinearMap::Quantized(q) => LinearMap::Quantized(q.clone().with_activations(self.activations)),
-            LinearMap::Sparse(s) => LinearMap::Sparse(Sparse { values: self.part(&s.values), ..s.clone() }),
-            LinearMap::LowRank(l) => {
-                LinearMap::LowRank(LowRank { left: self.part(&l.left), right: self.part(&l.right) })
-            }
-            LinearMap::Dense(_) | LinearMap::TensorTrain(_) => map.clone(),
-        }
+    pub fn set(&mut self, map: &Part) -> Part {
+        let activations = self.activations;
+        let set = &mut |part: &Part| {
+            Ok::<_, MapError>(match &**part {
+                LinearMap::Quantized(q) => {
+                    Some(LinearMap::Quantized(q.clone().with_activations(activations)).into())
+                }
+                LinearMap::Dense(_) | LinearMap::TensorTrain(_) => Some(part.clone()),
+                LinearMap::Sparse(_) | LinearMap::LowRank(_) => None,
+            })
+        };
+        self.rewrite.part(map, set).expect("the same shapes fit again")
     }
 
     /// Whether the map has a part that an earlier one has too.
     pub fn has_met_part_of(&self, map: &LinearMap) -> bool {
-        map.children().iter().any(|(_, part)| self.result_of(part).is_some() || self.has_met_part_of(part))
-    }
-
-    fn result_of(&self, part: &Arc<LinearMap>) -> Option<&Arc<LinearMap>> {
-        self.done.iter().find(|(old, _)| Arc::ptr_eq(old, part)).map(|(_, new)| new)
-    }
-
-    fn part(&mut self, part: &Arc<LinearMap>) -> Arc<LinearMap> {
-        if let Some(new) = self.result_of(part) {
-            return new.clone();
-        }
-        let new = Arc::new(self.set(part));
-        self.done.push((part.clone(), new.clone()));
-        new
+        self.rewrite.has_met_part_of(map)
     }
 }

@@ -1,18 +1,17 @@
 //! Products of two maps.
 
-use super::{LinearMap, MapError};
-use std::sync::Arc;
+use super::{MapError, Part};
 
 /// `W = left . right`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LowRank {
-    pub(super) left: Arc<LinearMap>,
-    pub(super) right: Arc<LinearMap>,
+    pub(super) left: Part,
+    pub(super) right: Part,
 }
 
 impl LowRank {
     /// A product. `left`: `[out, rank]`; `right`: `[rank, in]`.
-    pub fn new(left: Arc<LinearMap>, right: Arc<LinearMap>) -> Result<LowRank, MapError> {
+    pub fn new(left: Part, right: Part) -> Result<LowRank, MapError> {
         let ([_, a], [b, _]) = (left.matrix_shape()?, right.matrix_shape()?);
         if a != b {
             return Err(MapError::Shape {
@@ -25,12 +24,12 @@ impl LowRank {
     }
 
     /// `[out, rank]`.
-    pub fn left(&self) -> &Arc<LinearMap> {
+    pub fn left(&self) -> &Part {
         &self.left
     }
 
     /// `[rank, in]`.
-    pub fn right(&self) -> &Arc<LinearMap> {
+    pub fn right(&self) -> &Part {
         &self.right
     }
 

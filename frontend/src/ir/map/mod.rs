@@ -10,7 +10,7 @@
 //!
 //! A product with a quantized map may take its vector as int8 rather than f32: see [`Activations`].
 //!
-//! Children sit behind [`Arc`]s. Two maps that hold the *same* `Arc` share it: it is stored, printed and counted
+//! What is inside a map is a [`Part`]. Two maps that hold the *same* part share it: it is stored, printed, packed and counted
 //! once (an LSTM cell whose input and recurrent maps have one left factor). A bias or any other constant is a
 //! `Dense` tensor of whatever rank: there is no second kind of weight.
 //!
@@ -21,6 +21,7 @@ mod activations;
 mod codes;
 mod error;
 mod low_rank;
+mod part;
 mod quantized;
 mod sparse;
 mod tensor_train;
@@ -29,12 +30,12 @@ pub use activations::SetActivations;
 pub use codes::{CodeFormat, ExportedType, PackedWidth};
 pub use error::{MAX_MULTIPLIED_OUT, MapError};
 pub use low_rank::LowRank;
+pub use part::{Part, PartId, Rewrite};
 pub use quantized::{Activations, Granularity, Quantized, quantize_activations};
 pub use sparse::{Pattern, Sparse};
 pub use tensor_train::TensorTrain;
 
 use crate::tensor::{DType, Tensor};
-use std::sync::Arc;
 
 /// A weight in one of five representations. Logical shape `[out, in]` but for `Dense` constants of other ranks.
 #[derive(Clone, PartialEq, Debug)]
@@ -160,7 +161,7 @@ impl LinearMap {
     }
 
     /// The maps directly inside this one, each with the name that its path uses.
-    pub fn children(&self) -> Vec<(String, &Arc<LinearMap>)> {
+    pub fn children(&self) -> Vec<(String, &Part)> {
         match self {
             LinearMap::Dense(_) | LinearMap::Quantized(_) => vec![],
             LinearMap::Sparse(s) => vec![("values".into(), &s.values)],
@@ -169,6 +170,23 @@ impl LinearMap {
                 t.cores.iter().enumerate().map(|(k, c)| (format!("core{k}"), c)).collect()
             }
         }
+    }
+
+    /// The map with other parts in place of those directly inside.
+    pub fn map_parts<E: From<MapError>>(
+        &self,
+        mut f: impl FnMut(&Part) -> Result<Part, E>,
+    ) -> Result<LinearMap, E> {
+        Ok(match self {
+            LinearMap::Dense(_) | LinearMap::Quantized(_) => self.clone(),
+            LinearMap::Sparse(s) => LinearMap::Sparse(Sparse::new(s.pattern, s.mask.clone(), f(&s.values)?)?),
+            LinearMap::LowRank(l) => LinearMap::LowRank(LowRank::new(f(&l.left)?, f(&l.right)?)?),
+            LinearMap::TensorTrain(t) => {
+                let cores = t.cores.iter().map(f).collect::<Result<Vec<_>, E>>()?;
+                let (out_modes, in_modes) = (t.out_modes.clone(), t.in_modes.clone());
+                LinearMap::TensorTrain(TensorTrain::new(t.shape, out_modes, in_modes, cores)?)
+            }
+        })
     }
 
     /// The tensors directly inside this one, each with the name that its path uses.

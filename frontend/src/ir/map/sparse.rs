@@ -1,9 +1,8 @@
 //! Masks over dense or quantized values.
 
-use super::{LinearMap, MapError, Quantized, expect_shape, matrix_shape};
+use super::{LinearMap, MapError, Part, Quantized, expect_shape, matrix_shape};
 use crate::tensor::{DType, Tensor};
 use std::fmt;
-use std::sync::Arc;
 
 /// Which positions a sparse map may keep.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -92,15 +91,15 @@ impl fmt::Display for Pattern {
 pub struct Sparse {
     pub(super) pattern: Pattern,
     pub(super) mask: Tensor,
-    pub(super) values: Arc<LinearMap>,
+    pub(super) values: Part,
     pub(super) kept: Option<usize>,
 }
 
 impl Sparse {
     /// A sparse matrix. `mask`: bool, of the shape that [`Pattern::grid`] says; `values`: dense or quantized `[out, in]`,
     /// whose elements (or codes) outside of the mask become zero, so that equal maps have equal data. Values that are
-    /// zero there already keep their `Arc`.
-    pub fn new(pattern: Pattern, mask: Tensor, values: Arc<LinearMap>) -> Result<Sparse, MapError> {
+    /// zero there already stay the part that they are.
+    pub fn new(pattern: Pattern, mask: Tensor, values: Part) -> Result<Sparse, MapError> {
         let shape = values.matrix_shape()?;
         if !matches!(&*values, LinearMap::Dense(_) | LinearMap::Quantized(_)) {
             return Err(MapError::Nesting {
@@ -149,7 +148,7 @@ impl Sparse {
                 .map(|codes| LinearMap::Quantized(Quantized { codes, ..q.clone() })),
             _ => None,
         }
-        .map_or(values, Arc::new);
+        .map_or(values, Part::new);
         Ok(Sparse { pattern, mask, values, kept: Some(kept) })
     }
 
@@ -164,7 +163,7 @@ impl Sparse {
     }
 
     /// Dense or quantized, `[out, in]`.
-    pub fn values(&self) -> &Arc<LinearMap> {
+    pub fn values(&self) -> &Part {
         &self.values
     }
 

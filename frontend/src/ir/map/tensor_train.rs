@@ -1,8 +1,7 @@
 //! Chains of cores.
 
 use super::error::check_multiplied_out;
-use super::{LinearMap, MapError};
-use std::sync::Arc;
+use super::{MapError, Part};
 
 /// A matrix in tensor-train form (Oseledets 2011; for layers Novikov et al. 2015, eq. 3).
 ///
@@ -15,7 +14,7 @@ pub struct TensorTrain {
     pub(super) shape: [usize; 2],
     pub(super) out_modes: Vec<usize>,
     pub(super) in_modes: Vec<usize>,
-    pub(super) cores: Vec<Arc<LinearMap>>,
+    pub(super) cores: Vec<Part>,
 }
 
 impl TensorTrain {
@@ -24,7 +23,7 @@ impl TensorTrain {
         shape: [usize; 2],
         out_modes: Vec<usize>,
         in_modes: Vec<usize>,
-        cores: Vec<Arc<LinearMap>>,
+        cores: Vec<Part>,
     ) -> Result<TensorTrain, MapError> {
         let wrong = |what, expected: String, found: String| MapError::Shape { what, expected, found };
         if cores.is_empty() || out_modes.len() != cores.len() || in_modes.len() != cores.len() {
@@ -85,7 +84,7 @@ impl TensorTrain {
     }
 
     /// Cores, each `[r(k-1) * out_modes[k], in_modes[k] * r(k)]`.
-    pub fn cores(&self) -> &[Arc<LinearMap>] {
+    pub fn cores(&self) -> &[Part] {
         &self.cores
     }
 

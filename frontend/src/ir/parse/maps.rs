@@ -6,7 +6,7 @@ use super::parser::{Parser, plural};
 use super::source::{Kept, Wanted};
 use crate::ir::arbitrary;
 use crate::ir::map::{
-    Activations, CodeFormat, Granularity, LinearMap, LowRank, Pattern, Quantized, Sparse, TensorTrain,
+    Activations, CodeFormat, Granularity, LinearMap, LowRank, Part, Pattern, Quantized, Sparse, TensorTrain,
 };
 use crate::ir::print;
 use crate::tensor::{ContentHash, DType, Data, Tensor, element_count};
@@ -228,17 +228,11 @@ impl Parser<'_, '_> {
     }
 
     /// `name: map`, or `name: @weight/part` for a part read before.
-    fn child(
-        &mut self,
-        path: &str,
-        name: &str,
-        depth: usize,
-        mask: Mask<'_>,
-    ) -> Result<Arc<LinearMap>, ParseError> {
+    fn child(&mut self, path: &str, name: &str, depth: usize, mask: Mask<'_>) -> Result<Part, ParseError> {
         self.field(name)?;
         let path = format!("{path}/{name}");
         let Kind::Weight(weight) = self.peek() else {
-            let child = Arc::new(self.map(&path, depth + 1, mask)?);
+            let child = Part::new(self.map(&path, depth + 1, mask)?);
             self.parts.insert(path, child.clone());
             return Ok(child);
         };

@@ -6,7 +6,7 @@ use super::lexer::{Kind, Lexer, Token};
 use super::source::WeightSource;
 use crate::ir::dim::{Dim, Symbol};
 use crate::ir::graph::{Graph, Operand, OutputRole, Type, ValueId};
-use crate::ir::map::LinearMap;
+use crate::ir::map::Part;
 use crate::ir::op::Op;
 use crate::ir::print;
 use crate::tensor::DType;
@@ -14,7 +14,6 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::str::FromStr;
-use std::sync::Arc;
 
 /// Reads tokens into a graph.
 pub(in crate::ir) struct Parser<'a, 's> {
@@ -22,7 +21,7 @@ pub(in crate::ir) struct Parser<'a, 's> {
     next: Token<'a>,
     pub(super) source: &'s mut dyn WeightSource,
     /// The children of maps read so far, by path.
-    pub(super) parts: HashMap<String, Arc<LinearMap>>,
+    pub(super) parts: HashMap<String, Part>,
     /// Elements that `random` may still make.
     pub(super) random_budget: usize,
 }

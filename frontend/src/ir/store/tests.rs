@@ -1,6 +1,6 @@
 use super::*;
 use crate::ir::arbitrary::{self, Kind, language_model_of, random_map, random_mask};
-use crate::ir::map::{CodeFormat, Granularity, LowRank, Pattern, Sparse};
+use crate::ir::map::{CodeFormat, Granularity, LowRank, Part, Pattern, Sparse};
 use crate::ir::{Wanted, parse_with, print};
 use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ fn what_each_part_of_a_pruned_int4_map_takes() {
 
 #[test]
 fn a_shared_part_is_stored_and_counted_once() {
-    let (left, right) = (Arc::new(arbitrary::dense([16, 2], 1)), Arc::new(arbitrary::dense([2, 4], 2)));
+    let (left, right) = (Part::new(arbitrary::dense([16, 2], 1)), Part::new(arbitrary::dense([2, 4], 2)));
     let graph = language_model_of(4, 1, 6, |name, shape| match name {
         "lstm0.input" | "lstm0.recurrent" => {
             LowRank::new(left.clone(), right.clone()).map(LinearMap::LowRank).unwrap()
@@ -148,7 +148,7 @@ fn a_nearly_empty_map_is_stored_so_that_it_may_be_read_again() {
     // Both maps are so empty that the smallest encoding would look hostile.
     let wide = arbitrary::dense([300, 300], 1);
     let mask = random_mask(Pattern::UNSTRUCTURED, &[300, 300], 0.0, 1).unwrap();
-    let empty = Sparse::new(Pattern::UNSTRUCTURED, mask, Arc::new(wide)).unwrap();
+    let empty = Sparse::new(Pattern::UNSTRUCTURED, mask, Part::new(wide)).unwrap();
     let blobs = round_trips(&graph_of(LinearMap::Sparse(empty)));
     assert_eq!(blobs[0].1, Encoding::Bitmap);
     assert_eq!(blobs[1].2, [300, 300]);

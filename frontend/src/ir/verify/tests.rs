@@ -73,7 +73,7 @@ fn every_broken_invariant_is_shown_below_its_line() {
         }),
         ("I3", |g| {
             let id = g.weight_named("decoder").unwrap();
-            g.weights_mut().get_mut(&id).unwrap().map = random_map(Kind::Dense, [6, 5], 1);
+            g.weights_mut().get_mut(&id).unwrap().map = random_map(Kind::Dense, [6, 5], 1).into();
         }),
         ("I3", |g| {
             let (at, weight) = (node_of(g, "h0"), g.weight_named("decoder").unwrap());

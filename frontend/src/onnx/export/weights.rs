@@ -3,7 +3,7 @@
 use super::super::proto::DataType;
 use super::build::{int, ints};
 use super::{BLOCKS_OPSET, Exporter};
-use crate::ir::{ExportedType, Granularity, LinearMap, MapError, Quantized, TensorTrain};
+use crate::ir::{ExportedType, Granularity, LinearMap, MapError, Part, Quantized, TensorTrain};
 use crate::tensor::Tensor;
 
 /// How a matrix `[out, in]` is wanted.
@@ -50,12 +50,12 @@ fn transposed<T: Copy>(values: &[T], [rows, cols]: [usize; 2]) -> Vec<T> {
 
 impl Exporter<'_> {
     /// The f32 value of a map.
-    pub(super) fn matrix(&mut self, map: &LinearMap, name: &str, form: Form) -> Result<String, MapError> {
-        let key = (std::ptr::from_ref(map), form);
+    pub(super) fn matrix(&mut self, map: &Part, name: &str, form: Form) -> Result<String, MapError> {
+        let key = (map.id(), form);
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
         }
-        let made = match map {
+        let made = match &**map {
             _ if self.options.dense => self.dense_matrix(map, name, form)?,
             LinearMap::Quantized(q) if self.has_codes(q) => self.dequantized(q, name, form)?,
             LinearMap::Sparse(s) if has_zeros(s.values()) => self.matrix(s.values(), name, form)?,
@@ -70,7 +70,7 @@ impl Exporter<'_> {
                 self.formed(matrix, form)
             }
             _ => {
-                if let LinearMap::Quantized(q) = map {
+                if let LinearMap::Quantized(q) = &**map {
                     self.notes.push(format!(
                         "@{name}: written as f32, since opset {} has no {} codes with {}; --opset {BLOCKS_OPSET} has",
                         self.options.opset,
@@ -206,8 +206,8 @@ impl Exporter<'_> {
     }
 
     /// `x W^T` for rows `x: [.., in]`.
-    pub(super) fn apply(&mut self, map: &LinearMap, name: &str, x: &str) -> Result<String, MapError> {
-        if let (LinearMap::LowRank(l), false) = (map, self.options.dense) {
+    pub(super) fn apply(&mut self, map: &Part, name: &str, x: &str) -> Result<String, MapError> {
+        if let (LinearMap::LowRank(l), false) = (&**map, self.options.dense) {
             let inner = self.apply(l.right(), &format!("{name}.right"), x)?;
             return self.apply(l.left(), &format!("{name}.left"), &inner);
         }
@@ -216,8 +216,8 @@ impl Exporter<'_> {
     }
 
     /// The rows of a map that `tokens` says, `[.., in]`.
-    pub(super) fn rows(&mut self, map: &LinearMap, name: &str, tokens: &str) -> Result<String, MapError> {
-        match map {
+    pub(super) fn rows(&mut self, map: &Part, name: &str, tokens: &str) -> Result<String, MapError> {
+        match &**map {
             _ if self.options.dense => {}
             LinearMap::Quantized(q) => return self.quantized_rows(q, name, tokens),
             LinearMap::Sparse(s) if has_zeros(s.values()) => return self.rows(s.values(), name, tokens),

@@ -349,7 +349,7 @@ fn dropout(n: &mut Node) -> Result<Lowering, NodeProblem> {
     }
     let training = match n.operands.get(2) {
         None | Some(Operand::None) => Some(false),
-        Some(&Operand::Weight(w)) => match &n.importer.graph.weight(w).map {
+        Some(&Operand::Weight(w)) => match &*n.importer.graph.weight(w).map {
             crate::ir::LinearMap::Dense(t) => t.bools().ok().and_then(|v| v.first().copied()),
             _ => None,
         },

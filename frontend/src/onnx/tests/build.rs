@@ -126,7 +126,7 @@ pub(super) fn text(graph: &Graph) -> String {
     for (_, node) in graph.nodes() {
         let operands = node.operands().iter().map(|&o| match o {
             Operand::Value(v) => format!("%{}", graph.name_of(v)),
-            Operand::Weight(w) => match &graph.weight(w).map {
+            Operand::Weight(w) => match &*graph.weight(w).map {
                 LinearMap::Dense(t) if t.len() <= 4 && t.i64s().is_ok() => {
                     format!("@{} {:?}", graph.weight(w).name, t.i64s().unwrap())
                 }

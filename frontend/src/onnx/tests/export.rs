@@ -2,12 +2,12 @@
 
 use crate::ir::arbitrary::{self, Kind, language_model, language_model_of, random_map, sparse};
 use crate::ir::{
-    Activations, CodeFormat, ExportedType, Granularity, Graph, LinearMap, LowRank, Pattern, SetActivations,
+    Activations, CodeFormat, ExportedType, Granularity, Graph, LinearMap, LowRank, Part, Pattern,
+    SetActivations,
 };
 use crate::onnx::proto::{DataType, ModelProto, TensorProto};
 use crate::onnx::{ExportOptions, export};
 use crate::tensor::DType;
-use std::sync::Arc;
 
 fn quantized(shape: [usize; 2], format: CodeFormat, granularity: Granularity, seed: u64) -> LinearMap {
     arbitrary::quantized(shape, format, granularity, DType::F32, false, seed).unwrap()
@@ -49,12 +49,12 @@ fn listed(graph: &Graph, opset: i64) -> String {
 
 /// Representations by weight: int8 rows, int4 groups, low rank with a shared left factor, sparse, a tensor train.
 fn mixed() -> Graph {
-    let left = Arc::new(quantized([24, 2], CodeFormat::Int8, Granularity::Row, 9));
+    let left = Part::new(quantized([24, 2], CodeFormat::Int8, Granularity::Row, 9));
     language_model_of(6, 2, 12, |name, shape| match name {
         "embedding" => quantized(shape, CodeFormat::Int4, Granularity::Group(4), 1),
         "lstm0.input" | "lstm0.recurrent" => {
             let right =
-                Arc::new(quantized([2, 6], CodeFormat::Int4, Granularity::Group(3), name.len() as u64));
+                Part::new(quantized([2, 6], CodeFormat::Int4, Granularity::Group(3), name.len() as u64));
             LinearMap::LowRank(LowRank::new(left.clone(), right).unwrap())
         }
         "lstm1.input" => {
@@ -63,8 +63,8 @@ fn mixed() -> Graph {
         }
         "lstm1.recurrent" => random_map(Kind::TensorTrain, shape, 6),
         _ => {
-            let left = Arc::new(quantized([12, 2], CodeFormat::Int8, Granularity::Row, 7));
-            let right = Arc::new(quantized([2, 6], CodeFormat::Int4, Granularity::Group(4), 8));
+            let left = Part::new(quantized([12, 2], CodeFormat::Int8, Granularity::Row, 7));
+            let right = Part::new(quantized([2, 6], CodeFormat::Int4, Granularity::Group(4), 8));
             LinearMap::LowRank(LowRank::new(left, right).unwrap())
         }
     })
@@ -107,7 +107,7 @@ fn every_format_keeps_its_codes() {
         };
         // A product's matrix is transposed, an LSTM's stacked.
         for (name, transposed) in [("decoder", true), ("lstm0.input", false)] {
-            let LinearMap::Quantized(q) = &graph.weight(graph.weight_named(name).unwrap()).map else {
+            let LinearMap::Quantized(q) = &*graph.weight(graph.weight_named(name).unwrap()).map else {
                 panic!()
             };
             let mut tensors = vec![("codes", q.codes())];

@@ -162,7 +162,7 @@ fn constants_and_outputs() {
     insta::assert_snapshot!(found);
     let weights: Vec<String> = graph
         .weights()
-        .map(|(_, w)| match &w.map {
+        .map(|(_, w)| match &*w.map {
             LinearMap::Dense(t) => format!("{} {}{:?}", w.name, t.dtype(), t.shape()),
             other => other.kind().to_string(),
         })
@@ -247,7 +247,7 @@ fn raw_and_typed_data_are_the_same() {
             });
             let graph = load(&model).unwrap();
             let (_, weight) = graph.weights().next().unwrap();
-            assert_eq!(weight.map, LinearMap::Dense(tensor.clone()));
+            assert_eq!(*weight.map, LinearMap::Dense(tensor.clone()));
         }
     }
 }
@@ -293,7 +293,7 @@ fn external_data_stays_in_its_folder() {
     let graph =
         load(vec![weight("a", at, 0, &[2]), weight("b", at, 8, &[2, 1]), weight("tied", at, 8, &[2])])
             .unwrap();
-    let last = |n: usize| match &graph.weights().nth(n).unwrap().1.map {
+    let last = |n: usize| match &*graph.weights().nth(n).unwrap().1.map {
         LinearMap::Dense(t) => t.to_f32().unwrap(),
         other => panic!("{}", other.kind()),
     };

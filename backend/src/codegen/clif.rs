@@ -1,0 +1,440 @@
+//! [`Emit`] with Cranelift.
+
+use super::Entry;
+use super::emit::{
+    Arithmetic, Branch, Compare, Constant, Emit, Features, Memory, Next, Test, Turn, Type, Value,
+};
+use crate::isa::{has_dot, has_fma, plan_target};
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{self, types};
+use cranelift_codegen::ir::{
+    BlockArg, Endianness, FuncRef, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind,
+};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_frontend::FunctionBuilder;
+
+/// A function under construction.
+pub(crate) struct Clif<'a, 'f> {
+    b: &'a mut FunctionBuilder<'f>,
+    /// What it may call.
+    callees: &'a [(Entry, FuncRef)],
+    features: Features,
+    /// Fused multiply-add is an instruction.
+    fma: bool,
+    /// The type of an address.
+    pointer: ir::Type,
+}
+
+/// Stores zeros at an aligned address, a number of whole vectors.
+pub(crate) fn clear(b: &mut FunctionBuilder<'_>, isa: &dyn TargetIsa, address: ir::Value, bytes: usize) {
+    let e: &mut dyn Emit = &mut Clif::within(b, isa, &[]);
+    let zero = e.constant(0.0);
+    e.repeat(bytes / 16, &[value(address)], |e, _, p| {
+        e.store(Memory::Buffer, zero, p[0], 0);
+        vec![e.offset(p[0], 16)]
+    });
+}
+
+fn value(v: ir::Value) -> Value {
+    Value(v.as_u32())
+}
+
+/// As Cranelift counts it.
+fn raw(v: Value) -> ir::Value {
+    ir::Value::from_u32(v.0)
+}
+
+fn flags(memory: Memory) -> MemFlagsData {
+    match memory {
+        Memory::Weights => MemFlagsData::trusted().with_readonly().with_can_move(),
+        Memory::Rows => MemFlagsData::new().with_notrap().with_readonly(),
+        Memory::Buffer => MemFlagsData::trusted(),
+        Memory::Caller => MemFlagsData::new().with_notrap(),
+    }
+}
+
+fn block_args(values: impl IntoIterator<Item = Value>) -> Vec<BlockArg> {
+    values.into_iter().map(|v| raw(v).into()).collect()
+}
+
+impl<'a, 'f> Clif<'a, 'f> {
+    /// At the beginning of `b`'s function.
+    pub(crate) fn new(
+        b: &'a mut FunctionBuilder<'f>,
+        isa: &dyn TargetIsa,
+        callees: &'a [(Entry, FuncRef)],
+    ) -> Clif<'a, 'f> {
+        let block = b.create_block();
+        b.append_block_params_for_function_params(block);
+        b.switch_to_block(block);
+        b.seal_block(block);
+        Clif::within(b, isa, callees)
+    }
+
+    fn within(
+        b: &'a mut FunctionBuilder<'f>,
+        isa: &dyn TargetIsa,
+        callees: &'a [(Entry, FuncRef)],
+    ) -> Clif<'a, 'f> {
+        let features = Features { dot: has_dot(isa), signed_bytes: plan_target(isa).signed_bytes };
+        Clif { b, callees, features, fma: has_fma(isa), pointer: isa.pointer_type() }
+    }
+
+    /// The function's parameters, of a function that has no code yet.
+    pub(crate) fn parameters(&self) -> Vec<Value> {
+        let block = self.b.current_block().expect("`new` begins one");
+        self.b.block_params(block).iter().copied().map(value).collect()
+    }
+
+    /// Ends the function.
+    pub(crate) fn finish(self, results: Option<Value>) {
+        let results: Vec<ir::Value> = results.into_iter().map(raw).collect();
+        self.b.ins().return_(&results);
+    }
+
+    fn ty(&self, ty: Type) -> ir::Type {
+        match ty {
+            Type::F32 => types::F32,
+            Type::F32x4 => types::F32X4,
+            Type::I8 => types::I8,
+            Type::I8x16 => types::I8X16,
+            Type::I32 => types::I32,
+            Type::I32x4 => types::I32X4,
+            Type::Address => self.pointer,
+            Type::U16 | Type::I16x4 => unreachable!("no value has this type"),
+        }
+    }
+
+    fn type_of(&self, v: Value) -> ir::Type {
+        self.b.func.dfg.value_type(raw(v))
+    }
+
+    fn vconst(&mut self, ty: ir::Type, bytes: &[u8]) -> Value {
+        let constant = self.b.func.dfg.constants.insert(bytes.into());
+        value(self.b.ins().vconst(ty, constant))
+    }
+
+    /// Gives each of the blocks parameters of the types of some values.
+    fn append_params(&mut self, blocks: &[ir::Block], like: &[Value]) {
+        for &v in like {
+            let ty = self.type_of(v);
+            blocks.iter().for_each(|&block| _ = self.b.append_block_param(block, ty));
+        }
+    }
+
+    fn params(&self, block: ir::Block) -> Vec<Value> {
+        self.b.block_params(block).iter().copied().map(value).collect()
+    }
+
+    /// Goes on in a block that nothing else leads to.
+    fn begin(&mut self, block: ir::Block) {
+        self.b.switch_to_block(block);
+        self.b.seal_block(block);
+    }
+
+    /// Whether [`Emit::load_quad`] widens activations: products of bytes are then two `pmaddwd` and a sum of neighbours.
+    fn widens_quads(&self) -> bool {
+        !self.features.dot && !self.features.signed_bytes
+    }
+
+    /// Adds the sums of neighbours of both vectors to `acc`.
+    fn add_pairs(&mut self, low: ir::Value, high: ir::Value, acc: Value) -> Value {
+        let sum = self.b.ins().iadd_pairwise(low, high);
+        value(self.b.ins().iadd(sum, raw(acc)))
+    }
+}
+
+impl Emit for Clif<'_, '_> {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn size(&mut self, n: usize) -> Value {
+        value(self.b.ins().iconst(self.pointer, n as i64))
+    }
+
+    fn i32(&mut self, n: i32) -> Value {
+        value(self.b.ins().iconst(types::I32, i64::from(n)))
+    }
+
+    fn f32(&mut self, x: f32) -> Value {
+        value(self.b.ins().f32const(x))
+    }
+
+    fn constant(&mut self, x: f32) -> Value {
+        let bytes: Vec<u8> = [x; 4].iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.vconst(types::F32X4, &bytes)
+    }
+
+    fn bytes(&mut self, bytes: [u8; 16]) -> Value {
+        self.vconst(types::I8X16, &bytes)
+    }
+
+    fn load(&mut self, ty: Type, memory: Memory, address: Value, bytes: usize) -> Value {
+        let (flags, address, bytes) = (flags(memory), raw(address), bytes as i32);
+        value(match ty {
+            Type::U16 => self.b.ins().uload16(self.pointer, flags, address, bytes),
+            Type::I16x4 => self.b.ins().sload16x4(flags, address, bytes),
+            ty => {
+                let ty = self.ty(ty);
+                self.b.ins().load(ty, flags, address, bytes)
+            }
+        })
+    }
+
+    fn store(&mut self, memory: Memory, value: Value, address: Value, bytes: usize) {
+        self.b.ins().store(flags(memory), raw(value), raw(address), bytes as i32);
+    }
+
+    fn load_address(&mut self, table: Value, n: usize) -> Value {
+        self.load(Type::Address, Memory::Weights, table, n * self.pointer.bytes() as usize)
+    }
+
+    fn load_indices(&mut self, address: Value) -> [Value; 4] {
+        let all = self.b.ins().load(types::I64, flags(Memory::Weights), raw(address), 0);
+        [0, 16, 32, 48].map(|shift| {
+            let x = if shift == 0 { all } else { self.b.ins().ushr_imm_u(all, shift) };
+            value(if shift == 48 { x } else { self.b.ins().band_imm_s(x, 0xffff) })
+        })
+    }
+
+    fn load_quad(&mut self, address: Value, bytes: usize) -> Value {
+        // As an f32, whose load and broadcast are one instruction; nothing is computed with it.
+        let quad = self.load(Type::F32, Memory::Buffer, address, bytes);
+        let all = self.splat(quad);
+        let quad = self.cast(Type::I8x16, all);
+        if self.widens_quads() { value(self.b.ins().swiden_low(raw(quad))) } else { quad }
+    }
+
+    fn stack(&mut self, bytes: usize) -> Value {
+        let data = StackSlotData::new(StackSlotKind::ExplicitSlot, bytes as u32, 4);
+        let slot = self.b.create_sized_stack_slot(data);
+        value(self.b.ins().stack_addr(self.pointer, slot, 0))
+    }
+
+    fn arithmetic(&mut self, op: Arithmetic, x: Value, y: Value) -> Value {
+        let float = self.type_of(x).lane_type().is_float();
+        let (x, y, ins) = (raw(x), raw(y), self.b.ins());
+        value(match op {
+            Arithmetic::Add if float => ins.fadd(x, y),
+            Arithmetic::Add => ins.iadd(x, y),
+            Arithmetic::Sub if float => ins.fsub(x, y),
+            Arithmetic::Sub => ins.isub(x, y),
+            Arithmetic::Mul if float => ins.fmul(x, y),
+            Arithmetic::Mul => ins.imul(x, y),
+            Arithmetic::Div => ins.fdiv(x, y),
+            Arithmetic::And => ins.band(x, y),
+            Arithmetic::Or => ins.bor(x, y),
+        })
+    }
+
+    fn with_constant(&mut self, op: Constant, x: Value, n: i64) -> Value {
+        let (x, ins) = (raw(x), self.b.ins());
+        value(match op {
+            Constant::Add => ins.iadd_imm_s(x, n),
+            Constant::Mul => ins.imul_imm_s(x, n),
+            Constant::Xor => ins.bxor_imm_s(x, n),
+            Constant::ShiftLeft => ins.ishl_imm_s(x, n),
+            Constant::ShiftRight => ins.sshr_imm_s(x, n),
+        })
+    }
+
+    fn compare(&mut self, compare: Compare, x: Value, y: Value) -> Value {
+        let (float, int) = match compare {
+            Compare::Less => (FloatCC::LessThan, IntCC::UnsignedLessThan),
+            Compare::Greater => (FloatCC::GreaterThan, IntCC::UnsignedGreaterThan),
+        };
+        let is_float = self.type_of(x).lane_type().is_float();
+        let (x, y, ins) = (raw(x), raw(y), self.b.ins());
+        value(if is_float { ins.fcmp(float, x, y) } else { ins.icmp(int, x, y) })
+    }
+
+    fn is_above(&mut self, x: Value, n: u32) -> Value {
+        value(self.b.ins().icmp_imm_s(IntCC::UnsignedGreaterThan, raw(x), i64::from(n)))
+    }
+
+    fn is_not_zero(&mut self, x: Value) -> Value {
+        value(self.b.ins().icmp_imm_s(IntCC::NotEqual, raw(x), 0))
+    }
+
+    fn any(&mut self, mask: Value) -> Value {
+        value(self.b.ins().vany_true(raw(mask)))
+    }
+
+    fn select(&mut self, condition: Value, x: Value, y: Value) -> Value {
+        if !self.type_of(x).is_vector() {
+            return value(self.b.ins().select(raw(condition), raw(x), raw(y)));
+        }
+        let mask = self.cast(Type::F32x4, condition);
+        value(self.b.ins().bitselect(raw(mask), raw(x), raw(y)))
+    }
+
+    fn neg(&mut self, x: Value) -> Value {
+        value(self.b.ins().fneg(raw(x)))
+    }
+
+    fn abs(&mut self, x: Value) -> Value {
+        value(self.b.ins().fabs(raw(x)))
+    }
+
+    fn mul_add(&mut self, x: Value, y: Value, z: Value) -> Value {
+        if self.fma {
+            value(self.b.ins().fma(raw(x), raw(y), raw(z)))
+        } else {
+            let p = self.mul(x, y);
+            self.add(p, z)
+        }
+    }
+
+    fn divide(&mut self, x: Value, n: usize) -> [Value; 2] {
+        let n = self.size(n);
+        let rest = self.b.ins().urem(raw(x), raw(n));
+        let quotient = self.b.ins().udiv(raw(x), raw(n));
+        [quotient, rest].map(value)
+    }
+
+    fn splat(&mut self, x: Value) -> Value {
+        let ty = self.type_of(x);
+        let vector = ty.by(128 / ty.bits()).expect("a vector of sixteen bytes");
+        value(self.b.ins().splat(vector, raw(x)))
+    }
+
+    fn lane(&mut self, x: Value, lane: u8) -> Value {
+        value(self.b.ins().extractlane(raw(x), lane))
+    }
+
+    fn cast(&mut self, ty: Type, x: Value) -> Value {
+        let ty = self.ty(ty);
+        let flags = MemFlagsData::new();
+        let flags = if ty.is_vector() { flags.with_endianness(Endianness::Little) } else { flags };
+        value(self.b.ins().bitcast(ty, flags, raw(x)))
+    }
+
+    fn to_float(&mut self, x: Value) -> Value {
+        let ty = if self.type_of(x).is_vector() { types::F32X4 } else { types::F32 };
+        value(self.b.ins().fcvt_from_sint(ty, raw(x)))
+    }
+
+    fn extend(&mut self, x: Value) -> Value {
+        value(self.b.ins().uextend(self.pointer, raw(x)))
+    }
+
+    fn truncate(&mut self, x: Value) -> Value {
+        value(self.b.ins().ireduce(types::I32, raw(x)))
+    }
+
+    fn widen(&mut self, bytes: Value) -> [Value; 4] {
+        let (low, high) = (self.b.ins().swiden_low(raw(bytes)), self.b.ins().swiden_high(raw(bytes)));
+        let words = [
+            self.b.ins().swiden_low(low),
+            self.b.ins().swiden_high(low),
+            self.b.ins().swiden_low(high),
+            self.b.ins().swiden_high(high),
+        ];
+        words.map(value)
+    }
+
+    fn narrow(&mut self, words: [Value; 4]) -> Value {
+        let [a, b, c, d] = words.map(raw);
+        let (low, high) = (self.b.ins().snarrow(a, b), self.b.ins().snarrow(c, d));
+        value(self.b.ins().snarrow(low, high))
+    }
+
+    /// This tree of exact operations is what the code generator knows as one instruction: `vpdpbusd`, `sdot`.
+    fn dot(&mut self, weights: Value, activations: Value, acc: Value) -> Value {
+        let (weights, activations) = (raw(weights), raw(activations));
+        let signed = self.features.signed_bytes;
+        let [low, high] = [false, true].map(|high| {
+            let ins = self.b.ins();
+            let a = if high { ins.swiden_high(activations) } else { ins.swiden_low(activations) };
+            let ins = self.b.ins();
+            let w = match (signed, high) {
+                (true, false) => ins.swiden_low(weights),
+                (true, true) => ins.swiden_high(weights),
+                (false, false) => ins.uwiden_low(weights),
+                (false, true) => ins.uwiden_high(weights),
+            };
+            let p = self.b.ins().imul(a, w);
+            let (low, high) = (self.b.ins().swiden_low(p), self.b.ins().swiden_high(p));
+            self.b.ins().iadd_pairwise(low, high)
+        });
+        self.add_pairs(low, high, acc)
+    }
+
+    fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value {
+        if !self.widens_quads() {
+            return self.dot(weights, quad, acc);
+        }
+        let (weights, quad) = (raw(weights), raw(quad));
+        let halves = [self.b.ins().uwiden_low(weights), self.b.ins().uwiden_high(weights)];
+        let [low, high] = halves.map(|w| {
+            let (a, b) = (self.b.ins().swiden_low(quad), self.b.ins().swiden_low(w));
+            let low = self.b.ins().imul(a, b);
+            let (a, b) = (self.b.ins().swiden_high(quad), self.b.ins().swiden_high(w));
+            let high = self.b.ins().imul(a, b);
+            self.b.ins().iadd_pairwise(low, high)
+        });
+        self.add_pairs(low, high, acc)
+    }
+
+    fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
+        // `Entry::callees` names what a body calls.
+        let callee = self.callees.iter().find(|(e, _)| *e == entry).expect("the callee is declared").1;
+        let arguments: Vec<ir::Value> = arguments.iter().copied().map(raw).collect();
+        let call = self.b.ins().call(callee, &arguments);
+        self.b.inst_results(call).first().copied().map(value)
+    }
+
+    fn repeat_from(
+        &mut self,
+        start: Value,
+        end: Value,
+        carried: &[Value],
+        turn: &mut Turn<'_>,
+    ) -> Vec<Value> {
+        let (head, after) = (self.b.create_block(), self.b.create_block());
+        self.append_params(&[head], &[start]);
+        self.append_params(&[head, after], carried);
+        let entry = block_args([start].into_iter().chain(carried.iter().copied()));
+        self.b.ins().jump(head, &entry);
+        self.b.switch_to_block(head);
+        let params = self.params(head);
+        let next = turn(self, params[0], &params[1..]);
+        let i = self.with_constant(Constant::Add, params[0], 1);
+        let more = self.less(i, end);
+        let again = block_args([i].into_iter().chain(next.iter().copied()));
+        self.b.ins().brif(raw(more), head, &again, after, &block_args(next));
+        self.b.seal_block(head);
+        self.begin(after);
+        self.params(after)
+    }
+
+    fn choose_from(&mut self, condition: Value, otherwise: &[Value], then: &mut Branch<'_>) -> Vec<Value> {
+        let (yes, after) = (self.b.create_block(), self.b.create_block());
+        self.append_params(&[after], otherwise);
+        self.b.ins().brif(raw(condition), yes, &[], after, &block_args(otherwise.iter().copied()));
+        self.begin(yes);
+        let values = then(self);
+        self.b.ins().jump(after, &block_args(values));
+        self.begin(after);
+        self.params(after)
+    }
+
+    fn descend(&mut self, x: Value, test: &mut Test<'_>, next: &mut Next<'_>) -> Value {
+        let [head, look, go_on, done] = std::array::from_fn(|_| self.b.create_block());
+        self.append_params(&[head], &[x]);
+        self.b.ins().jump(head, &block_args([x]));
+        self.b.switch_to_block(head);
+        let at = self.params(head)[0];
+        self.b.ins().brif(raw(at), look, &[], done, &[]);
+        self.begin(look);
+        let (condition, found) = test(self, at);
+        self.b.ins().brif(raw(condition), go_on, &[], done, &[]);
+        self.begin(go_on);
+        let x = next(self, &found);
+        self.b.ins().jump(head, &block_args([x]));
+        self.b.seal_block(head);
+        self.begin(done);
+        at
+    }
+}

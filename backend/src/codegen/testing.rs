@@ -1,0 +1,81 @@
+//! Elementwise functions of [`math`] over slices, for their accuracy tests.
+#![allow(unsafe_code, reason = "generated code is called through a function pointer")]
+
+use super::clif::Clif;
+use super::emit::{Emit, Memory, Type};
+use super::math;
+use crate::isa::{self, OptLevel};
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::AbiParam;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_module::{FuncId, Linkage, Module};
+use lstmc_kernels::Level;
+
+/// The functions under test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Function {
+    Exp,
+    Sigmoid,
+    Tanh,
+    Ln,
+}
+
+/// Defines `f(values, turns)`, of four values a turn.
+fn define(module: &mut dyn Module, f: Function) -> FuncId {
+    let pointer = AbiParam::new(module.target_config().pointer_type());
+    let mut context = Context::new();
+    context.func.signature = module.make_signature();
+    context.func.signature.params.extend([pointer, pointer]);
+    let id = module.declare_function("f", Linkage::Export, &context.func.signature).unwrap();
+    let mut builder_context = FunctionBuilderContext::new();
+    let mut builder = FunctionBuilder::new(&mut context.func, &mut builder_context);
+    let mut e = Clif::new(&mut builder, module.isa(), &[]);
+    let p = e.parameters();
+    let zero = e.size(0);
+    let code: &mut dyn Emit = &mut e;
+    code.repeat_range([zero, p[1]], &[p[0]], |e, _, q| {
+        let elementwise = match f {
+            Function::Exp => math::exp,
+            Function::Sigmoid => math::sigmoid,
+            Function::Tanh => math::tanh,
+            Function::Ln => {
+                for at in [0, 4, 8, 12] {
+                    let x = e.load(Type::F32, Memory::Caller, q[0], at);
+                    let y = math::ln(e, x);
+                    e.store(Memory::Caller, y, q[0], at);
+                }
+                return vec![e.offset(q[0], 16)];
+            }
+        };
+        let x = e.load(Type::F32x4, Memory::Caller, q[0], 0);
+        let y = elementwise(e, &[x])[0];
+        e.store(Memory::Caller, y, q[0], 0);
+        vec![e.offset(q[0], 16)]
+    });
+    e.finish(None);
+    builder.finalize(module.isa().frontend_config());
+    module.define_function(id, &mut context).unwrap();
+    id
+}
+
+/// `f` of every element, in code of a level.
+pub(crate) fn map(level: Level, f: Function, values: &[f32]) -> Vec<f32> {
+    let isa = isa::host(level, OptLevel::None).unwrap();
+    let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
+    let id = define(&mut module, f);
+    module.finalize_definitions().unwrap();
+    let mut out = values.to_vec();
+    out.resize(values.len().next_multiple_of(4), 0.0);
+    let turns = out.len() / 4;
+    // SAFETY: `define` builds a function of this signature, which reads and writes `turns` vectors of four.
+    unsafe {
+        let f = std::mem::transmute::<*const u8, unsafe extern "C" fn(*mut f32, usize)>(
+            module.get_finalized_function(id),
+        );
+        f(out.as_mut_ptr(), turns);
+        module.free_memory();
+    }
+    out.truncate(values.len());
+    out
+}

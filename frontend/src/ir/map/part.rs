@@ -1,0 +1,102 @@
+//! Maps with an identity.
+
+use super::{LinearMap, MapError};
+use crate::tensor::Tensor;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The identity of a [`Part`]: two with the same id are one part. Ids say nothing else, and differ from run to run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct PartId(u64);
+
+/// A map that others may share: the map of a weight, a factor, a core, or what a mask is over. A clone is the same part; what is shared is stored,
+/// printed, packed and counted once. Parts are equal where their maps are.
+#[derive(Clone, Debug)]
+pub struct Part {
+    id: PartId,
+    map: Arc<LinearMap>,
+}
+
+impl Part {
+    /// A new part, which nothing shares yet.
+    pub fn new(map: LinearMap) -> Part {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Part { id: PartId(NEXT.fetch_add(1, Ordering::Relaxed)), map: Arc::new(map) }
+    }
+
+    /// Its map, by itself.
+    pub fn into_map(self) -> LinearMap {
+        Arc::unwrap_or_clone(self.map)
+    }
+
+    /// Which part it is.
+    pub fn id(&self) -> PartId {
+        self.id
+    }
+}
+
+impl Deref for Part {
+    type Target = LinearMap;
+
+    fn deref(&self) -> &LinearMap {
+        &self.map
+    }
+}
+
+impl PartialEq for Part {
+    fn eq(&self, other: &Part) -> bool {
+        self.id == other.id || self.map == other.map
+    }
+}
+
+impl From<LinearMap> for Part {
+    fn from(map: LinearMap) -> Part {
+        Part::new(map)
+    }
+}
+
+impl From<Tensor> for Part {
+    fn from(t: Tensor) -> Part {
+        LinearMap::Dense(t).into()
+    }
+}
+
+/// Rewrites parts, one after another: what several of them share is rewritten once and stays shared, and what does not change stays the part that it is.
+#[derive(Debug, Default)]
+pub struct Rewrite {
+    done: BTreeMap<PartId, Part>,
+}
+
+impl Rewrite {
+    /// The part that `f` makes of one, or where it makes none, the part with those inside it rewritten.
+    pub fn part<E: From<MapError>>(
+        &mut self,
+        part: &Part,
+        f: &mut dyn FnMut(&Part) -> Result<Option<Part>, E>,
+    ) -> Result<Part, E> {
+        if let Some(new) = self.done.get(&part.id) {
+            return Ok(new.clone());
+        }
+        let new = match f(part)? {
+            Some(new) => new,
+            None => {
+                let mut is_same = true;
+                let map = part.map_parts(|inner| {
+                    let new = self.part(inner, f)?;
+                    is_same &= new.id == inner.id;
+                    Ok::<Part, E>(new)
+                })?;
+                if is_same { part.clone() } else { Part::new(map) }
+            }
+        };
+        self.done.insert(part.id, new.clone());
+        Ok(new)
+    }
+
+    /// Whether a part inside this one was rewritten before.
+    pub fn has_met_part_of(&self, map: &LinearMap) -> bool {
+        map.children().iter().any(|(_, part)| self.done.contains_key(&part.id) || self.has_met_part_of(part))
+    }
+}
