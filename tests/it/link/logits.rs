@@ -13,7 +13,6 @@ use lstmc::backend::{Level, Options};
 use lstmc::frontend::ir::arbitrary::sparse;
 use lstmc::frontend::ir::{LinearMap, LowRank, Pattern};
 use std::fs;
-use std::sync::Arc;
 
 const MODEL: &str = "testdata/ptb-small/model.onnx";
 const WORDS: &str = "testdata/ptb-small/vocab.txt";
