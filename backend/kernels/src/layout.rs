@@ -25,6 +25,7 @@ pub const LANES: usize = 4;
 pub const QUAD: usize = 4;
 
 /// Lanes of the gates of a cell's units, `[units / 8][gates][8]`.
+#[inline]
 pub fn gate_lanes(gates: usize, units: usize) -> usize {
     units.checked_next_multiple_of(UNITS).unwrap_or(usize::MAX).saturating_mul(gates)
 }
@@ -40,6 +41,7 @@ pub enum Scale {
 
 impl Scale {
     /// Bytes.
+    #[inline]
     pub fn size(self) -> usize {
         match self {
             Scale::F32 => 4,
@@ -59,26 +61,31 @@ pub struct Groups {
 
 impl Groups {
     /// All inputs in one group.
+    #[inline]
     pub fn one(len: usize) -> Groups {
         Groups { len, size: len.max(1) }
     }
 
     /// How many.
+    #[inline]
     pub fn count(self) -> usize {
         self.len.div_ceil(self.size)
     }
 
     /// Inputs of group `g`.
+    #[inline]
     pub fn inputs(self, g: usize) -> usize {
         self.size.min(self.len - g * self.size)
     }
 
     /// Quads of group `g`.
+    #[inline]
     pub fn quads(self, g: usize) -> usize {
         self.inputs(g).div_ceil(QUAD)
     }
 
     /// Bytes of all codes, each group's padded to quads; `usize::MAX` where they are more than that.
+    #[inline]
     pub fn padded(self) -> usize {
         let padded = |len: usize| len.checked_next_multiple_of(QUAD).unwrap_or(usize::MAX);
         (self.len / self.size).saturating_mul(padded(self.size)).saturating_add(padded(self.len % self.size))
@@ -104,16 +111,19 @@ pub struct Integer {
 
 impl Integer {
     /// Codes per byte.
+    #[inline]
     pub fn levels(self) -> usize {
         self.width.per_byte()
     }
 
     /// Bytes of one quad of a panel.
+    #[inline]
     pub fn quad_bytes(self) -> usize {
         PANEL * QUAD / self.levels()
     }
 
     /// Bytes of a panel: every group's quads and scales; `usize::MAX` where they are more than that.
+    #[inline]
     pub fn panel_bytes(self) -> usize {
         let scales = self.groups.count().saturating_mul(PANEL * self.scale.size());
         (self.groups.padded() / QUAD).saturating_mul(self.quad_bytes()).saturating_add(scales)
@@ -122,6 +132,7 @@ impl Integer {
     /// What raises a code of level `l` and all above it, in units of the lowest level, less what the exclusive-or took.
     ///
     /// The sum of products of level `l` and above starts at minus this times the sum of the activations.
+    #[inline]
     pub fn raise(self, level: usize) -> i64 {
         let base = 1i64 << self.width.bits();
         let raised: i64 = (level..self.levels()).map(|i| base.pow(i as u32) * (base / 2)).sum();
@@ -129,6 +140,7 @@ impl Integer {
     }
 
     /// What keeps level `l` and all above it in a byte.
+    #[inline]
     pub fn mask(self, level: usize) -> u8 {
         u8::MAX << (self.width.bits() * level)
     }
@@ -161,6 +173,7 @@ pub struct Strips {
 
 impl Strips {
     /// Inputs per entry.
+    #[inline]
     pub fn inputs(self) -> usize {
         match self.values {
             StripValues::F32 => 1,
@@ -169,16 +182,19 @@ impl Strips {
     }
 
     /// Entries are padded to a multiple of this: indices are loaded four at a time.
+    #[inline]
     pub fn unit(self) -> usize {
         QUAD / self.inputs()
     }
 
     /// Bytes of one entry's values.
+    #[inline]
     pub fn entry_bytes(self) -> usize {
         self.height * 4
     }
 
     /// Bytes after each panel's strips.
+    #[inline]
     pub fn panel_bytes(self) -> usize {
         match self.values {
             StripValues::F32 => 0,
@@ -188,11 +204,13 @@ impl Strips {
     }
 
     /// Bytes of a strip of `entries` (a multiple of [`Strips::unit`]): a header, indices, values.
+    #[inline]
     pub fn strip_bytes(self, entries: usize) -> usize {
         Strips::HEADER + self.index_bytes(entries) + entries * self.entry_bytes()
     }
 
     /// Bytes of the indices, padded so that the values are aligned.
+    #[inline]
     pub fn index_bytes(self, entries: usize) -> usize {
         (entries * self.inputs() * 2).next_multiple_of(16)
     }
@@ -214,6 +232,7 @@ pub enum Format {
 
 impl Format {
     /// Bytes from a panel of so many inputs to the next, where all have the same.
+    #[inline]
     pub fn panel_bytes(self, input: usize) -> Option<usize> {
         match self {
             Format::F32 => Some(input * PANEL * 4),

@@ -105,6 +105,9 @@ pub(super) fn unpack(bytes: &[u8], count: usize, format: CodeFormat) -> Option<V
     if bytes.len() != count.checked_mul(format.bits().into())?.div_ceil(8) {
         return None;
     }
+    if format == CodeFormat::Int8 {
+        return Some(bytemuck::cast_slice(bytes).to_vec());
+    }
     let mut reader = Reader::new(bytes);
     let bits = u32::from(format.bits());
     let shift = 64 - bits;
