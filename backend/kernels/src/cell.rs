@@ -321,9 +321,12 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
 
     #[inline(always)]
     fn input(&mut self, n: usize) -> [V; N] {
-        let mut x = v!([V::splat(0.0); N]);
+        let ((first, step), mut x) = (self.0.ends.inputs[n], v!([V::splat(0.0); N]));
+        // The unit at hand is the first of a part.
+        let first = v!(first.add(self.0.unit / UNITS * step));
         for (k, x) in x.iter_mut().enumerate() {
-            *x = v!(V::load(self.0.input(n, k * V::LANES)));
+            let after = k * V::LANES;
+            *x = v!(V::load(first.add(after / UNITS * step + after % UNITS)));
         }
         x
     }
