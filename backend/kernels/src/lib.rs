@@ -62,6 +62,7 @@ mod cell;
 mod dense;
 pub mod elementary;
 mod exp;
+mod formula;
 mod integer;
 mod layout;
 mod level;
@@ -78,8 +79,9 @@ mod tests;
 mod vector;
 
 pub use best::top_k;
-pub use cell::{Cell, Row, Terms, map, update};
+pub use cell::{Cell, update};
 pub use dense::Floats;
+pub use formula::{Row, Terms, map};
 pub use integer::CodePanels;
 pub use layout::{
     Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS, gate_lanes,
