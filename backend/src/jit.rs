@@ -20,7 +20,7 @@ use lstmc_runtime::{Kernels, Layout, Workspace};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-/// Texts of fewer tokens than this are scored step by step: batched products of one or two rows gain nothing and need buffers.
+/// Texts of at most this many tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
 const STEPWISE: usize = 3;
 
 /// How often scoring word by word reports its progress, in tokens.

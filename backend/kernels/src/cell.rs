@@ -1,12 +1,12 @@
-//! What a cell does after its products: its formula, unit by unit.
+//! The part of a cell after its products: its formula, unit by unit.
 //!
 //! ```text
 //!   gates        [units / 8][gates][8]      the order of the lanes of packed panels
-//!   states       [units] each, at their offsets in a stream's state, replaced
+//!   states       [units] each, at their offsets in a stream's state, updated in place
 //!   parameters   [parameters][units, padded to a panel]
 //! ```
 //!
-//! The terms of the formula are evaluated for some units at a time, in memory that stays in the nearest cache.
+//! The terms of the formula are evaluated for some units at a time, in memory that stays in the L1 cache.
 
 use crate::exp::{exp2, exp2_of};
 use crate::layout::gate_lanes;
@@ -18,10 +18,10 @@ use std::f32::consts::LOG2_E;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
-/// Units that are updated together, whose operations' latencies overlap.
+/// Units that are updated together, so that their operations' latencies overlap.
 const TOGETHER: usize = 4 * UNITS;
 
-/// A cell, and where its states are.
+/// A cell, and the positions of its states.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell<'a> {
     spec: &'a CellSpec,
@@ -35,21 +35,21 @@ pub struct Cell<'a> {
 enum Way {
     /// Term by term, through memory.
     ByTerm,
-    /// As [`plain_lstm`] has it, in registers.
+    /// As in [`plain_lstm`], in registers.
     PlainLstm,
 }
 
 impl<'a> Cell<'a> {
-    /// A cell of so many units, and where each of its states begins. There must be room for the units in whole parts of [`UNITS`].
+    /// A cell with this many units, and the offset of each of its states. There must be room for the units in whole parts of [`UNITS`].
     pub fn new(spec: &'a CellSpec, units: usize, states: &'a [usize]) -> Cell<'a> {
-        // Code of its own is for the cell that nearly all models have: a sequence of 200 units is 3 % faster with it.
+        // The cell of nearly all models has dedicated code: a sequence of 200 units is 3 % faster with it.
         static PLAIN: LazyLock<Formula> = LazyLock::new(|| Lstm::new(GateOrder::Iofc).spec(false).formula);
         let way = if spec.formula == *PLAIN { Way::PlainLstm } else { Way::ByTerm };
         Cell { spec, units, states, way }
     }
 }
 
-/// Memory for the terms of formulas, which is used again.
+/// Memory for the terms of formulas, which is reused.
 #[derive(Debug, Default)]
 pub struct Terms {
     /// `[terms][TOGETHER]`
@@ -58,7 +58,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Room for a formula, so that its evaluation allocates nothing.
+    /// Reserves memory for a formula, so that its evaluation allocates nothing.
     pub fn reserve(&mut self, formula: &Formula) {
         let terms = formula.terms().len();
         self.values.resize(self.values.len().max(terms * TOGETHER), 0.0);
@@ -66,13 +66,13 @@ impl Terms {
     }
 }
 
-/// One step of one stream: new states from the gates' sums and the states before.
+/// One step of one stream: new states from the gates' sums and the old states.
 ///
 /// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::elementary::MAX_SIGMOID_ERROR_ULPS) and
 /// [`MAX_TANH_ERROR_ULPS`](crate::elementary::MAX_TANH_ERROR_ULPS).
 ///
 /// # Panics
-/// Where gates, a state or the parameters do not have an element for each unit, in whole parts.
+/// If gates, a state or the parameters do not have an element for each unit, in whole parts.
 pub fn update(
     level: Level,
     cell: &Cell<'_>,
@@ -94,7 +94,7 @@ pub fn update(
     let (base, len) = (state.as_mut_ptr(), state.len());
     for &offset in &cell.states[..spec.states] {
         assert!(offset <= len && len - offset >= padded, "a state of {padded} f32s at {offset} of {len}");
-        // SAFETY: the state has so many f32s.
+        // SAFETY: the state has this many f32s.
         ends.replace(unsafe { base.add(offset) });
     }
     for n in 0..spec.parameters {
@@ -103,19 +103,19 @@ pub fn update(
     evaluate(level, &spec.formula, cell.way, ends, padded, terms);
 }
 
-/// What a formula reads, element by element.
+/// An input of a formula.
 #[derive(Clone, Copy, Debug)]
 pub enum Row<'a> {
-    /// One element for each of the result's.
+    /// One element per element of the result.
     Each(&'a [f32]),
-    /// The same for all, eight times.
+    /// The same value for all elements, repeated eight times.
     One(&'a [f32; UNITS]),
 }
 
 /// A formula's only result for `to.len()` elements, a multiple of [`UNITS`].
 ///
 /// # Panics
-/// Where it is no multiple, or an input is shorter.
+/// If the length is not a multiple, or an input is shorter.
 pub fn map<'a>(
     level: Level,
     formula: &Formula,
@@ -148,7 +148,7 @@ fn evaluate(level: Level, formula: &Formula, way: Way, ends: Ends, len: usize, t
                 formula.evaluate(&mut Scalar(&mut at), slots);
             }
         }
-        // Vectors no longer than a part, though longer ones be there.
+        // Vectors no longer than a part, even if longer ones are available.
         #[cfg(target_arch = "x86_64")]
         // SAFETY: every level above `plain` and `sse4.1` has AVX2 and FMA; callers have checked the lengths, and `Ends::check` the formula.
         Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe { avx2(&mut at, formula, len, slots) },
@@ -158,10 +158,10 @@ fn evaluate(level: Level, formula: &Formula, way: Way, ends: Ends, len: usize, t
     }
 }
 
-/// Inputs of a formula, and results, at most.
+/// The maximum number of inputs, and of results, of a formula.
 const MOST: usize = 16;
 
-/// Where a formula's inputs come from and its results go: for each, element `u` is at `first + u / 8 * step + u % 8`.
+/// The addresses of a formula's inputs and results: for each, element `u` is at `first + u / 8 * step + u % 8`.
 struct Ends {
     inputs: [(*const f32, usize); MOST],
     results: [*mut f32; MOST],
@@ -185,21 +185,21 @@ impl Ends {
         self.count[1] += 1;
     }
 
-    /// The next input, of which the next result takes the place.
+    /// The next input, which the next result replaces.
     fn replace(&mut self, at: *mut f32) {
         self.inputs[self.count[0]] = (at, UNITS);
         self.results[self.count[1]] = at;
         self.count = self.count.map(|n| n + 1);
     }
 
-    /// Panics where the formula has more inputs or results.
+    /// Panics if the formula has more inputs or results.
     fn check(&self, formula: &Formula) {
         let reads = formula.terms().iter().all(|t| !matches!(t, Term::Input(n) if *n >= self.count[0]));
         assert!(reads && formula.results().len() <= self.count[1], "inputs and results of a formula");
     }
 }
 
-/// The ends of a formula, and the units and the term at hand.
+/// The ends of a formula, and the current units and term.
 struct Place {
     ends: Ends,
     way: Way,
@@ -210,7 +210,7 @@ struct Place {
 }
 
 impl Place {
-    /// Where an input's element `after` the unit at hand is.
+    /// The address of an input's element `after` the current unit.
     ///
     /// # Safety
     /// There is such a unit.
@@ -221,13 +221,13 @@ impl Place {
         unsafe { first.add(unit / UNITS * step + unit % UNITS) }
     }
 
-    /// Where a result's element goes.
+    /// The destination of a result's element.
     ///
     /// # Safety
     /// As [`Place::input`].
     #[inline(always)]
     unsafe fn result(&self, n: usize, after: usize) -> *mut f32 {
-        // SAFETY: as for inputs; elements of results follow one another.
+        // SAFETY: as for inputs; elements of results are consecutive.
         unsafe { self.ends.results[n].add(self.unit + after) }
     }
 
@@ -239,7 +239,7 @@ impl Place {
     }
 }
 
-/// One unit: the plain twin of [`Vectors`].
+/// One unit: the reference implementation of [`Vectors`].
 struct Scalar<'p>(&'p mut Place);
 
 impl Scalar<'_> {
@@ -260,7 +260,7 @@ impl Algebra for Scalar<'_> {
     type Value = usize;
 
     fn input(&mut self, n: usize) -> usize {
-        // SAFETY: `evaluate` goes through the units.
+        // SAFETY: `evaluate` iterates over the units.
         let x = unsafe { *self.0.input(n, 0) };
         self.put(x)
     }
@@ -298,10 +298,10 @@ impl Algebra for Scalar<'_> {
     }
 }
 
-/// Calls what needs the instructions, which whoever makes [`Registers`] and [`Vectors`] has.
+/// Calls code that needs the instructions, which the creator of [`Registers`] and [`Vectors`] has.
 macro_rules! v {
     ($e:expr) => {
-        // SAFETY: `update_some`, which alone makes these, is called where the processor has the instructions; pointers are as `Place` says.
+        // SAFETY: only `update_some` makes these, and it is called only if the processor has the instructions; pointers are as `Place` says.
         unsafe { $e }
     };
 }
@@ -369,7 +369,7 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
                 }
                 exp2_of(x)
             }
-            // Rare enough to be done one by one.
+            // Rare enough to be computed one at a time.
             Primitive::Ln1p => {
                 for x in &mut x {
                     let mut all: [f32; MOST_LANES] = lanes(*x);
@@ -389,7 +389,7 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
     }
 }
 
-/// `N` vectors of units, in memory: a value is where its term's are.
+/// `N` vectors of units, in memory: a value is the position of its term's vectors.
 struct Vectors<'p, V, const N: usize>(&'p mut Place, PhantomData<V>);
 
 impl<V: Split, const N: usize> Vectors<'_, V, N> {
@@ -398,7 +398,7 @@ impl<V: Split, const N: usize> Vectors<'_, V, N> {
         Registers(self.0, PhantomData)
     }
 
-    /// A term's vectors.
+    /// The vectors of a term.
     #[inline(always)]
     fn get(&self, at: usize) -> [V; N] {
         let mut x = v!([V::splat(0.0); N]);
@@ -408,7 +408,7 @@ impl<V: Split, const N: usize> Vectors<'_, V, N> {
         x
     }
 
-    /// The next term's vectors, for which there is room, as for all that the formula has.
+    /// The next term's vectors, for which there is room, as for all terms of the formula.
     #[inline(always)]
     fn put(&mut self, x: [V; N]) -> usize {
         let at = self.0.take();
@@ -485,7 +485,7 @@ fn tanh(x: f32) -> f32 {
 /// The processor has the instructions.
 #[inline(always)]
 unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] {
-    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
     unsafe {
         for x in &mut x {
             *x = x.mul(V::splat(-LOG2_E * n));
@@ -498,13 +498,13 @@ unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] 
     }
 }
 
-/// Lanewise hyperbolic tangent, twice the sigmoid of `2 x` less 1.
+/// Lanewise hyperbolic tangent, twice the sigmoid of `2 x`, minus 1.
 ///
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
 unsafe fn tanh_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
-    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
     unsafe {
         let mut y = sigmoid_of(x, 2.0);
         for y in &mut y {
@@ -532,7 +532,7 @@ unsafe fn update_some<V: Split, const N: usize>(
     }
 }
 
-/// All units: `MANY` vectors at a time, which are [`TOGETHER`], then as many as a part has, `ONE`.
+/// All units: `MANY` vectors at a time, which are [`TOGETHER`], then `ONE`, which fill a part.
 ///
 /// # Safety
 /// As [`update_some`].

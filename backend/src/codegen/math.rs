@@ -72,7 +72,7 @@ pub(crate) fn exp2_of_sum(e: &mut dyn Emit, x: &[Value], y: Value, z: Value) -> 
     exp2_not_above(e, &t)
 }
 
-/// Lanewise `2^t` of `t` of at most 127, to 1.5e-7; below -126 the smallest normal numbers. NaN stays NaN.
+/// Lanewise `2^t` of a `t` that is at most 127, to 1.5e-7; below -126 the smallest normal numbers. NaN stays NaN.
 fn exp2_not_above(e: &mut dyn Emit, t: &[Value]) -> Vec<Value> {
     let low = e.constant(LOWEST);
     let t = each(e, t, |e, t| e.max(low, t));

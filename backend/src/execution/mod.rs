@@ -191,7 +191,7 @@ fn cell_of<'a>(model: Model<'a>, cell: &'a Cell) -> (kernels::Cell<'a>, &'a [f32
     (kernels::Cell::new(&cell.spec, cell.units, &cell.offsets), parameters)
 }
 
-/// The start of a product: the buffer, if it is one.
+/// The start of a product, or its buffer if it starts from one.
 fn start<'a>(model: Model<'a>, product: &Product) -> Result<kernels::Start<'a>, Buffer> {
     match product.start {
         Start::Zero => Ok(kernels::Start::Zero),
