@@ -36,10 +36,10 @@
 //! **f32**: `[out / 32][input][32]`, then, if 32 does not divide `out`, one last panel `[input][4 ceil((out % 32) / 4)]`.
 //!
 //! **Integers** of a [`PackedWidth`](lstmc_frontend::ir::PackedWidth), `L = 8 / bits` codes per byte: for every panel of 32 outputs (the last one
-//! padded) and every group of inputs (the last one may be shorter), `[quads][8 / L][16]` bytes and the group's scales, `[32]` f32 or f16. A quad is four inputs; a group is padded to
-//! whole quads. Vector `b` of a quad holds the outputs `4a..4a + 4` for `a = b L + level`, as bytes `[output in 4][input in 4]`; the code
-//! of level `l` occupies the bits `l bits..(l + 1) bits` of its byte and is stored as `code + 2^(bits - 1)`. If `signed`, every byte is
-//! then XORed with 0x80. Padding holds the code 0.
+//! padded) and every group of inputs (the last one may be shorter), `[quads][8 / L][16]` bytes and the group's scales, `[32]` f32 or f16. A quad is
+//! four inputs; a group is padded to whole quads. Vector `b` of a quad holds the outputs `4a..4a + 4` for `a = b L + level`, as bytes
+//! `[output in 4][input in 4]`; the code of level `l` occupies the bits `l bits..(l + 1) bits` of its byte and is stored as `code + 2^(bits - 1)`. If
+//! `signed`, every byte is then XORed with 0x80. Padding holds the code 0.
 //!
 //! A token's activations are i8 codes with one scale, group by group, each padded to quads like the weights.
 //!

@@ -125,8 +125,8 @@ mod x86 {
             fn max(self, other: Self) -> Self { _mm512_max_ps(self, other) }
             /// A vector holds half a table of `2^(j / 32)`, which saves half the polynomial.
             fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N] {
-                /// Adding this rounds to a multiple of 1/32, which is then in the low bits. Numbers too large for that are so large, or so small, that
-                /// their fraction does not matter.
+                /// Adding this rounds to a multiple of 1/32, which is then in the low bits. Numbers too large for that are so large, or small,
+                /// that their fraction does not matter.
                 const ROUND_PARTS: f32 = ROUND / 32.0;
                 const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
                 const FIVE_BITS_DOWN: i32 = 5 << 4 | _MM_FROUND_TO_NEG_INF;
