@@ -31,7 +31,7 @@ const TARGET_EXPONENT: f64 = 0.5;
 /// See [`TARGET_EXPONENT`].
 const CURVATURE_EXPONENT: f64 = 0.2;
 
-/// A word that does not occur in calibration counts as this fraction of an occurrence, in the output layer and in the embedding.
+/// A word that does not occur in calibration counts as this many occurrences, in the output layer and in the embedding.
 const UNSEEN_TARGET: f64 = 0.01;
 /// See [`UNSEEN_TARGET`].
 const UNSEEN_LOOKUP: f64 = 1.0;
