@@ -21,7 +21,7 @@ enum Lowering {
 
 type Lower = fn(&mut Node) -> Result<Lowering, NodeProblem>;
 
-/// An operator's name, its numbers of inputs (the smallest is required), and its translation.
+/// An operator's name, its number of inputs (the range's start is the required number), and its translation.
 const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
     ("Add", 2..=2, |n| n.becomes(Op::Binary(Binary::Add))),
     ("Cast", 1..=1, cast),
