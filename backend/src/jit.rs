@@ -1,6 +1,6 @@
 //! Code in memory: compile a model for this machine and call it.
 //!
-//! What makes its `unsafe` sound: function pointers live in [`Jit`] next to the code they point to and never leave it; every call passes
+//! Its `unsafe` is sound because function pointers live in [`Jit`] next to the code they point to and never leave it; every call passes
 //! buffers whose lengths were checked against the plan.
 #![allow(
     unsafe_code,
@@ -212,7 +212,7 @@ impl Jit {
         token as usize
     }
 
-    /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` with room for all.
+    /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` has room for all.
     fn logits(&self, state: *mut f32, scratch: *mut f32, token: usize, logits: *mut f32) {
         if self
             .workers

@@ -294,7 +294,7 @@ impl Tensor {
         Tensor { shape: self.shape.clone(), data: Data::Elided(self.dtype(), self.hash()) }
     }
 
-    /// All elements as f32, whatever the dtype; borrowed if they are f32 already.
+    /// All elements as f32, for any dtype; borrowed if they are f32 already.
     pub fn to_f32(&self) -> Result<Arc<Vec<f32>>, TensorError> {
         Ok(match &self.data {
             Data::F32(v) => v.clone(),
@@ -310,7 +310,7 @@ impl Tensor {
         })
     }
 
-    /// All elements as f64, whatever the dtype.
+    /// All elements as f64, for any dtype.
     pub fn to_f64(&self) -> Result<Vec<f64>, TensorError> {
         Ok(match &self.data {
             Data::F64(v) => v.to_vec(),

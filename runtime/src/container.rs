@@ -14,7 +14,7 @@
 //! Numbers are little-endian. The graph is text and the tensors are named bytes in an encoding that the
 //! text's reader knows: this module interprets neither. The same file serves every CPU.
 //!
-//! What a reader may rely on after [`Container::open`]: both checksums are right; tensors have distinct
+//! Guarantees to a reader after [`Container::open`]: both checksums are right; tensors have distinct
 //! names and are inside the file, aligned, without overlap; the product of a shape does not overflow;
 //! the words of the vocabulary are distinct. It must still check that the text is a graph, and that
 //! encoding, shape and length of each tensor agree.

@@ -12,7 +12,7 @@
 //!
 //! - [`Container`] reads a `.lstmc` file and [`Contents`] writes one: the graph as text, its weights
 //!   as named blobs of bytes, the [`Vocabulary`], the recipe and the report. Everything is checked
-//!   before it is used; a damaged or malicious file gives a [`ContainerError`].
+//!   before it is used; a damaged or hostile file gives a [`ContainerError`].
 //! - [`Kernels`] is the interface to the implementation: a JIT, a linked object file, an interpreter. It
 //!   is a safe trait.
 //! - [`Model`] and [`Session`] are the types for applications: [`Session::step`],

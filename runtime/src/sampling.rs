@@ -9,7 +9,7 @@
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// What logits are divided by before the softmax: 1 is the model's own distribution, lower is more
+    /// The divisor of logits before the softmax: 1 is the model's own distribution, lower is more
     /// predictable, higher is more varied, and 0 always takes the most likely word. Finite, not negative.
     pub temperature: f32,
     /// Draw only from this many most likely words, at least 1; `None` means all words.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 #[cfg(test)]
 mod tests;
 
-/// The word that stands for every word that the vocabulary lacks.
+/// The word that replaces every word that the vocabulary lacks.
 pub const UNKNOWN: &str = "<unk>";
 
-/// The word that stands for the end of a line.
+/// The word for the end of a line.
 pub const END_OF_LINE: &str = "<eos>";
 
 /// The largest vocabulary file that [`Vocabulary::read`] accepts, in bytes.
@@ -230,7 +230,7 @@ impl Vocabulary {
         self.words.iter().map(|word| &**word)
     }
 
-    /// The word that a token stands for; `None` if there is no such token.
+    /// The word of a token; `None` if there is no such token.
     pub fn word(&self, id: u32) -> Option<&str> {
         self.words.get(id as usize).map(|word| &**word)
     }

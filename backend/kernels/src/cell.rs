@@ -643,7 +643,7 @@ mod tests {
         }
     }
 
-    /// What is compiled for the plain LSTM is its formula.
+    /// The compiled code for the plain LSTM matches its formula.
     #[test]
     fn the_plain_lstm_is_its_formula() {
         let mut b = FormulaBuilder::new();

@@ -11,7 +11,7 @@ pub struct PackedData(Memory);
 #[derive(Debug)]
 enum Memory {
     Own(Aligned<f32>),
-    /// Data of any alignment. Only tables of f32 rows use this; their rows may start at any address anyway: `codegen::gather` says so of its
+    /// Data of any alignment. Only tables of f32 rows use this; their rows may start at any address anyway: `codegen::gather` declares that for its
     /// loads, and nothing else reads them.
     Shared(Arc<Vec<f32>>),
 }

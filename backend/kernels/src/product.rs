@@ -144,7 +144,7 @@ impl Products {
     ///
     /// # Panics
     /// As [`Products::product`]; if `to` is shorter than `targets`, there are fewer outputs than `count`, or a target is not below it; if
-    /// `start` is to accumulate.
+    /// `start` is [`Start::Accumulate`].
     pub fn log_probabilities<'a>(
         &self,
         [out, count]: [usize; 2],

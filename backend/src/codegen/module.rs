@@ -37,7 +37,7 @@ pub(crate) fn build_engine(
     build_entries(plan, module, false, entries)
 }
 
-/// Defines the functions of `plan` that stand alone in an object.
+/// Defines the functions of `plan` that are self-contained in an object.
 pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
     build_entries(plan, module, false, STEPWISE)
 }

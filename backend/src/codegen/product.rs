@@ -5,7 +5,7 @@ use super::integer::{self, CodesAt};
 use super::{panel, strips};
 use crate::plan::{Format, LANES, PANEL, Panels};
 
-/// What a term's panels are multiplied by.
+/// The input of a term's panels.
 #[derive(Clone, Copy)]
 pub(crate) enum Operand {
     /// f32s at this address.

@@ -1,4 +1,4 @@
-//! What other languages see of an object file: a C header, and a Rust module or crate.
+//! The interface of an object file for other languages: a C header, and a Rust module or crate.
 
 use super::{ABI_VERSION, Object, STATE_ALIGN, Target};
 

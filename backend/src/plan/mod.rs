@@ -212,7 +212,7 @@ pub struct Product {
     pub start: Start,
 }
 
-/// What a formula reads.
+/// An input of a formula.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// A buffer as long as the result.

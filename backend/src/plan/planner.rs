@@ -301,7 +301,7 @@ impl<'p> Planner<'p> {
         Input::Spread(out, codes)
     }
 
-    /// Reads a row of a table, in whatever representation.
+    /// Reads a row of a table in any representation.
     fn gather(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
         let [rows, cols] = self.matrix(source)?;
         let part = source.resolve(self.graph);

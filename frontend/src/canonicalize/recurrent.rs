@@ -185,7 +185,7 @@ impl<'g> Evaluator<'g> {
     }
 }
 
-/// The canonical operator; an error where there is none.
+/// The canonical operator; an error if there is none.
 fn operator(site: &Site<'_>, lstm: &OnnxLstm) -> Result<Lstm> {
     let direction = match lstm.direction {
         Direction::Forward => None,

@@ -100,7 +100,7 @@ pub struct CellSpec {
     pub states: usize,
     /// The cell's own vectors, each one element per unit.
     pub parameters: usize,
-    /// What is computed unit by unit. Inputs: the gates, then the states before, then the parameters. Results: the states after.
+    /// What is computed unit by unit. Inputs: the gates, the old states, the parameters. Results: the new states.
     pub formula: Formula,
 }
 

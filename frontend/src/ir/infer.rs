@@ -10,7 +10,7 @@ use crate::tensor::{DType, Data};
 /// Integer tensors of at most this many elements are tracked through shape arithmetic.
 pub(super) const MAX_CONTENT: usize = 64;
 
-/// What is known of a value or weight before the model runs.
+/// What is known about a value or weight before the model runs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fact {
     /// dtype and dimensions.
@@ -50,7 +50,7 @@ fn integer(coefficient: i64) -> Dim {
 pub struct InferError {
     /// What the operator takes.
     pub expected: String,
-    /// What it was given.
+    /// What was given.
     pub found: String,
 }
 

@@ -99,7 +99,7 @@ pub enum Op {
     },
     /// ONNX Identity.
     Identity,
-    /// ONNX Dropout at inference: the identity (and an all-true mask, if asked for).
+    /// ONNX Dropout at inference: the identity (and an all-true mask, if requested).
     Dropout,
     /// ONNX Split: operands `data, sizes?`.
     Split {
@@ -219,7 +219,7 @@ pub enum Direction {
     Bidirectional,
 }
 
-/// An elementwise function with its parameters: an operator of its own, or a component of a cell.
+/// An elementwise function with its parameters: a separate operator, or a component of a cell.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[allow(missing_docs, reason = "the functions of the ONNX specification, with its alpha and beta")]
 pub enum Function {

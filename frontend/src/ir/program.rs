@@ -129,7 +129,7 @@ pub struct Map {
     pub operands: Vec<Source>,
 }
 
-/// What a formula reads.
+/// An input of a formula.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// A sequence as wide as the result.
@@ -270,7 +270,7 @@ impl<'g> Program<'g> {
         operands.filter(|&&o| o == Operand::Weight(weight)).count()
     }
 
-    /// Numbers stored in all weights; what weights share counts once.
+    /// Numbers stored in all weights; shared parts count once.
     pub fn parameters(&self) -> usize {
         parameters(self.graph)
     }

@@ -155,7 +155,7 @@ impl<'g> Verifier<'g> {
         Err(VerifyErrors { model: self.graph.name.clone(), errors, lines })
     }
 
-    /// What the text form calls a value that the graph has.
+    /// The name in the text form of a value that the graph has.
     fn value(&self, id: ValueId) -> String {
         format!("%{}", name(self.graph.name_of(id)))
     }

@@ -40,7 +40,7 @@ use weights::Form;
 /// Options for writing a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExportOptions {
-    /// Every weight as f32, whatever its representation.
+    /// Write every weight as f32, regardless of its representation.
     pub dense: bool,
     /// The version of the standard operators, from [`MIN_OPSET`] to [`MAX_OPSET`].
     pub opset: i64,

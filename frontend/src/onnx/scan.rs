@@ -1,6 +1,6 @@
 //! A walk over a protobuf file before it is decoded.
 //!
-//! `prost` reports "buffer underflow" for a truncated file, and turns two bytes of a malicious file into a message of some hundred bytes. The
+//! `prost` reports "buffer underflow" for a truncated file, and turns two bytes of a hostile file into a message of some hundred bytes. The
 //! walk reads only tags and lengths (weights are skipped, so it takes no time), distinguishes a damaged file from a file of another kind,
 //! reports the byte of the damage, and limits the number of messages.
 

@@ -55,7 +55,7 @@ enum Competition {
     Row,
 }
 
-/// What to do without calibration text.
+/// The option that works without calibration text.
 const INSTEAD: &str = "method=magnitude, resolve=false";
 
 struct Prune {

@@ -107,7 +107,7 @@ fn is_gptq(options: &Options) -> bool {
     }
 }
 
-/// What to do without calibration text.
+/// The option that works without calibration text.
 const INSTEAD: &str = "method=nearest";
 
 struct Quantize {

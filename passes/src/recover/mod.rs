@@ -98,8 +98,8 @@ pub(crate) const INFO: PassInfo = PassInfo {
     make: |options| Ok(Box::new(Recover::new("recover", options)?)),
 };
 
-/// The pass table's line of `refit`: [`INFO`] of the output layer alone, towards the model before compression. Nothing before that layer is trained, so no gradients
-/// go through the lstms, and the loss is convex where the layer is one matrix.
+/// The pass table's line of `refit`: [`INFO`] for the output layer only, towards the model before compression. Nothing before that layer is trained,
+/// so no gradients go through the lstms, and the loss is convex if the layer is one matrix.
 pub(crate) const REFIT: PassInfo = PassInfo {
     name: "refit",
     summary: "fit the output layer to what the model before compression says of a text",

@@ -94,7 +94,7 @@ impl<T: Number> Tape<T> {
 }
 
 impl<T: Number> Network<T> {
-    /// A network of `graph`, of which the weights of `target` are trained; none if there is no target.
+    /// A network of `graph` that trains the weights of `target`, or no weights if there is no target.
     pub(super) fn new(graph: &Graph, target: Option<&Target>) -> Result<Network<T>, PassError> {
         let program = Program::of(graph)?;
         let mut trained = BTreeSet::new();

@@ -148,7 +148,7 @@ mod tests {
         assert!(((-0.3f32).quick_sigmoid() - 0.425_557_5).abs() < 1e-6);
     }
 
-    /// Loops give the same bits whatever vectors they are compiled for.
+    /// Loops give the same bits for any vector instructions.
     #[test]
     fn loops_are_the_same_at_every_level() {
         struct Gates<'a>(&'a mut [f32]);

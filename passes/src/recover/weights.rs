@@ -43,7 +43,7 @@ struct Slot<T> {
 }
 
 enum Kind<T> {
-    /// Parameters. `codes` where they are rounded; `mask` where some stay zero.
+    /// Parameters. `codes` if they are rounded; `mask` if some stay zero.
     Leaf { codes: Option<Codes<T>>, mask: Option<Vec<bool>> },
     /// Scales of codes; no product reads them.
     Scales,
@@ -65,7 +65,7 @@ impl<T: Number> NullaryFnOnce for Masking<'_, T> {
     }
 }
 
-/// Gradients of all slots; empty where a slot is not trained.
+/// Gradients of all slots; empty if a slot is not trained.
 pub(super) type Gradients<T> = Vec<Vec<T>>;
 
 /// All parameters that are trained.

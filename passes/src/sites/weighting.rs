@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | output layer | second moment of its inputs | `c^0.5 p^0.2`: `c` is how often the word came next, `p = E[softmax (1 - softmax)]` |
 //! | embedding | `W^T W` of the map that reads it | `(c + 1)^0.5`: `c` is how often the word was looked up |
-//! | maps of an lstm, other linear maps | second moment of their inputs | all alike |
+//! | maps of an lstm, other linear maps | second moment of their inputs | equally |
 //!
 //! Afterwards the output layer's bias is fitted so that every word is predicted as often as before, see [`refitted_output_bias`](super::refitted_output_bias).
 //!

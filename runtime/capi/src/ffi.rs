@@ -87,7 +87,7 @@ pub(crate) fn given<T>(pointer: *const T, name: &str) -> Result<NonNull<T>, Fail
 /// A pointer to `count` elements, which must be no more than memory can have.
 pub(crate) fn given_all<T>(pointer: *const T, count: usize, name: &str) -> Result<NonNull<T>, Failure> {
     let pointer = given(pointer, name)?;
-    // What a slice may take, and what keeps its end from wrapping around.
+    // The limits of a slice; they also keep its end from wrapping around.
     let bytes = count.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
     match bytes.and_then(|bytes| pointer.addr().get().checked_add(bytes)) {
         Some(_) => Ok(pointer),

@@ -10,7 +10,7 @@ pub const MAGIC: [u8; 8] = *b"LSTMC\r\n\x1a";
 /// The format version that this crate writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The longest header that is written or read, in bytes. It bounds the memory that a malicious file can make a
+/// The longest header that is written or read, in bytes. It bounds the memory that a hostile file can make a
 /// reader allocate before it is detected: about 12 times as much, for a header full of empty strings.
 pub const MAX_HEADER_BYTES: u32 = 64 << 20;
 

@@ -292,7 +292,7 @@ impl Shared {
 
     /// Runs pieces until none is left to take, this worker's own share first, and returns how many; the caller must report them.
     fn take_pieces(&self, worker: usize, workers: usize) -> usize {
-        /// A worker that panics would leave the others waiting for ever, or with a borrow that ends.
+        /// A worker that panics would leave the others waiting forever, or with a borrow that has ended.
         struct Abort;
         impl Drop for Abort {
             fn drop(&mut self) {

@@ -24,9 +24,9 @@ pub enum MapError {
     Shape {
         /// The part.
         what: &'static str,
-        /// What it should be.
+        /// The required shape or dtype.
         expected: String,
-        /// What it is.
+        /// The shape or dtype found.
         found: String,
     },
     /// A code that exceeds its width.

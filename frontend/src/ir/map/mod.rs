@@ -12,7 +12,7 @@
 //!
 //! A map inside a map is a [`Part`]. Two maps that hold the *same* part share it: it is stored, printed, packed and counted
 //! once (an LSTM cell whose input and recurrent maps have one left factor). A bias or any other constant is a
-//! `Dense` tensor of whatever rank: there is no second kind of weight.
+//! `Dense` tensor of any rank: there is no second kind of weight.
 //!
 //! In memory, each code takes a byte and a sparse map's values keep their full shape, which keeps every pass simple;
 //! the container stores them packed, see [`super::store`], and all reported sizes are the packed ones.
@@ -109,7 +109,7 @@ impl LinearMap {
         }
     }
 
-    /// The matrix this map stands for, as a dense f32 tensor (of the same dtype if it is a constant that is not f16). An error if factors or
+    /// The matrix that this map represents, as a dense f32 tensor (of the same dtype if it is a constant that is not f16). An error if factors or
     /// cores would multiply out to more than [`MAX_MULTIPLIED_OUT`] elements.
     pub fn to_dense(&self) -> Result<Tensor, MapError> {
         let shape = self.shape();

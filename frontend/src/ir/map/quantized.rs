@@ -47,7 +47,7 @@ impl fmt::Display for Granularity {
 ///   y_i = (m / 127) * sum over j of w_ij q_j      w as dequantized, with scales and zero points
 /// ```
 ///
-/// `m`, `127 / m`, `m / 127` and the products that are rounded are f32, whatever the rest is computed in, so that every implementation
+/// `m`, `127 / m`, `m / 127` and the products that are rounded are f32, regardless of the dtype of the rest, so that every implementation
 /// rounds alike; [`quantize_activations`] is the definition. If some `x_j` is NaN or infinite, `y` is NaN.
 ///
 /// This applies to products only: those of `linear`, and both of an `lstm`, each with its own input and scale. For `y = L (R x)`

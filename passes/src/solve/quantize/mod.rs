@@ -125,7 +125,7 @@ pub struct QuantizedMatrix {
     pub shape: [usize; 2],
     /// Inputs per scale.
     pub group: usize,
-    /// `[out, in]`; zero points where a mask drops the weight, so that it reads as zero.
+    /// `[out, in]`; the zero point where a mask drops the weight, so that it reads as zero.
     pub codes: Vec<i8>,
     /// `[out, groups]`, representable in f16 if that was requested.
     pub scales: Vec<f32>,
