@@ -144,7 +144,7 @@ impl<'a> Destination<'a> {
         let start = if self.start.is_null() {
             self.start
         } else {
-            // SAFETY: token and column exist, as asserted; a bias has an element per column and no stride, when accumulating,
+            // SAFETY: token and column exist, as asserted; a bias has an element per column and no stride; when accumulating,
             // the start has the destination's rows (`Destination::new` checked both).
             unsafe { self.start.add(token * self.start_stride + column) }
         };

@@ -7,8 +7,8 @@ use lstmc_frontend::interpret::{self, Observation, Observer};
 use lstmc_frontend::ir::{Graph, NodeId, WeightId};
 use rayon::prelude::*;
 
-/// Steps between two sums in f64. Between them, products are summed in f32, whose relative error of `STEPS * 2^-24`, 6e-5 in the worst case and its
-/// square root in practice, is far below the sampling error of a second moment of so few steps.
+/// Steps between two sums in f64. Between them, products are summed in f32, whose relative error of `STEPS * 2^-24`, 6e-5 in the worst case
+/// and `sqrt(STEPS) * 2^-24` in practice, is far below the sampling error of a second moment of so few steps.
 const STEPS: usize = 1024;
 
 /// Words per task when summing over the vocabulary.
