@@ -237,8 +237,8 @@ pub enum Function {
 }
 
 impl Function {
-    /// Every function, with the defaults of the ONNX operators of the same names. `Affine` and `ScaledTanh` are no longer ONNX operators; their defaults
-    /// are ONNX Runtime's, which give `x` and `tanh x`.
+    /// Every function, with the defaults of the ONNX operators of the same names. `Affine` and `ScaledTanh` are no longer ONNX operators; their
+    /// defaults are ONNX Runtime's, which give `x` and `tanh x`.
     pub const ALL: [Function; 11] = [
         Function::Sigmoid,
         Function::Tanh,
