@@ -1,6 +1,6 @@
 //! Ahead-of-time building: a model as a static library with a C header, or as a Rust crate; and the helper for build scripts.
 //!
-//! An application that carries a model compiles it in its `build.rs`, for whatever target Cargo builds:
+//! An application that contains a model compiles it in its `build.rs`, for the target that Cargo builds:
 //!
 //! ```no_run
 //! // build.rs, with lstmc among the [build-dependencies]
@@ -9,7 +9,7 @@
 //! }
 //! ```
 //!
-//! and includes the safe functions that were written for it:
+//! and includes the generated safe functions:
 //!
 //! ```ignore
 //! // src/main.rs
@@ -39,31 +39,31 @@ pub enum Emit {
     Rust,
 }
 
-/// A file that was made, below the folder that the caller chooses.
+/// A generated file, below the folder that the caller chooses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct File {
-    /// Where, below that folder.
+    /// Its path below that folder.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its contents.
     pub bytes: Vec<u8>,
 }
 
-/// What a build made.
+/// The result of a build.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Built {
-    /// The files, in the order asked for.
+    /// The files, in the requested order.
     pub files: Vec<File>,
-    /// What takes how much.
+    /// The sizes of its parts.
     pub sizes: Sizes,
     /// The target's triple.
     pub target: &'static str,
-    /// The CPU features that the code uses, as the code generator calls them.
+    /// The CPU features that the code uses, as named by the code generator.
     pub features: Vec<&'static str>,
 }
 
-/// How to build.
+/// The options of a build.
 #[derive(Clone, Debug)]
 pub struct Config {
     model: PathBuf,
@@ -80,25 +80,25 @@ impl Config {
         Config { model, vocabulary: None, name: None, target: None, cpu: Cpu::Generic }
     }
 
-    /// The words, one a line, of a model that brings none.
+    /// The words, one per line, of a model without a vocabulary.
     pub fn vocabulary(mut self, path: impl AsRef<Path>) -> Config {
         self.vocabulary = Some(path.as_ref().to_path_buf());
         self
     }
 
-    /// The prefix of the functions, a C identifier. Without it, the model's file name, with `_` for what C does not allow.
+    /// The prefix of the functions, a C identifier. Without it, the model's file name, with `_` for characters that C does not allow.
     pub fn name(mut self, name: impl Into<String>) -> Config {
         self.name = Some(name.into());
         self
     }
 
-    /// The target's triple. Without it, what Cargo builds for in a build script, elsewhere this machine.
+    /// The target's triple. The default is Cargo's target in a build script, and this machine otherwise.
     pub fn target(mut self, triple: impl Into<String>) -> Config {
         self.target = Some(triple.into());
         self
     }
 
-    /// The instructions that code may use. Without it, those that every CPU of the architecture has.
+    /// The instructions that code may use. The default is those that every CPU of the architecture has.
     pub fn cpu(mut self, cpu: Cpu) -> Config {
         self.cpu = cpu;
         self
@@ -116,7 +116,7 @@ impl Config {
     }
 
     /// Builds for a build script: writes the static library and `NAME.rs`, a module with safe functions, to Cargo's `OUT_DIR`, and tells
-    /// Cargo to link the library and when to build again.
+    /// Cargo to link the library and when to rebuild.
     pub fn compile(&self) -> Result<(), Error> {
         let out = std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or(Error::NoBuildScript)?;
         let (object, target) = self.compiled()?;
@@ -139,7 +139,7 @@ impl Config {
     }
 
     fn compiled(&self) -> Result<(Object, Target), Error> {
-        // What is quick to refuse comes before a large model is read.
+        // Quick checks come before a large model is read.
         let name = self.symbol_prefix();
         object::check_name(&name).map_err(lstmc_backend::CompileError::from)?;
         let target = self.resolve_target()?;
@@ -190,7 +190,7 @@ fn emitted(kind: Emit, object: &Object, target: &Target) -> Result<Vec<File>, Er
     })
 }
 
-/// What `NAME_info` returns.
+/// The text that `NAME_info` returns.
 fn info(source: &Source, target: &Target, cpu: &Cpu) -> Result<String, Error> {
     let bytes: usize = source.weight_bytes()?.iter().map(|(_, bytes)| bytes).sum();
     let report: serde_json::Value = serde_json::from_str(&source.report).unwrap_or_default();

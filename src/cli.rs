@@ -1,4 +1,4 @@
-//! The command line, as a function: a program of one's own gets all its commands with passes of its own.
+//! The command line, as a function: a custom program gets all its commands with its own passes.
 //!
 //! ```no_run
 //! use lstmc::passes::registry::{PassInfo, extended};
@@ -52,9 +52,9 @@ enum Command {
     Verify(commands::verify::Args),
 }
 
-/// Does what the program's arguments say, with the passes of `table`, and returns what to exit with: 0, 1 for failure or 2 for wrong usage.
+/// Runs the command in the program's arguments, with the passes of `table`, and returns the exit code: 0, 1 for failure or 2 for wrong usage.
 ///
-/// Takes Ctrl-C and the log for itself, so it is called once, from `main`.
+/// Takes over Ctrl-C and the log, so call it once, from `main`.
 pub fn run(table: Table) -> ExitCode {
     let cli = Cli::parse();
     terminal::start_log(cli.verbose);

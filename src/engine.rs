@@ -1,4 +1,4 @@
-//! Engines: what computes a model's perplexity.
+//! Engines: the implementations that compute a model's perplexity.
 
 use crate::Error;
 use lstmc_backend::{Jit, Options};
@@ -28,8 +28,8 @@ pub struct Scorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    /// A scorer of `tokens` (at least two). `options` say how generated code is made, at which processor level it runs and on how many
-    /// threads; the interpreter has no use for them. `progress` is told how many tokens were consumed.
+    /// A scorer of `tokens` (at least two). `options` say how code is generated, at which processor level it runs and on how many
+    /// threads; the interpreter ignores them. `progress` gets the number of tokens consumed.
     pub fn new(
         engine: Engine,
         options: Options,
@@ -39,7 +39,7 @@ impl<'a> Scorer<'a> {
         Scorer { engine, options, tokens, progress: Box::new(progress) }
     }
 
-    /// Perplexity of a graph in language-model form: the exponential of the mean negative log-likelihood of `tokens[1..]`, state carried
+    /// Perplexity of a graph in language-model form: the exponential of the mean negative log-likelihood of `tokens[1..]`, with the state carried
     /// from zero through the whole text.
     pub fn perplexity(&mut self, graph: &Graph) -> Result<f64, Error> {
         match self.engine {

@@ -12,7 +12,7 @@ pub enum Error {
     /// A container that cannot be read or written.
     #[error(transparent)]
     Container(#[from] lstmc_runtime::ContainerError),
-    /// A container whose graph or weights do not make a model.
+    /// A container whose graph or weights do not form a model.
     #[error("{path}: the model inside is damaged: {reason}", path = .path.display())]
     Contents {
         /// The file.
@@ -23,7 +23,7 @@ pub enum Error {
     /// A vocabulary that cannot be read or does not fit.
     #[error(transparent)]
     Vocabulary(#[from] lstmc_runtime::VocabularyError),
-    /// A model that has no language-model form.
+    /// A model that cannot be brought to language-model form.
     #[error(transparent)]
     Canonicalize(#[from] lstmc_frontend::canonicalize::CanonicalizeError),
     /// A model that cannot be compiled.
@@ -32,10 +32,10 @@ pub enum Error {
     /// A compiled model that does not fit its vocabulary.
     #[error(transparent)]
     Model(#[from] lstmc_runtime::ModelError),
-    /// A session's complaint.
+    /// An error of a session.
     #[error(transparent)]
     Session(#[from] lstmc_runtime::SessionError),
-    /// The interpreter's complaint.
+    /// An error of the interpreter.
     #[error(transparent)]
     Interpret(#[from] lstmc_frontend::interpret::InterpretError),
     /// A file that cannot be written.
@@ -46,7 +46,7 @@ pub enum Error {
         /// The reason.
         reason: std::io::Error,
     },
-    /// What is for build scripts was called elsewhere.
+    /// A function for build scripts was called elsewhere.
     #[error("OUT_DIR is not set: this is to be called by a build script (build.rs), which Cargo runs")]
     NoBuildScript,
     /// A file that cannot be read.
@@ -54,7 +54,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         reason: std::io::Error,
     },
 }

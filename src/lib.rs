@@ -1,6 +1,6 @@
 //! lstmc: a compression compiler for LSTM language models.
 //!
-//! This crate joins the parts: it reads models from ONNX or `.lstmc` files, compiles them for the machine at hand, and
+//! This crate joins the parts: it reads models from ONNX or `.lstmc` files, compiles them for this machine, and
 //! measures them.
 //!
 //! ```no_run
@@ -11,10 +11,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Features, all on by default: `cli` is the command line, `passes` all that compresses, `all-targets` object files for other architectures. A program that only loads models
-//! or links them does without: `default-features = false`.
+//! Features, all on by default: `cli` is the command line, `passes` is all compression, `all-targets` is object files for other architectures. A
+//! program that only loads models or links them does not need them: `default-features = false`.
 //!
-//! | crate | what it holds |
+//! | crate | contents |
 //! |---|---|
 //! | [`frontend`] | ONNX, the graph IR, canonicalisation, the interpreter |
 //! | `passes` | pipelines and compression passes |
@@ -46,7 +46,7 @@ pub use source::{Format, Source};
 use lstmc_runtime::Model;
 use std::path::Path;
 
-/// Reads a model (`.onnx` or `.lstmc`), brings it into language-model form and compiles it for this machine.
+/// Reads a model (`.onnx` or `.lstmc`), converts it to language-model form and compiles it for this machine.
 pub fn load(path: impl AsRef<Path>) -> Result<Model, Error> {
     Source::read(path)?.canonical()?.compile(backend::Options::default())
 }

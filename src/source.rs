@@ -20,25 +20,25 @@ use std::sync::Arc;
 pub enum Format {
     /// An ONNX model.
     Onnx,
-    /// A container of ours.
+    /// An lstmc container.
     Lstmc,
 }
 
 impl Format {
-    /// What a file's first bytes say; whatever is not ours is taken for ONNX, whose reader says what is wrong with it.
+    /// The kind according to a file's first bytes; anything that is not a container is read as ONNX, whose reader reports errors.
     fn of(start: &[u8]) -> Format {
-        // Also where a transfer in text mode changed the rest of the magic: the container's reader knows about that.
+        // Also if a transfer in text mode changed the rest of the magic: the container's reader detects that.
         if start.starts_with(&MAGIC[..5]) { Format::Lstmc } else { Format::Onnx }
     }
 }
 
-/// A model read from a file, with what travels with it.
+/// A model read from a file, with the data stored in it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Source {
-    /// Where it came from.
+    /// Its path.
     pub path: PathBuf,
-    /// What kind of file that is.
+    /// The kind of the file.
     pub format: Format,
     /// The graph: as imported, or in language-model form.
     pub graph: Graph,
@@ -48,14 +48,14 @@ pub struct Source {
     pub recipe: String,
     /// The report of that pipeline, as JSON; empty for an ONNX model.
     pub report: String,
-    /// What canonicalisation dropped or assumed.
+    /// Notes of canonicalisation: what was dropped or assumed.
     pub notes: Vec<String>,
     /// Whether weights are entropy-coded in the file: smaller, and decoded when it is read.
     pub entropy: bool,
 }
 
 impl Source {
-    /// Reads a model; the file's first bytes tell its kind.
+    /// Reads a model; the file's first bytes determine its kind.
     pub fn read(path: impl AsRef<Path>) -> Result<Source, Error> {
         let path = path.as_ref();
         match format(path)? {
@@ -64,7 +64,7 @@ impl Source {
         }
     }
 
-    /// Reads a model from the bytes of its file. `path` names the file in errors and need not exist; an ONNX model is called after it, and must not
+    /// Reads a model from the bytes of its file. `path` names the file in errors and need not exist; an ONNX model is named after it, and must not
     /// have external data.
     ///
     /// ```
@@ -86,7 +86,7 @@ impl Source {
         }
     }
 
-    /// A model made in memory, in language-model form.
+    /// A model built in memory, in language-model form.
     pub fn of_graph(graph: Graph) -> Source {
         Source {
             path: PathBuf::new(),
@@ -110,7 +110,7 @@ impl Source {
             let reason = format!("tensor {} has the unknown encoding `{}`", blob.name, blob.encoding);
             return Err(damaged(reason));
         }
-        // The container's checksum covers text and tensors alike.
+        // The container's checksum covers both text and tensors.
         let mut weights = StoredWeights::new(|name: &str| stored(container, name)).trusted();
         let graph = parse_with(container.ir(), &mut weights).map_err(|e| damaged(e.to_string()))?;
         verify(&graph).map_err(|e| damaged(e.to_string()))?;
@@ -140,7 +140,7 @@ impl Source {
         Ok(self)
     }
 
-    /// The model in language-model form, its vocabulary checked against it.
+    /// The model in language-model form, with its vocabulary checked against it.
     pub fn canonical(mut self) -> Result<Source, Error> {
         if self.format == Format::Onnx
             && let Some(canonical) = canonicalize(&self.graph)?
@@ -175,7 +175,7 @@ impl Source {
         Error::Contents { path: self.path.clone(), reason: reason.to_string() }
     }
 
-    /// Writes a canonical model to a `.lstmc` file, by way of a temporary one beside it. Returns the file's bytes.
+    /// Writes a canonical model to a `.lstmc` file, through a temporary one next to it. Returns the file's size in bytes.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, Error> {
         let path = path.as_ref();
         let mut stored = store(&self.graph).map_err(|e| self.incomplete(&e))?;
@@ -199,7 +199,7 @@ impl Source {
     }
 }
 
-/// A tensor of a container as the store's decoder takes it; none where it is missing or of an unknown encoding.
+/// A tensor of a container as the store's decoder takes it; `None` if it is missing or has an unknown encoding.
 fn stored<'c>(container: &'c Container, name: &str) -> Option<Stored<'c>> {
     let blob = container.tensor(name)?;
     Some(Stored {
@@ -210,7 +210,7 @@ fn stored<'c>(container: &'c Container, name: &str) -> Option<Stored<'c>> {
     })
 }
 
-/// What kind of file this is.
+/// The kind of this file.
 fn format(path: &Path) -> Result<Format, Error> {
     let mut start = [0u8; MAGIC.len()];
     let read = File::open(path).and_then(|mut f| {
@@ -225,7 +225,7 @@ fn format(path: &Path) -> Result<Format, Error> {
     });
     match read {
         Ok(n) => Ok(Format::of(&start[..n])),
-        // A folder opens on some systems and fails to be read; the ONNX reader has the better message.
+        // On some systems a folder can be opened but not read; the ONNX reader has the better message.
         Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => Ok(Format::Onnx),
         Err(reason) => Err(Error::Read { path: path.into(), reason }),
     }

@@ -1,4 +1,4 @@
-//! What people see: messages, progress, exit codes.
+//! The user interface: messages, progress, exit codes.
 
 use crate::passes::{Interrupt, Status};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -16,18 +16,18 @@ static WRITING: Mutex<()> = Mutex::new(());
 /// All bars, so that one below another does not write over it.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// What Ctrl-C asks first.
+/// The receiver of the first Ctrl-C.
 pub(crate) static TRAINING: Interrupt = Interrupt::new();
 
-/// What a shell reports of a program that Ctrl-C ended.
+/// The exit code that a shell reports for a program ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
-/// A mistake in how the program was called: exit code 2.
+/// A usage error: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// Prints an error and its causes, and says what to exit with. A reader that went away is no error.
+/// Prints an error and its causes, and returns the exit code. A closed pipe is not an error.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let closed = |e: &(dyn std::error::Error + 'static)| {
         e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
@@ -35,7 +35,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(closed) {
         return ExitCode::SUCCESS;
     }
-    // Libraries' messages often hold their causes' already.
+    // Libraries' messages often include those of their causes.
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if !message.contains(&cause) {
@@ -43,7 +43,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             message = format!("{message}{colon}{cause}");
         }
     }
-    // Nothing is left to do where standard error is closed too.
+    // Nothing is left to do if standard error is closed too.
     let _ = writeln!(std::io::stderr(), "error: {message}");
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
@@ -53,7 +53,7 @@ pub(crate) fn handle_interrupts() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
         if TRAINING.ask() {
             let message = "stopping the training; the best so far is kept, and what follows goes on. Ctrl-C again ends the program";
-            // Where standard error is closed, nobody reads it.
+            // If standard error is closed, nobody reads it.
             let _ = BARS.suspend(|| writeln!(std::io::stderr(), "{message}"));
             return;
         }
@@ -62,13 +62,13 @@ pub(crate) fn handle_interrupts() -> Result<(), ctrlc::Error> {
     })
 }
 
-/// Does what must not stop half way: writing a file, which would leave a temporary one behind.
+/// Runs work that must not be interrupted: writing a file, which would leave a temporary one behind.
 pub(crate) fn uninterrupted<T>(work: impl FnOnce() -> T) -> T {
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     work()
 }
 
-/// Logs to standard error: warnings, with -v what passes do, with -vv everything. `LSTMC_LOG` has the last word.
+/// Logs to standard error: warnings, with -v what passes do, with -vv everything. `LSTMC_LOG` overrides this.
 pub(crate) fn start_log(verbose: u8) {
     let default = ["warn", "info,cranelift=warn", "debug,cranelift=warn"][usize::from(verbose.min(2))];
     let given = std::env::var("LSTMC_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
@@ -77,7 +77,7 @@ pub(crate) fn start_log(verbose: u8) {
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
-/// A bar on standard error over `total` steps; hidden where that is no terminal.
+/// A bar on standard error over `total` steps; hidden if that is not a terminal.
 pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
     let bar = BARS.add(ProgressBar::new(total as u64));
     if let Ok(style) = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} {per_sec} {eta} left") {
@@ -88,7 +88,7 @@ pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
     bar
 }
 
-/// A bar that appears when there is something to show, and goes when all is done; it may come back.
+/// A bar that appears when there is something to show, and disappears when all is done; it may reappear.
 struct Bar {
     what: String,
     bar: Option<ProgressBar>,
@@ -121,13 +121,13 @@ impl Bar {
     }
 }
 
-/// A bar that is told of progress as [`Bar::show`] is.
+/// A callback that updates a bar like [`Bar::show`].
 pub(crate) fn bar(what: &str) -> impl FnMut(usize, usize) + use<> {
     let mut bar = Bar::new(what);
     move |done, total| bar.show(done, total)
 }
 
-/// A bar for the passes of a run, after a label; to be told from any thread.
+/// A bar for the passes of a run, after a label; it may be updated from any thread.
 pub(crate) fn pass_bar(label: String) -> impl Fn(Status<'_>) + Sync {
     let bar = Mutex::new(Bar::new(""));
     move |Status { pass, done, total, note }| {
@@ -137,7 +137,7 @@ pub(crate) fn pass_bar(label: String) -> impl Fn(Status<'_>) + Sync {
     }
 }
 
-/// Bytes for people: powers of ten, as disks are sold.
+/// Bytes for people: powers of ten, as for disks.
 pub(crate) fn bytes(n: usize) -> String {
     match n {
         0..1_000 => format!("{n} B"),
@@ -146,7 +146,7 @@ pub(crate) fn bytes(n: usize) -> String {
     }
 }
 
-/// An integer with its thousands apart.
+/// An integer with its thousands separated.
 pub(crate) fn thousands(n: usize) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -159,7 +159,7 @@ pub(crate) fn thousands(n: usize) -> String {
     out
 }
 
-/// A text as SVG spells it.
+/// A text, escaped for SVG.
 pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -187,7 +187,7 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> S
 /// Prints a JSON value and a new line.
 pub(crate) fn json(value: &serde_json::Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    // As an I/O error, by which a closed pipe is known.
+    // As an I/O error, which identifies a closed pipe.
     serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
     Ok(writeln!(out)?)
 }

@@ -27,7 +27,7 @@ pub enum CompileError {
         /// What is wrong with it.
         error: MapError,
     },
-    /// State and scratch of a stream that no machine should be asked for.
+    /// State or scratch of a stream that exceeds the limit.
     #[error(
         "the model's layers take {found} numbers of working memory for each stream, of at most {most}; use narrower layers or fewer words"
     )]
@@ -40,7 +40,7 @@ pub enum CompileError {
     /// No code can be generated for this target.
     #[error("target: {0}")]
     Target(String),
-    /// A target that object files cannot be made for.
+    /// A target without support for object files.
     #[error(transparent)]
     ObjectTarget(#[from] TargetError),
     /// A name, words or sizes that an object file cannot hold.
@@ -51,7 +51,7 @@ pub enum CompileError {
     Codegen {
         /// The function being compiled.
         function: String,
-        /// What the code generator says.
+        /// The code generator's message.
         reason: String,
     },
 }
@@ -62,24 +62,24 @@ impl CompileError {
     }
 }
 
-/// Why a target cannot be compiled for.
+/// Why code cannot be compiled for a target.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// A triple that object files cannot be made for.
+    /// A triple without support for object files.
     #[error("no object files can be made for the target `{triple}`; the targets are {}", .known.join(", "))]
     Triple {
-        /// What was asked for.
+        /// The requested triple.
         triple: String,
-        /// The triples that they can be made for.
+        /// The supported triples.
         known: Vec<&'static str>,
     },
-    /// A target that this build leaves out.
+    /// A target that this build does not include.
     #[error(
         "{triple}: this program was built with code generation for its own architecture alone; build it with the feature `all-targets`"
     )]
     Disabled {
-        /// What was asked for.
+        /// The requested name.
         triple: &'static str,
     },
     /// A feature that the architecture does not have.
@@ -90,9 +90,9 @@ pub enum TargetError {
     Feature {
         /// The target.
         triple: String,
-        /// What was asked for.
+        /// The requested feature.
         feature: String,
-        /// What there is.
+        /// The available features.
         known: Vec<String>,
     },
     /// The native CPU of another architecture.
@@ -119,10 +119,10 @@ pub enum ObjectError {
     Name {
         /// The name.
         name: String,
-        /// The most characters.
+        /// The maximum number of characters.
         most: usize,
     },
-    /// A word with a NUL.
+    /// A word that contains a NUL.
     #[error("word {id} of the vocabulary has a NUL character in it, which C's strings cannot have")]
     Nul {
         /// Its id.

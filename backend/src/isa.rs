@@ -1,4 +1,4 @@
-//! Targets: the CPU that code is made for.
+//! Targets: the CPU that code is generated for.
 
 use crate::error::CompileError;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
@@ -6,7 +6,7 @@ use cranelift_codegen::settings::{self, Configurable, Flags};
 use lstmc_kernels::Level;
 use target_lexicon::{Architecture, Triple};
 
-/// How hard Cranelift optimises. `None` keeps the order of our unrolled bodies, which is usually what is wanted: `Speed`
+/// How hard Cranelift optimises. `None` keeps the order of our unrolled bodies, which is usually better: `Speed`
 /// moves their loads together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OptLevel {
@@ -88,7 +88,7 @@ const X86_AVX_VNNI: &[&str] = &[
     "has_avx_vnni",
 ];
 
-/// What generated code may use at each [`Level`], by its name.
+/// The features that generated code may use at each [`Level`], by the level's name.
 pub(crate) const X86_LEVELS: &[(&str, &[&str])] = &[
     ("plain", &[]),
     ("sse4.1", X86_SERVER.split_at(3).0),
@@ -98,7 +98,7 @@ pub(crate) const X86_LEVELS: &[(&str, &[&str])] = &[
     ("avx512-vnni", X86_SERVER),
 ];
 
-/// The same of arm64.
+/// The same for arm64.
 pub(crate) const ARM_LEVELS: &[(&str, &[&str])] =
     &[("plain", &[]), ("neon", &[]), ("dotprod", &["has_dotprod"]), ("i8mm", &["has_dotprod", "has_i8mm"])];
 
@@ -111,12 +111,12 @@ pub(crate) fn levels(triple: &Triple) -> &'static [(&'static str, &'static [&'st
     }
 }
 
-/// What code for a target may use at a level.
+/// The features that code for a target may use at a level.
 fn level_flags(triple: &Triple, level: &str) -> Option<&'static [&'static str]> {
     levels(triple).iter().find(|(name, _)| *name == level).map(|(_, flags)| *flags)
 }
 
-/// What a plan must know of a target.
+/// What a plan must know about a target.
 pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
     let arm = matches!(isa.triple().architecture, Architecture::Aarch64(_));
     crate::plan::Target { signed_bytes: arm }
@@ -126,7 +126,7 @@ fn has(isa: &dyn isa::TargetIsa, flag: &str) -> bool {
     isa.isa_flags().iter().any(|f| f.name == flag && f.as_bool() == Some(true))
 }
 
-/// Whether fused multiply-add is an instruction; elsewhere it would be a library call.
+/// Whether fused multiply-add is an instruction; otherwise it would be a library call.
 pub(crate) fn has_fma(isa: &dyn isa::TargetIsa) -> bool {
     !matches!(isa.triple().architecture, Architecture::X86_64) || has(isa, "has_fma")
 }

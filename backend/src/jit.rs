@@ -1,6 +1,6 @@
-//! Code in memory: compile a model for the machine at hand and call it.
+//! Code in memory: compile a model for this machine and call it.
 //!
-//! What makes its `unsafe` sound: function pointers live in [`Jit`] beside the code they point to and never leave it; every call passes
+//! Its `unsafe` is sound because function pointers live in [`Jit`] next to the code they point to and never leave it; every call passes
 //! buffers whose lengths were checked against the plan.
 #![allow(
     unsafe_code,
@@ -20,10 +20,10 @@ use lstmc_runtime::{Kernels, Layout, Workspace};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-/// Texts of so few tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
+/// Texts of at most this many tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
 const STEPWISE: usize = 3;
 
-/// How often scoring word by word tells of its progress, in tokens.
+/// How often scoring word by word reports its progress, in tokens.
 const PROGRESS_INTERVAL: usize = 256;
 
 type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
@@ -41,8 +41,8 @@ pub struct Options {
     pub opt_level: OptLevel,
     /// Threads that score a sequence; 0 means all cores.
     pub threads: usize,
-    /// Threads that take a step together, writing all logits; 0 and 1 mean the caller alone. They wait spinning for a while after each
-    /// step, so they pay where steps follow each other and the weights do not fit one core's caches.
+    /// Threads that take a step together, writing all logits; 0 and 1 mean only the caller. They spin for a while after each
+    /// step, so they pay if steps follow each other closely and the weights do not fit one core's caches.
     pub step_threads: usize,
 }
 
@@ -59,17 +59,17 @@ pub struct Jit {
     level: Level,
     entries: Entries,
     workers: Option<Workers>,
-    /// Owns the code; never touched again before it is dropped.
+    /// Owns the code; not used again until it is dropped.
     module: Mutex<Option<JITModule>>,
 }
 
 /// Threads that take a step together, and its phases with the panels that they share.
 struct Workers {
     count: usize,
-    /// Where there are more workers than the machine has cores; else the program's pool is used.
+    /// Present if there are more workers than the machine has cores; otherwise the program's pool is used.
     own: Option<Pool>,
     phases: Vec<Phase>,
-    /// How many parts each phase has.
+    /// The number of parts of each phase.
     parts: Vec<usize>,
 }
 
@@ -97,12 +97,12 @@ impl Jit {
         Jit::compile(plan, weights, options)
     }
 
-    /// As [`Jit::new`], but in parts, each of which takes those of the plan's steps that are in a range of its own, and has the whole output layer.
-    /// They share the weights and have the same buffers: advancing one after another, then letting the last one make logits, is one step of
-    /// the whole, if the ranges follow one another.
+    /// As [`Jit::new`], but in parts. Each part runs the plan's steps in its own range, and has the whole output layer.
+    /// The parts share the weights and have the same buffers: advancing one after another, then computing logits with the last one, is one step of
+    /// the whole model, if the ranges are consecutive and cover all steps.
     ///
     /// # Panics
-    /// Where the plan has no such steps.
+    /// If the plan has no such steps.
     pub fn in_parts(
         graph: &Graph,
         options: Options,
@@ -178,7 +178,7 @@ impl Jit {
         &self.plan
     }
 
-    /// The processor level that it was compiled for.
+    /// The processor level it was compiled for.
     pub fn level(&self) -> Level {
         self.level
     }
@@ -191,7 +191,7 @@ impl Jit {
     /// The state and scratch as generated code takes them.
     ///
     /// # Panics
-    /// Where the state has another length than [`Layout`] says, scratch is shorter, or one is not aligned.
+    /// If the state's length differs from the one in [`Layout`], scratch is shorter, or either is not aligned.
     fn check(&self, state: &mut [f32], scratch: &mut [u8]) -> (*mut f32, *mut f32) {
         assert_eq!(state.len(), self.layout.state, "length of the state");
         let state = state.as_mut_ptr();
@@ -212,7 +212,7 @@ impl Jit {
         token as usize
     }
 
-    /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` with room for all.
+    /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` has room for all.
     fn logits(&self, state: *mut f32, scratch: *mut f32, token: usize, logits: *mut f32) {
         if self
             .workers
@@ -229,7 +229,7 @@ impl Jit {
         }
     }
 
-    /// Whether so many streams take a step together.
+    /// Whether this many streams take a step together.
     fn together(&self, streams: usize) -> bool {
         self.execution.fewest_streams.is_some_and(|fewest| streams >= fewest)
     }
@@ -256,7 +256,7 @@ impl Jit {
         sum
     }
 
-    /// Takes a step and returns its logits, which it leaves in scratch.
+    /// Takes a step and returns its logits, which stay in scratch.
     fn logits_in_scratch<'s>(&self, state: &mut [f32], scratch: &'s mut [u8], token: u32) -> &'s [f32] {
         let token = self.word(token);
         let (state, to) = self.check(state, scratch);
@@ -265,7 +265,7 @@ impl Jit {
         bytemuck::cast_slice(&scratch[4 * at..4 * (at + self.plan.vocabulary)])
     }
 
-    /// What batched kernels execute.
+    /// The model as batched kernels execute it.
     fn model(&self) -> Model<'_> {
         Model { plan: &self.plan, weights: &self.weights, code: self }
     }
@@ -389,7 +389,7 @@ impl Kernels for Jit {
 }
 
 impl Workers {
-    /// Takes a step in phases; false, and nothing done, where the pool is at work already. Arguments as in [`Jit::logits`].
+    /// Takes a step in phases; returns false and does nothing if the pool is already busy. Arguments as in [`Jit::logits`].
     fn run(
         &self,
         table: &[usize],

@@ -1,4 +1,4 @@
-//! What the backend makes of a model, as text: plan, CLIF, machine code.
+//! The backend's output for a model, as text: plan, CLIF, machine code.
 
 use crate::codegen::build_listed;
 use crate::error::CompileError;

@@ -1,13 +1,13 @@
-//! The front end of lstmc: ONNX models become a typed graph IR.
+//! The front end of lstmc: it turns ONNX models into a typed graph IR.
 //!
-//! A part of `lstmc`, which is what to depend on: this crate's interface changes with any version.
+//! This crate is a part of `lstmc`. Depend on `lstmc` instead: this crate's interface may change in any version.
 //!
 //! ```text
 //!   model.onnx ──▶ onnx (decode, import) ──▶ ir::Graph ──▶ canonicalize ──▶ passes, backend
 //!                                              │  ▲
 //!                                         print ▼  │ parse
 //!                                             text form
-//!   interpret: what the IR means; everything fast is tested against it
+//!   interpret: defines what the IR means; everything fast is tested against it
 //! ```
 #![deny(unsafe_code)]
 

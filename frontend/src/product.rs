@@ -1,4 +1,4 @@
-//! Matrix products in plain loops, which compilers turn into vectors: no thread, no vector width and no order of rows shows in a result.
+//! Matrix products in plain loops, which compilers vectorise: results do not depend on threads, vector width or the order of rows.
 //!
 //! ```text
 //!   b: [k, n] ── packed ──▶ panels [n / COLUMNS][k][COLUMNS]      a: [m, k] ── packed ──▶ tiles [m / ROWS][k][ROWS]
@@ -15,7 +15,7 @@ const COLUMNS: usize = 8;
 /// Rows of one task: enough that a panel, once read, serves several tiles.
 const TASK: usize = 8 * ROWS;
 
-/// What products are made of: f32, f64.
+/// The numbers of products: f32, f64.
 pub(crate) trait Element: Copy + Default + Mul<Output = Self> + AddAssign + Send + Sync {}
 
 impl<T: Copy + Default + Mul<Output = T> + AddAssign + Send + Sync> Element for T {}
@@ -23,7 +23,7 @@ impl<T: Copy + Default + Mul<Output = T> + AddAssign + Send + Sync> Element for 
 /// `out = a b` with row-major `a: [m, k]`, `b: [k, n]`, `out: [m, n]`, on all cores.
 ///
 /// # Panics
-/// Where a slice's length is not that of its shape.
+/// If a slice's length does not match its shape.
 pub(crate) fn multiply<T: Element>([m, k, n]: [usize; 3], a: &[T], b: &[T], out: &mut [T]) {
     assert_eq!(b.len(), k * n, "length of b");
     product([m, k, n], a, |i, j| b[i * n + j], out);
@@ -32,13 +32,13 @@ pub(crate) fn multiply<T: Element>([m, k, n]: [usize; 3], a: &[T], b: &[T], out:
 /// `out = a w^T` with row-major `a: [m, k]`, `w: [n, k]` (a linear map applied to `m` vectors), `out: [m, n]`, on all cores.
 ///
 /// # Panics
-/// Where a slice's length is not that of its shape.
+/// If a slice's length does not match its shape.
 pub(crate) fn apply<T: Element>([m, k, n]: [usize; 3], a: &[T], w: &[T], out: &mut [T]) {
     assert_eq!(w.len(), k * n, "length of w");
     product([m, k, n], a, |i, j| w[j * k + i], out);
 }
 
-/// `out = a b`, where `b` gives the element of a row and a column.
+/// `out = a b`, where `b` returns the element at a row and a column.
 fn product<T: Element>([m, k, n]: [usize; 3], a: &[T], b: impl Fn(usize, usize) -> T + Sync, out: &mut [T]) {
     assert_eq!((a.len(), out.len()), (m * k, m * n), "lengths of a and out");
     if m * n * k == 0 {

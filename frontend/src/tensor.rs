@@ -2,7 +2,7 @@
 //!
 //! Data is behind an [`Arc`], so cloning a tensor (or a whole graph) never copies weights. A tensor whose
 //! text form was parsed without data is *elided*: it knows its dtype, shape and content hash, and any attempt to
-//! read it is an error rather than zeros.
+//! read it is an error, instead of giving zeros.
 
 use half::{bf16, f16};
 use std::fmt;
@@ -27,7 +27,7 @@ pub enum DType {
     I8,
     /// Unsigned 8-bit integer.
     U8,
-    /// Truth value, one byte.
+    /// Boolean, one byte.
     Bool,
 }
 
@@ -60,7 +60,7 @@ impl DType {
         }
     }
 
-    /// The dtype of this name, as [`DType::name`] spells it.
+    /// The dtype with this name, as [`DType::name`] spells it.
     pub fn from_name(name: &str) -> Option<DType> {
         DType::ALL.into_iter().find(|d| d.name() == name)
     }
@@ -100,13 +100,13 @@ pub enum Data {
     I8(Arc<Vec<i8>>),
     U8(Arc<Vec<u8>>),
     Bool(Arc<Vec<bool>>),
-    /// No data at hand: only its dtype and content hash are known.
+    /// No data available: only its dtype and content hash are known.
     Elided(DType, ContentHash),
 }
 
 /// A short hash of a tensor's dtype, shape and bytes: equal tensors print equal hashes.
 ///
-/// A CRC-32: it tells weights apart in review and in tests; it is no defence against an adversary.
+/// A CRC-32: it distinguishes weights in reviews and tests; it is no defence against an adversary.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ContentHash(pub u32);
 
@@ -116,14 +116,14 @@ impl fmt::Display for ContentHash {
     }
 }
 
-/// Why a tensor could not be made or read.
+/// Why a tensor could not be created or read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
     /// The number of elements is not the product of the dimensions.
     #[error("a tensor of shape {shape:?} has {expected} elements, found {found}")]
     Length {
-        /// The shape asked for.
+        /// The requested shape.
         shape: Vec<usize>,
         /// The product of its dimensions.
         expected: usize,
@@ -133,23 +133,23 @@ pub enum TensorError {
     /// The product of the dimensions overflows.
     #[error("a tensor of shape {shape:?} has more elements than memory can hold")]
     Overflow {
-        /// The shape asked for.
+        /// The requested shape.
         shape: Vec<usize>,
     },
-    /// No elements, but so many rows of nothing that to go through them takes for ever.
+    /// No elements, but so many empty rows that iterating over them would take too long.
     #[error(
         "a tensor of shape {shape:?} has no elements; its other dimensions may come to {MOST_EMPTY} at most"
     )]
     Empty {
-        /// The shape asked for.
+        /// The requested shape.
         shape: Vec<usize>,
     },
     /// A dtype that the operation cannot read.
     #[error("expected {expected} data, found {found}")]
     DType {
-        /// What was asked for.
+        /// The requested dtype.
         expected: &'static str,
-        /// What the tensor holds.
+        /// The tensor's dtype.
         found: DType,
     },
     /// The tensor was parsed from text without its data.
@@ -167,10 +167,10 @@ pub enum TensorError {
     },
 }
 
-/// The product of the other dimensions of a tensor that has none of one, at most.
+/// The maximum product of the other dimensions of a tensor with a zero dimension.
 const MOST_EMPTY: usize = 1 << 20;
 
-/// The number of elements of `shape`, or an error where it overflows, or is 0 beside dimensions out of all proportion.
+/// The number of elements of `shape`, or an error if it overflows, or if it is 0 with other dimensions that are too large.
 pub fn element_count(shape: &[usize]) -> Result<usize, TensorError> {
     let others = shape.iter().filter(|&&d| d > 0).fold(1usize, |n, &d| n.saturating_mul(d));
     if shape.contains(&0) && others > MOST_EMPTY {
@@ -210,7 +210,7 @@ macro_rules! conversions {
 }
 
 impl Tensor {
-    /// A tensor of `shape` over `data`. Errors where the length does not match the shape.
+    /// A tensor of `shape` over `data`. Returns an error if the length does not match the shape.
     pub fn new(shape: Vec<usize>, data: Data) -> Result<Tensor, TensorError> {
         let expected = element_count(&shape)?;
         let found = match &data {
@@ -294,7 +294,7 @@ impl Tensor {
         Tensor { shape: self.shape.clone(), data: Data::Elided(self.dtype(), self.hash()) }
     }
 
-    /// All elements as f32, whatever the dtype; borrowed where they are f32 already.
+    /// All elements as f32, for any dtype; borrowed if they are f32 already.
     pub fn to_f32(&self) -> Result<Arc<Vec<f32>>, TensorError> {
         Ok(match &self.data {
             Data::F32(v) => v.clone(),
@@ -310,7 +310,7 @@ impl Tensor {
         })
     }
 
-    /// All elements as f64, whatever the dtype.
+    /// All elements as f64, for any dtype.
     pub fn to_f64(&self) -> Result<Vec<f64>, TensorError> {
         Ok(match &self.data {
             Data::F64(v) => v.to_vec(),
@@ -320,7 +320,7 @@ impl Tensor {
         })
     }
 
-    /// The elements as little-endian bytes, row-major; an error where the data is elided.
+    /// The elements as little-endian bytes, row-major; an error if the data is elided.
     pub fn to_le_bytes(&self) -> Result<Vec<u8>, TensorError> {
         Ok(match &self.data {
             Data::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),

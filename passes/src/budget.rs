@@ -1,22 +1,22 @@
-//! The budget: what perplexity may be after each lossy pass, or after the pass that directly follows it to make good its loss.
+//! The budget: the limit on perplexity after each lossy pass, or after the pass that directly follows it to recover its loss.
 
 use lstmc_frontend::ir::Graph;
 use serde::Serialize;
 
-/// Measures models. The command line implements it with compiled kernels, tests with the interpreter.
+/// Measures models. The command line implements it with compiled kernels, and tests with the interpreter.
 pub trait Evaluate {
     /// The perplexity of a model in language-model form on the validation text.
     fn perplexity(&mut self, graph: &Graph) -> Result<f64, String>;
 }
 
-/// What perplexity a model may have.
+/// The limits on a model's perplexity.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Budget {
-    /// At most this.
+    /// The maximum perplexity.
     pub max_perplexity: Option<f64>,
-    /// At most the perplexity before the first lossy pass, and this fraction of it more.
+    /// The maximum increase, as a fraction of the perplexity before the first lossy pass.
     pub max_increase: Option<f64>,
-    /// Stop with an error where a pass is over the budget, rather than going on without it.
+    /// Stop with an error if a pass is over the budget, instead of continuing without it.
     pub strict: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `canonicalize`: a generic graph, as an exporter wrote it, to language-model form.
+//! `canonicalize`: converts a generic graph, as an exporter wrote it, to language-model form.
 //!
 //! *Lossless* up to the rounding of a sum of two biases (and of weights stored in f64). What it does is [`lstmc_frontend::canonicalize`].
 

@@ -1,8 +1,8 @@
-//! `decode`: weights to their dense form.
+//! `decode`: converts weights to their dense form.
 //!
-//! *Lossless* with respect to the weights: every representation stands for a matrix, and this stores that matrix. Products that took their
-//! vectors as int8 take them as they are from then on, so what the model computes may change: *lossy* to the driver, which measures it. It
-//! undoes no other loss of earlier passes, and makes the model larger. Of use to give a compressed model to another pass
+//! *Lossless* with respect to the weights: every representation stands for a matrix, and this pass stores that matrix. Products that took their
+//! vectors as int8 take them as f32 from then on, so the model's outputs may change: *lossy* to the driver, which measures it. It
+//! undoes no other loss of earlier passes, and makes the model larger. It is useful to give a compressed model to another pass
 //! that needs dense weights, and to export it.
 
 use crate::options::OptionInfo;

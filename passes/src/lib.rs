@@ -1,6 +1,6 @@
 //! The passes of lstmc: pipelines, the driver, the perplexity budget, and one module per pass.
 //!
-//! A part of `lstmc`, which is what to depend on: this crate's interface changes with any version.
+//! This crate is a part of `lstmc`. Depend on `lstmc` instead: this crate's interface may change in any version.
 //!
 //! ```text
 //!   "canonicalize, decode(target=decoder)"
@@ -12,7 +12,7 @@
 //!   graph and trail                          rejected: the graph before is kept
 //! ```
 //!
-//! A pass is a pure function of a graph and a context: it proposes a [`Patch`] or says why it has none, and [`manager::run`]
+//! A pass is a pure function of a graph and a context: it proposes a [`Patch`] or gives the reason why it has none, and [`manager::run`]
 //! does the rest. To add one, write a module with an `INFO` and add a line to [`registry::PASSES`].
 #![deny(unsafe_code)]
 

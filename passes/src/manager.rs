@@ -8,20 +8,20 @@ use lstmc_frontend::ir::verify::FINITE;
 use lstmc_frontend::ir::{Graph, InferError, VerifyErrors, verify, verify_language_model};
 use std::time::Instant;
 
-/// What a run may use, and where it stops.
+/// The inputs of a run, and where it stops.
 #[derive(Default)]
 pub struct Settings<'a> {
-    /// What passes may read.
+    /// The data that passes may read.
     pub context: Context<'a>,
-    /// What perplexity the model may have.
+    /// The limits on perplexity.
     pub budget: Budget,
     /// Run only this many passes: to find the one that breaks a model.
     pub stop_after: Option<usize>,
-    /// Called after each pass with its record and the graph that goes on.
+    /// Called after each pass with its record and the current graph.
     pub observer: Option<Observer<'a>>,
 }
 
-/// Called after each pass with its record and the graph that goes on.
+/// Called after each pass with its record and the current graph.
 pub type Observer<'a> = &'a mut dyn FnMut(&Record, &Graph);
 
 /// The result of a run.
@@ -29,7 +29,7 @@ pub type Observer<'a> = &'a mut dyn FnMut(&Record, &Graph);
 pub struct Run {
     /// The model.
     pub graph: Graph,
-    /// How it came about.
+    /// The record of each pass.
     pub trail: Trail,
 }
 
@@ -40,10 +40,10 @@ pub enum RunError {
     /// The graph that was given breaks an invariant.
     #[error("the graph is invalid before the first pass:\n{0}")]
     Input(VerifyErrors),
-    /// A pass failed, or what it came to was refused.
+    /// A pass failed, or its result was refused.
     #[error("pass {step}, {invocation}{problem}")]
     Step {
-        /// Its place in the pipeline, from 1.
+        /// Its position in the pipeline, from 1.
         step: usize,
         /// The pass with its options.
         invocation: String,
@@ -51,13 +51,13 @@ pub enum RunError {
         #[source]
         problem: Box<StepError>,
     },
-    /// A budget without anything to measure with.
+    /// A budget without an evaluator.
     #[error("a perplexity budget needs a vocabulary and a validation text to measure on")]
     NoEvaluator,
     /// Measuring failed.
     #[error("measuring perplexity {when}: {why}")]
     Evaluate {
-        /// Before or after which pass.
+        /// The pass before or after which it failed.
         when: String,
         /// Why.
         why: String,
@@ -71,7 +71,7 @@ pub enum StepError {
     /// It failed.
     #[error(": {0}")]
     Pass(#[source] PassError),
-    /// It came to NaN or infinity: numbers that it was given are too large.
+    /// Its result has NaN or infinity: its inputs are too large.
     #[error(
         ", comes to numbers that are NaN or infinite: the weights before, or the statistics it was given, are too large; leave these weights out by `target`, or calibrate on another text:\n{0}"
     )]
@@ -95,7 +95,7 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     check(&graph).map_err(RunError::Input)?;
     let mut perplexity = Perplexity { budget: settings.budget, baseline: None, current: None };
     let mut state = Run { graph, trail: Trail::default() };
-    // What the passes that are judged next started from.
+    // The starting point of the passes that are judged next.
     let mut start: Option<Start> = None;
     let passes: Vec<&Invocation> =
         pipeline.passes.iter().take(settings.stop_after.unwrap_or(usize::MAX)).collect();
@@ -156,11 +156,11 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     Ok(state)
 }
 
-/// Where passes that are judged together started.
+/// The starting point of passes that are judged together.
 struct Start {
     graph: Graph,
     perplexity: Option<f64>,
-    /// How many records there were.
+    /// The number of records then.
     records: usize,
 }
 
@@ -170,7 +170,7 @@ fn check(graph: &Graph) -> Result<(), VerifyErrors> {
     if is_generic { verify(graph) } else { verify_language_model(graph) }
 }
 
-/// The pass at work.
+/// The current pass.
 struct At<'p> {
     step: usize,
     invocation: &'p Invocation,
@@ -214,7 +214,7 @@ struct Perplexity {
     budget: Budget,
     /// Before the first lossy pass.
     baseline: Option<f64>,
-    /// Of the graph that goes on, once known.
+    /// Of the current graph, once known.
     current: Option<f64>,
 }
 
@@ -230,7 +230,7 @@ impl Perplexity {
         Ok(())
     }
 
-    /// Perplexity of what a lossy pass proposes. What a lossless one proposes has that of the graph before.
+    /// Perplexity of a lossy pass's proposal. That of a lossless pass is the same as before.
     fn after(
         &self,
         at: &At<'_>,
@@ -243,7 +243,7 @@ impl Perplexity {
         measure(evaluator, graph, || format!("after {}", at.name()))
     }
 
-    /// Why what passes came to is over the budget, if it is and any of them did something.
+    /// Why the result of passes is over the budget, if it is and any of them changed something.
     fn exceeded(&self, records: &[Record]) -> Option<String> {
         records.iter().find(|r| r.verdict == Verdict::Applied)?;
         self.current.zip(self.baseline).and_then(|(p, b)| self.budget.exceeded(p, b))

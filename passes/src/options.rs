@@ -1,4 +1,4 @@
-//! Options of passes: what they may be, and what they are.
+//! Options of passes: their kinds and their values.
 
 use crate::pass::PassError;
 use crate::target::Target;
@@ -6,7 +6,7 @@ use lstmc_frontend::ir::CodeFormat;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What an option of a pass is. Parser, help, documentation and the pass itself read it here: a default stands nowhere else.
+/// The description of a pass's option. The parser, help, documentation and the pass itself read it here: a default is stated nowhere else.
 ///
 /// ```
 /// use lstmc_passes::options::{Kind, OptionInfo};
@@ -21,16 +21,16 @@ use std::fmt;
 pub struct OptionInfo {
     /// The name, in words joined by `-`.
     pub name: &'static str,
-    /// What values it takes.
+    /// The values that it takes.
     pub kind: Kind,
-    /// Whether it must be given, and what it is otherwise.
+    /// Whether it is required, and its default otherwise.
     pub presence: Presence,
     /// One sentence without a full stop.
     pub doc: &'static str,
 }
 
 impl OptionInfo {
-    /// An option that may be left out, which means something of its own.
+    /// An optional option, whose absence has its own meaning.
     pub const fn new(name: &'static str, kind: Kind, doc: &'static str) -> OptionInfo {
         OptionInfo { name, kind, presence: Presence::Optional, doc }
     }
@@ -40,7 +40,7 @@ impl OptionInfo {
         OptionInfo::new("target", Kind::Target, doc).or("*")
     }
 
-    /// The option, which must be given.
+    /// The option, as a required one.
     pub const fn required(self) -> OptionInfo {
         OptionInfo { presence: Presence::Required, ..self }
     }
@@ -50,12 +50,12 @@ impl OptionInfo {
         OptionInfo { presence: Presence::Default(DefaultValue::Text(text)), ..self }
     }
 
-    /// The option with an integer by default, for one that a constant names.
+    /// The option with an integer default, for defaults that are constants.
     pub const fn or_integer(self, value: usize) -> OptionInfo {
         OptionInfo { presence: Presence::Default(DefaultValue::Integer(value)), ..self }
     }
 
-    /// The option with a number by default, for one that a constant names.
+    /// The option with a numeric default, for defaults that are constants.
     pub const fn or_number(self, value: f64) -> OptionInfo {
         OptionInfo { presence: Presence::Default(DefaultValue::Number(value)), ..self }
     }
@@ -64,15 +64,15 @@ impl OptionInfo {
 /// Whether an option must be given.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Presence {
-    /// It must.
+    /// Required.
     Required,
-    /// It may be left out, which means something of its own.
+    /// Optional; its absence has its own meaning.
     Optional,
-    /// It may be left out, which means this value.
+    /// Optional, with this default.
     Default(DefaultValue),
 }
 
-/// What an option is where it is not given. `Display` spells it as [`Kind::parse`] reads it.
+/// The value of an option that is not given. `Display` spells it as [`Kind::parse`] reads it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum DefaultValue {
     /// As a pipeline spells it.
@@ -98,19 +98,19 @@ impl fmt::Display for DefaultValue {
 pub enum Kind {
     /// An integer from `min` to `max`.
     Integer {
-        /// The smallest.
+        /// The smallest value.
         min: i64,
-        /// The largest.
+        /// The largest value.
         max: i64,
     },
     /// A number from `min` to `max`; `2%` means 0.02.
     Number {
-        /// The smallest.
+        /// The smallest value.
         min: f64,
-        /// The largest.
+        /// The largest value.
         max: f64,
     },
-    /// The bits of a code of some [`CodeFormat`].
+    /// The bits per code of a [`CodeFormat`].
     CodeBits,
     /// One of these words.
     Word(&'static [&'static str]),
@@ -131,7 +131,7 @@ impl Kind {
     /// A number from 0 to 1.
     pub const FRACTION: Kind = Kind::Number { min: 0.0, max: 1.0 };
 
-    /// The value that `text` spells, or what was expected instead.
+    /// The value that `text` spells, or a description of what was expected.
     pub fn parse(self, text: &str) -> Result<Value, String> {
         let value = match self {
             Kind::Integer { min, max } => {
@@ -170,7 +170,7 @@ fn number(text: &str) -> Option<f64> {
     value.is_finite().then_some(value)
 }
 
-/// What is expected, for messages and help.
+/// A description of valid values, for messages and help.
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -224,7 +224,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// The options of one run of a pass, defaults filled in.
+/// The options of one run of a pass, with defaults filled in.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Options(BTreeMap<&'static str, Value>);
 
@@ -239,7 +239,7 @@ impl Options {
     /// The values given, and the defaults of `infos` for the others.
     ///
     /// # Panics
-    /// Where a default in the pass table is not of its option's kind, which a test of the table excludes.
+    /// If a default in the pass table is not of its option's kind; a test of the table excludes this.
     pub fn new(infos: &[OptionInfo], given: &[(&'static str, Value)]) -> Options {
         let mut values = BTreeMap::new();
         for info in infos {
@@ -280,17 +280,17 @@ impl Options {
     /// ```
     ///
     /// # Panics
-    /// Where the pass table has no such option, no default for it, or another kind.
+    /// If the pass table has no such option, no default for it, or another kind.
     pub fn get<T: OfValue>(&self, name: &str) -> T {
         self.given(name).unwrap_or_else(|| panic!("the pass table gives `{name}` no default of this type"))
     }
 
-    /// The value of an option that may be left out; none where it was.
+    /// The value of an optional option; `None` if it was not given.
     pub fn given<T: OfValue>(&self, name: &str) -> Option<T> {
         T::of(self.0.get(name)?)
     }
 
-    /// The one value that several options give, each in its own way; an error where none or several of them are there. `names` is for that error.
+    /// The one value that several alternative options give; an error if none or several of them are given. `names` is for that error.
     pub(crate) fn only<T>(names: &str, values: impl IntoIterator<Item = Option<T>>) -> Result<T, PassError> {
         let mut values = values.into_iter().flatten();
         let found = match (values.next(), values.next()) {
@@ -304,7 +304,7 @@ impl Options {
 
 /// The types that options have in a pass.
 pub trait OfValue: Sized {
-    /// The value, where its kind gives this type.
+    /// The value, if its kind gives this type.
     fn of(value: &Value) -> Option<Self>;
 }
 

@@ -1,4 +1,4 @@
-//! What a pass is.
+//! Passes: the trait, its context and its results.
 
 use crate::budget::Evaluate;
 use crate::calibrate::{Calibration, CalibrationError, Statistics};
@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 /// A transformation of a model.
 pub trait Pass {
-    /// Proposes a change of `graph`, or says why there is none. A pass changes nothing itself, and the same graph and context give
+    /// Proposes a change to `graph`, or says why there is none. A pass changes nothing itself, and the same graph and context give
     /// the same outcome.
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError>;
 }
 
-/// What passes may read besides the graph.
+/// The data that passes may read, apart from the graph.
 #[derive(Default)]
 pub struct Context<'a> {
     /// Measures perplexity on the validation text.
@@ -26,29 +26,29 @@ pub struct Context<'a> {
     pub calibration: Option<Calibration<'a>>,
     /// The text that `recover` trains on, as tokens.
     pub training: Option<&'a [u32]>,
-    /// The model before the first lossy pass: the driver puts it here.
+    /// The model before the first lossy pass: set by the driver.
     pub reference: Option<Graph>,
-    /// Told how far a pass is.
+    /// Receives the progress of a pass.
     pub watcher: Option<&'a Watcher<'a>>,
-    /// Where `recover` keeps its runs.
+    /// Where `recover` saves its runs.
     pub checkpoint: Option<Checkpoint<'a>>,
     /// Asks `recover` to stop.
     pub interrupt: Option<&'a Interrupt>,
 }
 
 impl<'a> Context<'a> {
-    /// The calibration statistics of the model that `graph` was made from. Without any, an error that names `instead`, the option that does
+    /// The calibration statistics of the model that `graph` was made from. Without any, returns an error that names `instead`, the option that works
     /// without, as a pipeline spells it.
     pub fn statistics(&mut self, graph: &Graph, instead: &str) -> Result<Arc<Statistics>, PassError> {
         Ok(self.calibration(instead)?.statistics(graph)?)
     }
 
-    /// Statistics of the inputs of `graph` as it is now, which needs the calibration text.
+    /// Statistics of the inputs of `graph` in its current form; needs the calibration text.
     pub fn inputs_now(&mut self, graph: &Graph, instead: &str) -> Result<Statistics, PassError> {
         Ok(self.calibration(instead)?.inputs(graph)?)
     }
 
-    /// The steps of a pass, which the watcher is told of.
+    /// The steps of a pass, which are reported to the watcher.
     pub(crate) fn steps(&self, pass: &'static str, total: usize) -> Steps<'a> {
         Steps::new(self.watcher, pass, total)
     }
@@ -61,16 +61,16 @@ impl<'a> Context<'a> {
     }
 }
 
-/// What a pass proposes.
+/// The result of a pass.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// A change.
     Patch(Patch),
-    /// No change, and why.
+    /// No change, and the reason.
     NoEffect(String),
 }
 
-/// A change of a graph, and what a user should know about it.
+/// A change to a graph, and notes for the user.
 #[derive(Clone, Debug)]
 pub struct Patch {
     /// The change.
@@ -79,7 +79,7 @@ pub struct Patch {
     pub notes: Vec<String>,
 }
 
-/// A change of a graph.
+/// A change to a graph.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// A new graph.
@@ -100,7 +100,7 @@ impl Patch {
         Patch { change: Change::Weights(weights), notes: vec![] }
     }
 
-    /// The patch with these notes.
+    /// The same patch with these notes.
     pub fn with_notes(self, notes: Vec<String>) -> Patch {
         Patch { notes, ..self }
     }
@@ -113,7 +113,7 @@ impl Patch {
         }
     }
 
-    /// The patched graph. An error where a map has another shape than the weight it replaces.
+    /// The patched graph. An error if a map's shape differs from that of the weight it replaces.
     pub fn apply(self, graph: &Graph) -> Result<Graph, InferError> {
         match self.change {
             Change::Graph(new) => Ok(*new),
@@ -132,7 +132,7 @@ impl Patch {
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError {
-    /// A model that has no language-model form.
+    /// A model that cannot be brought to language-model form.
     #[error(transparent)]
     Canonicalize(#[from] CanonicalizeError),
     /// A pass that needs language-model form, on a graph that is not in it.
@@ -141,7 +141,7 @@ pub enum PassError {
     /// A target that matches nothing.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A representation that could not be made or read.
+    /// A representation that could not be created or read.
     #[error("@{weight}: {source}")]
     Map {
         /// The weight.
@@ -157,13 +157,13 @@ pub enum PassError {
         "this needs calibration text: give some with --calibrate TEXT, or use {instead}, which needs none"
     )]
     NeedsCalibration {
-        /// The option that does without, as a pipeline spells it.
+        /// The option that works without them, as a pipeline spells it.
         instead: String,
     },
     /// A pass that trains, without a text.
     #[error("this needs training text: give some with --train TEXT")]
     NeedsTraining,
-    /// A training run that could not be kept or gone on with.
+    /// A training run that could not be saved or resumed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// Statistics that could not be collected or do not fit.
@@ -182,7 +182,7 @@ pub enum PassError {
     /// Perplexity that could not be measured.
     #[error("measuring perplexity: {0}")]
     Evaluate(String),
-    /// A solver that refused.
+    /// A solver that refused its input.
     #[error("@{weight}: {source}")]
     Solve {
         /// The weight.

@@ -1,4 +1,4 @@
-//! Pipelines: which passes to run, with which options.
+//! Pipelines: the passes to run, with their options.
 //!
 //! ```text
 //! canonicalize, low-rank(target=decoder, rank=96), prune(target=lstm*, sparsity=0.8, block=1x16), quantize(bits=8)
@@ -37,7 +37,7 @@ pub type Table = &'static [PassInfo];
 /// Passes in order.
 #[derive(Clone, Debug, Default)]
 pub struct Pipeline {
-    /// What it is for, in a recipe.
+    /// Its purpose, in a recipe.
     pub description: Option<String>,
     /// The passes.
     pub passes: Vec<Invocation>,
@@ -63,7 +63,7 @@ impl Pipeline {
         Pipeline::parse_with(text, PASSES)
     }
 
-    /// Reads the text form with a pass table of one's own.
+    /// Reads the text form with a custom pass table.
     pub fn parse_with(text: &str, table: Table) -> Result<Pipeline, PipelineError> {
         text::parse(text, table)
     }
@@ -73,7 +73,7 @@ impl Pipeline {
         Pipeline::from_recipe_with(toml, PASSES)
     }
 
-    /// Reads a recipe with a pass table of one's own.
+    /// Reads a recipe with a custom pass table.
     pub fn from_recipe_with(toml: &str, table: Table) -> Result<Pipeline, PipelineError> {
         recipe::parse(toml, table)
     }
@@ -97,17 +97,17 @@ impl fmt::Display for Pipeline {
 }
 
 impl Invocation {
-    /// The pass's line in the table.
+    /// The pass's row in the table.
     pub fn info(&self) -> &'static PassInfo {
         self.info
     }
 
-    /// The options that were written down, in order.
+    /// The options given in the text, in order.
     pub fn given(&self) -> &[(&'static str, Value)] {
         &self.given
     }
 
-    /// The options, defaults filled in.
+    /// The options, with defaults filled in.
     pub fn options(&self) -> Options {
         Options::new(self.info.options, &self.given)
     }
@@ -138,7 +138,7 @@ impl fmt::Display for Invocation {
     }
 }
 
-/// The pass of this name.
+/// The pass with this name.
 fn find_pass(name: &str, table: Table) -> Result<&'static PassInfo, Problem> {
     table.iter().find(|p| p.name == name).ok_or_else(|| Problem::UnknownPass {
         name: name.to_string(),
@@ -147,7 +147,7 @@ fn find_pass(name: &str, table: Table) -> Result<&'static PassInfo, Problem> {
     })
 }
 
-/// The option of this name, which must be new.
+/// The option with this name, which must not be given already.
 fn find_option(
     pass: &'static PassInfo,
     name: &str,

@@ -1,4 +1,4 @@
-//! The pass table: what passes there are, for the parser, help and documentation alike.
+//! The pass table: all passes, for the parser, help and documentation.
 
 use crate::options::{OptionInfo, Options, Presence};
 use crate::pass::{Pass, PassError};
@@ -18,11 +18,11 @@ pub static PASSES: &[PassInfo] = &[
     recover::REFIT,
 ];
 
-/// The passes that are built in, and these after them: a table for [`Pipeline::parse_with`](crate::Pipeline::parse_with) that lasts as long as the
+/// The passes that are built in, followed by these: a table for [`Pipeline::parse_with`](crate::Pipeline::parse_with) that lives as long as the
 /// program.
 ///
 /// # Panics
-/// Where two passes have one name, or a default is not of its option's kind.
+/// If two passes have the same name, or a default is not of its option's kind.
 pub fn extended(passes: &[PassInfo]) -> Table {
     let table: Vec<PassInfo> = PASSES.iter().chain(passes).copied().collect();
     if let Err(why) = check(&table) {
@@ -51,7 +51,7 @@ fn check(table: &[PassInfo]) -> Result<(), String> {
     Ok(())
 }
 
-/// A pass's line in the table.
+/// A pass's row in the table.
 #[derive(Clone, Copy, Debug)]
 pub struct PassInfo {
     /// The name in pipelines, in words joined by `-`.
@@ -62,24 +62,24 @@ pub struct PassInfo {
     pub options: &'static [OptionInfo],
     /// Whether it changes what the model computes: perplexity is measured after it.
     pub lossy: bool,
-    /// Whether it makes good what the pass directly before it lost: both are judged together.
+    /// Whether it recovers the loss of the pass directly before it: both are judged together.
     pub recovers: bool,
     /// Whether it reads statistics of calibration text, with these options.
     pub needs_calibration: fn(&Options) -> bool,
-    /// Makes the pass. An error where options are valid one by one but not together.
+    /// Creates the pass. An error if options are valid one by one but not together.
     pub make: fn(&Options) -> Result<Box<dyn Pass>, PassError>,
 }
 
 impl PassInfo {
-    /// The option of this name.
+    /// The option with this name.
     pub fn option(&self, name: &str) -> Option<&'static OptionInfo> {
         self.options.iter().find(|o| o.name == name)
     }
 }
 
-/// The one of `known` that a misspelt `name` is closest to, if it is close.
+/// The element of `known` closest to a misspelt `name`, if it is close.
 pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    /// More edits than a third of the word make it another word.
+    /// More edits than a third of the word's length make it another word.
     const EDITS_PER_LETTER: usize = 3;
     known
         .map(|k| (edits(name, k), k))
@@ -88,7 +88,7 @@ pub(crate) fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         .map(|(_, k)| k)
 }
 
-/// Levenshtein's distance, one row at a time.
+/// Levenshtein distance, one row at a time.
 fn edits(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -4,10 +4,10 @@ use crate::budget::Budget;
 use crate::trail::{Measure, Record, Trail};
 use serde::Serialize;
 
-/// The version of the JSON form, raised when a field changes its meaning or goes away.
+/// The version of the JSON form, incremented when a field changes its meaning or is removed.
 pub const REPORT_VERSION: u32 = 1;
 
-/// What a compression did.
+/// The report of a compression.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
     /// [`REPORT_VERSION`].
@@ -20,7 +20,7 @@ pub struct Report {
     pub training: Option<TextInfo>,
     /// The text that perplexity was measured on.
     pub validation: Option<TextInfo>,
-    /// What perplexity was allowed.
+    /// The budget.
     pub budget: Budget,
     /// The model before the first pass.
     pub before: Option<Measure>,
@@ -37,7 +37,7 @@ pub struct TextInfo {
     pub file: String,
     /// Tokens read.
     pub tokens: usize,
-    /// Tokens that the vocabulary does not have, read as `<unk>`; not known of statistics from a file.
+    /// Tokens that the vocabulary does not have, read as `<unk>`; unknown for statistics from a file.
     pub unknown: Option<usize>,
 }
 

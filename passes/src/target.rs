@@ -1,4 +1,4 @@
-//! Targets: which weights a pass works on.
+//! Targets: the weights that a pass works on.
 
 use lstmc_frontend::ir::{Graph, WeightId};
 use std::fmt;
@@ -15,7 +15,7 @@ use std::fmt;
 pub struct Target(String);
 
 impl Target {
-    /// A target of these patterns.
+    /// A target with these patterns.
     pub fn new(patterns: impl Into<String>) -> Target {
         Target(patterns.into())
     }
@@ -24,7 +24,7 @@ impl Target {
         self.0.split('|').map(str::trim)
     }
 
-    /// Whether some pattern matches the whole name.
+    /// Whether any pattern matches the whole name.
     pub fn matches(&self, name: &str) -> bool {
         self.patterns().any(|p| glob(p.as_bytes(), name.as_bytes()))
     }
@@ -34,7 +34,7 @@ impl Target {
         self.select(graph, false)
     }
 
-    /// The matrices that match, in the graph's order; biases and other constants are passed over. Every pattern must match one.
+    /// The matrices that match, in the graph's order; biases and other constants are skipped. Every pattern must match one.
     pub fn matrices(&self, graph: &Graph) -> Result<Vec<WeightId>, TargetError> {
         self.select(graph, true)
     }
@@ -70,13 +70,13 @@ impl fmt::Display for Target {
 pub struct TargetError {
     /// The pattern.
     pub pattern: String,
-    /// What it was matched against: weights or matrices.
+    /// The candidates: weights or matrices.
     pub what: &'static str,
     /// Their names.
     pub weights: Vec<String>,
 }
 
-/// Greedy matching with one point to go back to: after the last `*`.
+/// Greedy matching with one backtracking point: after the last `*`.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut back: Option<(usize, usize)> = None;

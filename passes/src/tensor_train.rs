@@ -1,10 +1,11 @@
-//! `tensor-train`: a matrix as a chain of small cores.
+//! `tensor-train`: replaces a matrix by a chain of small cores.
 //!
-//! *Lossy.* Row and column are written in mixed radix, `i = (i1, .., id)`, `j = (j1, .., jd)`, and `W[i, j] = G1[i1, j1] G2[i2, j2] .. Gd[id, jd]`, a product of small matrices
-//! (Novikov et al. 2015, "Tensorizing Neural Networks", eq. 3; for embeddings Hrinchuk et al. 2020). The cores come from TT-SVD (Oseledets 2011, algorithm 1), whose error
-//! is at most the root of the sum of the squares dropped (theorem 2.2); see [`solve::tensor_train`](crate::solve::tensor_train).
+//! *Lossy.* The row and the column are written in mixed radix, `i = (i1, .., id)`, `j = (j1, .., jd)`, and
+//! `W[i, j] = G1[i1, j1] G2[i2, j2] .. Gd[id, jd]`, a product of small matrices (Novikov et al. 2015, "Tensorizing Neural Networks", eq. 3; for
+//! embeddings Hrinchuk et al. 2020). The cores come from TT-SVD (Oseledets 2011, algorithm 1), whose error is at most the root of the sum of the
+//! squares dropped (theorem 2.2); see [`solve::tensor_train`](crate::solve::tensor_train).
 //!
-//! With calibration the matrix is whitened first, as far as the chain lets it: by one factor per input mode, so modes that put the
+//! With calibration the matrix is whitened first, as far as the chain allows: by one factor per input mode, so modes that put the
 //! whole input into one core (`in-modes=1x200`) use all of the second moment.
 //!
 //! One of `rank`, `ranks`, `error`, `parameters` and `bytes` must be given. Matrices must be dense.
@@ -149,7 +150,7 @@ impl TensorTrainPass {
         let shifted = weighting.shifted(&w);
         let options = TensorTrainOptions {
             out_modes: self.out_modes.clone().unwrap_or_else(|| balanced_modes(shape[0], self.cores)),
-            // Rising against falling, so that the cores are of one size.
+            // Ascending against descending, so that the cores have similar sizes.
             in_modes: self.in_modes.clone().unwrap_or_else(|| {
                 let mut modes = balanced_modes(shape[1], self.cores);
                 modes.reverse();

@@ -1,4 +1,4 @@
-//! Tests of passes by files: a pipeline and a graph in a file, what the pipeline makes of the graph in a snapshot.
+//! Tests of passes by files: a file has a pipeline and a graph, and a snapshot has the result.
 //!
 //! ```text
 //! // passes: prune(target=decoder, sparsity=0.5)
@@ -15,7 +15,7 @@
 //! | `// train: TOKENS` | token ids of the training text |
 //! | `// hashes: no` | weights are shown without hashes: for passes whose last bits differ between processors |
 //!
-//! All else that starts with `//` is a comment. With the crate `insta` and its feature `glob` a test of a folder of such files is:
+//! Any other line that starts with `//` is a comment. With the crate `insta` and its feature `glob` a test of a folder of such files is:
 //!
 //! ```ignore
 //! #[test]
@@ -30,16 +30,16 @@ use crate::pipeline::{Pipeline, Table};
 use lstmc_frontend::ir::{parse, print};
 use std::path::Path;
 
-/// What the file's pipeline makes of its graph: the trail and the graph, or the error.
+/// The result of the file's pipeline on its graph: the trail and the graph, or the error.
 ///
 /// # Panics
-/// Where the file cannot be read.
+/// If the file cannot be read.
 pub fn outcome_of(path: &Path, table: Table) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     outcome(&text, table).unwrap_or_else(|error| error)
 }
 
-/// The same of a file's text.
+/// The same for a file's text.
 pub fn outcome(text: &str, table: Table) -> Result<String, String> {
     let header = |key: &str| {
         let lines = text.lines().take_while(|l| l.starts_with("//"));
@@ -63,7 +63,7 @@ pub fn outcome(text: &str, table: Table) -> Result<String, String> {
     Ok(format!("{}\n{printed}", result.trail))
 }
 
-/// `#1f2e3d4c` as `#`.
+/// Replaces `#1f2e3d4c` by `#`.
 fn without_hashes(text: &str) -> String {
     let mut parts = text.split('#');
     let first = parts.next().unwrap_or_default().to_string();

@@ -1,11 +1,11 @@
-//! `tie`: equal weights become one.
+//! `tie`: merges equal weights.
 //!
-//! *Lossless* where weights are equal, which is all that is looked for by default. With a `tolerance`, a weight that differs from an earlier
-//! one of its shape by at most so much is replaced by it: *lossy*.
+//! *Lossless* for equal weights, which is the default. With a `tolerance`, a weight that differs from an earlier
+//! one of its shape by at most this much is replaced by it: *lossy*.
 //!
-//! Canonicalisation already ties a decoder to the embedding it is a copy of. What is left for this pass are models that were not
-//! imported (text, `.lstmc`), equal layers (a cell that was unrolled over depth, biases of zeros), and parts of maps: two weights whose left factors or cores
-//! are equal share them. Kept once, they are stored once, and passes that follow change both alike.
+//! Canonicalisation already ties a decoder to the embedding that it is a copy of. This pass handles models that were not
+//! imported (text, `.lstmc`), equal layers (a cell that was unrolled over depth, zero biases), and parts of maps: two weights whose left factors or
+//! cores are equal share them. A shared weight is stored once, and later passes change it for all its users.
 
 use crate::options::{Kind, OptionInfo};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
@@ -16,7 +16,7 @@ use lstmc_frontend::ir::{
 };
 use std::collections::BTreeMap;
 
-/// The pass table's line.
+/// The pass table's row.
 pub(crate) const INFO: PassInfo = PassInfo {
     name: "tie",
     summary: "make one of weights that are equal",
@@ -42,7 +42,7 @@ struct Tie {
 }
 
 impl Tie {
-    /// How far `b` is from `a`, if it is near enough.
+    /// The distance of `b` from `a`, if it is small enough.
     fn distance(&self, a: &Weight, b: &Weight) -> Result<Option<f64>, MapError> {
         if a.map.shape() != b.map.shape() || a.map.dtype() != b.map.dtype() {
             return Ok(None);
@@ -85,7 +85,7 @@ impl Pass for Tie {
             }
         }
         let (mut seen, mut rewrite, mut shared) = (vec![], Rewrite::default(), 0);
-        // Whole weights were compared above.
+        // Whole weights are compared above.
         let mut tied = |part: &Part| {
             if let Some(equal) = seen.iter().find(|s: &&Part| **s == *part) {
                 shared += usize::from(equal.id() != part.id());

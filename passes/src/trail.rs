@@ -1,20 +1,20 @@
-//! The trail: what each pass of a run did.
+//! The trail: the record of each pass of a run.
 
 use lstmc_frontend::ir::store::weight_bytes;
 use lstmc_frontend::ir::{Graph, Program, parameters};
 use serde::Serialize;
 use std::fmt;
 
-/// What a model costs.
+/// The costs of a model.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Measure {
-    /// Bytes of all weights in the container, indices and scales included; none where a mask's data is not at hand.
+    /// Bytes of all weights in the container, indices and scales included; `None` if a mask's data is not available.
     pub bytes: Option<usize>,
     /// Numbers stored.
     pub parameters: usize,
-    /// Multiply-adds per token; none before the graph is in language-model form.
+    /// Multiply-adds per token; `None` before the graph is in language-model form.
     pub multiply_adds: Option<usize>,
-    /// Perplexity on the validation text, where it was measured.
+    /// Perplexity on the validation text, if it was measured.
     pub perplexity: Option<f64>,
 }
 
@@ -38,7 +38,7 @@ pub enum Verdict {
     Applied,
     /// It had nothing to do.
     NoEffect(String),
-    /// Its patch was over the budget, and the graph before was kept.
+    /// Its patch was over the budget, and the previous graph was kept.
     Rejected(String),
 }
 
@@ -52,7 +52,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What one pass did.
+/// The record of one pass.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Record {
     /// The pass.
@@ -62,23 +62,23 @@ pub struct Record {
     /// How it ended.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// The time that the pass itself took; measuring is not counted.
+    /// The time that the pass itself took, without measurements.
     #[serde(skip)]
     pub seconds: f64,
     /// The weights that are new or have a new representation in its patch.
     pub weights_changed: Vec<String>,
     /// The model before.
     pub before: Measure,
-    /// The model that the pass proposed, or the one before where it proposed none.
+    /// The model that the pass proposed, or the one before if it proposed none.
     pub after: Measure,
-    /// What a user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What a run did, pass by pass.
+/// The records of a run, pass by pass.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Trail {
-    /// In order.
+    /// The records, in order.
     pub records: Vec<Record>,
 }
 
@@ -90,11 +90,11 @@ impl Trail {
         Some(Measure { perplexity, ..first })
     }
 
-    /// The model after the last pass, rejected ones left out.
+    /// The model after the last pass, without rejected ones.
     pub fn after(&self) -> Option<Measure> {
         let is_applied = |r: &Record| r.verdict == Verdict::Applied;
         let kept = self.records.iter().rposition(is_applied).map_or(0, |last| last + 1);
-        // Before what came to nothing, the first of which may have been too early for perplexity to be known.
+        // The state before the trailing passes without effect; the first of them may be too early for perplexity to be known.
         let Some(first) = self.records.get(kept) else { return Some(self.records.last()?.after) };
         let perplexity = self.records[kept..].iter().find_map(|r| r.before.perplexity);
         Some(Measure { perplexity, ..first.before })

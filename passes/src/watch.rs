@@ -1,22 +1,22 @@
-//! Progress inside of a pass, for those that take minutes, and how to stop them.
+//! Progress inside a pass, for passes that take minutes, and a way to stop them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Told, from any thread, how far a pass is.
+/// Called, from any thread, with the progress of a pass.
 pub type Watcher<'w> = dyn Fn(Status<'_>) + Sync + 'w;
 
-/// How far a pass is. A step is whatever the pass counts: a row, a matrix. All are done at the end of the pass, however it ends.
+/// The progress of a pass. A step is the unit that the pass counts: a row, a matrix. All are done at the end of the pass, however it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status<'s> {
-    /// The pass at work.
+    /// The current pass.
     pub pass: &'static str,
-    /// Steps that are done.
+    /// Steps done.
     pub done: usize,
-    /// Steps in all.
+    /// Steps in total.
     pub total: usize,
-    /// What it says of itself; empty where that is nothing.
+    /// Its own message; may be empty.
     pub note: &'s str,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Steps<'w> {
     watcher: Option<&'w Watcher<'w>>,
     pass: &'static str,
     total: usize,
-    /// How many are done. Locked while it is told, so that numbers only rise.
+    /// The number done. Locked during the report, so that numbers only rise.
     done: Mutex<usize>,
 }
 
@@ -36,22 +36,22 @@ impl fmt::Debug for Steps<'_> {
 }
 
 impl<'w> Steps<'w> {
-    /// Steps that `watcher`, if there is one, is told of.
+    /// Steps that are reported to `watcher`, if there is one.
     pub(crate) fn new(watcher: Option<&'w Watcher<'w>>, pass: &'static str, total: usize) -> Steps<'w> {
         Steps { watcher, pass, total, done: Mutex::new(0) }
     }
 
-    /// Steps that nobody watches.
+    /// Steps without a watcher.
     pub(crate) fn unwatched() -> Steps<'w> {
         Steps::new(None, "", 0)
     }
 
-    /// `n` more are done.
+    /// Reports `n` more steps.
     pub(crate) fn add(&self, n: usize) {
         self.add_and_say(n, String::new);
     }
 
-    /// `n` more are done, and there is something to say.
+    /// Reports `n` more steps, with a message.
     pub(crate) fn add_and_say(&self, n: usize, note: impl FnOnce() -> String) {
         let Some(watcher) = self.watcher else { return };
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ impl Drop for Steps<'_> {
     }
 }
 
-/// Asks a pass that can to stop early, with what it has so far. Passes that cannot never hear of it.
+/// Asks a pass that supports it to stop early, with its result so far. Other passes ignore it.
 #[derive(Debug, Default)]
 pub struct Interrupt {
     is_heard: AtomicBool,
@@ -76,17 +76,17 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// One that nobody listens to yet.
+    /// One without a listening pass yet.
     pub const fn new() -> Interrupt {
         Interrupt { is_heard: AtomicBool::new(false), is_asked: AtomicBool::new(false) }
     }
 
-    /// Asks the pass at work to stop. False where it cannot, or was asked before.
+    /// Asks the current pass to stop. False if it cannot stop early, or was asked before.
     pub fn ask(&self) -> bool {
         self.is_heard.load(Ordering::SeqCst) && !self.is_asked.swap(true, Ordering::SeqCst)
     }
 
-    /// Hears what is asked from now on.
+    /// Listens for requests from now on.
     pub(crate) fn listen(&self) -> Listening<'_> {
         self.is_asked.store(false, Ordering::SeqCst);
         self.is_heard.store(true, Ordering::SeqCst);
@@ -94,11 +94,11 @@ impl Interrupt {
     }
 }
 
-/// While it is there, a pass can be asked to stop.
+/// While it exists, a pass can be asked to stop.
 pub(crate) struct Listening<'i>(&'i Interrupt);
 
 impl Listening<'_> {
-    /// Whether the pass is to stop.
+    /// Whether the pass should stop.
     pub(crate) fn is_asked(&self) -> bool {
         self.0.is_asked.load(Ordering::SeqCst)
     }

@@ -7,14 +7,14 @@ use std::ops::{Deref, DerefMut};
 /// aligned to: one cache line, and the widest vector register.
 pub const ALIGNMENT: usize = 64;
 
-/// A slice on the heap whose first element, or whose end if it has none, is at a multiple of [`ALIGNMENT`] bytes:
-/// what [`Kernels`](crate::Kernels) take as state and scratch.
+/// A slice on the heap whose first element, or whose end if it is empty, is at a multiple of [`ALIGNMENT`] bytes:
+/// the form in which [`Kernels`](crate::Kernels) take state and scratch.
 ///
 /// ```text
-///   [ < 64 bytes ][ len elements ........ ][ < 64 bytes ]     one allocation, of one alignment more than the elements
+///   [ < 64 bytes ][ len elements ........ ][ < 64 bytes ]     one allocation, one alignment larger than the elements
 /// ```
 ///
-/// Elements are numbers: as aligned as they are large, and no larger than the alignment; others do not compile. The
+/// Elements are numbers: as aligned as they are large, and no larger than the alignment; other types do not compile. The
 /// length is fixed. Moving the buffer does not move its elements.
 ///
 /// ```

@@ -12,11 +12,11 @@
 //! ```
 //!
 //! Numbers are little-endian. The graph is text and the tensors are named bytes in an encoding that the
-//! text's reader knows: this module looks into neither. The same file serves every CPU.
+//! text's reader knows: this module interprets neither. The same file serves every CPU.
 //!
-//! What a reader may rely on after [`Container::open`]: both checksums are right; tensors have distinct
-//! names and lie inside the file, aligned, without overlap; the product of a shape does not overflow;
-//! the words of the vocabulary are distinct. What it must still check: that the text is a graph, and that
+//! Guarantees to a reader after [`Container::open`]: both checksums are right; tensors have distinct
+//! names and are inside the file, aligned, without overlap; the product of a shape does not overflow;
+//! the words of the vocabulary are distinct. It must still check that the text is a graph, and that
 //! encoding, shape and length of each tensor agree.
 
 use std::collections::HashMap;
@@ -61,11 +61,11 @@ pub struct Container {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Blob<'a> {
-    /// What the graph's text calls it; distinct from all others in the container.
+    /// Its name in the graph's text; unique in the container.
     pub name: &'a str,
-    /// How `bytes` are to be read, for instance `f32`. Opaque to this crate.
+    /// The encoding of `bytes`, for example `f32`. Opaque to this crate.
     pub encoding: &'a str,
-    /// Dimensions, at most [`MAX_RANK`]; their product fits `u64`. None for a scalar.
+    /// Dimensions, at most [`MAX_RANK`]; their product fits `u64`. Empty for a scalar.
     pub shape: &'a [u64],
     /// The encoded values. They start at a multiple of [`ALIGNMENT`](crate::ALIGNMENT) bytes in memory.
     pub bytes: &'a [u8],
@@ -93,7 +93,7 @@ struct Tensor {
 }
 
 impl Container {
-    /// Maps a file into memory and checks all of it, which reads it once from end to end.
+    /// Maps a file into memory and checks all of it, which reads it once from start to end.
     ///
     /// See [`Container`] about files that change while they are mapped.
     ///
@@ -122,7 +122,7 @@ impl Container {
         Ok(Container { bytes, header, vocabulary, tensors, by_name })
     }
 
-    /// What the model is called; may be empty.
+    /// The model's name; may be empty.
     pub fn name(&self) -> &str {
         &self.header.name
     }
@@ -142,7 +142,7 @@ impl Container {
         &self.header.recipe
     }
 
-    /// What the passes did, as JSON; may be empty. Not checked to be JSON.
+    /// The report of the passes, as JSON; may be empty. Not checked to be JSON.
     pub fn report(&self) -> &str {
         &self.header.report
     }
@@ -162,7 +162,7 @@ impl Container {
         self.tensors.iter().map(|tensor| self.blob(tensor))
     }
 
-    /// The tensor of this name; `None` if there is none.
+    /// The tensor with this name; `None` if there is none.
     pub fn tensor(&self, name: &str) -> Option<Blob<'_>> {
         self.by_name.get(name).map(|&index| self.blob(&self.tensors[index]))
     }

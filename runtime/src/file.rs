@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Files that exist either completely or not at all.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// There is a directory of that name.
+    /// There is a directory with that name.
     #[error("cannot write `{path}`: it is a directory; name a file")]
     Directory {
         /// The directory.
         path: PathBuf,
     },
-    /// There is something that cannot be replaced, such as a pipe or a device.
+    /// The path is something that cannot be replaced, such as a pipe or a device.
     #[error("cannot write `{path}`: it is not a regular file; a pipe or a device cannot be replaced")]
     NotAFile {
         /// The pipe or device.
         path: PathBuf,
     },
-    /// Its folder is not there.
+    /// Its folder does not exist.
     #[error("cannot write `{path}`: there is no folder `{folder}`; create it first")]
     NoFolder {
         /// The file.
@@ -38,24 +38,24 @@ pub enum WriteError {
         path: PathBuf,
         /// The folder.
         folder: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: io::Error,
     },
-    /// Writing failed. Nothing is left of what was written, and a file that was there before still is.
+    /// Writing failed. Partial output is removed, and an existing file is unchanged.
     #[error("cannot write `{path}`: {reason}")]
     Failed {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: io::Error,
     },
 }
 
-/// Refuses a place where no file can be written, so that no work is done for one. What else may be wrong with it shows when it is written.
+/// Refuses a path where no file can be written, before any work is done for it. Other problems show when it is written.
 ///
 /// # Errors
 ///
-/// If there is a directory, a pipe or a device of that name, or no folder for it.
+/// If there is a directory, a pipe or a device with that name, or no folder for it.
 pub fn check_place(path: &Path) -> Result<(), WriteError> {
     let path = path.to_owned();
     match fs::metadata(&path) {
@@ -68,12 +68,12 @@ pub fn check_place(path: &Path) -> Result<(), WriteError> {
     }
 }
 
-/// Writes a file by way of a temporary one in the same folder, which replaces it when all of it is on disk; after an error there is nothing, or the
-/// file that was there before. If `path` is a symbolic link, the file that it leads to is replaced.
+/// Writes a file through a temporary one in the same folder, which replaces it when all of it is on disk; after an error there is no file, or the
+/// previous one. If `path` is a symbolic link, the file that it leads to is replaced.
 ///
 /// # Errors
 ///
-/// Those of `write`, and [`WriteError`] where the place does not take a file.
+/// Those of `write`, and [`WriteError`] if no file can be written at the path.
 pub fn write_whole<E: From<WriteError>>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<(), E>,

@@ -1,4 +1,4 @@
-//! The safe interface between a model and whatever computes it.
+//! The safe interface between a model and its implementation.
 
 use std::any::Any;
 use std::fmt;
@@ -7,14 +7,14 @@ use std::ops::Range;
 /// How often [`Kernels::score_sequence`] reports, in tokens.
 const PROGRESS_INTERVAL: usize = 256;
 
-/// One vector of a recurrent state: where it lies among the state's elements.
+/// One vector of a recurrent state: its range of the state's elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateSlot {
-    /// What the model's graph calls it: `h0` and `c0` are the hidden and the cell state of the first LSTM.
+    /// Its name in the model's graph: `h0` and `c0` are the hidden and the cell state of the first LSTM.
     pub name: String,
     /// Its first element.
     pub offset: usize,
-    /// How many elements it has.
+    /// The number of its elements.
     pub len: usize,
 }
 
@@ -32,10 +32,10 @@ impl StateSlot {
 ///              slots[0]                slots[1]                slots[2]
 /// ```
 ///
-/// Which order the slots have, where they start and what the padding holds is up to the kernels. Whoever wants one
-/// vector asks [`Layout::slot`], or for instance [`Session::state_vector`](crate::Session::state_vector).
+/// The kernels choose the order and the start of the slots and the contents of the padding. To get one
+/// vector, use [`Layout::slot`] or, for example, [`Session::state_vector`](crate::Session::state_vector).
 ///
-/// A layout is made by [`Layout::new`] and what follows it; a model without a state and with all else left out is
+/// A layout is built with [`Layout::new`] and the methods after it. A model without a state, and with the defaults for the rest:
 ///
 /// ```
 /// use lstmc_runtime::{Layout, StateSlot};
@@ -53,18 +53,18 @@ impl StateSlot {
 pub struct Layout {
     /// Words in the vocabulary: tokens are `0..vocabulary`, and there is one logit per word.
     pub vocabulary: usize,
-    /// `f32` elements of one stream's recurrent state, padding included.
+    /// `f32` elements of one stream's recurrent state, including padding.
     pub state: usize,
     /// The state's vectors, within `0..state`.
     pub slots: Vec<StateSlot>,
-    /// Bytes of working memory that one call needs; what they hold between calls does not matter.
+    /// Bytes of working memory that one call needs; its contents between calls do not matter.
     pub scratch: usize,
-    /// Bytes of weights that one [`Kernels::step`] reads: what bounds its speed.
+    /// Bytes of weights that one [`Kernels::step`] reads: the bound of its speed.
     pub weight_bytes_per_token: usize,
 }
 
 impl Layout {
-    /// A model of so many words that has no state, needs no scratch and reads no weights.
+    /// A model with this many words that has no state, needs no scratch and reads no weights.
     pub fn new(vocabulary: usize) -> Self {
         Layout { vocabulary, state: 0, slots: Vec::new(), scratch: 0, weight_bytes_per_token: 0 }
     }
@@ -73,7 +73,7 @@ impl Layout {
     ///
     /// # Panics
     ///
-    /// If a vector does not lie within the state, or two have the same name.
+    /// If a vector is not within the state, or two have the same name.
     #[must_use]
     pub fn with_state(self, len: usize, slots: Vec<StateSlot>) -> Self {
         for (n, slot) in slots.iter().enumerate() {
@@ -85,41 +85,41 @@ impl Layout {
         Layout { state: len, slots, ..self }
     }
 
-    /// With so many bytes of scratch.
+    /// With this many bytes of scratch.
     #[must_use]
     pub fn with_scratch(self, bytes: usize) -> Self {
         Layout { scratch: bytes, ..self }
     }
 
-    /// With so many bytes of weights that a step reads.
+    /// With this many bytes of weights that a step reads.
     #[must_use]
     pub fn with_weight_bytes_per_token(self, bytes: usize) -> Self {
         Layout { weight_bytes_per_token: bytes, ..self }
     }
 
-    /// The state's vector of that name.
+    /// The state's vector with that name.
     pub fn slot(&self, name: &str) -> Option<&StateSlot> {
         self.slots.iter().find(|slot| slot.name == name)
     }
 }
 
-/// Memory that kernels use in calls that take many tokens together, besides scratch. The kernels that make it know what it is; whoever calls
-/// them keeps it from call to call, so that nothing is allocated per token and nothing is hidden in threads.
+/// Memory, in addition to scratch, for calls that take many tokens together. The kernels that create it know its type; the caller
+/// keeps it between calls, so that nothing is allocated per token and nothing is hidden in thread-local storage.
 #[derive(Default)]
 pub struct Workspace(Option<Box<dyn Any + Send + Sync>>);
 
 impl Workspace {
-    /// That of kernels that need none.
+    /// The workspace of kernels that need none.
     pub const fn none() -> Workspace {
         Workspace(None)
     }
 
-    /// Memory of some type.
+    /// A workspace with a value of any type.
     pub fn new(memory: impl Any + Send + Sync) -> Workspace {
         Workspace(Some(Box::new(memory)))
     }
 
-    /// The memory, where it is of this type.
+    /// The value, if it has this type.
     pub fn get<T: Any>(&mut self) -> Option<&mut T> {
         self.0.as_mut()?.downcast_mut()
     }
@@ -136,7 +136,7 @@ impl fmt::Debug for Workspace {
 /// All methods share these arguments:
 ///
 /// - `state`: exactly [`Layout::state`] elements, updated in place. All zeros is the state before the
-///   first token. Its vectors are where [`Layout::slots`] says.
+///   first token. [`Layout::slots`] says where its vectors are.
 /// - `scratch`: at least [`Layout::scratch`] bytes, overwritten.
 /// - `workspace`: of the same kernels, from [`Kernels::streams_workspace`] or [`Kernels::sequence_workspace`].
 /// - `token`, `target`: ids below [`Layout::vocabulary`].
@@ -147,7 +147,7 @@ impl fmt::Debug for Workspace {
 /// # Panics
 ///
 /// This is a safe trait: an implementation that runs compiled code checks every length, alignment and id before it
-/// hands out a pointer, and panics where one is wrong. It has no other reason to panic.
+/// passes on a pointer, and panics if one is wrong. It must not panic for other reasons.
 pub trait Kernels: Send + Sync {
     /// The sizes of the buffers below. They never change.
     fn layout(&self) -> &Layout;
@@ -156,21 +156,21 @@ pub trait Kernels: Send + Sync {
     /// that may come next. `logits` has [`Layout::vocabulary`] elements.
     fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]);
 
-    /// What [`Kernels::step_streams`] needs for so many streams.
+    /// The workspace that [`Kernels::step_streams`] needs for this many streams.
     fn streams_workspace(&self, streams: usize) -> Workspace {
         let _ = streams;
         Workspace::none()
     }
 
-    /// What [`Kernels::score_sequence`] needs.
+    /// The workspace that [`Kernels::score_sequence`] needs.
     fn sequence_workspace(&self) -> Workspace {
         Workspace::none()
     }
 
-    /// Takes a [`step`](Kernels::step) of each of `tokens.len()` streams. `states` and `logits` hold
+    /// Takes a [`step`](Kernels::step) in each of `tokens.len()` streams. `states` and `logits` hold
     /// [`Layout::state`] and [`Layout::vocabulary`] elements for each, one stream after another.
     ///
-    /// Implementations may load a weight once for all streams; what is given here takes them one by one.
+    /// Implementations may load a weight once for all streams; the default takes them one by one.
     fn step_streams(
         &self,
         states: &mut [f32],
@@ -193,18 +193,18 @@ pub trait Kernels: Send + Sync {
     /// Consumes `token`, updates the state and returns the natural log-probability that `target`
     /// comes next.
     ///
-    /// Implementations may do without all logits; what is given here takes a step and allocates their room at each call.
+    /// Implementations need not compute all logits; the default takes a step and allocates their memory in each call.
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
         let logits = logits_of(self, state, scratch, token);
         (f64::from(logits[target as usize]) - log_sum_exp(&logits)) as f32
     }
 
-    /// Consumes all of `tokens` but the last, updates the state and returns the sum (in `f64`) of the
+    /// Consumes all of `tokens` except the last, updates the state and returns the sum (in `f64`) of the
     /// log-probabilities of `tokens[1..]`; `0.0` for fewer than two tokens.
     ///
-    /// `progress` is called now and then with the number of targets scored so far, which never
-    /// decreases, and lastly with `tokens.len() - 1`. Implementations may compute many time steps
-    /// together; what is given here takes them one by one.
+    /// `progress` is called occasionally with the number of targets scored so far, which never
+    /// decreases, and finally with `tokens.len() - 1`. Implementations may compute many time steps
+    /// together; the default takes them one by one.
     fn score_sequence(
         &self,
         state: &mut [f32],
@@ -227,13 +227,13 @@ pub trait Kernels: Send + Sync {
     }
 
     /// Consumes `token`, updates the state and writes the most likely next words with their natural
-    /// log-probabilities, best first, the lower id first among equals. Returns how many it wrote:
-    /// the lesser of `ids.len()` and [`Layout::vocabulary`].
+    /// log-probabilities, best first, ties in order of id. Returns the number written:
+    /// the smaller of `ids.len()` and [`Layout::vocabulary`].
     ///
     /// `ids` and `log_probabilities` have the same length, at least 1. A NaN ranks above every number,
-    /// so that it is seen.
+    /// so that it is visible.
     ///
-    /// Implementations may keep the best as they go; what is given here takes a step, sorts all words and allocates the room for both at each call.
+    /// Implementations may track the best words directly; the default takes a step, sorts all words and allocates memory for both in each call.
     fn top_k(
         &self,
         state: &mut [f32],
@@ -257,15 +257,15 @@ pub trait Kernels: Send + Sync {
         .count()
     }
 
-    /// Consumes `token` and updates the state, without computing the output layer: how a prompt is read.
+    /// Consumes `token` and updates the state, without computing the output layer: for reading a prompt.
     ///
-    /// What is given here takes a whole step.
+    /// The default takes a whole step.
     fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32) {
         logits_of(self, state, scratch, token);
     }
 }
 
-/// What a step writes.
+/// The output of a step.
 fn logits_of<K: Kernels + ?Sized>(
     kernels: &K,
     state: &mut [f32],
@@ -277,7 +277,7 @@ fn logits_of<K: Kernels + ?Sized>(
     logits
 }
 
-/// `log sum exp` of logits: what is taken off each for its log-probability.
+/// `log sum exp` of logits: the number that is subtracted from each to get its log-probability.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|&x| f64::from(x - largest).exp()).sum();
@@ -291,7 +291,7 @@ mod tests {
     use crate::{Description, Model};
     use std::sync::Arc;
 
-    /// Kernels that leave to the trait what they may.
+    /// Kernels that use all defaults of the trait.
     struct Least(Bigram);
 
     impl Kernels for Least {
@@ -350,7 +350,7 @@ mod tests {
         let (ids, scores) = best(0);
         assert_eq!(ids, [2, 1, 0]);
         assert!(scores[0].is_nan());
-        // A word that was just read is likelier by one.
+        // The logit of a word that was just read is higher by one.
         assert_eq!(best(1).0, [1, 0, 2]);
         assert_eq!(best(2).0, [2, 0, 1]);
     }

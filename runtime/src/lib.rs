@@ -1,4 +1,4 @@
-//! What is needed to run a compiled LSTM language model, and nothing that is needed to compile one.
+//! Everything needed to run a compiled LSTM language model, and nothing that is only needed to compile one.
 //!
 //! ```text
 //!   model.lstmc --open--> Container --(a backend compiles it)--> Arc<dyn Kernels>
@@ -13,13 +13,13 @@
 //! - [`Container`] reads a `.lstmc` file and [`Contents`] writes one: the graph as text, its weights
 //!   as named blobs of bytes, the [`Vocabulary`], the recipe and the report. Everything is checked
 //!   before it is used; a damaged or hostile file gives a [`ContainerError`].
-//! - [`Kernels`] is the interface to whatever computes: a JIT, a linked object file, an interpreter. It
+//! - [`Kernels`] is the interface to the implementation: a JIT, a linked object file, an interpreter. It
 //!   is a safe trait.
-//! - [`Model`] and [`Session`] are what an application uses: [`Session::step`],
+//! - [`Model`] and [`Session`] are the types for applications: [`Session::step`],
 //!   [`Session::top_k_into`], [`Session::sample`], [`Session::perplexity`]. A session allocates when
-//!   it is created and not per token.
+//!   it is created, not per token.
 //!
-//! The crate knows nothing of ONNX, of the graph IR (whose text passes through it unread) or of code
+//! The crate does not depend on ONNX, on the graph IR (it does not interpret its text) or on code
 //! generation.
 //!
 //! # Example: a file
@@ -40,7 +40,7 @@
 //!
 //! # Example: a model
 //!
-//! The kernels here are a table of logits; a backend's are compiled code.
+//! The kernels here are a table of logits; those of a backend are compiled code.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Drawing the next word at random, and the generator that it takes.
+//! Sampling the next word, and the random number generator for it.
 
 /// How [`Session::sample`](crate::Session::sample) chooses a word.
 ///
@@ -9,15 +9,15 @@
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// What logits are divided by before the softmax: 1 is the model's own distribution, less is more
-    /// predictable, more is more varied, and 0 always takes the most likely word. Finite, not negative.
+    /// The divisor of logits before the softmax: 1 is the model's own distribution, lower is more
+    /// predictable, higher is more varied, and 0 always takes the most likely word. Finite, not negative.
     pub temperature: f32,
-    /// Draw among this many most likely words only, at least 1; `None` is all of them.
+    /// Draw only from this many most likely words, at least 1; `None` means all words.
     pub top_k: Option<usize>,
 }
 
 impl Sampling {
-    /// Among all words at this temperature.
+    /// All words, at this temperature.
     pub fn at(temperature: f32) -> Self {
         Sampling { temperature, top_k: None }
     }
@@ -39,7 +39,7 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// A generator that is fully determined by `seed`; every seed, 0 included, is a good one.
+    /// A generator that is fully determined by `seed`; every seed is valid, including 0.
     pub fn new(seed: u64) -> Self {
         let mut seed = seed;
         Rng { state: std::array::from_fn(|_| splitmix64(&mut seed)) }

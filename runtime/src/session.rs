@@ -11,15 +11,15 @@ use crate::vocabulary::{Vocabulary, VocabularyError};
 #[cfg(test)]
 mod tests;
 
-/// What a model says about itself. All of it may be empty.
+/// A model's description of itself. All fields may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Description {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// The passes that it went through, in their text form.
     pub recipe: String,
-    /// What the passes did, as JSON.
+    /// The report of the passes, as JSON.
     pub report: String,
 }
 
@@ -50,8 +50,8 @@ pub enum ModelError {
     },
 }
 
-/// Why a [`Session`] did not do what it was asked. Except after [`SessionError::NotFinite`], its state is
-/// what it was before.
+/// Why an operation of a [`Session`] failed. Except after [`SessionError::NotFinite`], its state is
+/// unchanged.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -66,7 +66,7 @@ pub enum SessionError {
         /// Words in the model.
         vocabulary: usize,
     },
-    /// A perplexity of a text in which nothing is predicted.
+    /// A perplexity of a text without predictions.
     #[error("perplexity needs at least 2 tokens, the text has {found}")]
     TooFewTokens {
         /// Tokens in the text.
@@ -80,18 +80,18 @@ pub enum SessionError {
     State {
         /// Elements of this model's state.
         expected: usize,
-        /// Elements of the saved one.
+        /// Elements of the saved state.
         found: usize,
     },
     /// The buffers for ids and for log-probabilities differ in length.
     #[error("there is room for {ids} ids but for {log_probabilities} log-probabilities")]
     Buffers {
-        /// Length of the one.
+        /// Length of the buffer for ids.
         ids: usize,
-        /// Length of the other.
+        /// Length of the buffer for log-probabilities.
         log_probabilities: usize,
     },
-    /// Not one token for each stream.
+    /// The number of tokens is not the number of streams.
     #[error("{tokens} token{} for {streams} streams; a step takes one token for each", if *.tokens == 1 { "" } else { "s" })]
     Streams {
         /// Streams.
@@ -102,10 +102,10 @@ pub enum SessionError {
     /// A temperature that is negative, infinite or NaN.
     #[error("temperature {0} is not a finite number of at least 0")]
     Temperature(f32),
-    /// Sampling from the 0 most likely words.
+    /// Sampling with a `top_k` of 0.
     #[error("cannot sample from the 0 most likely words; use at least 1")]
     NoCandidates,
-    /// The model's output is no probability distribution. The session has consumed the tokens; reset it
+    /// The model's output is not a probability distribution. The session has consumed the tokens; reset it
     /// or restore a state before it is used again.
     #[error(
         "the model's output is not finite (NaN or infinity), so it is no probability distribution; \
@@ -163,7 +163,7 @@ impl Model {
         self.shared.vocabulary.as_ref()
     }
 
-    /// What the model is called; may be empty.
+    /// The model's name; may be empty.
     pub fn name(&self) -> &str {
         &self.shared.description.name
     }
@@ -173,7 +173,7 @@ impl Model {
         &self.shared.description.recipe
     }
 
-    /// What the passes did, as JSON; may be empty.
+    /// The report of the passes, as JSON; may be empty.
     pub fn report(&self) -> &str {
         &self.shared.description.report
     }
@@ -188,9 +188,9 @@ impl fmt::Debug for Model {
     }
 }
 
-/// One stream of text: the model's recurrent state after the tokens so far, and the memory to go on.
+/// One stream of text: the model's recurrent state after the tokens so far, and the memory to continue.
 ///
-/// Every method that takes a `token` *consumes* it: the state moves on by one word. Nothing is
+/// Every method that takes a `token` *consumes* it: the state advances by one word. Nothing is
 /// allocated per token.
 pub struct Session {
     model: Model,
@@ -201,8 +201,8 @@ pub struct Session {
     candidates: Vec<u32>,         // [largest k sampled from so far]
 }
 
-/// A recurrent state, as [`Session::save_state`] found it. It belongs to one model, compiled for one machine: what lies where in it may
-/// differ elsewhere. [`Layout::slots`] says where its vectors are.
+/// A recurrent state, as saved by [`Session::save_state`]. It belongs to one model, compiled for one machine: its layout may
+/// differ on others. [`Layout::slots`] says where its vectors are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SavedState {
     values: Vec<f32>, // [layout.state], vectors and padding
@@ -214,18 +214,18 @@ impl SavedState {
         SavedState { values }
     }
 
-    /// All [`Layout::state`] elements, the padding between vectors included: opaque, to be stored and given to
+    /// All [`Layout::state`] elements, including the padding between vectors: opaque, to be stored and passed to
     /// [`SavedState::from_values`] again.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// One vector of the state, as the model's layout has it; none if this is too short to be a state of that model.
+    /// One vector of the state, as the model's layout has it; `None` if this is too short to be a state of that model.
     pub fn vector(&self, slot: &StateSlot) -> Option<&[f32]> {
         self.values.get(slot.range())
     }
 
-    /// [`SavedState::vector`], to be written.
+    /// [`SavedState::vector`], mutable.
     pub fn vector_mut(&mut self, slot: &StateSlot) -> Option<&mut [f32]> {
         self.values.get_mut(slot.range())
     }
@@ -250,7 +250,7 @@ impl Session {
     }
 
     /// Consumes `token` without computing what may come next: faster than [`Session::step`] for all
-    /// tokens of a prompt but the last.
+    /// tokens of a prompt except the last.
     ///
     /// # Errors
     ///
@@ -262,7 +262,7 @@ impl Session {
     }
 
     /// Consumes `token` and writes the most likely next words and their natural log-probabilities, best
-    /// first, the lower id first among equals. Returns how many it wrote: the length of the buffers, or
+    /// first, ties in order of id. Returns the number written: the length of the buffers, or
     /// the size of the vocabulary if that is less.
     ///
     /// # Errors
@@ -333,11 +333,11 @@ impl Session {
         .ok_or(SessionError::NotFinite)
     }
 
-    /// Consumes all of `tokens` but the last and returns the sum of the natural log-probabilities of
+    /// Consumes all of `tokens` except the last and returns the sum of the natural log-probabilities of
     /// `tokens[1..]`, each given what came before it in this stream; `0.0` for fewer than two tokens.
     ///
     /// A long text may be scored in pieces that share one token: the last of a piece is the first of the
-    /// next. The result is negative infinity if the model holds a token for impossible.
+    /// next. The result is negative infinity if the model gives a token the probability 0.
     ///
     /// # Errors
     ///
@@ -347,8 +347,8 @@ impl Session {
         self.score_with_progress(tokens, &mut |_| {})
     }
 
-    /// [`Session::score`], calling `progress` now and then with the number of tokens predicted so far, and
-    /// lastly with `tokens.len() - 1`.
+    /// [`Session::score`], calling `progress` occasionally with the number of tokens predicted so far, and
+    /// finally with `tokens.len() - 1`.
     ///
     /// # Errors
     ///
@@ -371,9 +371,9 @@ impl Session {
         Ok(sum)
     }
 
-    /// The perplexity of a text of `N` tokens: from a state of zeros, tokens `1..N-1` predict tokens
+    /// The perplexity of a text of `N` tokens: from a zero state, tokens `1..N-1` predict tokens
     /// `2..N`, and the result is `exp` of the mean negative natural log-probability. The stream is reset
-    /// first and ends after the last token but one.
+    /// first and ends after the second-to-last token.
     ///
     /// # Errors
     ///
@@ -402,7 +402,7 @@ impl Session {
         Ok((-sum / (tokens.len() - 1) as f64).exp())
     }
 
-    /// Goes back to the beginning: a state of zeros.
+    /// Returns to the beginning: a zero state.
     pub fn reset(&mut self) {
         self.state.fill(0.0);
     }
@@ -420,13 +420,13 @@ impl Session {
         self.layout().slots.iter().map(|slot| (slot.name.as_str(), &self.state[slot.range()]))
     }
 
-    /// One vector of the state; none if the model has none of that name.
+    /// One vector of the state; `None` if the model has none with that name.
     pub fn state_vector(&self, name: &str) -> Option<&[f32]> {
         let slot = self.layout().slot(name)?;
         Some(&self.state[slot.range()])
     }
 
-    /// [`Session::state_vector`], to be written: the stream goes on from what is there.
+    /// [`Session::state_vector`], mutable: the stream continues from the new value.
     ///
     /// ```
     /// # fn example(session: &mut lstmc_runtime::Session, trained: &[f32]) -> Option<()> {
@@ -444,22 +444,22 @@ impl Session {
         self.model.layout()
     }
 
-    /// A copy of the state, to come back to later, in this session or in another one of the model.
+    /// A copy of the state, to be restored later, in this session or in another one of the model.
     pub fn save_state(&self) -> SavedState {
         SavedState { values: self.state.to_vec() }
     }
 
-    /// [`Session::save_state`] into an old copy, whose memory is used again.
+    /// [`Session::save_state`] into an old copy, whose memory is reused.
     pub fn save_state_into(&self, saved: &mut SavedState) {
         saved.values.clear();
         saved.values.extend_from_slice(&self.state);
     }
 
-    /// Goes back to a saved state.
+    /// Restores a saved state.
     ///
     /// # Errors
     ///
-    /// [`SessionError::State`] if it is of another length, so of another model.
+    /// [`SessionError::State`] if it has another length, and so is from another model.
     pub fn restore_state(&mut self, saved: &SavedState) -> Result<(), SessionError> {
         if saved.values.len() != self.state.len() {
             return Err(SessionError::State { expected: self.state.len(), found: saved.values.len() });

@@ -1,4 +1,4 @@
-//! Several streams of text that go on in step.
+//! Several streams of text that advance together.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use crate::kernels::Workspace;
 use crate::session::{Model, SavedState, SessionError};
 
 /// Several streams of one model that each consume a token at a time, together: a weight is loaded once for all of them, so a step takes
-/// little longer than one stream's. For a server that has a few texts to go on with, or a search with several hypotheses.
+/// little longer than one stream's. For a server with several texts, or a search with several hypotheses.
 ///
-/// Nothing is allocated per token. Logits agree with those of a [`Session`](crate::Session) to rounding.
+/// Nothing is allocated per token. Logits agree with those of a [`Session`](crate::Session) up to rounding.
 ///
 /// ```
 /// # fn example(model: &lstmc_runtime::Model) -> Result<(), lstmc_runtime::SessionError> {
@@ -33,7 +33,7 @@ pub struct Streams {
 }
 
 impl Model {
-    /// So many new streams of text, each at its beginning. Allocates all that they need.
+    /// This many new streams of text, each at its beginning. Allocates all that they need.
     ///
     /// # Panics
     ///
@@ -58,7 +58,7 @@ impl Streams {
         &self.model
     }
 
-    /// How many there are.
+    /// The number of streams.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -73,7 +73,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// If there are not as many tokens as streams, or the model lacks one of them. Nothing is consumed then.
+    /// If the number of tokens is not the number of streams, or the model lacks one of them. Nothing is consumed then.
     pub fn step(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
         if tokens.len() != self.count {
             return Err(SessionError::Streams { streams: self.count, tokens: tokens.len() });
@@ -107,7 +107,7 @@ impl Streams {
         self.model.layout().slots.iter().map(|slot| (slot.name.as_str(), &state[slot.range()]))
     }
 
-    /// One vector of one stream's state; none if the model has none of that name.
+    /// One vector of one stream's state; `None` if the model has none with that name.
     ///
     /// # Panics
     ///
@@ -117,7 +117,7 @@ impl Streams {
         Some(&state[self.model.layout().slot(name)?.range()])
     }
 
-    /// [`Streams::state_vector`], to be written: the stream goes on from what is there.
+    /// [`Streams::state_vector`], mutable: the stream continues from the new value.
     ///
     /// # Panics
     ///
@@ -128,7 +128,7 @@ impl Streams {
         Some(&mut self.all_mut(stream)[range])
     }
 
-    /// Takes one stream back to the beginning: a state of zeros.
+    /// Returns one stream to the beginning: a zero state.
     ///
     /// # Panics
     ///
@@ -137,7 +137,7 @@ impl Streams {
         self.all_mut(stream).fill(0.0);
     }
 
-    /// Lets stream `to` go on from where stream `from` is.
+    /// Copies the state of stream `from` to stream `to`.
     ///
     /// # Panics
     ///
@@ -148,7 +148,7 @@ impl Streams {
         self.states.copy_within(from..from + each, to);
     }
 
-    /// A copy of one stream's state, to come back to in any stream or session of the model.
+    /// A copy of one stream's state, to be restored in any stream or session of the model.
     ///
     /// # Panics
     ///
@@ -157,11 +157,11 @@ impl Streams {
         SavedState::from_values(self.all(stream).to_vec())
     }
 
-    /// Takes one stream to a saved state.
+    /// Restores a saved state in one stream.
     ///
     /// # Errors
     ///
-    /// [`SessionError::State`] if it is of another length, so of another model.
+    /// [`SessionError::State`] if it has another length, and so is from another model.
     ///
     /// # Panics
     ///
@@ -187,7 +187,7 @@ impl Streams {
         &mut self.states[at..][..each]
     }
 
-    /// The stream, which must exist: an empty state would let any number pass.
+    /// The stream, which must exist: with an empty state, any number would pass.
     fn checked(&self, stream: usize) -> usize {
         assert!(stream < self.count, "stream {stream} of {}", self.count);
         stream

@@ -3,7 +3,7 @@
 use crate::kernels::{Kernels, Layout, StateSlot};
 
 /// A bigram table with a memory: the logits of the next word are the row of the last word, plus how
-/// often (fading by half with each token) the next word itself was seen: a state in two vectors, `low` for the first half of the
+/// often (fading by half with each token) the next word itself was seen. The state has two vectors, `low` for the first half of the
 /// words and `high` for the others.
 pub(crate) struct Bigram {
     layout: Layout,

@@ -10,10 +10,10 @@ use std::sync::Arc;
 #[cfg(test)]
 mod tests;
 
-/// The word that stands for every word that the vocabulary lacks.
+/// The word that replaces every word that the vocabulary lacks.
 pub const UNKNOWN: &str = "<unk>";
 
-/// The word that stands for the end of a line.
+/// The word for the end of a line.
 pub const END_OF_LINE: &str = "<eos>";
 
 /// The largest vocabulary file that [`Vocabulary::read`] accepts, in bytes.
@@ -29,24 +29,24 @@ pub struct Vocabulary {
     ids: HashMap<Arc<str>, u32>, // shares the bytes of `words`
 }
 
-/// What [`Vocabulary::encode`] made of a text.
+/// The result of [`Vocabulary::encode`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Encoded {
     /// One id per word and per newline.
     pub tokens: Vec<u32>,
-    /// How many of them stand for a word that the vocabulary lacks. The word `<unk>` itself, written in
+    /// The number of words that the vocabulary lacks. The word `<unk>` itself, written in
     /// the text, is not counted.
     pub unknown: usize,
 }
 
 /// Why a vocabulary cannot be read, or cannot be used.
 ///
-/// Lines are counted from 1. A word's line is its id plus 1, also where the words come from no file.
+/// Lines are counted from 1. A word's line is its id plus 1, even if the words do not come from a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VocabularyError {
-    /// A problem with what is in a file.
+    /// A problem with the contents of a file.
     #[error("vocabulary `{path}`: {problem}")]
     InFile {
         /// The file.
@@ -59,7 +59,7 @@ pub enum VocabularyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: io::Error,
     },
     /// The path is a directory.
@@ -100,7 +100,7 @@ pub enum VocabularyError {
     WhiteSpace {
         /// The line.
         line: usize,
-        /// What it holds.
+        /// Its contents.
         word: String,
     },
     /// A word occurs twice.
@@ -108,9 +108,9 @@ pub enum VocabularyError {
     Duplicate {
         /// The word.
         word: String,
-        /// Where it is first.
+        /// The line of its first occurrence.
         first: usize,
-        /// Where it is again.
+        /// The line of its second occurrence.
         line: usize,
     },
     /// More words than a token id can count.
@@ -141,7 +141,7 @@ pub enum VocabularyError {
 }
 
 impl Vocabulary {
-    /// Reads a UTF-8 text file with one word a line; the id of a word is its line number, from 0.
+    /// Reads a UTF-8 text file with one word per line; the id of a word is its line number, from 0.
     ///
     /// Lines end with `\n` or `\r\n`; empty lines after the last word and a byte order mark are skipped.
     ///
@@ -219,7 +219,7 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// How many words there are, at least 1.
+    /// The number of words, at least 1.
     #[expect(clippy::len_without_is_empty, reason = "a vocabulary is never empty")]
     pub fn len(&self) -> usize {
         self.words.len()
@@ -230,7 +230,7 @@ impl Vocabulary {
         self.words.iter().map(|word| &**word)
     }
 
-    /// The word that a token stands for; `None` if there is no such token.
+    /// The word of a token; `None` if there is no such token.
     pub fn word(&self, id: u32) -> Option<&str> {
         self.words.get(id as usize).map(|word| &**word)
     }
@@ -246,7 +246,7 @@ impl Vocabulary {
     }
 
     /// Turns a text into tokens: it is split on white space, and every `\n` is the token `<eos>` (so a
-    /// last line that no newline ends has none). Words that the vocabulary lacks, `<eos>` among them,
+    /// last line without a newline has none). Words that the vocabulary lacks, `<eos>` among them,
     /// become `<unk>`.
     ///
     /// # Errors

@@ -1,22 +1,22 @@
 //! The best few of a row of logits.
 //!
-//! A row is looked at in blocks, and a block more closely only where something in it is larger than the least that is kept: after the first
-//! blocks, hardly ever.
+//! A row is scanned in blocks, and a block is examined in detail only if it holds something larger than the least that is kept: after the first
+//! blocks, this is rare.
 
 use crate::level::{Level, Set};
 use crate::softmax::{Sums, log_sum_exp_of};
 use crate::vector::{Vector, with_vectors};
 
-/// Vectors of a block.
+/// Vectors per block.
 const BLOCK: usize = 4;
 
-/// Logits that are looked at and then summed while they are in the nearest cache.
+/// Logits that are scanned and then summed while they are in the L1 cache.
 const PIECE: usize = 1024;
 
-/// Fills `ids` and `log_probabilities` with the best words of a row of logits, from the best on, equal ones by rising id.
+/// Fills `ids` and `log_probabilities` with the best words of a row of logits, best first, ties in order of id.
 ///
 /// # Panics
-/// Where the two are not of one length from 1 to that of the row.
+/// Unless both have the same length, from 1 to that of the row.
 pub fn top_k(level: Level, row: &[f32], ids: &mut [u32], log_probabilities: &mut [f32]) {
     assert_eq!(ids.len(), log_probabilities.len(), "as many ids as log-probabilities");
     assert!((1..=row.len()).contains(&ids.len()), "{} best words of {}", ids.len(), row.len());
@@ -31,9 +31,9 @@ pub fn top_k(level: Level, row: &[f32], ids: &mut [u32], log_probabilities: &mut
     log_probabilities.iter_mut().for_each(|x| *x -= total);
 }
 
-/// Inserts what is larger than the least of `values`, which are in descending order, and its place in `ids`: `first` and how far it is in the row.
+/// Inserts elements larger than the least of `values`, which are in descending order, and their ids in `ids`: `first` plus the index in the row.
 fn select(level: Level, row: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
-    // SAFETY: nothing but instructions is asked for.
+    // SAFETY: nothing but instructions is required.
     unsafe {
         with_vectors!(
             level,
@@ -44,7 +44,7 @@ fn select(level: Level, row: &[f32], first: usize, values: &mut [f32], ids: &mut
     }
 }
 
-/// The reference implementation of [`select_of`], and what it does with a block that matters; the first element's place is `first`.
+/// The reference implementation of [`select_of`], and its fallback for a block that matters; the first element's id is `first`.
 fn insert(block: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
     let last = values.len() - 1;
     for (i, &x) in block.iter().enumerate() {
@@ -59,7 +59,7 @@ fn insert(block: &[f32], first: usize, values: &mut [f32], ids: &mut [u32]) {
     }
 }
 
-/// The lanewise maximum of what is not NaN in a block.
+/// The lanewise maximum of the elements of a block that are not NaN.
 ///
 /// # Safety
 /// The processor has the instructions, and a block can be read.
@@ -75,7 +75,7 @@ unsafe fn maximum<V: Vector>(block: *const f32) -> V {
 unsafe fn select_of<V: Vector>(row: &[f32], mut first: usize, values: &mut [f32], ids: &mut [u32]) {
     for block in row.chunks(BLOCK * V::LANES) {
         let last = values[values.len() - 1];
-        // SAFETY: whole blocks are read as such; the instructions are the caller's to have.
+        // SAFETY: only whole blocks are read as blocks; the caller has the instructions.
         let matters = block.len() < BLOCK * V::LANES
             || unsafe { maximum::<V>(block.as_ptr()).any_above(V::splat(last)) };
         if matters {

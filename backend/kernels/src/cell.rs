@@ -1,8 +1,8 @@
-//! What a cell does after its products: its formula, unit by unit.
+//! The part of a cell after its products: its formula, unit by unit.
 //!
 //! ```text
 //!   gates        [units / 8][gates][8]      the order of the lanes of packed panels
-//!   states       [units] each, at their offsets in a stream's state, replaced
+//!   states       [units] each, at their offsets in a stream's state, updated in place
 //!   parameters   [parameters][units, padded to a panel]
 //! ```
 
@@ -11,7 +11,7 @@ use crate::layout::{PANEL, UNITS, gate_lanes};
 use crate::level::Level;
 use lstmc_frontend::ir::CellSpec;
 
-/// A cell, and where its states are.
+/// A cell, and the positions of its states.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell<'a> {
     spec: &'a CellSpec,
@@ -21,7 +21,7 @@ pub struct Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    /// A cell of so many units, and where each of its states begins. There must be room for the units in whole parts of [`UNITS`].
+    /// A cell with this many units, and the offset of each of its states. There must be room for the units in whole parts of [`UNITS`].
     ///
     /// # Panics
     /// Where the formula has inputs or results that the spec has not.
@@ -31,13 +31,13 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// One step of one stream: new states from the gates' sums and the states before.
+/// One step of one stream: new states from the gates' sums and the old states.
 ///
 /// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::elementary::MAX_SIGMOID_ERROR_ULPS) and
 /// [`MAX_TANH_ERROR_ULPS`](crate::elementary::MAX_TANH_ERROR_ULPS).
 ///
 /// # Panics
-/// Where gates, a state or the parameters do not have an element for each unit, in whole parts.
+/// If gates, a state or the parameters do not have an element for each unit, in whole parts.
 pub fn update(
     level: Level,
     cell: &Cell<'_>,
@@ -59,7 +59,7 @@ pub fn update(
     let (base, len) = (state.as_mut_ptr(), state.len());
     for &offset in &cell.states[..spec.states] {
         assert!(offset <= len && len - offset >= padded, "a state of {padded} f32s at {offset} of {len}");
-        // SAFETY: the state has so many f32s.
+        // SAFETY: the state has this many f32s.
         ends.replace(unsafe { base.add(offset) });
     }
     for n in 0..spec.parameters {
@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// What is compiled for the plain LSTM is its formula.
+    /// The compiled code for the plain LSTM matches its formula.
     #[test]
     fn the_plain_lstm_is_its_formula() {
         let mut b = FormulaBuilder::new();

@@ -1,8 +1,8 @@
 //! f32 panels.
 //!
-//! A tile of `T` tokens and a *part* of a panel stays in registers while the inputs pass: two 512-bit vectors for 12 tokens with AVX-512, two
+//! A tile of `T` tokens and a *part* of a panel stays in registers during the loop over inputs: two 512-bit vectors for 12 tokens with AVX-512, two
 //! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency;
-//! inputs are then dealt out to up to four sets of sums.
+//! inputs are then distributed over up to four sets of sums.
 
 use crate::level::{Level, Set};
 use crate::share::{Destination, PanelRange, Tile};
@@ -12,15 +12,15 @@ use crate::{PANEL, check_rows, f32_panels_len};
 /// Bytes of activations that a block of tokens may take: half of a small second-level cache.
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// Up to so many steps take about as long as one: the time is that of loading the weights.
+/// Up to this many steps take about as long as one: loading the weights dominates.
 const FEW_STEPS: usize = 16;
 
-/// A map `[out][input]` in f32 panels (see the [module](super)) and the vectors that it is multiplied with.
+/// A map `[out][input]` in f32 panels (see the [module](super)) and the vectors that it is multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub struct Floats<'a> {
     /// Rows of `input` f32s.
     pub x: &'a [f32],
-    /// f32s from row to row.
+    /// f32s from one row to the next.
     pub stride: usize,
     /// Inputs.
     pub input: usize,
@@ -29,7 +29,7 @@ pub struct Floats<'a> {
 }
 
 impl Floats<'_> {
-    /// Multiply-adds of as many steps, or what takes as long.
+    /// Multiply-adds of this many steps, or the number that takes as long.
     pub(crate) fn work(&self, steps: usize, out: usize) -> usize {
         steps.max(FEW_STEPS) * out * self.input
     }
@@ -49,7 +49,7 @@ impl<'a> Job<'a> {
     pub(crate) fn new(steps: usize, term: &Floats<'a>, out: usize) -> Job<'a> {
         let Floats { x, stride: x_stride, input, weights } = *term;
         check_rows("activations", steps, x_stride, input, x.len());
-        // Saturated: no slice is so long.
+        // Saturated: no slice is that long.
         let need = f32_panels_len(out, input);
         assert!(
             weights.len() >= need,
@@ -59,10 +59,10 @@ impl<'a> Job<'a> {
         Job { steps, x, x_stride, input, weights, out }
     }
 
-    /// `to = start + x w^T` in `panels`. Panics where the destination lacks one of them or has other tokens.
+    /// `to = start + x w^T` in `panels`. Panics if the destination lacks one of them or has other tokens.
     ///
     /// # Safety
-    /// This thread alone writes these panels' columns of the destination meanwhile.
+    /// Only this thread writes these panels' columns of the destination during the call.
     pub(crate) unsafe fn run(&self, level: Level, panels: PanelRange, to: &Destination<'_>) {
         match level.set() {
             // SAFETY: the columns are this thread's, as the caller promises.
@@ -88,7 +88,7 @@ impl<'a> Job<'a> {
     /// The reference implementation of the kernels below.
     ///
     /// # Safety
-    /// This thread alone writes these panels' columns of the destination meanwhile.
+    /// Only this thread writes these panels' columns of the destination during the call.
     unsafe fn portable(&self, panels: PanelRange, to: &Destination<'_>) {
         for panel in panels.each() {
             let (weights, width) = self.panel(panel);
@@ -96,7 +96,7 @@ impl<'a> Job<'a> {
                 let mut sums = [0.0f32; PANEL];
                 let x = &self.x[t * self.x_stride..][..self.input];
                 if width == PANEL {
-                    // Of a width that is known, sums stay in registers.
+                    // With a constant width, the sums stay in registers.
                     for (half, sums) in sums.as_chunks_mut::<{ PANEL / 2 }>().0.iter_mut().enumerate() {
                         let mut local = *sums;
                         for (x, w) in x.iter().zip(weights.as_chunks::<PANEL>().0) {
@@ -118,10 +118,10 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// All tokens through `panels`, by tiles of at most `T` tokens and `N` vectors: `tile(n, ...)` does `n` tokens.
+    /// Processes all tokens of `panels`, in tiles of at most `T` tokens and `N` vectors: `tile(n, ...)` handles `n` tokens.
     ///
     /// # Safety
-    /// The processor has the instructions of `V`; this thread alone writes these panels' columns of the destination meanwhile.
+    /// The processor has the instructions of `V`; only this thread writes these panels' columns of the destination during the call.
     #[inline(always)]
     unsafe fn tiled<V: Vector, const T: usize, const N: usize>(
         &self,
@@ -133,12 +133,12 @@ impl<'a> Job<'a> {
         for first in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - first);
             let tiles = tokens.div_ceil(T);
-            // Tiles of nearly the same size: a small one would wait for its own sums.
+            // Tiles of nearly equal size: a small one would be bound by the latency of its sums.
             let (least, larger) = (tokens / tiles, tokens % tiles);
             for panel in panels.each() {
                 let (weights, width) = self.panel(panel);
                 let next_step = width / tiles;
-                // Outputs of a panel that are not kept are not computed either.
+                // Outputs of a panel that are not kept are not computed.
                 for skip in (0..to.columns(panel)).step_by(N * V::LANES) {
                     let mut of = Operands {
                         x: self.x[first * self.x_stride..].as_ptr(),
@@ -165,23 +165,23 @@ impl<'a> Job<'a> {
     }
 }
 
-/// What a tile is computed from.
+/// The operands of a tile.
 struct Operands {
     /// The first token's activations.
     x: *const f32,
     x_stride: usize,
     input: usize,
-    /// The part's first weight; those of the next input are `width` further on.
+    /// The part's first weight; those of the next input are `width` further.
     weights: *const f32,
     width: usize,
-    /// f32s of the part per input; it is partial where they are fewer than its vectors hold.
+    /// f32s of the part per input; it is partial if they are fewer than its vectors hold.
     lanes: usize,
-    /// Weights to ask for meanwhile: this tile's share of the next panel, so many f32s per input.
+    /// Weights to prefetch: this tile's share of the next panel, `next_step` f32s per input.
     next: *const f32,
     next_step: usize,
 }
 
-/// `T` tokens times a part of `N` vectors; input `k` is added to the sums number `k % U`.
+/// `T` tokens times a part of `N` vectors; input `k` is added to set `k % U` of the sums.
 ///
 /// # Safety
 /// The processor has the instructions of `V`; the operands have `T` tokens and the tile too.
@@ -264,11 +264,11 @@ unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bo
     }
 }
 
-/// A function per instruction set that takes all tokens through a range of panels, and one per number of tokens in a tile.
+/// A function per instruction set that processes all tokens for a range of panels, and one per number of tokens in a tile.
 macro_rules! kernels {
     ($name:ident, $tile:ident, $v:ty, $features:literal, $n:literal, $last:literal: [$(($t:literal, $u:literal))*]) => {
         /// # Safety
-        /// The processor has the features; this thread alone writes these panels' columns of the destination meanwhile.
+        /// The processor has the features; only this thread writes these panels' columns of the destination during the call.
         #[target_feature(enable = $features)]
         unsafe fn $name(job: &Job<'_>, panels: PanelRange, to: &Destination<'_>) {
             // SAFETY: the vector's instructions are enabled here; the columns are this thread's, as the caller promises; operands and tile have

@@ -1,4 +1,4 @@
-//! What `exp`, `ln`, `sigmoid` and `tanh` are: polynomials, ranges and bounds of error, for generated code and for the vectors of this crate.
+//! The definitions of `exp`, `ln`, `sigmoid` and `tanh`: polynomials, ranges and error bounds, for generated code and for the vectors of this crate.
 //!
 //! The polynomials of [`EXP`] and [`LN`] are those of the Cephes library's single-precision `expf` and `logf` (Moshier 1989), which are minimax on
 //! their ranges; those of powers of two were found by iterated weighted least squares, and their errors are with rounded coefficients. The highest
@@ -14,27 +14,27 @@ pub const MAX_EXP_ERROR_ULPS: f64 = 2.0;
 pub const MAX_EXP2_ERROR_ULPS: f64 = 3.0;
 /// Largest error of the sigmoid in ULP of 1.
 pub const MAX_SIGMOID_ERROR_ULPS: f64 = 1.0;
-/// Largest error of the hyperbolic tangent in ULP of 1. What becomes of a gate is added to numbers near 1, so relative accuracy near 0 would be
+/// Largest error of the hyperbolic tangent in ULP of 1. The value of a gate is added to numbers near 1, so relative accuracy near 0 would be
 /// lost.
 pub const MAX_TANH_ERROR_ULPS: f64 = 3.0;
 /// Largest error of the natural logarithm in ULP of the result or of 1, whichever is larger, on positive normal numbers.
 pub const MAX_LN_ERROR_ULPS: f64 = 2.0;
 
-/// Arguments of `e^x` are clamped here: the result stays a normal number.
+/// Arguments of `e^x` are clamped here: the result remains a normal number.
 pub const EXP_LOW: f32 = -87.33;
 /// Arguments of `e^x` are not above this: the result is finite.
 pub const EXP_HIGH: f32 = 88.37;
 
-/// Below this a power of two need not be a normal number. So small a term adds nothing to a sum of at least 1/2.
+/// Below this a power of two may not be a normal number. A term that small adds nothing to a sum of at least 1/2.
 pub const LOWEST: f32 = -126.0;
-/// Above this a power of two need not be finite.
+/// Above this a power of two may not be finite.
 pub const HIGHEST: f32 = 127.0;
 
-/// Adding this rounds to the nearest integer, ties to even, and leaves it in the low bits of the sum, ready to be shifted into an exponent without
-/// an instruction that converts.
+/// Adding this rounds to the nearest integer, ties to even, and leaves it in the low bits of the sum, ready to be shifted into the exponent without
+/// a conversion instruction.
 pub const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
-/// ln 2 is this and [`LN2_LOW`]; this has few enough bits that `n * LN2_HIGH` is exact.
+/// ln 2 is the sum of this and [`LN2_LOW`]; this has few enough bits that `n * LN2_HIGH` is exact.
 pub const LN2_HIGH: f32 = 355.0 / 512.0;
 /// See [`LN2_HIGH`].
 pub const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -42,11 +42,11 @@ pub const LN2_LOW: f32 = -2.121_944_4e-4;
 /// `(e^r - 1 - r) / r^2` on [-ln 2 / 2, ln 2 / 2]: Cephes expf.c.
 pub const EXP: [f32; 6] = [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
 
-/// `2^f` on [-1/2, 1/2], where exponents are split by [`ROUND`]: minimax by relative error, degree 5 (1.5e-7).
+/// `2^f` on [-1/2, 1/2], for exponents that are split with [`ROUND`]: minimax by relative error, degree 5 (1.5e-7).
 pub const EXP2_OF_NEAREST: [f32; 6] =
     [1.327_647_2e-3, 9.675_541e-3, 5.550_713e-2, 2.402_212e-1, 6.931_469_4e-1, 1.000_000_1];
 
-/// `2^f` on [0, 1], where exponents are split by the floor: minimax by relative error, degree 5 (7.6e-8).
+/// `2^f` on [0, 1], for exponents that are split with the floor: minimax by relative error, degree 5 (7.6e-8).
 pub const EXP2_OF_FLOOR: [f32; 6] =
     [1.877_576_7e-3, 8.989_341e-3, 5.582_630_6e-2, 2.401_536e-1, 6.931_531e-1, 9.999_999_4e-1];
 
@@ -63,7 +63,7 @@ pub const LN: [f32; 9] = [
     3.333_333e-1,
 ];
 
-/// `2^f` on [0, 1/32), where a table has the rest: minimax by relative error, degree 2 with a constant of 1 (6.6e-8).
+/// `2^f` on [0, 1/32), for implementations with a table for the rest: minimax by relative error, degree 2 with a constant of 1 (6.6e-8).
 #[cfg(target_arch = "x86_64")]
 pub(crate) const EXP2_OF_A_PART: [f32; 2] = [2.426_527e-1, 6.931_237_6e-1];
 

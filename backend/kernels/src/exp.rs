@@ -1,11 +1,11 @@
-//! Powers of two, from which exponentials, sigmoid and hyperbolic tangent are made.
+//! Powers of two, from which exponentials, sigmoid and hyperbolic tangent are built.
 
 use crate::elementary::{EXP2_OF_FLOOR as EXP2, HIGHEST, LOWEST};
 use crate::vector::Split;
 
 /// The reference implementation of the vectors' `2^t`.
 pub(crate) fn exp2(t: f32) -> f32 {
-    // NaN stays.
+    // NaN stays NaN.
     let t = if t < LOWEST { LOWEST } else { t };
     let t = if t > HIGHEST { HIGHEST } else { t };
     let n = t.floor();
@@ -20,9 +20,9 @@ pub(crate) fn exp2(t: f32) -> f32 {
 /// The processor has the instructions.
 #[inline(always)]
 pub(crate) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
-    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
     unsafe {
-        // Loops: a closure would be a function without the instructions, and might not be inlined.
+        // Loops, because a closure would be a function without the instructions and might not be inlined.
         let (mut f, mut n) = (t, t);
         for i in 0..N {
             (f[i], n[i]) = t[i].split_exponent();
@@ -46,7 +46,7 @@ pub(crate) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
 /// The processor has the instructions.
 #[inline(always)]
 pub(crate) unsafe fn add_powers<V: Split, const N: usize>(mut totals: [V; N], t: [V; N]) -> [V; N] {
-    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
     unsafe {
         let terms = exp2_of(t);
         for (total, term) in totals.iter_mut().zip(terms) {
@@ -84,7 +84,7 @@ mod tests {
                 Set::Neon => all.push(("NEON", Box::new(|x| unsafe { exp_neon(x) }))),
             }
         }
-        // Several levels have the same vectors.
+        // Several levels use the same vectors.
         all.dedup_by_key(|(name, _)| *name);
         all
     }

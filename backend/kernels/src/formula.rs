@@ -1,6 +1,6 @@
 //! Formulas of cells and of elementwise steps, at every level.
 //!
-//! A formula's terms are evaluated for some elements ("units") at a time, in memory that stays in the nearest cache.
+//! A formula's terms are evaluated for some elements ("units") at a time, in memory that stays in the L1 cache.
 
 use crate::exp::{exp2, exp2_of};
 use crate::layout::UNITS;
@@ -11,10 +11,10 @@ use std::f32::consts::LOG2_E;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 
-/// Units that are updated together, whose operations' latencies overlap.
+/// Units that are updated together, so that their operations' latencies overlap.
 const TOGETHER: usize = 4 * UNITS;
 
-/// The formula that has code of its own, since nearly all models have it: a sequence through 200 units is 3 % faster with it.
+/// The formula of nearly all models, which has dedicated code: a sequence through 200 units is 3 % faster with it.
 static PLAIN_LSTM: LazyLock<Formula> = LazyLock::new(|| Lstm::new(GateOrder::Iofc).spec(false).formula);
 
 /// How a formula is evaluated.
@@ -22,7 +22,7 @@ static PLAIN_LSTM: LazyLock<Formula> = LazyLock::new(|| Lstm::new(GateOrder::Iof
 pub(crate) enum Way {
     /// Term by term, through memory.
     ByTerm,
-    /// As [`plain_lstm`] has it, in registers.
+    /// As in [`plain_lstm`], in registers.
     PlainLstm,
 }
 
@@ -33,7 +33,7 @@ impl Way {
     }
 }
 
-/// Memory for the terms of formulas, which is used again.
+/// Memory for the terms of formulas, which is reused.
 #[derive(Debug, Default)]
 pub struct Terms {
     /// `[terms][TOGETHER]`
@@ -42,7 +42,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Room for a formula, so that its evaluation allocates nothing.
+    /// Reserves memory for a formula, so that its evaluation allocates nothing.
     pub fn reserve(&mut self, formula: &Formula) {
         // Made here, not with the first update.
         LazyLock::force(&PLAIN_LSTM);
@@ -52,19 +52,19 @@ impl Terms {
     }
 }
 
-/// What a formula reads, element by element.
+/// An input of a formula.
 #[derive(Clone, Copy, Debug)]
 pub enum Row<'a> {
-    /// One element for each of the result's.
+    /// One element per element of the result.
     Each(&'a [f32]),
-    /// The same for all, eight times.
+    /// The same value for all elements, repeated eight times.
     One(&'a [f32; UNITS]),
 }
 
 /// A formula's only result for `to.len()` elements, a multiple of [`UNITS`].
 ///
 /// # Panics
-/// Where it is no multiple, or an input is shorter.
+/// If the length is not a multiple, or an input is shorter.
 pub fn map<'a>(
     level: Level,
     formula: &Formula,
@@ -108,7 +108,7 @@ pub(crate) unsafe fn evaluate(
                 formula.evaluate(&mut Scalar(&mut at), slots);
             }
         }
-        // Vectors no longer than a part, though longer ones be there.
+        // Vectors no longer than a part, even if longer ones are available.
         #[cfg(target_arch = "x86_64")]
         // SAFETY: every level above `plain` and `sse4.1` has AVX2 and FMA; callers have checked the lengths, and `check` the formula.
         Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe { avx2(&mut at, formula, len, slots) },
@@ -118,10 +118,10 @@ pub(crate) unsafe fn evaluate(
     }
 }
 
-/// Inputs of a formula, and results, at most.
+/// The maximum number of inputs, and of results, of a formula.
 const MOST: usize = 16;
 
-/// Where a formula's inputs come from and its results go: for each, element `u` is at `first + u / 8 * step + u % 8`.
+/// The addresses of a formula's inputs and results: for each, element `u` is at `first + u / 8 * step + u % 8`.
 pub(crate) struct Ends {
     inputs: [(*const f32, usize); MOST],
     results: [*mut f32; MOST],
@@ -145,7 +145,7 @@ impl Ends {
         self.count[1] += 1;
     }
 
-    /// The next input, of which the next result takes the place.
+    /// The next input, which the next result replaces.
     pub(crate) fn replace(&mut self, at: *mut f32) {
         self.inputs[self.count[0]] = (at, UNITS);
         self.results[self.count[1]] = at;
@@ -159,7 +159,7 @@ pub(crate) fn check(formula: &Formula, inputs: usize, results: usize) {
     assert!(reads && inputs <= MOST && formula.results().len() <= results, "inputs and results of a formula");
 }
 
-/// The ends of a formula, and the units and the term at hand.
+/// The ends of a formula, and the current units and term.
 struct Place {
     ends: Ends,
     way: Way,
@@ -170,7 +170,7 @@ struct Place {
 }
 
 impl Place {
-    /// Where an input's element `after` the unit at hand is.
+    /// The address of an input's element `after` the current unit.
     ///
     /// # Safety
     /// There is such a unit.
@@ -181,13 +181,13 @@ impl Place {
         unsafe { first.add(unit / UNITS * step + unit % UNITS) }
     }
 
-    /// Where a result's element goes.
+    /// The destination of a result's element.
     ///
     /// # Safety
     /// As [`Place::input`].
     #[inline(always)]
     unsafe fn result(&self, n: usize, after: usize) -> *mut f32 {
-        // SAFETY: as for inputs; elements of results follow one another.
+        // SAFETY: as for inputs; elements of results are consecutive.
         unsafe { self.ends.results[n].add(self.unit + after) }
     }
 
@@ -220,7 +220,7 @@ impl Algebra for Scalar<'_> {
     type Value = usize;
 
     fn input(&mut self, n: usize) -> usize {
-        // SAFETY: `evaluate` goes through the units.
+        // SAFETY: `evaluate` iterates over the units.
         let x = unsafe { *self.0.input(n, 0) };
         self.put(x)
     }
@@ -258,10 +258,10 @@ impl Algebra for Scalar<'_> {
     }
 }
 
-/// Calls what needs the instructions, which whoever makes [`Registers`] and [`Vectors`] has.
+/// Calls code that needs the instructions, which the creator of [`Registers`] and [`Vectors`] has.
 macro_rules! v {
     ($e:expr) => {
-        // SAFETY: `update_some`, which alone makes these, is called where the processor has the instructions; pointers are as `Place` says.
+        // SAFETY: only `update_some` makes these, and it is called only if the processor has the instructions; pointers are as `Place` says.
         unsafe { $e }
     };
 }
@@ -332,7 +332,7 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
                 }
                 exp2_of(x)
             }
-            // Rare enough to be done one by one.
+            // Rare enough to be computed one at a time.
             Primitive::Ln1p => {
                 for x in &mut x {
                     let mut all: [f32; MOST_LANES] = lanes(*x);
@@ -352,7 +352,7 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
     }
 }
 
-/// `N` vectors of units, in memory: a value is where its term's are.
+/// `N` vectors of units, in memory: a value is the position of its term's vectors.
 struct Vectors<'p, V, const N: usize>(&'p mut Place, PhantomData<V>);
 
 impl<V: Split, const N: usize> Vectors<'_, V, N> {
@@ -361,7 +361,7 @@ impl<V: Split, const N: usize> Vectors<'_, V, N> {
         Registers(self.0, PhantomData)
     }
 
-    /// A term's vectors.
+    /// The vectors of a term.
     #[inline(always)]
     fn get(&self, at: usize) -> [V; N] {
         let mut x = v!([V::splat(0.0); N]);
@@ -371,7 +371,7 @@ impl<V: Split, const N: usize> Vectors<'_, V, N> {
         x
     }
 
-    /// The next term's vectors, for which there is room, as for all that the formula has.
+    /// The next term's vectors, for which there is room, as for all terms of the formula.
     #[inline(always)]
     fn put(&mut self, x: [V; N]) -> usize {
         let at = self.0.take();
@@ -448,7 +448,7 @@ fn tanh(x: f32) -> f32 {
 /// The processor has the instructions.
 #[inline(always)]
 unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] {
-    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
     unsafe {
         for x in &mut x {
             *x = x.mul(V::splat(-LOG2_E * n));
@@ -461,13 +461,13 @@ unsafe fn sigmoid_of<V: Split, const N: usize>(mut x: [V; N], n: f32) -> [V; N] 
     }
 }
 
-/// Lanewise hyperbolic tangent, twice the sigmoid of `2 x` less 1.
+/// Lanewise hyperbolic tangent, twice the sigmoid of `2 x`, minus 1.
 ///
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
 unsafe fn tanh_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
-    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
     unsafe {
         let mut y = sigmoid_of(x, 2.0);
         for y in &mut y {
@@ -495,7 +495,7 @@ unsafe fn update_some<V: Split, const N: usize>(
     }
 }
 
-/// All units: `MANY` vectors at a time, which are [`TOGETHER`], then as many as a part has, `ONE`.
+/// All units: `MANY` vectors at a time, which are [`TOGETHER`], then `ONE`, which fill a part.
 ///
 /// # Safety
 /// As [`update_some`].

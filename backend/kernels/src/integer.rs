@@ -1,7 +1,7 @@
 //! Integer panels.
 //!
-//! A panel's groups are unpacked to bytes once per block of tokens (8-bit panels are read in place where their bytes are as the kernel wants
-//! them), then every token passes. Tiles are 12 tokens x 32 outputs with VNNI, or 6 where there are several groups, whose sums must
+//! A panel's groups are unpacked to bytes once per block of tokens (8-bit panels are read in place if their bytes are in the form that the kernel
+//! needs), then every token is processed. Tiles are 12 tokens x 32 outputs with VNNI, or 6 if there are several groups, whose sums must
 //! stay in registers too.
 
 #[cfg(target_arch = "aarch64")]
@@ -23,7 +23,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// Bytes of an unpacked quad.
 const QUAD_BYTES: usize = PANEL * QUAD;
 
-/// Multiply-adds of integers in the time of one of f32s.
+/// Integer multiply-adds in the time of one f32 multiply-add.
 const SPEEDUP: usize = 4;
 
 /// A map `[out][input]` in integer panels; see the [crate](super).
@@ -38,24 +38,24 @@ pub struct CodePanels<'a> {
 }
 
 impl CodePanels<'_> {
-    /// Bytes that the panels take; `usize::MAX` where they are more than that.
+    /// Bytes that the panels take; `usize::MAX` if there are more.
     pub fn size(&self) -> usize {
         self.out.div_ceil(PANEL).saturating_mul(self.format.panel_bytes())
     }
 
-    /// Multiply-adds of f32s that take as long as those of as many steps.
+    /// The number of f32 multiply-adds that take as long as this many steps.
     pub(crate) fn work(&self, steps: usize) -> usize {
         steps.saturating_mul(self.out).saturating_mul(self.format.groups.len) / SPEEDUP
     }
 
-    /// Whether kernels, which want bytes less `offset`, can read panels as they are, without buffers.
+    /// Whether kernels, which need bytes minus `offset`, can read panels in place, without buffers.
     fn in_place(&self, offset: u8) -> bool {
         let scales = self.format.scale == Scale::F32 && self.bytes.as_ptr().cast::<f32>().is_aligned();
         has_bytes_less(self.format, offset) && self.format.groups.count() == 1 && scales
     }
 }
 
-/// Whether packed bytes are what kernels want that take raised codes less `offset`.
+/// Whether packed bytes are the form that kernels need: offset codes minus `offset`.
 fn has_bytes_less(format: Integer, offset: u8) -> bool {
     format.width == PackedWidth::Eight && offset == if format.signed { 0x80 } else { 0 }
 }
@@ -67,20 +67,20 @@ pub(crate) struct Job<'a> {
     w: CodePanels<'a>,
 }
 
-/// A panel ready for a kernel: `[groups][quads][32][4]` of one byte or two each.
+/// A panel ready for a kernel: `[groups][quads][32][4]` of one or two bytes each.
 #[derive(Clone, Copy)]
 struct Panel<'a> {
     weights: &'a [u8],
-    /// Bytes from group to group.
+    /// Bytes from one group to the next.
     group_stride: usize,
     /// `[groups][32]`
     scales: &'a [f32],
 }
 
-/// What a tile is computed from.
+/// The operands of a tile.
 struct Operands {
     weights: *const u8,
-    /// A cache line of the next panel for each quad, to be asked for. Any address will do.
+    /// A cache line of the next panel for each quad, to be prefetched. Any address is valid.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "there is no stable instruction for it"))]
     next: *const u8,
     group_stride: usize,
@@ -94,7 +94,7 @@ struct Operands {
     x_stride: usize,
     /// The first token's scale.
     sx: *const f32,
-    /// Sums of the first token's codes, per group, and by how much weights are raised; read where weights stay unsigned.
+    /// Sums of the first token's codes, per group, and the offset of the weights; read if weights stay unsigned.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
     sums: *const i32,
     #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
@@ -107,7 +107,7 @@ impl<'a> Job<'a> {
         check_rows("activations", steps, x.stride, w.format.groups.padded(), x.codes.len());
         assert!(x.scales.len() >= steps, "{} activation scales for {steps} tokens", x.scales.len());
         let need = w.size();
-        // Saturated where it is more than any slice has.
+        // Saturated if it is more than any slice has.
         assert!(w.bytes.len() >= need, "integer panels take {need} bytes, not {}", w.bytes.len());
         let groups = w.format.groups.count();
         assert!(
@@ -118,11 +118,11 @@ impl<'a> Job<'a> {
         Job { steps, x, w }
     }
 
-    /// `to = start + x w^T` in `panels`, with buffers for panels that are not read in place. Panics where the destination lacks a panel or
+    /// `to = start + x w^T` in `panels`, with buffers for panels that are not read in place. Panics if the destination lacks a panel or
     /// has other tokens.
     ///
     /// # Safety
-    /// This thread alone writes these panels' columns of the destination meanwhile.
+    /// Only this thread writes these panels' columns of the destination during the call.
     pub(crate) unsafe fn run(
         &self,
         level: Level,
@@ -133,7 +133,7 @@ impl<'a> Job<'a> {
         let (offset, groups) = (self.w.format.width.offset(), self.w.format.groups.count());
         let set = if groups == 0 { Set::Portable } else { level.set() };
         // SAFETY: the columns are this thread's, as the caller promises. A level is proof that the processor has the instructions of its
-        // kernels, which get operands and tiles of as many tokens as they are told, of at least one group.
+        // kernels, which get operands and tiles with the number of tokens that they are given, and at least one group.
         unsafe {
             match set {
                 Set::Portable => self.portable(level, &mut lock(buffers), panels, to),
@@ -167,7 +167,7 @@ impl<'a> Job<'a> {
     /// The reference implementation of the kernels below.
     ///
     /// # Safety
-    /// This thread alone writes these panels' columns of the destination meanwhile.
+    /// Only this thread writes these panels' columns of the destination during the call.
     unsafe fn portable(
         &self,
         level: Level,
@@ -205,11 +205,11 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// All tokens through `panels` of `W`-byte weights less `offset`, of which there is a group, by tiles of at most `T` tokens: `tile(n, ...)` does
-    /// `n` of them.
+    /// Processes all tokens of `panels` of `W`-byte weights minus `offset`, with at least one group, in tiles of at most `T` tokens: `tile(n, ...)`
+    /// handles `n` of them.
     ///
     /// # Safety
-    /// This thread alone writes these panels' columns of the destination meanwhile.
+    /// Only this thread writes these panels' columns of the destination during the call.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
     unsafe fn tiled<const T: usize, const W: usize>(
@@ -231,7 +231,7 @@ impl<'a> Job<'a> {
         for begin in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - begin);
             let tiles = tokens.div_ceil(T);
-            // Tiles of nearly the same size: a small one would wait for its own sums.
+            // Tiles of nearly equal size: a small one would be bound by the latency of its sums.
             let (least, larger) = (tokens / tiles, tokens % tiles);
             for panel in panels.each() {
                 let data = match &mut unpacked {
@@ -247,7 +247,7 @@ impl<'a> Job<'a> {
                 for i in 0..tiles {
                     let of = Operands {
                         weights: data.weights.as_ptr(),
-                        // A line is half a quad: two tiles ask for all.
+                        // A line is half a quad: two tiles prefetch all of it.
                         next: next.wrapping_add(i * quads[0] * QUAD_BYTES / 2),
                         group_stride: data.group_stride,
                         scales: data.scales.as_ptr(),
@@ -281,15 +281,15 @@ impl Default for Unpacked {
     }
 }
 
-/// A thread's buffers. That another thread panicked meanwhile does not matter: they hold nothing between panels.
+/// A thread's buffers. A panic of another thread does not matter: they hold nothing between panels.
 fn lock(buffers: &Mutex<Unpacked>) -> MutexGuard<'_, Unpacked> {
     buffers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Unpacked {
-    /// Room for a panel, so that unpacking needs no more memory.
+    /// Reserves memory for a panel, so that unpacking allocates nothing.
     pub(crate) fn reserve(&mut self, w: &CodePanels<'_>) {
-        // Two bytes a weight at most.
+        // At most two bytes per weight.
         let groups = w.format.groups;
         self.make_room(groups.padded().saturating_mul(2 * PANEL));
         self.scales.reserve((groups.count() * PANEL).saturating_sub(self.scales.len()));
@@ -301,7 +301,7 @@ impl Unpacked {
         }
     }
 
-    /// A panel's weights as `W`-byte numbers, less `offset`, and its scales.
+    /// A panel's weights as `W`-byte numbers, minus `offset`, and its scales.
     fn panel<'a, const W: usize>(
         &'a mut self,
         level: Level,
@@ -352,7 +352,7 @@ impl Unpacked {
     }
 }
 
-/// Whole quads of packed codes to `W`-byte numbers, less `offset`.
+/// Whole quads of packed codes to `W`-byte numbers, minus `offset`.
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is one way"))]
 fn unpack<const W: usize>(level: Level, packed: &[u8], format: Integer, offset: u8, to: &mut [u8]) {
     let flip = if format.signed { 0x80 } else { 0 };
@@ -386,7 +386,7 @@ fn unpack_levels<const W: usize, const L: usize>(packed: &[u8], flip: u8, offset
     }
 }
 
-/// Exactly.
+/// Exact conversion.
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     let magnitude = u32::from(bits & 0x7fff) << 13;
     let sign = u32::from(bits & 0x8000) << 16;

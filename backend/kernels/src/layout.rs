@@ -1,4 +1,4 @@
-//! How packed weights lie in memory. Generated code and the batched kernels read the same bytes.
+//! The layout of packed weights in memory. Generated code and the batched kernels read the same bytes.
 //!
 //! ```text
 //!   f32       [out / 32] [in] [32] f32
@@ -15,7 +15,7 @@ use lstmc_frontend::ir::PackedWidth;
 /// Output units per panel of a linear map: eight accumulators of four lanes.
 pub const PANEL: usize = 32;
 
-/// Neighbouring units of a cell whose gates follow one another.
+/// Neighbouring units of a cell whose gates are consecutive.
 pub const UNITS: usize = 8;
 
 /// Lanes of a vector register in generated code.
@@ -24,7 +24,7 @@ pub const LANES: usize = 4;
 /// Inputs that an integer dot product multiplies and adds in one lane.
 pub const QUAD: usize = 4;
 
-/// Lanes of the gates of a cell's units, `[units / 8][gates][8]`.
+/// The number of lanes for the gates of a cell's units, `[units / 8][gates][8]`.
 #[inline]
 pub fn gate_lanes(gates: usize, units: usize) -> usize {
     units.checked_next_multiple_of(UNITS).unwrap_or(usize::MAX).saturating_mul(gates)
@@ -50,12 +50,12 @@ impl Scale {
     }
 }
 
-/// Inputs in groups, each padded to whole quads: the layout of integer activations and of the weights they meet.
+/// Inputs in groups, each padded to whole quads: the layout of integer activations and of the weights that they are multiplied by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Groups {
     /// Inputs.
     pub len: usize,
-    /// Inputs per group, the last may have fewer. At least 1.
+    /// Inputs per group; the last group may have fewer. At least 1.
     pub size: usize,
 }
 
@@ -66,7 +66,7 @@ impl Groups {
         Groups { len, size: len.max(1) }
     }
 
-    /// How many.
+    /// The number of groups.
     #[inline]
     pub fn count(self) -> usize {
         self.len.div_ceil(self.size)
@@ -84,7 +84,7 @@ impl Groups {
         self.inputs(g).div_ceil(QUAD)
     }
 
-    /// Bytes of all codes, each group's padded to quads; `usize::MAX` where they are more than that.
+    /// Bytes of all codes, each group's padded to quads; `usize::MAX` if there are more.
     #[inline]
     pub fn padded(self) -> usize {
         let padded = |len: usize| len.checked_next_multiple_of(QUAD).unwrap_or(usize::MAX);
@@ -94,18 +94,18 @@ impl Groups {
 
 /// Codes times integer activations.
 ///
-/// A byte of the panel holds, from its low bits up, the codes of [`PackedWidth::per_byte`] outputs ("levels"), each raised by
-/// [`PackedWidth::offset`] so that it is not negative. Masking off the low levels and subtracting sums of neighbouring levels separates them again
+/// A byte of the panel holds, from its low bits upwards, the codes of [`PackedWidth::per_byte`] outputs ("levels"), each offset by
+/// [`PackedWidth::offset`] so that it is non-negative. Masking off the low levels and subtracting sums of neighbouring levels separates them again
 /// without a shift.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Integer {
-    /// Of a code as packed.
+    /// The width of a packed code.
     pub width: PackedWidth,
-    /// Inputs by scale.
+    /// Inputs per scale.
     pub groups: Groups,
     /// The scales' type.
     pub scale: Scale,
-    /// Bytes are stored exclusive-or 0x80, for targets that multiply signed by signed.
+    /// Bytes are stored XOR 0x80, for targets that multiply signed by signed.
     pub signed: bool,
 }
 
@@ -122,14 +122,14 @@ impl Integer {
         PANEL * QUAD / self.levels()
     }
 
-    /// Bytes of a panel: every group's quads and scales; `usize::MAX` where they are more than that.
+    /// Bytes of a panel: every group's quads and scales; `usize::MAX` if there are more.
     #[inline]
     pub fn panel_bytes(self) -> usize {
         let scales = self.groups.count().saturating_mul(PANEL * self.scale.size());
         (self.groups.padded() / QUAD).saturating_mul(self.quad_bytes()).saturating_add(scales)
     }
 
-    /// What raises a code of level `l` and all above it, in units of the lowest level, less what the exclusive-or took.
+    /// The offset of a code of level `l` and all above it, in units of the lowest level, minus the part that the XOR removed.
     ///
     /// The sum of products of level `l` and above starts at minus this times the sum of the activations.
     #[inline]
@@ -139,22 +139,22 @@ impl Integer {
         raised - if self.signed { 128 } else { 0 }
     }
 
-    /// What keeps level `l` and all above it in a byte.
+    /// The mask that keeps level `l` and all above it in a byte.
     #[inline]
     pub fn mask(self, level: usize) -> u8 {
         u8::MAX << (self.width.bits() * level)
     }
 }
 
-/// Numbers of a sparse map.
+/// The values of a sparse map.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum StripValues {
     /// One index and `height` f32s per entry.
     F32,
-    /// Four indices and `[height][4]` 8-bit codes per entry; after each panel's strips an f32 scale per output, and where activations are raised
-    /// what that adds to each output's sum.
+    /// Four indices and `[height][4]` 8-bit codes per entry; after each panel's strips an f32 scale per output, and if activations are offset,
+    /// what the offset adds to each output's sum.
     Int8 {
-        /// As in [`Integer::signed`]. Where it is false, activations are raised by 128 instead of weights: what that adds to a sum is known
+        /// As in [`Integer::signed`]. If it is false, activations are offset by 128 instead of weights: what that adds to a sum is known
         /// when weights are packed.
         signed: bool,
     },
@@ -165,7 +165,7 @@ pub enum StripValues {
 pub struct Strips {
     /// Outputs per strip: 4, 8, 16 or a whole panel's.
     pub height: usize,
-    /// What is stored.
+    /// The format of the values.
     pub values: StripValues,
     /// Bytes of all strips.
     pub bytes: usize,
@@ -219,19 +219,19 @@ impl Strips {
     pub const HEADER: usize = 16;
 }
 
-/// How the numbers of panels are stored.
+/// The format of panels.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Format {
     /// f32.
     F32,
     /// Integer codes and scales.
     Integer(Integer),
-    /// Only what a mask keeps.
+    /// Only the elements that a mask keeps.
     Strips(Strips),
 }
 
 impl Format {
-    /// Bytes from a panel of so many inputs to the next, where all have the same.
+    /// Bytes from one panel with this many inputs to the next, if all have the same size.
     #[inline]
     pub fn panel_bytes(self, input: usize) -> Option<usize> {
         match self {

@@ -6,7 +6,7 @@
 //!   plain ─ neon ─ dotprod ─ i8mm                          arm64
 //! ```
 //!
-//! A level is a value that is chosen in one place: by default it is the best that the processor has, and a user or a test may ask for a
+//! A level is a value that is chosen in one place: by default it is the best that the processor has, and a user or a test may request a
 //! lower one by its name. It decides which of the kernels run, and which features generated code may use.
 #![deny(unsafe_code)]
 
@@ -14,8 +14,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// The instructions that kernels and generated code may use. A value is proof that the processor has them: only this module makes
-/// one, after asking.
+/// The instructions that kernels and generated code may use. A value is proof that the processor has them: only this module creates
+/// one, after checking.
 ///
 /// ```
 /// use lstmc_kernels::Level;
@@ -40,10 +40,10 @@ pub(crate) enum Set {
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512 F, BW and DQ, and what `Avx2` has.
+    /// AVX-512 F, BW and DQ, and those of `Avx2`.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// VNNI, and what `Avx512` has.
+    /// VNNI, and those of `Avx512`.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
 }
@@ -51,16 +51,16 @@ pub(crate) enum Set {
 /// One level.
 struct Row {
     name: &'static str,
-    /// What it is, for people.
+    /// Its description, for people.
     about: &'static str,
     set: Set,
     needs: &'static [Feature],
 }
 
-/// A feature that must be there, by its name in Rust, and how to ask.
+/// A required feature: its name in Rust, and the function that detects it.
 type Feature = (&'static str, fn() -> bool);
 
-/// A table of levels: the name, what it is, the set of its kernels, and its features with the macro that asks for them.
+/// A table of levels: the name, the description, the set of its kernels, and its features with the macro that detects them.
 macro_rules! rows {
     ($ask:ident: $($name:literal, $about:literal, $set:ident, [$($feature:tt)*];)*) => {
         &[$(Row {
@@ -100,7 +100,7 @@ static ROWS: &[Row] = rows! { is_aarch64_feature_detected:
 static ROWS: &[Row] = rows! { none: "plain", "plain Rust", Portable, []; };
 
 impl Row {
-    /// What the processor lacks.
+    /// The features that the processor lacks.
     fn missing(&self) -> impl Iterator<Item = &'static str> {
         self.needs.iter().filter(|(_, there)| !there()).map(|(name, _)| *name)
     }
@@ -110,13 +110,13 @@ impl Level {
     /// Plain Rust, and code for every processor of this architecture.
     pub const PLAIN: Level = Level(&ROWS[0]);
 
-    /// The best that this processor has. The first call asks, and none allocates.
+    /// The best that this processor has. The first call detects it; no call allocates.
     pub fn best() -> Level {
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| Level::there().last().unwrap_or(Level::PLAIN))
     }
 
-    /// Those that this processor has, the best one last.
+    /// The levels that this processor has, best last.
     pub fn all() -> Vec<Level> {
         Level::there().collect()
     }
@@ -125,22 +125,22 @@ impl Level {
         ROWS.iter().filter(|row| row.missing().next().is_none()).map(Level)
     }
 
-    /// The levels of this architecture, each with what it is and the level itself, where this processor has it.
+    /// The levels of this architecture, each with its description and the level itself, if this processor has it.
     pub fn known() -> impl Iterator<Item = (&'static str, &'static str, Result<Level, LevelError>)> {
         ROWS.iter().map(|row| (row.name, row.about, row.name.parse()))
     }
 
-    /// What people call it.
+    /// Its name.
     pub fn name(self) -> &'static str {
         self.0.name
     }
 
-    /// Whether there are batched kernels, which are faster than generated code word by word; elsewhere only the reference implementations run.
+    /// Whether there are batched kernels, which are faster than generated code word by word; otherwise only the reference implementations run.
     pub fn has_batched_kernels(self) -> bool {
         self.set() != Set::Portable
     }
 
-    /// The batched kernels that it runs.
+    /// The set of batched kernels that it runs.
     pub(crate) fn set(self) -> Set {
         self.0.set
     }
@@ -177,10 +177,10 @@ impl fmt::Debug for Level {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LevelError {
-    /// A name that is none of a level.
+    /// A name that is not the name of a level.
     #[error("there is no processor level `{name}`; {} has {}", std::env::consts::ARCH, .known.join(", "))]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
         /// The levels of this architecture.
         known: Vec<&'static str>,
@@ -188,16 +188,16 @@ pub enum LevelError {
     /// A level that this processor does not have.
     #[error("this processor does not have the level {name} (it lacks {}); it has {}", .lacks.join(", "), .have.join(", "))]
     Missing {
-        /// What was asked for.
+        /// The requested level.
         name: &'static str,
-        /// Features that it lacks.
+        /// The features that it lacks.
         lacks: Vec<&'static str>,
-        /// Levels that it has.
+        /// The levels that it has.
         have: Vec<&'static str>,
     },
 }
 
-/// A level by its name; `best` is the best that the processor has.
+/// Parses the name of a level; `best` is the best that the processor has.
 impl FromStr for Level {
     type Err = LevelError;
 

@@ -1,7 +1,7 @@
-//! Kernels of lstmc at every processor level: batched products, cells and softmax on packed weights, and the worker pool. This crate knows no
-//! graph, no plan and no code generator.
+//! Kernels of lstmc at every processor level: batched products, cells and softmax on packed weights, and the worker pool. This crate has no
+//! notion of a graph, a plan or a code generator.
 //!
-//! A batched product is many time steps (tokens) times a packed map, each weight loaded once for many tokens:
+//! A batched product is many time steps (tokens) times a packed map, with each weight loaded once for many tokens:
 //!
 //! ```text
 //!            weights, in panels of 32 outputs
@@ -25,9 +25,9 @@
 //! log_sum_exp(level, row), top_k(level, row, ids, log_probabilities)    of one token's logits
 //! ```
 //!
-//! A term is a packed map, of f32s or of codes, and the vectors that it is multiplied with. [`Products`] holds the processor level, the number of
-//! threads and the memory that they need. Panels are shared out among threads; where the work would not last long enough to pay for waking
-//! a thread, fewer are used. Results do not depend on it.
+//! A term is a packed map, of f32s or of codes, and the vectors that it is multiplied by. [`Products`] holds the processor level, the number of
+//! threads and the memory that they need. Panels are distributed among threads; if the work is too short to pay for waking
+//! a thread, fewer are used. Results do not depend on the number of threads.
 //!
 //! # Layouts
 //!
@@ -35,23 +35,23 @@
 //!
 //! **f32**: `[out / 32][input][32]`, then, if 32 does not divide `out`, one last panel `[input][4 ceil((out % 32) / 4)]`.
 //!
-//! **Integers** of a [`PackedWidth`](lstmc_frontend::ir::PackedWidth), `L = 8 / bits` to a byte: for every panel of 32 outputs (the last one padded) and every group of inputs (the
-//! last one may be shorter), `[quads][8 / L][16]` bytes and the group's scales, `[32]` f32 or f16. A quad is four inputs; a group is padded to
-//! whole quads. Vector `b` of a quad holds the outputs `4a..4a + 4` for `a = b L + level`, as bytes `[output in 4][input in 4]`; the code
-//! of level `l` occupies the bits `l bits..(l + 1) bits` of its byte and is stored as `code + 2^(bits - 1)`. Where `signed`, every byte is
-//! then flipped by 0x80. Padding holds the code 0.
+//! **Integers** of a [`PackedWidth`](lstmc_frontend::ir::PackedWidth), `L = 8 / bits` codes per byte: for every panel of 32 outputs (the last one
+//! padded) and every group of inputs (the last one may be shorter), `[quads][8 / L][16]` bytes and the group's scales, `[32]` f32 or f16. A quad is
+//! four inputs; a group is padded to whole quads. Vector `b` of a quad holds the outputs `4a..4a + 4` for `a = b L + level`, as bytes
+//! `[output in 4][input in 4]`; the code of level `l` occupies the bits `l bits..(l + 1) bits` of its byte and is stored as `code + 2^(bits - 1)`. If
+//! `signed`, every byte is then XORed with 0x80. Padding holds the code 0.
 //!
 //! A token's activations are i8 codes with one scale, group by group, each padded to quads like the weights.
 //!
 //! # Kernels
 //!
-//! Each product exists in plain Rust, the reference implementation that tests compare with, and in instructions of AVX2, AVX-512 (with and without VNNI) and
-//! NEON; a [`Level`] says which to run. Integer sums are exact in all of them; f32 sums differ in rounding only.
+//! Each product exists in plain Rust, the reference implementation that tests compare with, and with instructions of AVX2, AVX-512
+//! (with and without VNNI) and NEON; a [`Level`] selects which one runs. Integer sums are exact in all of them; f32 sums differ only in rounding.
 //!
-//! There is `unsafe` for three reasons: instructions that the processor must have, for which a level is the proof; pointers into slices; and threads
+//! `unsafe` is used for three things: instructions that the processor must have, for which a level is the proof; pointers into slices; and threads
 //! that outlive a call.
 //! Shapes are checked on entry, in every build and with arithmetic that cannot wrap; a tile is checked against the destination when it is
-//! cut out. Inner loops check nothing.
+//! created. Inner loops check nothing.
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(dead_code, reason = "elsewhere only the reference implementations run")
@@ -93,23 +93,23 @@ pub use product::{Products, Term};
 pub use quantize::{Activations, CodeRows, LARGEST_CODE, LEAST_MAGNITUDE};
 pub use softmax::log_sum_exp;
 
-/// What a product is added to.
+/// The value that a product is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a> {
-    /// Nothing: the destination is overwritten.
+    /// Zero: the destination is overwritten.
     Zero,
     /// This vector, one f32 per output: the destination is overwritten.
     Bias(&'a [f32]),
-    /// What the destination holds.
+    /// The contents of the destination.
     Accumulate,
 }
 
-/// f32s of a map packed in f32 panels; `usize::MAX` where they are more than that.
+/// f32s of a map packed in f32 panels; `usize::MAX` if there are more.
 pub fn f32_panels_len(out: usize, input: usize) -> usize {
     (out / PANEL * PANEL).saturating_add((out % PANEL).next_multiple_of(4)).saturating_mul(input)
 }
 
-/// Panics unless `steps` rows of `len` at `stride` lie within `have` elements.
+/// Panics unless `steps` rows of `len` at `stride` fit in `have` elements.
 fn check_rows(what: &str, steps: usize, stride: usize, len: usize, have: usize) {
     let need = if steps == 0 { 0 } else { (steps - 1).saturating_mul(stride).saturating_add(len) };
     assert!(

@@ -1,4 +1,4 @@
-//! What a core can do at most: loops too simple to be slow, to measure kernels against. For benchmarks alone.
+//! The peak rates of a core: loops as simple as possible, to measure kernels against. For benchmarks only.
 
 use crate::level::{Level, Set};
 use crate::vector::{Vector, with_vectors};
@@ -9,20 +9,20 @@ const SUMS: usize = 12;
 
 /// Reads f32s once, from first to last, in vectors of `level`, and returns their sum (in no particular order).
 pub fn read(level: Level, from: &[f32]) -> f32 {
-    // SAFETY: nothing but instructions is asked for.
+    // SAFETY: nothing but instructions is required.
     unsafe { with_vectors!(level, "avx512f", from.iter().sum(), read_vectors(from: &[f32] = from) -> f32) }
 }
 
-/// Does multiply-adds of f32s in registers, `turns` times in the widest vectors of `level`. Returns how many; none where there is no such loop.
+/// Runs f32 multiply-adds in registers, `turns` times, in the widest vectors of `level`. Returns how many; `None` if there is no such loop.
 pub fn multiply_floats(level: Level, turns: usize) -> Option<usize> {
-    // SAFETY: nothing but instructions is asked for.
+    // SAFETY: nothing but instructions is required.
     let lanes = unsafe {
         with_vectors!(level, "avx512f", return None, multiply_vectors(turns: usize = turns) -> usize)
     };
     Some(turns * SUMS * lanes)
 }
 
-/// Does multiply-adds of bytes in registers, `turns` times in the widest vectors of `level`. Returns how many; none where there is no such loop.
+/// Runs multiply-adds of bytes in registers, `turns` times, in the widest vectors of `level`. Returns how many; `None` if there is no such loop.
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such loop"))]
 pub fn multiply_integers(level: Level, turns: usize) -> Option<usize> {
     match level.set() {
@@ -39,7 +39,7 @@ pub fn multiply_integers(level: Level, turns: usize) -> Option<usize> {
 unsafe fn read_vectors<V: Vector>(from: &[f32]) -> f32 {
     let (block, mut lanes) = (SUMS * V::LANES, [0.0f32; 16]);
     let whole = from.len() / block * block;
-    // SAFETY: the caller has the instructions; a block lies within the slice, and sixteen lanes are the most there are.
+    // SAFETY: the caller has the instructions; a block is within the slice, and no vector has more than sixteen lanes.
     unsafe {
         let mut sums = [V::splat(0.0); SUMS];
         for at in (0..whole).step_by(block) {
@@ -60,7 +60,7 @@ unsafe fn read_vectors<V: Vector>(from: &[f32]) -> f32 {
 /// As the methods of [`Vector`].
 #[inline(always)]
 unsafe fn multiply_vectors<V: Vector>(turns: usize) -> usize {
-    // SAFETY: the caller has the instructions; nothing else is needed of a vector.
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
     unsafe {
         let (a, b) = (V::splat(black_box(0.5)), V::splat(black_box(1.0)));
         let mut sums = [V::splat(black_box(0.0)); SUMS];

@@ -4,14 +4,14 @@
 use lstmc_runtime::Aligned;
 use std::sync::Arc;
 
-/// A packed weight's data: our own aligned copy, or the graph's where the layout is the same.
+/// A packed weight's data: our own aligned copy, or the graph's own if the layout is the same.
 #[derive(Debug)]
 pub struct PackedData(Memory);
 
 #[derive(Debug)]
 enum Memory {
     Own(Aligned<f32>),
-    /// Of any alignment. Only tables of f32 rows are such, whose rows start anywhere in any case: `codegen::gather` says so of its
+    /// Data of any alignment. Only tables of f32 rows use this; their rows may start at any address anyway: `codegen::gather` declares that for its
     /// loads, and nothing else reads them.
     Shared(Arc<Vec<f32>>),
 }
@@ -31,7 +31,7 @@ impl PackedData {
         PackedData(Memory::Shared(data))
     }
 
-    /// As f32s, where the layout has such.
+    /// As f32s, if the layout holds f32s.
     pub fn f32s(&self) -> &[f32] {
         match &self.0 {
             Memory::Own(data) => data,
@@ -44,10 +44,10 @@ impl PackedData {
         bytemuck::cast_slice(self.f32s())
     }
 
-    /// As f32s, to be filled.
+    /// As f32s, to fill.
     ///
     /// # Panics
-    /// Where the data is the graph's.
+    /// If the data is the graph's.
     pub fn f32s_mut(&mut self) -> &mut [f32] {
         match &mut self.0 {
             Memory::Own(data) => data,
@@ -55,7 +55,7 @@ impl PackedData {
         }
     }
 
-    /// All bytes, to be filled; panics as [`PackedData::f32s_mut`].
+    /// All bytes, to fill; panics as [`PackedData::f32s_mut`].
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         bytemuck::cast_slice_mut(self.f32s_mut())
     }

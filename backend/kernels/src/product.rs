@@ -1,4 +1,4 @@
-//! Products of many vectors with the sum of packed maps, and what is made of the output layer's.
+//! Products of many vectors with the sum of packed maps, and what is computed from the output layer's products.
 
 use crate::integer::Unpacked;
 use crate::level::Level;
@@ -8,10 +8,10 @@ use crate::{Activations, CodePanels, Floats, PANEL, Start, dense, integer};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// PanelRange whose logits are kept until they are part of the log-sum-exp: 64 tokens' fit a first-level cache.
+/// Panels whose logits are kept until they are added to the log-sum-exp: those of 64 tokens fit a first-level cache.
 const BLOCK: usize = 4;
 
-/// PanelRange whose part of the log-sum-exp is a sum of its own. These are the same on any number of threads, and so is the result.
+/// Panels per separate partial sum of the log-sum-exp. The sections are the same on any number of threads, and so is the result.
 const SECTION: usize = 8 * BLOCK;
 
 /// Columns of a block.
@@ -20,7 +20,7 @@ const WIDTH: usize = BLOCK * PANEL;
 /// Multiply-adds in the time of an exponential, as measured.
 const EXP_WORK: usize = 8;
 
-/// A packed map and the vectors, one per token, that it is multiplied with.
+/// A packed map and the vectors, one per token, that it is multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub enum Term<'a> {
     /// f32s.
@@ -29,7 +29,7 @@ pub enum Term<'a> {
     Codes(Activations<'a>, CodePanels<'a>),
 }
 
-/// What products are done with: the processor level, the number of threads, and each thread's memory, which is used again.
+/// The resources of products: the processor level, the number of threads, and each thread's memory, which is reused.
 ///
 /// Products of one `Products` may run at the same time, but then wait for each other's memory.
 pub struct Products {
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Products {
 }
 
 impl Products {
-    /// At a level, on at most so many threads; 0 means all cores.
+    /// At a level, on at most this many threads; 0 means all cores.
     pub fn new(level: Level, threads: usize) -> Products {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -76,14 +76,14 @@ impl Products {
         self.own.len()
     }
 
-    /// Room for panels of codes, so that products with them allocate nothing.
+    /// Reserves memory for panels of codes, so that products with them allocate nothing.
     pub fn reserve(&mut self, weights: &CodePanels<'_>) {
         for own in &mut self.own {
             own.unpacked.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(weights);
         }
     }
 
-    /// Room for the log-probabilities of `steps` tokens among `count` outputs.
+    /// Reserves memory for the log-probabilities of `steps` tokens among `count` outputs.
     pub fn reserve_log_probabilities(&mut self, steps: usize, count: usize) {
         for own in &mut self.own {
             own.rows.get_mut().unwrap_or_else(PoisonError::into_inner).clear(steps);
@@ -93,10 +93,10 @@ impl Products {
     }
 
     /// `to[t][o] = start[t][o] + sum over terms of (w x[t])[o]` for `steps` tokens and `o < out`; `to` has rows of `out` f32s, `to_stride` apart,
-    /// and what lies between them is left alone. An integer term is `scales[t] sum_g scale[o][g] (sum_k code[o][k] x[t][k])`, `k` in group `g`.
+    /// and the memory between rows is not touched. An integer term is `scales[t] sum_g scale[o][g] (sum_k code[o][k] x[t][k])`, `k` in group `g`.
     ///
     /// # Panics
-    /// Where a slice is too short for its shape, or a stride for its row.
+    /// If a slice is too short for its shape, or a stride for its row.
     pub fn product<'a>(
         &self,
         steps: usize,
@@ -112,7 +112,7 @@ impl Products {
     /// [`Products::product`] of a map of `out` outputs, of which the first `count` are kept: rows of `count` f32s.
     ///
     /// # Panics
-    /// As [`Products::product`]; where there are fewer outputs than `count`.
+    /// As [`Products::product`]; if there are fewer outputs than `count`.
     pub fn first_columns<'a>(
         &self,
         steps: usize,
@@ -128,8 +128,8 @@ impl Products {
         product.run_on(threads, to, to_stride, start);
     }
 
-    /// Adds one vector's product with a map that is multiplied again and again: `to[o] += (w x)[o]`. Where the map does not fit a cache, `reversed`
-    /// every other time, which takes the panels from the last to the first, finds there what was read last.
+    /// Adds one vector's product with a map that is multiplied repeatedly: `to[o] += (w x)[o]`. If the map does not fit a cache, set `reversed`
+    /// every other time: the panels are then taken from last to first, and those read last are still in the cache.
     ///
     /// # Panics
     /// As [`Products::product`].
@@ -139,12 +139,12 @@ impl Products {
         product.run_on(threads, to, out, Start::Accumulate);
     }
 
-    /// `to[t]` becomes the log-probability of output `targets[t]` among the first `count`, of logits as [`Products::product`] makes them: `logit -
-    /// log-sum-exp of all logits`. NaN where the log-sum-exp is. Logits are not kept.
+    /// `to[t]` becomes the log-probability of output `targets[t]` among the first `count`, of logits as [`Products::product`] computes them: `logit -
+    /// log-sum-exp of all logits`. NaN if the log-sum-exp is NaN. Logits are not kept.
     ///
     /// # Panics
-    /// As [`Products::product`]; where there are fewer places than targets, or fewer outputs than `count`, or a target is not below it; where
-    /// `start` is to accumulate.
+    /// As [`Products::product`]; if `to` is shorter than `targets`, there are fewer outputs than `count`, or a target is not below it; if
+    /// `start` is [`Start::Accumulate`].
     pub fn log_probabilities<'a>(
         &self,
         [out, count]: [usize; 2],
@@ -160,7 +160,7 @@ impl Products {
     }
 }
 
-/// Sections of so many outputs.
+/// The number of sections for this many outputs.
 fn sections(count: usize) -> usize {
     count.div_ceil(SECTION * PANEL)
 }
@@ -170,12 +170,12 @@ pub(crate) struct Product<'p, I> {
     with: &'p Products,
     steps: usize,
     out: usize,
-    /// Outputs that are kept.
+    /// The number of outputs that are kept.
     columns: usize,
-    /// Multiply-adds of f32s that take as long.
+    /// The number of f32 multiply-adds that take as long.
     work: usize,
     terms: I,
-    /// Whether panels are taken from the last to the first.
+    /// Whether panels are taken from last to first.
     reversed: bool,
 }
 
@@ -200,12 +200,12 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
         Product { with, steps, out, columns: out, work, terms, reversed: false }
     }
 
-    /// On just so many of the threads, or one per panel.
+    /// On exactly this many threads, or one per panel.
     pub(crate) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
         let to = Destination::new(self.steps, to, to_stride, self.columns, start);
         let all = self.columns.div_ceil(PANEL);
         split(threads, all, |thread, panels| {
-            // The ranges, too, come from the last to the first.
+            // The ranges are also taken from last to first.
             let panels = if self.reversed { all - panels.end..all - panels.start } else { panels };
             // SAFETY: `split` gives each panel to one thread.
             unsafe { self.fill(&self.with.own[thread], panels, &to) }
@@ -215,13 +215,13 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
     /// Some panels of the destination.
     ///
     /// # Safety
-    /// This thread alone writes these panels' columns of the destination meanwhile.
+    /// Only this thread writes these panels' columns of the destination during the call.
     unsafe fn fill(&self, own: &Own, range: Range<usize>, to: &Destination<'_>) {
         let (level, panels) = (self.with.level, PanelRange { range, reversed: self.reversed });
         let added = to.accumulating();
         for (n, term) in self.terms.clone().enumerate() {
             let to = if n == 0 { to } else { &added };
-            // SAFETY: the columns are this thread's, as the caller promises; terms come one after another.
+            // SAFETY: the columns are this thread's, as the caller promises; terms are processed one after another.
             unsafe {
                 match term {
                     Term::Floats(term) => {
@@ -236,7 +236,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
         }
     }
 
-    /// On just so many of the threads, or one per section.
+    /// On exactly this many threads, or one per section.
     pub(crate) fn log_probabilities_on(
         &self,
         threads: usize,
@@ -279,14 +279,14 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
                     for (t, &target) in targets.iter().enumerate() {
                         if columns.contains(&(target as usize)) {
                             let logit = rows.logits[t * WIDTH + target as usize - columns.start];
-                            // SAFETY: a token's target is in one block only, which one thread has.
+                            // SAFETY: a token's target is in one block only, which belongs to one thread.
                             unsafe { found.logits.tile(t, 1, 0, 0) }.store_plain(&[logit]);
                         }
                     }
                 }
                 let column = 2 * section;
                 for (t, sums) in rows.sums.iter().enumerate() {
-                    // SAFETY: a section's two columns are those of the thread that has the section.
+                    // SAFETY: a section's two columns belong to the thread that has the section.
                     unsafe { found.totals.tile(t, 1, column / PANEL, column % PANEL) }
                         .store_plain(&sums.total());
                 }
@@ -298,7 +298,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
     }
 }
 
-/// Logits of a block, and the sums of the section that it is in, by token.
+/// Logits of a block, and the sums of its section, by token.
 #[derive(Default)]
 struct Rows {
     logits: Vec<f32>,
@@ -313,7 +313,7 @@ impl Rows {
     }
 }
 
-/// Where threads leave what they find, each its own columns: the targets' logits, and the sections' sums.
+/// The threads' results, each in its own columns: the targets' logits and the sections' sums.
 struct Found<'a> {
     logits: Destination<'a>,
     totals: Destination<'a>,

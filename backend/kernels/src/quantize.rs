@@ -5,18 +5,18 @@ use crate::level::{Level, Set};
 use crate::vector::{Vector, with_vectors};
 use crate::{Groups, QUAD, check_rows};
 
-/// The smallest magnitude that counts as the largest of a vector, so that a vector of zeros has a finite reciprocal.
+/// The lower bound of a vector's largest magnitude, so that a vector of zeros has a finite reciprocal.
 pub const LEAST_MAGNITUDE: f32 = 1e-30;
 
 /// The largest code of an activation.
 pub const LARGEST_CODE: f32 = 127.0;
 
-/// Tokens' activations as 8-bit codes, in groups of the size that the maps they are multiplied with have.
+/// Tokens' activations as 8-bit codes, in groups of the same size as in the maps that they are multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub struct Activations<'a> {
     /// Rows of [`Groups::padded`] codes. Padding may hold anything.
     pub codes: &'a [i8],
-    /// Codes from row to row.
+    /// Codes from one row to the next.
     pub stride: usize,
     /// One scale per token.
     pub scales: &'a [f32],
@@ -24,7 +24,7 @@ pub struct Activations<'a> {
     pub sums: &'a [i32],
 }
 
-/// Owned [`Activations`], whose room is used again.
+/// Owned [`Activations`], whose memory is reused.
 #[derive(Default)]
 pub struct CodeRows {
     codes: Vec<i8>,
@@ -34,7 +34,7 @@ pub struct CodeRows {
 }
 
 impl CodeRows {
-    /// Room for `steps` rows, so that [`CodeRows::fill`] needs no more memory for as many.
+    /// Reserves memory for `steps` rows, so that [`CodeRows::fill`] allocates nothing for that many.
     pub fn reserve(&mut self, steps: usize, groups: Groups) {
         self.codes.reserve(steps * groups.padded());
         self.scales.reserve(steps);
@@ -42,11 +42,11 @@ impl CodeRows {
     }
 
     /// Quantizes `steps` rows of f32s, `x_stride` apart, in groups: per token `m = max(max |x|, 1e-30)`, the codes are
-    /// `x * (127 / m)` rounded to the nearest integer, ties to even, group by group with padding of zeros, and the scale is `m / 127`. A
+    /// `x * (127 / m)` rounded to the nearest integer, ties to even, group by group with zero padding, and the scale is `m / 127`. A
     /// row that holds a NaN gets the scale NaN.
     ///
     /// # Panics
-    /// Where the slice is too short for its shape, or the stride for its row.
+    /// If the slice is too short for its shape, or the stride for its row.
     pub fn fill(&mut self, level: Level, steps: usize, x: &[f32], x_stride: usize, groups: Groups) {
         check_rows("activations", steps, x_stride, groups.len, x.len());
         self.stride = groups.padded();
@@ -62,7 +62,7 @@ impl CodeRows {
         }
     }
 
-    /// What [`CodeRows::fill`] made.
+    /// The result of [`CodeRows::fill`].
     pub fn activations(&self) -> Activations<'_> {
         let CodeRows { codes, stride, scales, sums } = self;
         Activations { codes, stride: *stride, scales, sums }
@@ -71,7 +71,7 @@ impl CodeRows {
 
 /// [`row`] in the widest vectors of a level.
 fn row_at(level: Level, x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
-    // SAFETY: nothing but instructions is asked for.
+    // SAFETY: nothing but instructions is required.
     unsafe {
         with_vectors!(
             level,
@@ -85,16 +85,16 @@ fn row_at(level: Level, x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i
 /// [`row`], compiled for the instructions of the function that it is inlined in.
 ///
 /// # Safety
-/// As a function of vectors, though it names none.
+/// As for functions that use vectors, although this one uses none directly.
 #[inline(always)]
 unsafe fn row_of<V: Vector>(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
     row(x, group, codes, sums)
 }
 
-/// One row, in plain code that compiles to good vector code; returns its scale.
+/// One row, in scalar code that compiles to good vector code; returns its scale.
 #[inline(always)]
 pub(crate) fn row(x: &[f32], group: usize, codes: &mut [i8], sums: &mut [i32]) -> f32 {
-    // Magnitudes are in order of their bits, and those of NaN are above all others.
+    // Magnitudes are ordered like their bits, and those of NaN are above all others.
     let top = x.iter().fold(0u32, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
     let top = f32::from_bits(top.max(LEAST_MAGNITUDE.to_bits()));
     let inverse = LARGEST_CODE / top;

@@ -1,4 +1,4 @@
-//! Sharing panels out among threads, and the destination they write.
+//! Distributing panels among threads, and the destination that they write.
 
 use crate::pool::{Pool, share};
 use crate::vector::Vector;
@@ -6,16 +6,16 @@ use crate::{PANEL, Start};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Least work of a thread, in multiply-adds of f32s: about 20 us with AVX-512, a few times what two threads that are awake take to meet.
+/// The minimum work of a thread, in f32 multiply-adds: about 20 us with AVX-512, a few times the synchronisation time of two awake threads.
 pub(crate) const THREAD_WORK: usize = 1 << 20;
 
-/// How many threads `work` units in `parts` parts deserve, of those that there are.
+/// How many of the available threads `work` units in `parts` parts justify.
 pub(crate) fn deserved(threads: usize, parts: usize, work: usize) -> usize {
     parts.min(work / THREAD_WORK).min(threads).max(1)
 }
 
-/// Runs `f(thread, range)` on ranges that cover `0..parts`, on at most `threads` threads (one per part) that are awake where work follows work. A
-/// thread has several ranges.
+/// Runs `f(thread, range)` on ranges that cover `0..parts`, on at most `threads` threads (one per part), which stay awake between calls in
+/// quick succession. A thread may get several ranges.
 pub(crate) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>) + Sync) {
     let threads = threads.min(parts).max(1);
     if threads == 1 {
@@ -36,11 +36,11 @@ pub(crate) fn split(threads: usize, parts: usize, f: impl Fn(usize, Range<usize>
     });
 }
 
-/// Some panels, in the order that they are taken in.
+/// Some panels, in the order in which they are taken.
 #[derive(Clone)]
 pub(crate) struct PanelRange {
     pub(crate) range: Range<usize>,
-    /// From the last to the first.
+    /// From last to first.
     pub(crate) reversed: bool,
 }
 
@@ -51,23 +51,23 @@ impl PanelRange {
     }
 }
 
-/// Where a product goes: rows of `out` f32s, `stride` apart, whose columns several threads write, each its own panels.
+/// The destination of a product: rows of `out` f32s, `stride` apart, whose columns several threads write, each for its own panels.
 pub(crate) struct Destination<'a> {
     to: *mut f32,
     stride: usize,
     steps: usize,
     out: usize,
-    /// The panel that goes to the first column.
+    /// The panel that is written to the first column.
     first: usize,
-    /// The first column's starting value, `start_stride` apart from token to token; null for zero.
+    /// The first column's starting value, `start_stride` apart between tokens; null for zero.
     start: *const f32,
     start_stride: usize,
     /// The rows are borrowed, and so is a bias.
     rows: PhantomData<(&'a mut [f32], &'a [f32])>,
 }
 
-// SAFETY: `to` and `start` come from slices that stay borrowed for 'a. What is written through `to` is written through tiles, each of which its
-// thread alone has (`Destination::tile`), and starting values are read only there, or from a bias that nobody writes.
+// SAFETY: `to` and `start` come from slices that stay borrowed for 'a. What is written through `to` is written through tiles, and each tile belongs
+// to one thread (`Destination::tile`); starting values are read only there, or from a bias that no thread writes.
 unsafe impl Sync for Destination<'_> {}
 
 /// A tile of a destination: the outputs of a panel or of a part of it, from one token on.
@@ -85,7 +85,7 @@ pub(crate) struct Tile {
 }
 
 impl<'a> Destination<'a> {
-    /// Panics where the shapes do not fit.
+    /// Panics if the shapes do not fit.
     pub(crate) fn new(
         steps: usize,
         to: &'a mut [f32],
@@ -104,19 +104,19 @@ impl<'a> Destination<'a> {
         Destination { to, stride, steps, out, first: 0, start, start_stride, rows: PhantomData }
     }
 
-    /// The same for the panels from `first` on.
+    /// The same destination for the panels from `first` on.
     pub(crate) fn starting_at(self, first: usize) -> Destination<'a> {
         Destination { first, ..self }
     }
 
-    /// The same, to be added to what it then holds.
+    /// The same destination, whose contents are then added to.
     pub(crate) fn accumulating(&self) -> Destination<'_> {
         Destination { start: self.to.cast_const(), start_stride: self.stride, ..*self }
     }
 
     /// Columns of `panel`: a panel's width, or fewer in the last one.
     ///
-    /// Panics where there is no such panel.
+    /// Panics if there is no such panel.
     pub(crate) fn columns(&self, panel: usize) -> usize {
         let before = panel.checked_sub(self.first).and_then(|n| n.checked_mul(PANEL));
         match before {
@@ -129,7 +129,7 @@ impl<'a> Destination<'a> {
 
     /// The tile of `panel` of `tokens` tokens from `token` on, without its first `skip` columns.
     ///
-    /// Panics where one of these does not exist.
+    /// Panics if one of these does not exist.
     ///
     /// # Safety
     /// No other thread writes these columns of these tokens while the tile is in use, and no other tile of them is.
@@ -144,8 +144,8 @@ impl<'a> Destination<'a> {
         let start = if self.start.is_null() {
             self.start
         } else {
-            // SAFETY: token and column exist, as asserted; a bias has an element per column and no stride, what is added to has the
-            // destination's own rows (`Destination::new` checked both).
+            // SAFETY: token and column exist, as asserted; a bias has an element per column and no stride; when accumulating,
+            // the start has the destination's rows (`Destination::new` checked both).
             unsafe { self.start.add(token * self.start_stride + column) }
         };
         // SAFETY: token and column exist, as asserted, in rows that `Destination::new` checked.
@@ -156,7 +156,7 @@ impl<'a> Destination<'a> {
 }
 
 impl Tile {
-    /// `to = start + values` in as many columns from `column` on as there are, of token `t` of the tile.
+    /// `to = start + values` in the existing columns from `column` on, for token `t` of the tile.
     ///
     /// # Safety
     /// The processor has the instructions of `V`, and `t` is below the tile's tokens.
@@ -164,10 +164,10 @@ impl Tile {
     pub(crate) unsafe fn store<V: Vector>(&self, t: usize, column: usize, values: V) {
         debug_assert!(t < self.tokens);
         let columns = self.columns.saturating_sub(column);
-        // Where there is no such column nothing is touched.
+        // If there is no such column, nothing is touched.
         let to = self.to.wrapping_add(t * self.stride + column);
         let start = self.start.wrapping_add(t * self.start_stride + column);
-        // SAFETY: a whole vector is touched only where all of its columns exist, and else only those that do; the token exists and the
+        // SAFETY: a whole vector is touched only if all of its columns exist; otherwise only the existing ones are; the token exists and the
         // processor has the instructions, as the caller promises.
         unsafe {
             if columns >= V::LANES {
@@ -181,12 +181,12 @@ impl Tile {
         }
     }
 
-    /// The reference implementation of [`Tile::store`], of the first token. Panics where there is none.
+    /// The reference implementation of [`Tile::store`], for the first token. Panics if there is none.
     pub(crate) fn store_plain(&self, values: &[f32]) {
         assert!(self.tokens > 0, "a tile of no tokens");
         for (i, &v) in values.iter().enumerate().take(self.columns) {
-            // SAFETY: token 0 exists, as asserted, and `i` is below the number of columns; `Destination::tile` made the pointers so, and nobody
-            // else writes there while the tile is in use, as its caller promised.
+            // SAFETY: token 0 exists, as asserted, and `i` is below the number of columns; `Destination::tile` made the pointers that way, and
+            // nothing else writes there while the tile is in use, as its caller promised.
             unsafe {
                 let start = if self.start.is_null() { 0.0 } else { *self.start.add(i) };
                 *self.to.add(i) = start + v;

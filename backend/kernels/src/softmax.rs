@@ -1,11 +1,11 @@
-//! The log-sum-exp of logits, which come some at a time.
+//! The log-sum-exp of logits that arrive in parts.
 //!
 //! ```text
 //!   log2e (log-sum-exp of x) = r + log2 sum_o 2^(log2e x_o - r)          r: an integer near log2e max x
 //! ```
 //!
 //! With base 2 a term takes one multiply-add, the split of its exponent, and a polynomial of degree 5, or 2 and a small table. `r` is near the first logit, and moves only
-//! when a sum shows that a logit exceeds it by much (as in Milakov and Gimelshein 2018, but rarely), and by an integer, so that sums are
+//! when a sum shows that a logit exceeds it by a lot (as in Milakov and Gimelshein 2018, but rarely), and by an integer, so that sums are
 //! scaled without rounding.
 
 use crate::exp::exp2;
@@ -16,10 +16,10 @@ use std::f32::consts::LOG2_E;
 /// By how much a logit, times log2 e, may exceed the reference: `2^64` times as many words as fit in memory is a finite f32.
 const MOST_ABOVE: f32 = 64.0;
 
-/// The same of the power.
+/// The same bound, for the power.
 const LARGEST: f32 = (1u128 << 64) as f32;
 
-/// Vectors at a time, enough to hide an addition's latency.
+/// Vectors per iteration, enough to hide an addition's latency.
 const UNROLL: usize = 4;
 
 /// `log2e` times the log-sum-exp of some logits, as `reference + log2 (sum of lanes)`.
@@ -30,13 +30,13 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Of no logits.
+    /// The sums of no logits.
     pub(crate) const NOTHING: Sums = Sums { reference: f32::MIN, lanes: [0.0; LANES] };
 
     /// Adds `count` columns of rows, `stride` apart, each to its own sums.
     ///
     /// # Panics
-    /// Where the slice is too short.
+    /// If the slice is too short.
     pub(crate) fn add_rows(level: Level, rows: &[f32], stride: usize, count: usize, sums: &mut [Sums]) {
         crate::check_rows("logits", sums.len(), stride, count, rows.len());
         if count == 0 {
@@ -58,7 +58,7 @@ impl Sums {
         }
     }
 
-    /// Takes the first reference from the first logit, where that is finite.
+    /// Takes the first reference from the first logit, if that is finite.
     fn begin(&mut self, logit: f32) {
         let near = (LOG2_E * logit).ceil();
         if self.reference == f32::MIN && near.is_finite() {
@@ -66,7 +66,7 @@ impl Sums {
         }
     }
 
-    /// Moves the reference, where the largest of new logits asks for it.
+    /// Moves the reference if the largest of the new logits requires it.
     fn reach(&mut self, logits: &[f32]) {
         let top = LOG2_E * logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if top > self.reference + MOST_ABOVE {
@@ -77,7 +77,7 @@ impl Sums {
         }
     }
 
-    /// Adds logits that are not above what the reference allows.
+    /// Adds logits that do not exceed what the reference allows.
     fn add(&mut self, logits: &[f32]) {
         for logits in logits.chunks(LANES) {
             for (sum, x) in self.lanes.iter_mut().zip(logits) {
@@ -86,21 +86,21 @@ impl Sums {
         }
     }
 
-    /// What [`log_sum_exp_of`] adds up.
+    /// The values that [`log_sum_exp_of`] adds up.
     pub(crate) fn total(&self) -> [f32; 2] {
         [self.reference, self.lanes.iter().sum()]
     }
 }
 
-/// The log-sum-exp of all logits of some parts, of each of which [`Sums::total`] is given. One that holds a NaN or plus infinity gives NaN, and so
-/// does one with an element above 2^127; no logits, or nothing but minus infinity, give minus infinity.
+/// The log-sum-exp of all logits of some parts, each given by its [`Sums::total`]. A NaN or plus infinity in any of them gives NaN, and so
+/// does one with an element above 2^127; no logits, or only minus infinity, give minus infinity.
 pub(crate) fn log_sum_exp_of(parts: &[[f32; 2]]) -> f32 {
     let top = parts.iter().map(|p| p[0]).fold(f32::MIN, f32::max);
     let sum: f64 = parts.iter().map(|&[r, sum]| f64::from(sum) * power_of_two(r - top)).sum();
     if top == f32::MIN && !sum.is_nan() {
         return f32::NEG_INFINITY;
     }
-    // Divided by the number that the logits were multiplied with, not by log2(e): its rounding error cancels.
+    // Divided by the number that the logits were multiplied with, not by the exact log2(e): its rounding error cancels.
     ((f64::from(top) + sum.log2()) / f64::from(LOG2_E)) as f32
 }
 
@@ -111,7 +111,7 @@ pub fn log_sum_exp(level: Level, row: &[f32]) -> f32 {
     log_sum_exp_of(&sums.map(|s| s.total()))
 }
 
-/// `2^n` of an integer `n <= 0`; 0 where that is no normal number. NaN, the difference of two infinities, stays.
+/// `2^n` of an integer `n <= 0`; 0 if that is not a normal number. NaN, the difference of two infinities, stays NaN.
 fn power_of_two(n: f32) -> f64 {
     if n >= -1022.0 {
         f64::from_bits(((n as i64 + 1023) as u64) << 52)
@@ -122,7 +122,7 @@ fn power_of_two(n: f32) -> f64 {
     }
 }
 
-/// Lanewise sums of `2^(log2e x - reference)` of so many logits, which fill whole vectors.
+/// Lanewise sums of `2^(log2e x - reference)` of this many logits, which fill whole vectors.
 ///
 /// # Safety
 /// The processor has the instructions, and the logits exist.
@@ -152,7 +152,7 @@ unsafe fn sum_of<V: Vector>(row: *const f32, count: usize, reference: f32) -> V 
 unsafe fn add_rows_of<V: Vector>(rows: *const f32, stride: usize, count: usize, sums: &mut [Sums]) {
     let whole = count / LANES * LANES;
     for (t, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the row exists, and its lanes do below `count`; the instructions are the caller's to have.
+        // SAFETY: the row exists, and so do its lanes below `count`; the caller has the instructions.
         unsafe {
             let row = rows.add(t * stride);
             let rest = std::slice::from_raw_parts(row.add(whole), count - whole);
@@ -178,11 +178,11 @@ unsafe fn add_rows_of<V: Vector>(rows: *const f32, stride: usize, count: usize, 
 mod tests {
     use super::*;
 
-    /// In parts of so many logits.
+    /// In parts of this many logits.
     fn in_parts(level: Level, row: &[f32], part: usize) -> f32 {
         let parts = row.chunks(part).map(|part| {
             let mut sums = [Sums::NOTHING];
-            // In two goes.
+            // In two calls.
             let (first, second) = part.split_at(part.len() / 2);
             for part in [first, second] {
                 Sums::add_rows(level, part, part.len(), part.len(), &mut sums);

@@ -1,4 +1,4 @@
-//! Strips of sparse maps, expanded for the batched kernels: a batch reads a weight once for many steps, and is faster on zeros in order than on
+//! Strips of sparse maps, expanded for the batched kernels: a batch reads a weight once for many steps, and is faster on stored zeros than on
 //! entries with indices.
 #![deny(unsafe_code)]
 
@@ -6,7 +6,7 @@ use crate::{Format, Groups, Integer, PANEL, PackedData, QUAD, Scale, StripValues
 use lstmc_frontend::ir::PackedWidth;
 
 impl Strips {
-    /// The packed `bytes` of `panels` panels of `input` inputs as the panels that they would be if zeros were stored: f32, or 8-bit codes by row.
+    /// The packed `bytes` of `panels` panels of `input` inputs as the panels that would result if zeros were stored: f32, or 8-bit codes by row.
     pub fn expand(self, [panels, input]: [usize; 2], bytes: &[u8]) -> (Format, PackedData) {
         let format = match self.values {
             StripValues::F32 => Format::F32,
@@ -18,7 +18,7 @@ impl Strips {
         let panel_bytes = format.panel_bytes(input).expect("such panels have one length");
         let mut out = PackedData::zeros(panels * panel_bytes);
         let to = out.bytes_mut();
-        // A panel is [inputs][32 lanes] of f32, or [quads][32 lanes][4] of codes and then its scales.
+        // A panel is [inputs][32 lanes] of f32, or [quads][32 lanes][4] of codes followed by its scales.
         let quads = input.next_multiple_of(QUAD);
         if let StripValues::Int8 { signed: false } = self.values {
             for panel in to.chunks_exact_mut(panel_bytes) {

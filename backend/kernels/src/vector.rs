@@ -3,75 +3,75 @@
 /// A vector of f32s. Its methods are instructions.
 ///
 /// # Safety
-/// Every method is to be called only where the processor has the instructions, from a function that enables them (or else each becomes a
+/// Call a method only if the processor has the instructions, from a function that enables them (otherwise each becomes a
 /// call), and with pointers to as many f32s as it loads or stores.
 pub(crate) trait Vector: Copy {
-    /// f32s in it.
+    /// The number of f32s.
     const LANES: usize;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
-    /// The first `n` lanes, zero in the others.
+    /// Loads the first `n` lanes, with zero in the others.
     unsafe fn load_first(from: *const f32, n: usize) -> Self;
     unsafe fn store(self, to: *mut f32);
-    /// The first `n` lanes.
+    /// Stores the first `n` lanes.
     unsafe fn store_first(self, to: *mut f32, n: usize);
     /// `self * a + b`, rounded once.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     unsafe fn div(self, other: Self) -> Self;
-    /// The larger; `other` where either is NaN.
+    /// The larger; `other` if either is NaN.
     unsafe fn max(self, other: Self) -> Self;
     /// `totals + 2^t`, lane by lane; NaN stays NaN.
     unsafe fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N];
-    /// Whether some lane is greater than that of `other`; never where either is NaN.
+    /// Whether any lane is greater than that of `other`; NaN in either is not greater.
     unsafe fn any_above(self, other: Self) -> bool;
-    /// Asks for a cache line, in the second-level cache at least. Any address will do.
+    /// Prefetches a cache line, at least into the second-level cache. Any address is valid.
     unsafe fn prefetch(at: *const f32);
 }
 
-/// A vector without instructions for powers of two, which are made of these.
+/// A vector without instructions for powers of two, which are built from these methods.
 ///
 /// # Safety
 /// As [`Vector`].
 pub(crate) trait Split: Vector {
-    /// `self`, moved to `[LOWEST, HIGHEST]`, less its floor, and that floor. NaN stays.
+    /// `self`, clamped to `[LOWEST, HIGHEST]`, minus its floor, and that floor. NaN stays NaN.
     unsafe fn split_exponent(self) -> (Self, Self);
     /// `self * 2^n` of a number in `[0.5, 2.5]` and an integer within `[LOWEST, HIGHEST]`.
     unsafe fn scale2(self, n: Self) -> Self;
-    /// Lanewise `then` where `self < other`, else `otherwise`, also where either is NaN.
+    /// Lanewise `then` where `self < other`, else `otherwise`, also if either is NaN.
     unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self;
 }
 
 /// Lanes of the widest vector.
 pub(crate) const MOST_LANES: usize = 16;
 
-/// A vector's lanes, the first of those returned.
+/// A vector's lanes, as the first of the returned ones.
 ///
 /// # Safety
 /// The processor has the instructions.
 #[inline(always)]
 pub(crate) unsafe fn lanes<V: Vector>(v: V) -> [f32; MOST_LANES] {
     let mut lanes = [0.0; MOST_LANES];
-    // SAFETY: no vector has more lanes; the instructions are the caller's to have.
+    // SAFETY: no vector has more lanes; the caller has the instructions.
     unsafe { v.store(lanes.as_mut_ptr()) };
     lanes
 }
 
-/// The methods of a vector, whose conditions are those of the instructions that they are.
+/// The methods of a vector, with the conditions of their instructions.
 macro_rules! instructions {
     ($($(#[$doc:meta])* fn $name:ident$(<const $n:ident: usize>)?($($args:tt)*) $(-> $ret:ty)? { $($body:tt)* })*) => {
         $($(#[$doc])*
         #[inline(always)]
         unsafe fn $name$(<const $n: usize>)?($($args)*) $(-> $ret)? {
-            // SAFETY: the trait's condition: the processor has the instructions, and pointers are good for what they touch.
+            // SAFETY: the trait's condition: the processor has the instructions, and pointers are valid for what they touch.
             unsafe { $($body)* }
         })*
     };
 }
 
 /// Calls `f::<V>(arguments)` with the vectors `V` of a level, from a function that enables their instructions (`$avx512` are those of 512 bits), or
-/// does `$plain` where there are none. Unsafe, as `f` is, but for the instructions: the level is proof that the processor has them.
+/// evaluates `$plain` if there are none. Unsafe, as `f` is, except for the instructions: the level is proof that the processor has them.
 macro_rules! with_vectors {
     ($level:expr, $avx512:literal, $plain:expr, $($call:tt)*) => {
         match $level.set() {
@@ -125,8 +125,8 @@ mod x86 {
             fn max(self, other: Self) -> Self { _mm512_max_ps(self, other) }
             /// A vector holds half a table of `2^(j / 32)`, which saves half the polynomial.
             fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N] {
-                /// Adding this rounds to a multiple of 1/32, which is then in the low bits. What is too large for that is so large, or small, that its
-                /// fraction does not matter.
+                /// Adding this rounds to a multiple of 1/32, which is then in the low bits. Numbers too large for that are so large, or small,
+                /// that their fraction does not matter.
                 const ROUND_PARTS: f32 = ROUND / 32.0;
                 const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
                 const FIVE_BITS_DOWN: i32 = 5 << 4 | _MM_FROUND_TO_NEG_INF;
@@ -177,7 +177,7 @@ mod x86 {
     impl Split for __m256 {
         instructions! {
             fn split_exponent(self) -> (Self, Self) {
-                // The constants first: where t is NaN it is kept.
+                // The constants first: if t is NaN it is kept.
                 let t = _mm256_min_ps(Self::splat(HIGHEST), _mm256_max_ps(Self::splat(LOWEST), self));
                 let n = _mm256_floor_ps(t);
                 (_mm256_sub_ps(t, n), n)
@@ -196,7 +196,7 @@ mod x86 {
     #[inline(always)]
     fn lanes(n: usize) -> __m256i {
         static LANES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-        // SAFETY: eight i32s follow each of the places 0 to 8; the instruction is the caller's to have.
+        // SAFETY: eight i32s follow each of the places 0 to 8; the caller has the instruction.
         unsafe { _mm256_loadu_si256(LANES.as_ptr().add(8 - n.min(8)).cast()) }
     }
 }
@@ -236,7 +236,7 @@ mod arm {
             fn add_exp2<const N: usize>(totals: [Self; N], t: [Self; N]) -> [Self; N] { add_powers(totals, t) }
             fn any_above(self, other: Self) -> bool { vmaxvq_u32(vcgtq_f32(self, other)) != 0 }
         }
-        /// Left to the processor: the instruction is not stable in Rust.
+        /// Left to the hardware prefetcher: the instruction is not stable in Rust.
         #[inline(always)]
         unsafe fn prefetch(_: *const f32) {}
     }

@@ -1,7 +1,7 @@
 //! A cell's step: the products over `[x; h]`, then the cell's formula.
 //!
-//! The gates of all units go through a buffer, which stays in the nearest cache: an activation function is a long chain of dependent
-//! operations, and done panel by panel it would hold up the product, which waits for memory.
+//! The gates of all units go through a buffer, which stays in the L1 cache: an activation function is a long chain of dependent
+//! operations, and if it ran panel by panel it would delay the product, which waits for memory.
 
 use super::emit::{Constant, Emit, Memory, Type, Value};
 use super::formula::{self, Ends};
@@ -9,23 +9,23 @@ use super::product::Map;
 use crate::plan::{Cell, LANES, PANEL, UNITS};
 use lstmc_frontend::ir::{CellSpec, Term};
 
-/// Where a cell's step finds its operands.
+/// The operands of a cell's step.
 pub(crate) struct CellAt<'p> {
     /// The cell.
     pub(crate) cell: &'p Cell,
-    /// The gates' product, with the gate bias as its start.
+    /// The gates' product, which starts from the gate bias.
     pub(crate) map: Map,
-    /// Room for the gates of all panels.
+    /// The buffer for the gates of all panels.
     pub(crate) gates: Value,
     /// The states; all but the first are updated in place.
     pub(crate) states: Vec<Value>,
     /// The cell's own vectors.
     pub(crate) parameters: Option<Value>,
-    /// Where the new first state goes; must not be the old one, which every panel still reads.
+    /// The destination of the new first state; must not be the old one, which every panel still reads.
     pub(crate) out: Value,
 }
 
-/// Emits all panels of one step. Lanes past the last unit are zero and end in the padding of the states and `out`.
+/// Emits all panels of one step. Lanes past the last unit are zero and are written to the padding of the states and `out`.
 pub(crate) fn step(e: &mut dyn Emit, at: &CellAt<'_>) {
     sums(e, &at.map, None, at.gates);
     let parts = at.cell.units.div_ceil(UNITS);
@@ -35,7 +35,7 @@ pub(crate) fn step(e: &mut dyn Emit, at: &CellAt<'_>) {
     e.repeat(parts % TOGETHER, &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
 }
 
-/// Emits the gates' sums of all panels, with what else is `given`: f32s in the panels' order, perhaps not aligned.
+/// Emits the gates' sums of all panels, plus the `given` terms, if any: f32s in the panels' order, possibly unaligned.
 pub(crate) fn sums(e: &mut dyn Emit, map: &Map, given: Option<Value>, gates: Value) {
     let mut carried = map.pointers();
     let pointers = carried.len();
@@ -60,7 +60,7 @@ pub(crate) fn range(e: &mut dyn Emit, at: &CellAt<'_>, [from, to]: [Value; 2]) {
     e.repeat_range([first, end], &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
 }
 
-/// The range of `each` times as many, of which there are `all`.
+/// The range scaled by `each`, clipped to `all`.
 fn scaled(e: &mut dyn Emit, [from, to]: [Value; 2], each: usize, all: usize) -> [Value; 2] {
     if each == 1 {
         return [from, to];
@@ -71,7 +71,7 @@ fn scaled(e: &mut dyn Emit, [from, to]: [Value; 2], each: usize, all: usize) -> 
     [from, e.select(beyond, all, to)]
 }
 
-/// One panel's gates: the product's `pointers` pointers, then those of the gates and perhaps of what is given, moved on.
+/// One panel's gates: the product's `pointers` pointers, then those of the gates and of the given terms, if any, advanced.
 fn product(e: &mut dyn Emit, map: &Map, pointers: usize, p: &[Value]) -> Vec<Value> {
     let (acc, mut next) = map.panel(e, &p[..pointers]);
     let given = p.get(pointers + 1).copied();
@@ -89,15 +89,15 @@ fn product(e: &mut dyn Emit, map: &Map, pointers: usize, p: &[Value]) -> Vec<Val
     next
 }
 
-/// Parts that are updated together: four vectors at each operation, whose latencies overlap.
+/// Parts that are updated together: four vectors per operation, so that their latencies overlap.
 const TOGETHER: usize = 2;
 
-/// Vectors of a part.
+/// Vectors per part.
 const WIDTH: usize = UNITS / LANES;
 
-/// Which of the pointers that a part moves on is whose: the gates' is the first, `out` the last.
+/// The positions of the pointers that a part advances: the gates' is first, `out` last.
 struct Places {
-    /// None for a first state that the formula does not read.
+    /// `None` for a first state that the formula does not read.
     states: Vec<Option<usize>>,
     parameters: Vec<usize>,
     /// Bytes from a part to the next, by pointer.
@@ -131,14 +131,14 @@ impl Places {
         p
     }
 
-    /// The new states of `parts` times eight units from the sums of their gates; the pointers, moved on.
+    /// The new states of `parts` times eight units from the sums of their gates; and the advanced pointers.
     fn update(&self, e: &mut dyn Emit, spec: &CellSpec, p: &[Value], parts: usize) -> Vec<Value> {
         formula::emit(e, &spec.formula, parts * WIDTH, &Parts { places: self, spec, p, parts });
         p.iter().zip(&self.strides).map(|(&p, &stride)| e.offset(p, parts * stride)).collect()
     }
 }
 
-/// The ends of a cell's formula for some parts.
+/// The inputs and results of a cell's formula for some parts.
 struct Parts<'a> {
     places: &'a Places,
     spec: &'a CellSpec,

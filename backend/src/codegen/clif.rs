@@ -14,7 +14,7 @@ use cranelift_frontend::FunctionBuilder;
 /// A function under construction.
 pub(crate) struct Clif<'a, 'f> {
     b: &'a mut FunctionBuilder<'f>,
-    /// What it may call.
+    /// The functions that it may call.
     callees: &'a [(Entry, FuncRef)],
     features: Features,
     /// Fused multiply-add is an instruction.
@@ -37,7 +37,7 @@ fn value(v: ir::Value) -> Value {
     Value(v.as_u32())
 }
 
-/// As Cranelift counts it.
+/// As a Cranelift variable.
 fn raw(v: Value) -> ir::Value {
     ir::Value::from_u32(v.0)
 }
@@ -98,7 +98,7 @@ impl<'a, 'f> Clif<'a, 'f> {
         value(self.b.ins().vconst(ty, constant))
     }
 
-    /// Gives each of the blocks parameters of the types of some values.
+    /// Gives each of the blocks parameters with the types of some values.
     fn append_params(&mut self, blocks: &[ir::Block], like: &[Value]) {
         for &v in like {
             let ty = self.type_of(v);
@@ -110,7 +110,7 @@ impl<'a, 'f> Clif<'a, 'f> {
         self.b.block_params(block).iter().copied().map(value).collect()
     }
 
-    /// Goes on in a block that nothing else leads to.
+    /// Continues in a block that has no other predecessor.
     fn begin(&mut self, block: ir::Block) {
         self.b.switch_to_block(block);
         self.b.seal_block(block);
@@ -183,7 +183,7 @@ impl Emit for Clif<'_, '_> {
     }
 
     fn load_quad(&mut self, address: Value, bytes: usize) -> Value {
-        // As an f32, whose load and broadcast are one instruction; nothing is computed with it.
+        // As an f32, whose load and broadcast are one instruction; no arithmetic is done on it.
         let quad = self.load(Type::F32, Memory::Buffer, address, bytes);
         let all = self.splat(quad);
         let quad = self.cast(Type::I8x16, all);
@@ -298,7 +298,7 @@ impl Emit for Clif<'_, '_> {
         value(self.b.ins().snarrow(low, high))
     }
 
-    /// This tree of exact operations is what the code generator knows as one instruction: `vpdpbusd`, `sdot`.
+    /// This tree of exact operations is matched by the code generator as one instruction: `vpdpbusd`, `sdot`.
     fn dot(&mut self, weights: Value, activations: Value, acc: Value) -> Value {
         let (weights, activations) = (raw(weights), raw(activations));
         let signed = self.features.signed_bytes;

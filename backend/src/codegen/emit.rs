@@ -1,8 +1,8 @@
-//! What code generation needs of a target language: values, memory, arithmetic, loops. [`clif`](super::clif) implements it with Cranelift; each
+//! What code generation needs from a target language: values, memory, arithmetic, loops. [`clif`](super::clif) implements it with Cranelift; each
 //! operation is also a short expression or statement of C with vectors of sixteen bytes.
 //!
-//! A value has a [`Type`], which whoever implements [`Emit`] keeps: arithmetic is that of its operands' type. Nothing is emitted twice or in another
-//! order than asked for.
+//! A value has a [`Type`], which the implementation of [`Emit`] tracks: the operands' type selects the arithmetic. Nothing is emitted twice
+//! or in another order than requested.
 
 use super::Entry;
 use crate::plan::LANES;
@@ -11,14 +11,14 @@ use crate::plan::LANES;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Value(pub(super) u32);
 
-/// The type of a value, or of what is loaded.
+/// The type of a value, or of a load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Type {
-    /// A number.
+    /// An f32.
     F32,
     /// Four of them.
     F32x4,
-    /// A byte.
+    /// A signed byte.
     I8,
     /// Sixteen of them.
     I8x16,
@@ -26,51 +26,51 @@ pub(crate) enum Type {
     I32,
     /// Four of them.
     I32x4,
-    /// An address, or an integer as wide.
+    /// An address, or an integer as wide as one.
     Address,
-    /// Only in memory: an unsigned integer of 16 bits, [`Type::Address`] when loaded.
+    /// In memory only: an unsigned integer of 16 bits, [`Type::Address`] when loaded.
     U16,
-    /// Only in memory: four signed integers of 16 bits, [`Type::I32x4`] when loaded.
+    /// In memory only: four signed integers of 16 bits, [`Type::I32x4`] when loaded.
     I16x4,
 }
 
-/// What is known of memory that is read or written.
+/// What is known about memory that is read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Memory {
-    /// Packed weights: aligned, and never written while code runs. Loads stay beside their use: done all together at the start of an unrolled
-    /// body, they would push the accumulators out of the registers.
+    /// Packed weights: aligned, and never written while code runs. Loads stay next to their use: all together at the start of an unrolled
+    /// body, they would spill the accumulators.
     Weights,
     /// Packed rows, read only, of any alignment.
     Rows,
     /// State and scratch: aligned.
     Buffer,
-    /// Of any alignment: the caller's, or parts of vectors.
+    /// Memory of any alignment: the caller's, or parts of vectors.
     Caller,
 }
 
-/// What codegen asks of the target besides correct code.
+/// What codegen must know about the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Features {
-    /// A product of bytes is an instruction, not a dozen.
+    /// A product of bytes is one instruction, not a dozen.
     pub(crate) dot: bool,
     /// Bytes are multiplied signed by signed, not unsigned by signed.
     pub(crate) signed_bytes: bool,
 }
 
-/// Operations on a value.
+/// Operations on one value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Unary {
     Neg,
     Abs,
     /// A signed integer, or four, as floats.
     ToFloat,
-    /// An unsigned integer of 32 bits, made as wide as an address.
+    /// An unsigned integer of 32 bits, extended to the width of an address.
     Extend,
     /// The low 32 bits.
     Truncate,
     /// A scalar in every lane.
     Splat,
-    /// Whether some lane of a mask is set.
+    /// Whether any lane of a mask is set.
     Any,
     IsNotZero,
 }
@@ -87,7 +87,7 @@ pub(crate) enum Binary {
     And,
     /// Of integers.
     Or,
-    /// A condition, or a mask: of floats, where NaN is neither less nor greater, or of unsigned integers.
+    /// A condition, or a mask: of floats (NaN is neither less nor greater) or of unsigned integers.
     Less,
     Greater,
 }
@@ -99,20 +99,20 @@ pub(crate) enum Constant {
     Mul,
     Xor,
     ShiftLeft,
-    /// Copies of the sign come in.
+    /// The sign bit is shifted in.
     ShiftRight,
 }
 
-/// What a loop's turn does: from its number and the carried values to the next ones.
+/// The body of a loop: from the iteration's number and the carried values to the next ones.
 pub(crate) type Turn<'t> = dyn FnMut(&mut dyn Emit, Value, &[Value]) -> Vec<Value> + 't;
 
-/// What a branch does.
+/// The body of a branch.
 pub(crate) type Branch<'t> = dyn FnMut(&mut dyn Emit) -> Vec<Value> + 't;
 
-/// The test of [`Emit::descend`]: a condition, and values for what comes next.
+/// The test of [`Emit::descend`]: a condition, and values for the step after it.
 pub(crate) type Test<'t> = dyn FnMut(&mut dyn Emit, Value) -> (Value, Vec<Value>) + 't;
 
-/// What comes next in [`Emit::descend`]: from the test's values to the next number.
+/// The step of [`Emit::descend`]: from the test's values to the next number.
 pub(crate) type Next<'t> = dyn FnMut(&mut dyn Emit, &[Value]) -> Value + 't;
 
 /// Methods that are one operation each.
@@ -138,7 +138,7 @@ pub(crate) trait Emit {
     /// An integer constant of 32 bits.
     fn i32(&mut self, n: i32) -> Value;
     fn f32(&mut self, x: f32) -> Value;
-    /// The same number in every lane, as a vector in memory, which instructions take as an operand, not as a scalar to be broadcast.
+    /// The same number in every lane, as a vector in memory, which instructions take as an operand, instead of a scalar that is broadcast.
     fn constant(&mut self, x: f32) -> Value;
     fn bytes(&mut self, bytes: [u8; 16]) -> Value;
 
@@ -150,7 +150,7 @@ pub(crate) trait Emit {
     fn load_indices(&mut self, address: Value) -> [Value; 4];
     /// Four bytes of a buffer, in every lane, as [`Emit::dot_quad`] takes them.
     fn load_quad(&mut self, address: Value, bytes: usize) -> Value;
-    /// The address of so many bytes on the stack, aligned to a vector.
+    /// The address of a stack slot with this many bytes, aligned to a vector.
     fn stack(&mut self, bytes: usize) -> Value;
 
     fn unary(&mut self, op: Unary, x: Value) -> Value;
@@ -162,7 +162,7 @@ pub(crate) trait Emit {
     fn select(&mut self, condition: Value, x: Value, y: Value) -> Value;
     /// `x * y + z`, fused where the target can.
     fn mul_add(&mut self, x: Value, y: Value, z: Value) -> Value;
-    /// An unsigned integer of 32 bits, shifted right by so many; zeros come in.
+    /// An unsigned integer of 32 bits, shifted right by this many bits; zeros are shifted in.
     fn shift_right(&mut self, x: Value, bits: Value) -> Value;
     /// Quotient and remainder of an unsigned integer.
     fn divide(&mut self, x: Value, n: usize) -> [Value; 2];
@@ -172,7 +172,7 @@ pub(crate) trait Emit {
     fn cast(&mut self, ty: Type, x: Value) -> Value;
     /// Sixteen signed bytes as four vectors of i32.
     fn widen(&mut self, bytes: Value) -> [Value; 4];
-    /// Four vectors of i32 as sixteen signed bytes; what does not fit becomes the nearest that does.
+    /// Four vectors of i32 as sixteen signed bytes; saturating.
     fn narrow(&mut self, words: [Value; 4]) -> Value;
 
     /// Adds to each i32 lane the four products of its bytes: weights as the target takes them (see [`Integer::signed`](crate::plan::Integer::signed)),
@@ -181,14 +181,14 @@ pub(crate) trait Emit {
     /// [`Emit::dot`] with activations that [`Emit::load_quad`] loaded.
     fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value;
 
-    /// Calls a function of the program that comes before this one.
+    /// Calls an earlier function of the program.
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value>;
-    /// The loop `for i in start..end`, entered at least once. Returns the carried values after the last turn.
+    /// The loop `for i in start..end`, entered at least once. Returns the carried values after the last iteration.
     fn repeat_from(&mut self, start: Value, end: Value, carried: &[Value], turn: &mut Turn<'_>)
     -> Vec<Value>;
-    /// `if condition { then } else { otherwise }`, where both give values of the same types as `otherwise`.
+    /// `if condition { then } else { otherwise }`, where both return values of the same types as `otherwise`.
     fn choose_from(&mut self, condition: Value, otherwise: &[Value], then: &mut Branch<'_>) -> Vec<Value>;
-    /// `while x != 0 && test(x) { x = next(..) }`, of an integer as wide as an address; returns the last one.
+    /// `while x != 0 && test(x) { x = next(..) }`, for an integer as wide as an address; returns the last `x`.
     fn descend(&mut self, x: Value, test: &mut Test<'_>, next: &mut Next<'_>) -> Value;
 
     shorthands! {
@@ -204,17 +204,17 @@ pub(crate) trait Emit {
         self.with_constant(Constant::ShiftLeft, x, bits.into())
     }
 
-    /// Lanewise maximum; where either is NaN the result is `y`. Compare and select in just this form is one instruction on x86.
+    /// Lanewise maximum; if either is NaN the result is `y`. Compare and select in exactly this form is one instruction on x86.
     fn max(&mut self, x: Value, y: Value) -> Value {
         let mask = self.less(y, x);
         self.select(mask, x, y)
     }
-    /// Lanewise minimum; where either is NaN the result is `y`.
+    /// Lanewise minimum; if either is NaN the result is `y`.
     fn min(&mut self, x: Value, y: Value) -> Value {
         let mask = self.less(x, y);
         self.select(mask, x, y)
     }
-    /// The larger of two scalars; where either is NaN the result is `y`.
+    /// The larger of two scalars; if either is NaN the result is `y`.
     fn max_scalar(&mut self, x: Value, y: Value) -> Value {
         let greater = self.greater(x, y);
         self.select(greater, x, y)
@@ -233,7 +233,7 @@ pub(crate) trait Emit {
         let offset = self.with_constant(Constant::Mul, n, bytes as i64);
         self.add(address, offset)
     }
-    /// The address of number `n` of an array of four bytes each.
+    /// The address of element `n` of an array of four-byte elements.
     fn element(&mut self, address: Value, n: Value) -> Value {
         let offset = self.shift_left(n, 2);
         self.add(address, offset)
@@ -241,8 +241,8 @@ pub(crate) trait Emit {
 }
 
 impl dyn Emit + '_ {
-    /// The counted loop `for i in 0..n` with values carried from one turn to the next; `n` is known and small loops of none
-    /// or one turn need no branch. Returns the carried values after the last turn.
+    /// The counted loop `for i in 0..n` with values carried from one iteration to the next; `n` is a constant and loops of zero
+    /// or one iteration need no branch. Returns the carried values after the last iteration.
     pub(crate) fn repeat(
         &mut self,
         n: usize,
@@ -295,7 +295,7 @@ impl dyn Emit + '_ {
         });
     }
 
-    /// All values joined two by two, neighbours first, and what comes of that again.
+    /// All values reduced as a tree: neighbours first, then the results.
     pub(crate) fn tree(
         &mut self,
         mut values: Vec<Value>,

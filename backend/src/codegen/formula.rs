@@ -1,20 +1,20 @@
-//! Formulas, several vectors at a time: each operation is done on all of them before the next, so that their latencies overlap.
+//! Formulas, several vectors at a time: each operation is applied to all of them before the next, so that their latencies overlap.
 
 use super::emit::{Emit, Memory, Type, Value};
 use super::math;
 use crate::plan::LANES;
 use lstmc_frontend::ir::{Algebra, Binary, Formula, Primitive};
 
-/// Where a formula's vectors come from and go.
+/// The sources and destinations of a formula's vectors.
 pub(crate) trait Ends {
-    /// The vectors of an input.
+    /// Returns the vectors of an input.
     fn load(&self, e: &mut dyn Emit, input: usize) -> Vec<Value>;
 
     /// Takes the vectors of a result.
     fn store(&self, e: &mut dyn Emit, result: usize, vectors: &[Value]);
 }
 
-/// Emits a formula on so many vectors.
+/// Emits a formula on this many vectors.
 pub(crate) fn emit(e: &mut dyn Emit, formula: &Formula, vectors: usize, ends: &impl Ends) {
     formula.evaluate(&mut Instructions { e, vectors, ends }, &mut vec![]);
 }
@@ -78,7 +78,7 @@ impl<E: Ends> Algebra for Instructions<'_, E> {
     }
 }
 
-/// Lanewise `ln(1 + x)` of what is not negative, a lane at a time: no cell that anyone uses a lot has it.
+/// Lanewise `ln(1 + x)` of non-negative numbers, one lane at a time: no common cell uses it.
 fn ln_1p(e: &mut dyn Emit, x: Value) -> Value {
     let one = e.constant(1.0);
     let sum = e.add(x, one);

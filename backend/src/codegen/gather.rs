@@ -5,7 +5,7 @@ use super::integer::half;
 use super::quantize::expand;
 use crate::plan::{Groups, Integer, LANES, PANEL, Packing, QUAD, Rows, Scale};
 
-/// Copies an f32 row, which starts at any multiple of four bytes and must not be read past its end.
+/// Copies an f32 row, which starts at a multiple of four bytes and must not be read past its end.
 pub(crate) fn floats(e: &mut dyn Emit, table: Value, token: Value, to: Value, len: usize) {
     let from = e.advance(table, token, len * 4);
     let p = e.repeat(len / 4, &[from, to], |e, _, p| {
@@ -37,7 +37,7 @@ pub(crate) fn codes(e: &mut dyn Emit, table: Value, rows: usize, token: Value, t
     }
 }
 
-/// Copies the row of f32 panels that a product reads too: one number of each input.
+/// Copies the row of f32 panels that a product reads too: one number per input.
 pub(crate) fn panel_floats(e: &mut dyn Emit, panels: Value, input: usize, token: Value, to: Value) {
     let [panel, lane] = e.divide(token, PANEL);
     let panel = e.advance(panels, panel, input * PANEL * 4);
@@ -54,7 +54,7 @@ pub(crate) fn panel_codes(e: &mut dyn Emit, panels: Value, i: Integer, token: Va
     let bits = i.width.bits();
     let [panel, lane] = e.divide(token, PANEL);
     let panel = e.advance(panels, panel, i.panel_bytes());
-    // Vectors of four lanes take turns over the levels of a byte.
+    // Vectors of four lanes alternate over the levels of a byte.
     let [fours, within] = e.divide(lane, LANES);
     let [vector, level] = e.divide(fours, i.levels());
     let place = e.with_constant(Constant::Mul, vector, LANES as i64);
@@ -69,7 +69,7 @@ pub(crate) fn panel_codes(e: &mut dyn Emit, panels: Value, i: Integer, token: Va
                 let at = e.element(scales, lane);
                 e.load(Type::F32, Memory::Weights, at, 0)
             }
-            // Four are widened, one is picked.
+            // Four are widened, one is selected.
             Scale::F16 => {
                 let scales = e.advance(scales, fours, LANES * 2);
                 let four = half(e, scales, 0, 1.0);
@@ -142,7 +142,7 @@ pub(crate) fn train(
         e.copy(acc, to, shapes[0][2]);
         return;
     }
-    // Columns so far: the first core's width is in mode * rank of the next.
+    // Columns so far: the first core's width is `in mode * rank` of the next.
     let mut columns = shapes[0][2] / shapes[1][1];
     for k in 1..cores.len() {
         let [_, rank, width] = shapes[k];

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   for each quad of inputs:   acc[a] += dot4(bytes & mask[level(a)], activations)       a = 0..8
-//!   per group:                 y[a] += scale[a] * f32(acc[a] - acc[a + 1])               (the difference unless it is the top level)
+//!   per group:                 y[a] += scale[a] * f32(acc[a] - acc[a + 1])               (the top level: without the difference)
 //!   at the end:                y = start + activation scale * y
 //! ```
 //!
-//! A byte holds the codes of several outputs, one above the other. Masked from a level up, its product with the activation is that
-//! level's plus all above it; the difference of neighbours is the level's own, times `2^(bits * level)`, which the scale takes back.
+//! A byte holds the codes of several outputs, one above the other. Masked from a level upwards, its product with the activation is that
+//! level's plus all above it; the difference of neighbours is the level's own, times `2^(bits * level)`, which the scale divides out.
 
 use super::emit::{Constant, Emit, Memory, Type, Value};
 use crate::plan::{Integer, LANES, PANEL, QUAD, Scale};
@@ -15,13 +15,13 @@ use crate::plan::{Integer, LANES, PANEL, QUAD, Scale};
 /// Accumulators of a panel.
 const VECTORS: usize = PANEL / LANES;
 
-/// Quads per turn of the loop over a long group.
+/// Quads per iteration of the loop over a long group.
 const UNROLL: usize = 8;
 
-/// Groups of up to this many quads are one straight piece of code.
+/// Groups of up to this many quads are straight-line code.
 const STRAIGHT: usize = 16;
 
-/// Where integer activations are.
+/// The addresses of integer activations.
 #[derive(Clone, Copy)]
 pub(crate) struct CodesAt {
     /// Codes, groups padded to quads.
@@ -32,7 +32,7 @@ pub(crate) struct CodesAt {
     pub(crate) scale: Value,
 }
 
-/// Multiplies one panel. `start` gives what the product is added to, after the sums are done: its registers are wanted before.
+/// Multiplies one panel. `start` returns the values that the product is added to, after the sums are done: its registers are needed before.
 /// Returns the results and the pointer to the next panel.
 pub(crate) fn accumulate(
     e: &mut dyn Emit,
@@ -123,7 +123,7 @@ fn group(
         }
     };
     let unroll = match quads {
-        // A turn is long enough then, and several are a lot of code.
+        // An iteration is long enough then, and unrolling it would be too much code.
         _ if !e.features().dot => 1,
         0..=STRAIGHT => quads.max(1),
         _ => UNROLL,
@@ -173,14 +173,14 @@ fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value) -> Vec<Va
         .collect()
 }
 
-/// Four f16s times a power of two, exactly: their bits, shifted into an f32's place and less the difference of exponents.
+/// Four f16s times a power of two, exactly: their bits, shifted into an f32's position and rescaled for the difference of the exponents' biases.
 pub(crate) fn half(e: &mut dyn Emit, address: Value, bytes: usize, factor: f32) -> Value {
     /// The bias of an f32's exponent is 127, that of an f16's is 15.
     const REBIAS: f32 = (1u128 << 112) as f32;
     let address = e.offset(address, bytes);
     let h = e.load(Type::I16x4, Memory::Weights, address, 0);
     let h = e.shift_left(h, 13);
-    // Sign, five bits of exponent in the low part of the field, ten of mantissa.
+    // The sign, five bits of exponent in the low part of the field, ten bits of mantissa.
     let keep = e.i32(0x8fff_e000u32 as i32);
     let keep = e.splat(keep);
     let h = e.and(h, keep);

@@ -1,6 +1,6 @@
-//! `exp`, `ln`, `tanh` and `sigmoid` in generated code; [`elementary`](lstmc_kernels::elementary) says what they are and how exact.
+//! `exp`, `ln`, `tanh` and `sigmoid` in generated code; [`elementary`](lstmc_kernels::elementary) documents their formulas and accuracy.
 //!
-//! A function takes several vectors at once and does each operation on all of them before the next: a constant is loaded once for all, and
+//! A function takes several vectors at once and applies each operation to all of them before the next: a constant is loaded once for all, and
 //! their chains of dependent operations overlap. Four vectors fit the registers.
 
 use super::emit::{Constant, Emit, Type, Value};
@@ -33,7 +33,7 @@ fn horner(e: &mut dyn Emit, coefficients: &[f32], x: &[Value]) -> Vec<Value> {
     p
 }
 
-/// `y * 2^n` where adding [`ROUND`] to `n` gave `shifted`.
+/// `y * 2^n` where `shifted` is `n` plus [`ROUND`].
 fn scale(e: &mut dyn Emit, y: &[Value], shifted: &[Value]) -> Vec<Value> {
     both(e, y, shifted, |e, y, shifted| {
         let (bits, y) = (e.cast(Type::I32x4, shifted), e.cast(Type::I32x4, y));
@@ -64,15 +64,15 @@ pub(crate) fn exp(e: &mut dyn Emit, x: &[Value]) -> Vec<Value> {
     scale(e, &y, &shifted)
 }
 
-/// Lanewise `2^(x * y + z)` of a sum that is at most 127, to 1.5e-7 and the rounding of the sum; below -126 the smallest normal numbers.
+/// Lanewise `2^(x * y + z)` of a sum that is at most 127, to 1.5e-7 and the rounding of the sum; below -126 the smallest normal number.
 ///
-/// For sums of many terms: with base 2 the exponent splits without a second step.
+/// For sums of many terms: with base 2 the exponent is split off without a second step.
 pub(crate) fn exp2_of_sum(e: &mut dyn Emit, x: &[Value], y: Value, z: Value) -> Vec<Value> {
     let t = each(e, x, |e, x| e.mul_add(x, y, z));
     exp2_not_above(e, &t)
 }
 
-/// Lanewise `2^t` of at most 127, to 1.5e-7; below -126 the smallest normal numbers. NaN stays NaN.
+/// Lanewise `2^t` of a `t` that is at most 127, to 1.5e-7; below -126 the smallest normal numbers. NaN stays NaN.
 fn exp2_not_above(e: &mut dyn Emit, t: &[Value]) -> Vec<Value> {
     let low = e.constant(LOWEST);
     let t = each(e, t, |e, t| e.max(low, t));
@@ -115,7 +115,7 @@ pub(crate) fn tanh(e: &mut dyn Emit, x: &[Value]) -> Vec<Value> {
     })
 }
 
-/// `ln x` of one positive normal f32; NaN and what is not positive give NaN-like garbage that callers do not pass.
+/// `ln x` of one positive normal f32; the result for other arguments is meaningless; callers do not pass them.
 pub(crate) fn ln(e: &mut dyn Emit, x: Value) -> Value {
     let bits = e.cast(Type::I32, x);
     // Split at sqrt(1/2): subtracting its bits makes the exponent field count from there.
@@ -140,7 +140,7 @@ pub(crate) fn ln(e: &mut dyn Emit, x: Value) -> Value {
     let p = e.mul_add(half, z, p);
     let p = e.add(f, p);
     let y = e.mul_add(n, high, p);
-    // NaN compares equal to nothing, and must come out as it went in.
+    // NaN compares equal to nothing, and must be returned unchanged.
     let is_nan = e.is_above(bits, f32::INFINITY.to_bits());
     e.select(is_nan, x, y)
 }
@@ -171,7 +171,7 @@ mod tests {
                 let rounded = (want.abs() as f32).max(floor);
                 let ulp = f64::from(f32::from_bits(rounded.to_bits() + 1)) - f64::from(rounded);
                 let error = (f64::from(y) - want).abs() / ulp;
-                // A NaN must not hide.
+                // A NaN must not go unnoticed.
                 if error > worst.0 || error.is_nan() {
                     worst = (error, x);
                 }

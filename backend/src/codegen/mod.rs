@@ -7,14 +7,14 @@
 //!   top_k(weights, scratch, ids, values, k)          `logits`, and the k best words (object files)
 //!   recurrent_N(weights, gates, state, scratch)      the gates' sums of an LSTM step from those of its input (batched path)
 //!   gather(weights, scratch, token)                  a row of the embedding (batched path)
-//!   phase_N(weights, state, scratch, token, out,     a phase of a step, panels from..to of it where they are shared
+//!   phase_N(weights, state, scratch, token, out,     a phase of a step, its panels from..to if they are shared
 //!           from, to)                                (several threads)
 //! ```
 //!
 //! `weights` is the address of a table with the address of every packed weight; all vectors are of four f32 lanes.
 //!
-//! Everything here speaks the vocabulary of [`emit`]. Cranelift is known to [`clif`], which implements it, and to [`module`], which declares the
-//! functions.
+//! Everything here uses the vocabulary of [`emit`]. Only [`clif`], which implements it, and [`module`], which declares the functions, depend on
+//! Cranelift.
 
 mod cell;
 mod clif;

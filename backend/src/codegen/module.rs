@@ -14,19 +14,19 @@ use cranelift_module::{FuncId, Linkage, Module};
 pub(crate) struct Program {
     /// Each function's id.
     pub(crate) functions: Vec<(Entry, FuncId)>,
-    /// Each function's CLIF, where asked for.
+    /// Each function's CLIF, if requested.
     pub(crate) clif: Vec<(Entry, String)>,
-    /// Each function's disassembly, where asked for.
+    /// Each function's disassembly, if requested.
     pub(crate) assembly: Vec<(Entry, String)>,
 }
 
-/// Defines every function of `plan` in `module` but the phases, and keeps CLIF and disassembly.
+/// Defines every function of `plan` in `module` except the phases, and keeps CLIF and disassembly.
 pub(crate) fn build_listed(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
     build_entries(plan, module, true, STEPWISE.into_iter().chain(batched(plan)))
 }
 
-/// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is wanted of the logits is
-/// found by [`lstmc_kernels`].
+/// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is needed from the logits is
+/// computed by [`lstmc_kernels`].
 pub(crate) fn build_engine(
     plan: &Plan,
     module: &mut dyn Module,
@@ -37,7 +37,7 @@ pub(crate) fn build_engine(
     build_entries(plan, module, false, entries)
 }
 
-/// Defines the functions of `plan` that stand alone in an object.
+/// Defines the functions of `plan` that are self-contained in an object.
 pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
     build_entries(plan, module, false, STEPWISE)
 }
@@ -71,8 +71,8 @@ fn build_entries(
     Ok(program)
 }
 
-/// Defines a function with parameters and perhaps a result of some types. `emit` gets its first block and its parameters, and ends it. `text` becomes its
-/// CLIF and its disassembly.
+/// Defines a function with parameters and an optional result. `emit` gets its first block and its parameters, and terminates it. `text` receives its
+/// CLIF and disassembly.
 pub(crate) fn define(
     module: &mut dyn Module,
     name: &str,

@@ -1,8 +1,8 @@
-//! The output layer stores logits; what is wanted of them, one word's log-probability or the best words, is found in a pass over them: the
-//! exponentials' long chains do not then hold up the products, which wait for memory.
+//! The output layer stores logits; one word's log-probability or the best words are then computed in a pass over them: the
+//! exponentials' long chains then do not delay the products, which wait for memory.
 //!
 //! The log-sum-exp is kept online (Milakov and Gimelshein 2018): each lane has a reference `m`, near its running maximum, and a sum `s` of
-//! `e^(x - m)`. The lanes meet once, at the end.
+//! `e^(x - m)`. The lanes are combined once, at the end.
 
 use super::Entry;
 use super::emit::{Constant, Emit, Memory, Type, Value};
@@ -10,7 +10,7 @@ use super::math::{exp, exp2_of_sum as exp2, ln};
 use super::product::{Map, for_each_panel};
 use crate::plan::{Fill, LANES, PANEL};
 
-/// Stores every output at `to`, which belongs to the caller and has room for exactly as many.
+/// Stores every output at `to`, which belongs to the caller and has room for exactly that many.
 pub(crate) fn store_exact(e: &mut dyn Emit, map: &Map, to: Value) {
     for_each_panel(e, map, &[to], |e, _, acc, outputs, p| {
         store_lanes(e, acc, p[0], outputs);
@@ -18,7 +18,7 @@ pub(crate) fn store_exact(e: &mut dyn Emit, map: &Map, to: Value) {
     });
 }
 
-/// Stores every output in a buffer of ours, padding included.
+/// Stores every output in our own buffer, padding included.
 pub(crate) fn store_padded(e: &mut dyn Emit, map: &Map, to: Value) {
     for_each_panel(e, map, &[to], |e, _, acc, _, p| {
         for (v, &a) in acc.iter().enumerate() {
@@ -45,15 +45,15 @@ pub(crate) fn store_lanes(e: &mut dyn Emit, acc: &[Value], to: Value, outputs: u
 /// How far a logit may exceed its lane's reference before the reference is moved: `e^64` times as many words as fit in memory is a finite f32.
 const MOST_ABOVE: f32 = 64.0;
 
-/// Lanes' references and sums before the first panel: a reference so low that any logit moves it, a sum of nothing.
+/// Lanes' references and sums before the first panel: a reference so low that any logit moves it, and an empty sum.
 fn nothing(e: &mut dyn Emit) -> [Value; 2] {
     [e.constant(f32::MIN), e.constant(0.0)]
 }
 
 /// Folds vectors of logits, whose lanewise maximum is `best`, into lanes' references and sums.
 ///
-/// The reference is a logit that was the largest of its lane once, not always the largest: nothing waits for the maximum, and the sum
-/// is scaled anew only where it would grow too large.
+/// The reference is a logit that was the largest of its lane at some point, not always the current one: nothing waits for the maximum, and the sum
+/// is rescaled only if it would grow too large.
 fn fold(e: &mut dyn Emit, x: &[Value], best: Value, m: Value, s: Value) -> [Value; 2] {
     let most = e.constant(MOST_ABOVE);
     let most = e.add(m, most);
@@ -93,7 +93,7 @@ fn finish(e: &mut dyn Emit, m: Value, s: Value) -> Value {
     e.add(top, log)
 }
 
-/// Stores a number that never counts behind the last of `count` logits, up to a whole panel.
+/// Pads the `count` logits to a whole panel with a number that never counts.
 fn pad(e: &mut dyn Emit, logits: Value, count: usize) {
     let low = e.f32(Fill::Low.value());
     for i in count..count.next_multiple_of(PANEL) {
@@ -123,7 +123,7 @@ fn for_each_panel_of(
     out[1..].to_vec()
 }
 
-/// The log-probability of word `target` (a pointer-sized integer) of `count` logits in scratch, which has room for whole panels.
+/// The log-probability of word `target` (a pointer-sized integer) from `count` logits in scratch, which has room for whole panels.
 pub(crate) fn score(e: &mut dyn Emit, logits: Value, count: usize, target: Value) -> Value {
     let start = nothing(e);
     let out = for_each_panel_of(e, logits, count, &start, |e, _, _, x, p| {
@@ -146,9 +146,9 @@ pub(crate) struct Best {
     pub(crate) k: Value,
 }
 
-/// The `k` largest of `count` logits in scratch, in descending order, as log-probabilities; equal ones by rising id.
+/// The `k` largest of `count` logits in scratch, in descending order, as log-probabilities; ties in order of id.
 ///
-/// A panel is looked at more closely only if one of its lanes beats the smallest logit kept so far.
+/// A panel is examined in detail only if one of its lanes beats the smallest logit kept so far.
 pub(crate) fn top_k(e: &mut dyn Emit, logits: Value, count: usize, best: &Best) {
     let lowest = e.f32(f32::NEG_INFINITY);
     let zero = e.size(0);
@@ -184,7 +184,7 @@ pub(crate) fn top_k(e: &mut dyn Emit, logits: Value, count: usize, best: &Best) 
     });
 }
 
-/// Body of `insert(tile, first, count, ids, values, k) -> f32`: inserts a tile's logits in the sorted list of the best, from the
+/// Body of `insert(tile, first, count, ids, values, k) -> f32`: inserts a tile's logits into the sorted list of the best, from the
 /// first lane on. Returns the smallest kept.
 pub(crate) fn insert(e: &mut dyn Emit, p: &[Value]) -> Value {
     let [tile, first, count, ids, values, k] = [p[0], p[1], p[2], p[3], p[4], p[5]];

@@ -4,12 +4,12 @@
 //!   for k in 0..inputs:   acc[v] += panel[k][4v .. 4v+4] * x[k]      v = 0..8
 //! ```
 //!
-//! The weight pointer simply runs on: a panel's rows are contiguous and the next panel follows.
+//! The weight pointer only advances: a panel's rows are contiguous and the next panel follows.
 
 use super::emit::{Emit, Memory, Type, Value};
 use crate::plan::{LANES, PANEL};
 
-/// Inputs per turn of the loop.
+/// Inputs per iteration of the loop.
 const UNROLL: usize = 8;
 
 /// Adds the products of consecutive panel rows with `count` f32s at `x` to `acc`. Returns the sums and the pointer after the last

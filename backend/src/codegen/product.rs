@@ -1,18 +1,18 @@
-//! Products: `start + sum of W x` by panels of 32 outputs, whatever the terms' representations.
+//! Products: `start + sum of W x` by panels of 32 outputs, for any representation of the terms.
 
 use super::emit::{Emit, Memory, Type, Value};
 use super::integer::{self, CodesAt};
 use super::{panel, strips};
 use crate::plan::{Format, LANES, PANEL, Panels};
 
-/// What a term's panels are multiplied by.
+/// The input of a term's panels.
 #[derive(Clone, Copy)]
 pub(crate) enum Operand {
     /// f32s at this address.
     Floats(Value),
     /// Integers.
     Codes(CodesAt),
-    /// The table of them that sparse maps read, and they themselves.
+    /// The table of integers that sparse maps read, and the integers themselves.
     Spread(Value, CodesAt),
 }
 
@@ -27,23 +27,23 @@ pub(crate) struct Term {
     pub(crate) x: Operand,
 }
 
-/// A product and where it finds its operands.
+/// A product and the addresses of its operands.
 pub(crate) struct Map {
     /// The terms.
     pub(crate) terms: Vec<Term>,
-    /// The address of what they are added to, padded to whole panels; none for zero.
+    /// The address of the vector that they are added to, padded to whole panels; `None` for zero.
     pub(crate) start: Option<Value>,
-    /// Outputs that count.
+    /// The number of outputs, without padding.
     pub(crate) out: usize,
 }
 
 impl Map {
-    /// The pointers that one panel moves: those of the terms, then the start.
+    /// The pointers that one panel advances: those of the terms, then the start.
     pub(crate) fn pointers(&self) -> Vec<Value> {
         self.terms.iter().map(|t| t.weights).chain(self.start).collect()
     }
 
-    /// [`Map::pointers`] of the panel of this number. Panels must have one length: see [`Panels::panel_bytes`].
+    /// [`Map::pointers`] of the panel with this number. All panels must have the same length: see [`Panels::panel_bytes`].
     pub(crate) fn pointers_at(&self, e: &mut dyn Emit, panel: Value) -> Vec<Value> {
         let strides: Vec<usize> = self
             .terms
@@ -128,7 +128,7 @@ pub(crate) fn load_start(e: &mut dyn Emit, at: Option<Value>) -> Vec<Value> {
     }
 }
 
-/// Runs `epilogue(e, first output of the panel, its vectors, outputs that count, carried)` on every panel.
+/// Runs `epilogue(e, first output of the panel, its vectors, outputs without padding, carried)` on every panel.
 pub(crate) fn for_each_panel(
     e: &mut dyn Emit,
     map: &Map,

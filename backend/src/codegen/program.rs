@@ -1,4 +1,4 @@
-//! All functions of one program: what they are called, what they take and what they do.
+//! All functions of one program: their names, parameters and bodies.
 
 use super::cell::{self, CellAt};
 use super::emit::{Emit, Memory, Type, Value};
@@ -48,7 +48,7 @@ impl Entry {
         }
     }
 
-    /// How many parameters it has, all as wide as an address; whether it returns an f32; and the functions that it calls.
+    /// The number of its parameters, all as wide as an address; whether it returns an f32; and the functions that it calls.
     pub(super) fn shape(self) -> (usize, bool, &'static [Entry]) {
         match self {
             Entry::Advance => (4, false, &[]),
@@ -63,17 +63,17 @@ impl Entry {
     }
 }
 
-/// The functions that take a text word by word; each may call those before it.
+/// The functions that process a text word by word; each may call those before it.
 pub(crate) const STEPWISE: [Entry; 5] =
     [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
 
-/// The functions that read many words at once, beside the kernels of [`lstmc_kernels`].
+/// The functions that read many words at once, in addition to the kernels of [`lstmc_kernels`].
 pub(crate) fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
     let cells = plan.cells().count();
     std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent))
 }
 
-/// The addresses a function finds its data at.
+/// The addresses of a function's data.
 struct Frame<'p> {
     plan: &'p Plan,
     weights: Value,
@@ -129,7 +129,7 @@ impl Frame<'_> {
         Map { terms: self.terms(e, &p.segments), start, out: p.out }
     }
 
-    /// The output layer, after what must be done to its input.
+    /// The output layer, after the preparation of its input.
     fn output(&self, e: &mut dyn Emit) -> Map {
         emit_steps(e, self, None, &self.plan.output.prologue);
         self.map(e, &self.plan.output.product)
@@ -209,7 +209,7 @@ fn keep(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
     e.copy(from, to, cell.units);
 }
 
-/// A part of a phase; `range` is the panels that this thread has, where they are shared.
+/// A part of a phase; `range` gives this thread's panels, if they are shared.
 fn emit_part(
     e: &mut dyn Emit,
     frame: &Frame<'_>,

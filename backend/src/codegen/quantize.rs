@@ -43,7 +43,7 @@ fn largest(e: &mut dyn Emit, x: Value, len: usize) -> Value {
     top
 }
 
-/// The scale of a vector and the factor that makes codes of it.
+/// The scale of a vector and the factor that converts it to codes.
 fn scales(e: &mut dyn Emit, x: Value, len: usize) -> (Value, Value) {
     let m = largest(e, x, len);
     let top = e.f32(LARGEST_CODE);
@@ -70,7 +70,7 @@ pub(crate) fn quantize(e: &mut dyn Emit, x: Value, groups: Groups, to: CodesAt) 
     debug_assert_eq!(p.len(), 3);
 }
 
-/// One group: `[x, codes, sums]` in, what they are for the next group out. The last vector reads and writes beyond the group; what
+/// One group: takes `[x, codes, sums]`, returns them for the next group. The last vector reads and writes beyond the group; what
 /// it writes is overwritten by the next.
 fn group(e: &mut dyn Emit, groups: Groups, g: usize, inverse: Value, p: &[Value]) -> Vec<Value> {
     let padded = groups.quads(g) * QUAD;
@@ -99,7 +99,7 @@ fn group(e: &mut dyn Emit, groups: Groups, g: usize, inverse: Value, p: &[Value]
     if rest > 0 {
         let c = codes(e, out[0]);
         e.store(Memory::Caller, c, out[1], 0);
-        // Padding within the last quad counts, as it does in the product; quads beyond it do not.
+        // Padding within the last quad is included, as it is in the product; quads beyond it are not.
         let mask = e.bytes(std::array::from_fn(|i| if i < rest { 0xff } else { 0 }));
         let c = e.and(c, mask);
         sum = e.dot(ones, c, sum);
@@ -111,9 +111,9 @@ fn group(e: &mut dyn Emit, groups: Groups, g: usize, inverse: Value, p: &[Value]
     vec![e.offset(p[0], groups.size * 4), e.offset(p[1], padded), e.offset(p[2], 4)]
 }
 
-/// `to[k][j]` = code `j`, raised as `Step::Spread` says, as byte `k` of a word.
+/// `to[k][j]` = code `j`, offset as `Step::Spread` says, as byte `k` of a word.
 pub(crate) fn spread(e: &mut dyn Emit, codes: Value, count: usize, to: Value) {
-    // The code in every byte of a vector, and of that one byte in each word.
+    // The code in every byte of a vector, then only that byte of each word.
     let pick = e.bytes(std::array::from_fn(|i| if i % 4 == i / 4 { 0xff } else { 0 }));
     e.repeat(count, &[codes, to], |e, _, p| {
         let code = e.load(Type::I8, Memory::Caller, p[0], 0);

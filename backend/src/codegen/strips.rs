@@ -4,7 +4,7 @@
 //!   for each entry:   acc[v] += values[entry][v] * x[index[entry]]
 //! ```
 //!
-//! Four indices are loaded at once. Short strips have few accumulators; entries take turns over several sets of them so that their
+//! Four indices are loaded at once. Short strips have few accumulators; entries alternate over several sets of them so that their
 //! latencies overlap.
 
 use super::emit::{Emit, Memory, Type, Value};
@@ -13,7 +13,7 @@ use crate::plan::{LANES, PANEL, QUAD, Strips};
 /// Accumulators that hide the latency of a multiply-add.
 const ACCUMULATORS: usize = 8;
 
-/// A strip's turns and where its indices and values start.
+/// A strip's iterations and where its indices and values start.
 fn header(e: &mut dyn Emit, w: Value) -> (Value, Value, Value) {
     let turns = e.load(Type::I32, Memory::Weights, w, 0);
     let turns = e.extend(turns);
@@ -24,7 +24,7 @@ fn header(e: &mut dyn Emit, w: Value) -> (Value, Value, Value) {
     (turns, indices, values)
 }
 
-/// Runs `turn(e, [indices, values, carried..])` as often as the strip says, perhaps never.
+/// Runs `turn(e, [indices, values, carried..])` as often as the strip says, possibly never.
 fn turns(
     e: &mut dyn Emit,
     w: Value,
@@ -104,11 +104,11 @@ pub(crate) fn accumulate_integers(
             let mut sums = vec![];
             for v in 0..vectors {
                 let w = e.load(Type::I8x16, Memory::Weights, p[1], v * LANES * QUAD);
-                // Raised activations take the place of raised weights.
+                // Offset activations replace offset weights.
                 let (a, b) = if signed { (w, quad) } else { (quad, w) };
                 sums.push(e.dot(a, b, p[2 + v]));
             }
-            // Last: a pointer that has moved on while the old one is still read needs a register and a move of its own.
+            // Last: a pointer that is advanced while the old one is still read needs an extra register and move.
             let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], s.entry_bytes())];
             next.append(&mut sums);
             next
@@ -139,7 +139,7 @@ pub(crate) fn accumulate_integers(
     (y, e.offset(w, s.panel_bytes()))
 }
 
-/// The four activations that an entry's indices name, in every lane: from a table with each code at each byte of a word.
+/// The four activations that an entry's indices name, in every lane: from a table with each code in each byte of a word.
 fn gather(e: &mut dyn Emit, at: Value, table: Value, inputs: usize) -> Value {
     let mut quad: Option<Value> = None;
     for k in 0..QUAD {

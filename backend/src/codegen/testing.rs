@@ -18,7 +18,7 @@ pub(crate) enum Function {
     Ln,
 }
 
-/// Code of `f(values, turns)`, of four values a turn.
+/// Code of `f(values, turns)`, of four values per iteration.
 fn emit(e: &mut dyn Emit, p: &[Value], f: Function) {
     let zero = e.size(0);
     e.repeat_range([zero, p[1]], &[p[0]], |e, _, q| {
@@ -42,7 +42,7 @@ fn emit(e: &mut dyn Emit, p: &[Value], f: Function) {
     });
 }
 
-/// `f` of every element, in code of a level.
+/// `f` of every element, in code for a level.
 pub(crate) fn map(level: Level, f: Function, values: &[f32]) -> Vec<f32> {
     let isa = isa::host(level, OptLevel::None).unwrap();
     let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));

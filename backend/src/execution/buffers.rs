@@ -4,7 +4,7 @@ use super::{Execution, Model, code_panels};
 use crate::plan::{Buffer, Codes, Format, Groups, PANEL, PackedId, Packing, Step, Vector};
 use lstmc_kernels::{CodeRows, Products, Terms};
 
-/// Buffers of one run over a sequence, or of steps of streams: allocated once, for so many rows. Rows of f32s are padded to whole panels.
+/// Buffers of one run over a sequence, or of steps of streams: allocated once, for a fixed number of rows. Rows of f32s are padded to whole panels.
 pub(crate) struct Buffers {
     pub(super) products: Products,
     /// `[T, width]` by offset in scratch.
@@ -13,18 +13,18 @@ pub(crate) struct Buffers {
     hidden: Vec<(usize, Vec<f32>)>,
     /// Integer activations by offset in scratch.
     codes: Vec<(usize, CodeRows)>,
-    /// `[T, lanes]` of the layer at hand.
+    /// `[T, lanes]` of the current layer.
     pub(super) gates: Vec<f32>,
     /// Its hidden state.
     pub(super) h_codes: CodeRows,
-    /// Of the formula at hand.
+    /// For the current formula.
     pub(super) terms: Terms,
-    /// Of a chunk's targets.
+    /// For a chunk's targets.
     pub(super) log_probabilities: Vec<f32>,
 }
 
 impl Buffers {
-    /// For at most so many rows: streams, or steps of a chunk.
+    /// For at most this many rows: streams, or steps of a chunk.
     pub(crate) fn new(execution: &Execution, model: Model<'_>, rows: usize) -> Buffers {
         let mut buffers = Buffers {
             products: Products::new(execution.level, execution.threads),
@@ -50,7 +50,7 @@ impl Buffers {
         buffers
     }
 
-    /// Room for what a step writes.
+    /// Allocates the rows that a step writes.
     pub(super) fn reserve(&mut self, step: &Step, rows: usize) {
         let mut floats = |out: &Buffer| at(&mut self.floats, out.offset).reserve(rows * stride(*out));
         match step {
@@ -91,7 +91,7 @@ impl Buffers {
         }
     }
 
-    /// Rows of a hidden state, to be filled.
+    /// The rows of a hidden state, to be filled.
     pub(super) fn hidden(&mut self, h: Buffer, steps: usize) -> &mut [f32] {
         let rows = at(&mut self.hidden, h.offset);
         rows.resize(steps * stride(h), 0.0);
@@ -123,7 +123,7 @@ impl Buffers {
     }
 }
 
-/// The rows at an offset, empty ones where there were none.
+/// The rows at an offset, created empty if there are none.
 fn at<T: Default>(all: &mut Vec<(usize, T)>, offset: usize) -> &mut T {
     let found = all.iter().position(|(o, _)| *o == offset).unwrap_or_else(|| {
         all.push((offset, T::default()));
@@ -132,12 +132,12 @@ fn at<T: Default>(all: &mut Vec<(usize, T)>, offset: usize) -> &mut T {
     &mut all[found].1
 }
 
-/// Where the codes of a vector are that is rounded, but kept in f32.
+/// The codes of a vector that is rounded but kept in f32.
 pub(super) fn rounded(x: Vector) -> Codes {
     Codes { offset: usize::MAX, groups: Groups::one(x.len()) }
 }
 
-/// f32s from a row to the next.
+/// f32s from one row to the next.
 pub(super) fn stride(buffer: Buffer) -> usize {
     buffer.len.next_multiple_of(PANEL)
 }

@@ -1,8 +1,8 @@
-//! A plan followed with the batched kernels: many vectors for each weight that is loaded, either many time steps of one stream ([`sequence`]) or a
+//! Executes a plan with the batched kernels: many vectors per loaded weight, either many time steps of one stream ([`sequence`]) or one
 //! time step of many streams ([`streams`]).
 //!
-//! What does not depend on the state is the same for both, and is here. The plan's steps are followed in order, with rows for the
-//! buffers of scratch ([`Buffers`]). Two things are left to generated code, which whoever calls has: see [`Generated`].
+//! The parts that do not depend on the state are the same for both, and are here. The plan's steps run in order, with rows for the
+//! buffers of scratch ([`Buffers`]). Two operations are left to generated code, which the caller supplies: see [`Generated`].
 
 mod buffers;
 mod sequence;
@@ -17,13 +17,13 @@ use buffers::{floats, rounded, stride};
 use lstmc_kernels::{self as kernels, CodePanels, Level, PackedData, Term};
 use std::sync::OnceLock;
 
-/// What generated code does here. Lengths and alignment are as for the entries of the program.
+/// The operations that generated code supplies. Lengths and alignment are as for the entries of the program.
 pub(crate) trait Generated: Sync {
     /// Reads a token's row of the embedding into its buffer in scratch.
     fn gather(&self, token: u32, scratch: &mut [u8]);
 
-    /// The gates' sums of a step of the `cell`th cell, in the order of the panels' lanes, whose input terms and bias are given in that order. They
-    /// are left in the plan's `gates` buffer of that cell.
+    /// The gates' sums of a step of the `cell`th cell, in the order of the panels' lanes, whose input terms and bias are given in that order. The
+    /// sums are left in the plan's `gates` buffer of that cell.
     fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]);
 }
 
@@ -35,15 +35,15 @@ pub(crate) struct Model<'a> {
     pub(crate) code: &'a dyn Generated,
 }
 
-/// How a model is executed with batched kernels, besides the [`Model`] and its [`Buffers`].
+/// How a model is executed with batched kernels, apart from the [`Model`] and its [`Buffers`].
 pub(crate) struct Execution {
     level: Level,
     /// 0: all cores.
     threads: usize,
-    /// From how many streams on a step together is faster than one after another; none where kernels in plain Rust are slower than generated
-    /// code, which then does all, word by word.
+    /// The number of streams from which a joint step is faster than single steps; `None` if kernels in plain Rust are slower than generated
+    /// code, which then does everything, word by word.
     pub(crate) fewest_streams: Option<usize>,
-    /// Sparse maps as panels, made with the first [`Buffers`]; by packed weight.
+    /// Sparse maps as panels, packed with the first [`Buffers`]; by packed weight.
     expanded: Vec<OnceLock<(Format, PackedData)>>,
 }
 
@@ -54,8 +54,8 @@ impl Execution {
         Execution { level, threads, fewest_streams, expanded }
     }
 
-    /// Follows the plan for a vector per token up to the output layer's product: rows of the embedding, layers by
-    /// `cell(buffers, scratch, n, the nth cell)`, and what has nothing to do with the state.
+    /// Executes the plan for one vector per token up to the output layer's product: rows of the embedding, layers by
+    /// `cell(buffers, scratch, n, the nth cell)`, and the steps that are independent of the state.
     fn follow(
         &self,
         model: Model<'_>,
@@ -98,7 +98,7 @@ impl Execution {
         }
     }
 
-    /// A step that has nothing to do with the state, or reads rows of it that [`Buffers::hidden`] was given.
+    /// A step that is independent of the state, or reads rows of it that [`Buffers::hidden`] was given.
     fn stateless(&self, model: Model<'_>, buffers: &mut Buffers, step: &Step, steps: usize) {
         match step {
             Step::Quantize { x, out } => buffers.quantize(*x, *out, steps),
@@ -114,7 +114,7 @@ impl Execution {
                     }
                 });
             }
-            // What it is made of is read instead.
+            // Its source is read instead.
             Step::Spread { .. } => {}
             Step::Product { product, out } => buffers.floats(*out, steps, |buffers, rows| {
                 let lanes = product.out.next_multiple_of(PANEL);
@@ -145,7 +145,7 @@ impl Execution {
         }
     }
 
-    /// What segments of `out` outputs multiply with what.
+    /// The weights and inputs of segments with `out` outputs.
     fn terms<'a>(
         &'a self,
         model: Model<'a>,
@@ -191,7 +191,7 @@ fn cell_of<'a>(model: Model<'a>, cell: &'a Cell) -> (kernels::Cell<'a>, &'a [f32
     (kernels::Cell::new(&cell.spec, cell.units, &cell.offsets), parameters)
 }
 
-/// What a product is added to; the buffer, where that is one.
+/// The start of a product, or its buffer if it starts from one.
 fn start<'a>(model: Model<'a>, product: &Product) -> Result<kernels::Start<'a>, Buffer> {
     match product.start {
         Start::Zero => Ok(kernels::Start::Zero),
@@ -200,7 +200,7 @@ fn start<'a>(model: Model<'a>, product: &Product) -> Result<kernels::Start<'a>, 
     }
 }
 
-/// Integer panels of so many outputs.
+/// Integer panels with this many outputs.
 fn code_panels(format: Integer, data: &PackedData, out: usize) -> CodePanels<'_> {
     CodePanels { bytes: data.bytes(), out, format }
 }

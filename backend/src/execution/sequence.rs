@@ -5,7 +5,7 @@
 //!                            batch     step by step       batch           batch
 //! ```
 //!
-//! Only the recurrence must go step by step; input products and the output layer are batched ([`lstmc_kernels`]), which uses a weight for
+//! Only the recurrence must run step by step; input products and the output layer are batched ([`lstmc_kernels`]), which uses a weight for
 //! all steps of a chunk once it is loaded.
 
 use super::buffers::{floats, floats_mut, stride};
@@ -13,7 +13,7 @@ use super::{Buffers, Execution, Model, cell_of, code_panels, start};
 use crate::plan::{Buffer, Cell, Format, Input, PANEL, Product, Start, Step, Vector};
 use lstmc_kernels::{self as kernels, PackedData, Term};
 
-/// Steps per chunk, at most: enough to use each weight many times, few enough that a chunk's logits stay near.
+/// The maximum number of steps per chunk: enough to use each weight many times, few enough that a chunk's logits stay in cache.
 const CHUNK: usize = 64;
 
 impl Execution {
@@ -36,7 +36,7 @@ impl Execution {
     ) -> f64 {
         let mut total = 0.0;
         let inputs = tokens.len().saturating_sub(1);
-        // Chunks of like length: a short last one would use its weights less.
+        // Chunks of similar length: a short last one would reuse its weights less.
         let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
         let product = &model.plan.output.product;
         let start = start(model, product).expect("nothing but a bias is added to logits");
@@ -73,7 +73,7 @@ impl Execution {
         let (of, parameters) = cell_of(model, cell);
         let mut gates = std::mem::take(&mut buffers.gates);
         self.inputs(model, buffers, cell, steps, &mut gates);
-        // Where the recurrent term is one plain product, the batched kernels with their wider vectors do it, a step at a time.
+        // If the recurrent term is one plain product, the batched kernels with their wider vectors compute it, one step at a time.
         let wide = self.wide(model, cell);
         let mut h_codes = std::mem::take(&mut buffers.h_codes);
         buffers.floats(cell.out, steps, |buffers, rows| {
@@ -112,7 +112,7 @@ impl Execution {
         buffers.h_codes = h_codes;
     }
 
-    /// The panels of a cell's recurrent term, where it is a plain product of the hidden state and batched kernels read them as they are.
+    /// The panels of a cell's recurrent term, if it is a plain product of the hidden state and batched kernels read them as they are.
     fn wide<'a>(&self, model: Model<'a>, cell: &Cell) -> Option<(Format, &'a PackedData)> {
         let h = Vector::State(cell.h());
         let [s] = cell.recurrent[..] else { return None };

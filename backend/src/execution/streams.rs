@@ -1,11 +1,11 @@
-//! A time step of many streams at once: a weight is loaded once for all of them.
+//! One time step of many streams at once: a weight is loaded once for all of them.
 
 use super::buffers::stride;
 use super::{Buffers, Execution, Model, cell_of, start};
 use crate::plan::{Cell, Format, PANEL, Packed, Packing, Panels, Plan};
 use lstmc_kernels as kernels;
 
-/// See [`Execution::fewest_streams`]: more where codes that share bytes are unpacked for them, as measured.
+/// See [`Execution::fewest_streams`]: a larger number (measured) if codes that share bytes are unpacked for them.
 pub(super) fn fewest(plan: &Plan) -> usize {
     let unpacked = |w: &Packed| match w.packing {
         Packing::Panels(Panels { format: Format::Integer(i), .. }) => i.levels() > 1 || i.groups.count() > 1,
@@ -15,8 +15,8 @@ pub(super) fn fewest(plan: &Plan) -> usize {
 }
 
 impl Execution {
-    /// Takes a step of `tokens.len()` streams, whose states follow one another in `states`, and writes their logits, likewise. Lengths and tokens are
-    /// checked by the caller.
+    /// Takes a step of `tokens.len()` streams, whose states are consecutive in `states`, and writes their logits consecutively. Lengths and tokens
+    /// are checked by the caller.
     pub(crate) fn step(
         &self,
         model: Model<'_>,

@@ -5,7 +5,7 @@ use ar_archive_writer::{ArchiveKind, DEFAULT_OBJECT_READER, NewArchiveMember, wr
 use std::io::{Cursor, Result};
 use target_lexicon::BinaryFormat;
 
-/// An archive of one object file. The same input gives the same bytes: members have no dates and no owners.
+/// An archive of one object file. The same input gives the same bytes: archive members have no dates and no owners.
 pub fn archive(object: &[u8], name: &str, target: &Target) -> Result<Vec<u8>> {
     let kind = match target.format() {
         BinaryFormat::Macho => ArchiveKind::Darwin,

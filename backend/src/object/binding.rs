@@ -1,4 +1,4 @@
-//! What other languages see of an object file: a C header, and a Rust module or crate.
+//! The interface of an object file for other languages: a C header, and a Rust module or crate.
 
 use super::{ABI_VERSION, Object, STATE_ALIGN, Target};
 
@@ -7,12 +7,12 @@ pub fn header(object: &Object, target: &Target) -> String {
     filled(include_str!("templates/header.h.in"), object, target)
 }
 
-/// The body of a Rust module, for `include!` where the library is linked by other means.
+/// The body of a Rust module, for `include!` if the library is linked by other means.
 pub fn module(object: &Object, target: &Target) -> String {
     filled(include_str!("templates/module.rs.in"), object, target)
 }
 
-/// The files of a Rust crate by name, without the library, which belongs beside them.
+/// The files of a Rust crate by name, without the library, which must be placed next to them.
 pub fn crate_files(object: &Object, target: &Target) -> [(&'static str, String); 3] {
     let library = format!(
         "//! A compiled LSTM language model, made by lstmc {} for {}.\n//!\n//! It allocates nothing and needs nothing but `core`.\n\

@@ -4,9 +4,9 @@
 //!   state, 64-byte aligned:   [identity u64, zeros to 64][recurrent state f32][scratch]
 //! ```
 //!
-//! The recurrent state is the plan's: `h` and `c` of each layer, each padded to whole panels. None of this is promised to callers.
+//! The recurrent state is the plan's: `h` and `c` of each layer, each padded to whole panels. This layout is not part of the interface.
 //!
-//! The identity is written by `reset` and compared by everything else, so that memory which was never reset, or by another model, is
+//! The identity is written by `reset` and compared by everything else, so that memory that was never reset, or was reset by another model, is
 //! refused.
 
 use super::Status;
@@ -18,13 +18,13 @@ use cranelift_codegen::ir::{FuncRef, InstBuilder, MemFlagsData, Type, Value, typ
 use cranelift_frontend::FunctionBuilder;
 use cranelift_module::{DataId, FuncId, Linkage, Module};
 
-/// Version of the interface: it changes where a function's arguments or what they mean change.
+/// Version of the interface: it changes if a function's arguments or their meaning change.
 pub const ABI_VERSION: u32 = 1;
 
 /// Alignment of the caller's state.
 pub const STATE_ALIGN: usize = 64;
 
-/// What the public functions refer to.
+/// The data that the public functions refer to.
 pub(super) struct Parts<'p> {
     pub(super) name: &'p str,
     pub(super) program: &'p Program,
@@ -36,7 +36,7 @@ pub(super) struct Parts<'p> {
     /// Bytes from the start of the caller's memory to scratch, and to its end.
     pub(super) scratch: usize,
     pub(super) size: usize,
-    /// What marks a state of this model.
+    /// The mark of this model's states.
     pub(super) identity: u64,
 }
 
@@ -66,8 +66,8 @@ enum Public {
     Token,
 }
 
-/// The public functions, in the header's order: what follows the prefix of their names; their parameters and their result, `p` as wide as a pointer and
-/// `i` of 32 bits; and the program's functions that they call.
+/// The public functions, in the header's order: the suffix of their names; their parameters and result, `p` as wide as a pointer and
+/// `i` with 32 bits; and the program's functions that they call.
 const ALL: [(Public, &str, &str, char, &[Entry]); 12] = [
     (Public::AbiVersion, "abi_version", "", 'i', &[]),
     (Public::StateSize, "state_size", "", 'p', &[]),
@@ -110,17 +110,17 @@ pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), C
     Ok(())
 }
 
-/// Flags of the state and of our own tables.
+/// Memory flags for the state and our own tables.
 fn aligned() -> MemFlagsData {
     MemFlagsData::trusted()
 }
 
-/// Flags of the caller's memory and of words.
+/// Memory flags for the caller's memory and for words.
 fn anywhere() -> MemFlagsData {
     MemFlagsData::new().with_notrap()
 }
 
-/// Defines `text(id) -> address`, which finds a word that exists: it goes to the stride's first word and skips those before the one wanted.
+/// Defines `text(id) -> address`, which finds an existing word: it goes to the stride's first word and skips those before the requested one.
 fn define_text(module: &mut dyn Module, words: Words) -> Result<FuncId, CompileError> {
     let pointer = module.target_config().pointer_type();
     let signature = (vec![pointer], Some(pointer));
@@ -260,14 +260,14 @@ impl Body<'_, '_, '_> {
         self.text_of(id)
     }
 
-    /// The address of a word that exists.
+    /// The address of an existing word.
     fn text_of(&mut self, id: Value) -> Value {
         let text = self.text.expect("what has words has the function that finds them");
         let call = self.b.ins().call(text, &[id]);
         self.b.inst_results(call)[0]
     }
 
-    /// `token(word, length, id)`: a search by halves in the sorted words.
+    /// `token(word, length, id)`: a binary search in the sorted words.
     fn token(&mut self, p: &[Value]) -> Value {
         let (word, length, out) = (p[0], p[1], p[2]);
         self.refuse_null(word);
@@ -300,7 +300,7 @@ impl Body<'_, '_, '_> {
         let text = self.text_of(id);
         self.b.ins().jump(next, &[zero.into()]);
 
-        // One byte: the word wanted may end here, or the word that is there.
+        // One byte: the requested word may end here, or the stored one.
         self.b.switch_to_block(next);
         let i = self.b.block_params(next)[0];
         let there = self.b.ins().iadd(text, i);
@@ -319,7 +319,7 @@ impl Body<'_, '_, '_> {
         let below = self.b.ins().icmp(IntCC::UnsignedLessThan, there, wanted);
         self.b.ins().brif(equal, same, &[], step, &[below.into()]);
 
-        // A NUL in the word wanted must not lead beyond the end of the one that is there.
+        // A NUL in the requested word must not lead past the end of the stored one.
         self.b.switch_to_block(same);
         let after = self.b.ins().iadd_imm_s(i, 1);
         let shorter = self.b.ins().iconst(types::I8, 1);

@@ -6,8 +6,8 @@
 //!   Vocabulary ──▶ vocabulary ──────────────┘
 //! ```
 //!
-//! The code is what the JIT runs, made by the same emitters. What an object adds are the public functions of [`interface`], which are
-//! generated too: an object needs no library, not even C's. Everything in it is read-only.
+//! The code is the same as the JIT's, from the same emitters. An object adds the public functions of [`interface`], which are
+//! generated too: an object needs no library, not even the C library. Everything in it is read-only.
 
 mod archive;
 mod binding;
@@ -41,15 +41,15 @@ use vocabulary::Tables;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Status {
-    /// All went well.
+    /// Success.
     Ok = 0,
     /// A pointer is null.
     Null = 1,
     /// The state is not aligned to [`STATE_ALIGN`].
     Misaligned = 2,
-    /// A buffer is too short, or nothing or too much is asked for.
+    /// A buffer is too short, or the requested count is zero or too large.
     Size = 3,
-    /// The memory is no state of this model: it was never reset, or by another model.
+    /// The memory is not a state of this model: it was never reset, or was reset by another model.
     State = 4,
     /// A token that is not in the vocabulary.
     Token = 5,
@@ -61,10 +61,10 @@ pub enum Status {
     Vocabulary = 8,
 }
 
-/// Most characters of a name.
+/// The maximum number of characters of a name.
 pub const MAX_NAME: usize = 64;
 
-/// Words that C, C++ or Rust keep to themselves, and libraries that linkers look for by themselves.
+/// Reserved words of C, C++ or Rust, and libraries that linkers search for implicitly.
 const RESERVED: &str = "abstract alignas alignof and asm async auto await become bool box break case catch char class concept const \
     continue core crate default delete do double dyn else enum explicit export extern false final float fn for friend goto if impl in inline int \
     let long loop macro match mod move mut mutable namespace new not nullptr operator or override priv private protected pub public ref \
@@ -92,11 +92,11 @@ pub struct Object {
     pub name: String,
     /// The file.
     pub bytes: Vec<u8>,
-    /// What takes how much in it.
+    /// The sizes of its parts.
     pub sizes: Sizes,
 }
 
-/// Sizes in bytes, but for the vocabulary's.
+/// Sizes in bytes, except for the vocabulary's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
     /// Machine code with its constants.
@@ -107,7 +107,7 @@ pub struct Sizes {
     pub words: usize,
     /// Memory that one stream of text needs.
     pub state: usize,
-    /// Words that the model has.
+    /// The number of words of the model.
     pub vocabulary: usize,
 }
 
@@ -194,7 +194,7 @@ impl Data<'_> {
     fn table(&mut self, weights: &[PackedData]) -> Result<DataId, CompileError> {
         let pointer = usize::from(self.module.target_config().pointer_bytes());
         let mut description = DataDescription::new();
-        // At least one entry: an object of no bytes has no address.
+        // At least one entry: an empty object has no address.
         description.define(vec![0; weights.len().max(1) * pointer].into_boxed_slice());
         description.set_align(pointer as u64);
         for (n, weight) in weights.iter().enumerate() {
@@ -216,6 +216,6 @@ fn identity(plan: &Plan, weights: &[PackedData]) -> u64 {
         weight.f32s().iter().for_each(|x| add(x.to_bits().into()));
     }
     add(ABI_VERSION.into());
-    // Memory of zeros is no state.
+    // All-zero memory is not a state.
     hash.max(1)
 }

@@ -1,4 +1,4 @@
-//! What an object file is made for: an operating system's conventions and a CPU's instructions.
+//! The target of an object file: an operating system's conventions and a CPU's instructions.
 
 use crate::error::{CompileError, TargetError};
 use crate::isa::{self, OptLevel};
@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use target_lexicon::{Architecture, BinaryFormat, Triple};
 
-/// The triples that object files can be made for.
+/// The triples that object files can be compiled for.
 pub const TRIPLES: [&str; 7] = [
     "x86_64-unknown-linux-gnu",
     "aarch64-unknown-linux-gnu",
@@ -23,12 +23,12 @@ pub const TRIPLES: [&str; 7] = [
 /// The instructions that code may use.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Cpu {
-    /// What every CPU of the architecture has: SSE2, or NEON.
+    /// The features of every CPU of the architecture: SSE2, or NEON.
     #[default]
     Generic,
-    /// What the CPU of this machine has.
+    /// The features of this machine's CPU.
     Native,
-    /// These features or levels, and what they are never without.
+    /// These features or levels, and the features that they imply.
     Features(Vec<String>),
 }
 
@@ -70,7 +70,7 @@ impl fmt::Debug for Target {
     }
 }
 
-/// Features that a CPU with another one always has. The code generator would call library functions where, say, `fma` comes
+/// Features that a CPU with another one always has. The code generator would call library functions if, for example, `fma` comes
 /// without `avx`.
 const IMPLIED: &[(&str, &[&str])] = &[
     ("has_ssse3", &["has_sse3"]),
@@ -88,7 +88,7 @@ const IMPLIED: &[(&str, &[&str])] = &[
     ("has_avx512vnni", &["has_avx512vl"]),
 ];
 
-/// Names for several features, besides those of [`Level`](crate::Level)s: the levels of the x86-64 ABI.
+/// Names for several features, in addition to those of [`Level`](crate::Level)s: the levels of the x86-64 ABI.
 const LEVELS: &[(&str, &[&str])] = &[
     ("x86-64-v2", &["has_sse42", "has_popcnt", "has_cmpxchg16b"]),
     ("x86-64-v3", &["x86-64-v2", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt"]),
@@ -96,7 +96,7 @@ const LEVELS: &[(&str, &[&str])] = &[
 ];
 
 impl Target {
-    /// A target among [`TRIPLES`] and what its CPU is to have.
+    /// A target from [`TRIPLES`] and the required features of its CPU.
     pub fn new(triple: &str, cpu: &Cpu) -> Result<Target, CompileError> {
         let unknown = || TargetError::Triple { triple: triple.into(), known: TRIPLES.to_vec() };
         let triple = *TRIPLES.iter().find(|t| **t == triple).ok_or_else(unknown)?;
@@ -122,14 +122,14 @@ impl Target {
                 }
             }
         }
-        // All symbols are local to the object, and near: code reaches them relative to itself, and needs no global offset table.
+        // All symbols are local to the object, and near: code addresses them relative to itself, and needs no global offset table.
         let isa = builder.finish(isa::flags(OptLevel::None, false)?).map_err(|e| internal(&e))?;
         let on = isa.isa_flags().into_iter().filter(|f| f.as_bool() == Some(true));
         let features = on.filter_map(|f| f.name.strip_prefix("has_")).collect();
         Ok(Target { triple, features, isa })
     }
 
-    /// The target that this program was made for; none where object files cannot be made for it.
+    /// The target that this program was compiled for; `None` if object files are not supported for it.
     pub fn host() -> Option<&'static str> {
         let host = Triple::host();
         TRIPLES.into_iter().find(|t| {
@@ -145,7 +145,7 @@ impl Target {
         self.triple
     }
 
-    /// The features that code uses, as Cranelift calls them but for `has_`, in the order of the alphabet.
+    /// The features that code uses, named as in Cranelift but without `has_`, in alphabetical order.
     pub fn features(&self) -> impl Iterator<Item = &'static str> {
         self.features.iter().copied()
     }
@@ -191,14 +191,14 @@ impl Target {
     }
 }
 
-/// A name without what people write in different ways.
+/// A name normalised for different spellings.
 fn plain(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     let name = name.strip_prefix("has_").unwrap_or(&name);
     name.chars().filter(|c| c.is_ascii_alphanumeric()).collect()
 }
 
-/// Cranelift's flags for a list of features, with all that they imply.
+/// Cranelift's flags for a list of features, with all features that they imply.
 fn closure(triple: &str, builder: &Builder, list: &[String]) -> Result<BTreeSet<&'static str>, TargetError> {
     let settings = builder.iter().filter(|s| s.kind == SettingKind::Bool);
     let flags: Vec<&'static str> = settings.map(|s| s.name).filter(|n| n.starts_with("has_")).collect();
@@ -207,7 +207,7 @@ fn closure(triple: &str, builder: &Builder, list: &[String]) -> Result<BTreeSet<
     let all_levels = isa::levels(builder.triple()).iter().chain(levels);
     let mut open: Vec<&'static str> = vec![];
     for feature in list {
-        // A level's name comes before a feature's: `avx2` brings what a processor with AVX2 has.
+        // A level's name comes before a feature's: `avx2` includes everything that a processor with AVX2 has.
         if let Some((_, flags)) = all_levels.clone().find(|(name, _)| plain(name) == plain(feature)) {
             open.extend(*flags);
             continue;

@@ -3,13 +3,13 @@
 //! ```text
 //!   strings   the words in the order of their ids, each with a NUL
 //!   places    u32 [words / 16, rounded up]   where every sixteenth word starts in `strings`
-//!   sorted    u16 or u32 [words]             ids in the order of their words' bytes; u16 where that is enough
+//!   sorted    u16 or u32 [words]             ids in the order of their words' bytes; u16 if that is enough
 //! ```
 
 use crate::error::ObjectError;
 use lstmc_runtime::Vocabulary;
 
-/// Words by entry of `places`, as a power of two: to find a word, the ones before it are skipped.
+/// Words per entry of `places`, as a power of two: to find a word, the ones before it are skipped.
 pub(super) const STRIDE_BITS: u32 = 4;
 
 /// The three tables.

@@ -50,7 +50,7 @@ pub(super) fn panels(p: &Panels, i: Integer, q: &Quantized, to: &mut [u8]) -> Re
     Ok(())
 }
 
-/// Which of a quad's byte positions a lane's codes are in, and at which level: vectors of four lanes take turns over the levels.
+/// Which of a quad's byte positions a lane's codes are in, and at which level: vectors of four lanes alternate over the levels.
 fn place(lane: usize, levels: usize) -> (usize, usize) {
     let (vector, within) = (lane / 4, lane % 4);
     (vector / levels * 4 + within, vector % levels)

@@ -8,7 +8,7 @@ use crate::plan::{Format, LANES, PANEL, Packed, Packing, Panels, Plan, RowOrder,
 use lstmc_frontend::ir::{Graph, LinearMap, Quantized};
 use lstmc_kernels::PackedData;
 
-/// Packs every weight of a plan.
+/// Packs all weights of a plan.
 pub fn pack(plan: &Plan, graph: &Graph) -> Result<Vec<PackedData>, CompileError> {
     plan.weights.iter().map(|p| pack_one(p, graph)).collect()
 }
@@ -88,7 +88,7 @@ pub fn pack_one(packed: &Packed, graph: &Graph) -> Result<PackedData, CompileErr
     Ok(to)
 }
 
-/// The codes that the plan found in a map; a mask's values have zeros where nothing is kept.
+/// The codes that the plan found in a map; a mask's values are zero where nothing is kept.
 fn quantized(map: &LinearMap) -> &Quantized {
     match map {
         LinearMap::Quantized(q) => q,

@@ -25,7 +25,7 @@ pub(super) fn floats(p: &Panels, s: Strips, kept: &[bool], values: &[f32], to: &
     }
 }
 
-/// Four indices and `[height][4]` codes per entry, then each panel's scales, and unless `signed` what raised activations add to its sums.
+/// Four indices and `[height][4]` codes per entry, then each panel's scales, and unless `signed` what offset activations add to its sums.
 pub(super) fn integers(
     p: &Panels,
     s: Strips,
@@ -45,7 +45,7 @@ pub(super) fn integers(
                 for row in rows {
                     for k in 0..QUAD {
                         let code = match (row, quad.get(k)) {
-                            // What is not kept has code zero.
+                            // Dropped elements have code zero.
                             (Some(r), Some(&j)) => codes[r * p.input + usize::from(j)],
                             _ => 0,
                         };
@@ -62,7 +62,7 @@ pub(super) fn integers(
         }
         if !signed {
             for row in &rows {
-                // What is not kept has code zero, as above.
+                // Dropped elements have code zero, as above.
                 let sum: i32 =
                     row.map_or(0, |r| codes[r * p.input..][..p.input].iter().map(|&c| i32::from(c)).sum());
                 to[at..at + 4].copy_from_slice(&(128 * sum).to_ne_bytes());

@@ -1,4 +1,4 @@
-//! The plan: how a language model's weights are packed and where its buffers lie, before any code is made.
+//! The plan: how a language model's weights are packed and where its buffers are, before any code is generated.
 //!
 //! ```text
 //!   graph in language-model form ──▶ Plan { weights, state, scratch, steps, output } ──▶ codegen
@@ -25,10 +25,10 @@ use lstmc_frontend::ir::{
 };
 use std::sync::Arc;
 
-/// Buffers and state slots start at, and are padded to, this many f32s, so that whole panels can be written.
+/// Buffers and state slots are aligned and padded to this many f32s, so that whole panels can be written.
 const SLOT: usize = PANEL;
 
-/// What the plan must know of the target.
+/// What the plan must know about the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target {
     /// Integer products multiply signed by signed bytes (arm64); elsewhere unsigned weights by signed activations.
@@ -64,7 +64,7 @@ impl MapRef {
     /// The map itself.
     ///
     /// # Panics
-    /// Where the graph is another than that the plan was made from.
+    /// If the graph is not the one that the plan was made from.
     pub fn resolve<'g>(&self, graph: &'g Graph) -> &'g Part {
         let mut map = &graph.weight(self.weight).map;
         for &n in &self.path {
@@ -86,16 +86,16 @@ impl MapRef {
     }
 }
 
-/// A packed weight: its layout and the map of the graph it is made of.
+/// A packed weight: its layout and its source map in the graph.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Packed {
     /// The name shown to people and used for symbols.
     pub name: String,
     /// The layout.
     pub packing: Packing,
-    /// What it is made of; none for zeros.
+    /// Its source; `None` for zeros.
     pub source: Option<MapRef>,
-    /// How the source is represented in the graph, for display.
+    /// The source's representation in the graph, for display.
     pub represented: String,
 }
 
@@ -118,7 +118,7 @@ pub struct Codes {
 }
 
 impl Codes {
-    /// Bytes that are written beyond the padded codes by whole vectors.
+    /// Bytes that whole vectors write beyond the padded codes.
     const SLACK: usize = 64;
 
     /// f32s from the start to the sums, which are i32.
@@ -131,7 +131,7 @@ impl Codes {
         self.sums() + self.groups.count()
     }
 
-    /// f32s in all.
+    /// f32s in total.
     pub fn len(&self) -> usize {
         self.scale() + 1
     }
@@ -142,7 +142,7 @@ impl Codes {
     }
 }
 
-/// A vector that is read.
+/// A vector that a step reads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Vector {
     /// In scratch.
@@ -152,7 +152,7 @@ pub enum Vector {
 }
 
 impl Vector {
-    /// Where in scratch or in the state.
+    /// Its position in scratch or in the state.
     pub fn buffer(self) -> Buffer {
         match self {
             Vector::Scratch(b) | Vector::State(b) => b,
@@ -164,20 +164,20 @@ impl Vector {
         self.buffer().len
     }
 
-    /// Whether it has none.
+    /// Whether it has no elements.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 }
 
-/// What panels are multiplied by.
+/// The input of panels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Input {
     /// f32s.
     Floats(Vector),
-    /// Integers that a [`Step::Quantize`] made.
+    /// Integers from a [`Step::Quantize`].
     Codes(Codes),
-    /// Such integers and the table that a [`Step::Spread`] made of them.
+    /// Such integers and the table that a [`Step::Spread`] made from them.
     Spread(Buffer, Codes),
 }
 
@@ -190,10 +190,10 @@ pub struct Segment {
     pub input: Input,
 }
 
-/// What a product starts from.
+/// The value that a product starts from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Start {
-    /// Nothing.
+    /// Zero.
     Zero,
     /// A packed bias.
     Bias(PackedId),
@@ -201,38 +201,38 @@ pub enum Start {
     Buffer(Buffer),
 }
 
-/// `start + sum of W x` over the panels of all segments, which have the same rows.
+/// `start + sum of W x` over the panels of all segments, which have the same number of rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Product {
     /// Rows.
     pub out: usize,
     /// The terms.
     pub segments: Vec<Segment>,
-    /// What they are added to.
+    /// The value that they are added to.
     pub start: Start,
 }
 
-/// What a formula reads.
+/// An input of a formula.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// A buffer as long as the result.
     Buffer(Buffer),
-    /// A weight of as many elements.
+    /// A weight with as many elements as the result.
     Weight(PackedId),
-    /// A weight of one element.
+    /// A weight with one element.
     Scalar(PackedId),
 }
 
 /// One step of a cell.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Cell {
-    /// What is done with the gates' sums.
+    /// What is computed from the gates' sums.
     pub spec: CellSpec,
     /// Units.
     pub units: usize,
     /// The gates' terms that do not depend on the first state: those of the input.
     pub inputs: Vec<Segment>,
-    /// What is to be done to the first state before its terms: quantization, right factors.
+    /// The preparation of the first state before its terms: quantization, right factors.
     pub prologue: Vec<Step>,
     /// The gates' terms that depend on the first state.
     pub recurrent: Vec<Segment>,
@@ -242,7 +242,7 @@ pub struct Cell {
     pub parameters: Option<PackedId>,
     /// The sums of all gates, in the order of their panels' lanes.
     pub gates: Buffer,
-    /// Where its states are, each replaced; the first is the output of the step before.
+    /// Its states, each updated in place; the first is the output of the previous time step.
     pub states: Vec<Buffer>,
     /// Where each state begins.
     pub offsets: Vec<usize>,
@@ -263,7 +263,7 @@ impl Cell {
 
     /// Panels, and parts of eight units, that have the same gates: what threads can share.
     pub fn share(&self) -> [usize; 2] {
-        // So many gates of eight units fill whole panels: gates * 8 * parts = 32 * panels.
+        // This many gates of eight units fill whole panels: gates * 8 * parts = 32 * panels.
         let gates = self.spec.gates.count();
         let common = [4, 2, 1].into_iter().find(|n| gates.is_multiple_of(*n)).unwrap_or(1);
         [gates / common, 4 / common]
@@ -277,27 +277,27 @@ pub enum Step {
     Gather {
         /// The table, in rows.
         table: PackedId,
-        /// Where the row goes.
+        /// The destination of the row.
         out: Buffer,
     },
     /// `out = table[token]` of a table in tensor-train form: the token's slices of the cores are multiplied.
     GatherTrain {
         /// The cores.
         cores: Vec<PackedId>,
-        /// Where the row goes.
+        /// The destination of the row.
         out: Buffer,
-        /// Partial products, two buffers that take turns.
+        /// Partial products, two alternating buffers.
         work: [Buffer; 2],
     },
-    /// `out = x` in integers.
+    /// `out = x` as integers.
     Quantize {
         /// The vector.
         x: Vector,
-        /// Where the codes go.
+        /// The destination of the codes.
         out: Codes,
     },
-    /// `out[k][j]` = code `j`, raised by 128 unless the target multiplies signed bytes by such, as byte `k` of a word: four codes from anywhere
-    /// are put together by three ors.
+    /// `out[k][j]` = code `j`, offset by 128 unless the target multiplies signed by signed bytes, as byte `k` of a word: four codes from anywhere
+    /// are combined by three ORs.
     Spread {
         /// The codes.
         codes: Codes,
@@ -320,9 +320,9 @@ pub enum Step {
     },
     /// One step of a cell.
     Cell(Box<Cell>),
-    /// A formula, element by element.
+    /// An elementwise formula.
     Map {
-        /// Of one result.
+        /// The formula, with one result.
         formula: Formula,
         /// Its inputs.
         operands: Vec<Source>,
@@ -331,12 +331,12 @@ pub enum Step {
     },
 }
 
-/// The layer that makes logits.
+/// The layer that computes logits.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OutputLayer {
-    /// What is to be done to its input first: quantization, right factors.
+    /// The preparation of its input: quantization, right factors.
     pub prologue: Vec<Step>,
-    /// The product, whose bias is padded low.
+    /// The product, whose bias is padded with [`Fill::Low`].
     pub product: Product,
 }
 
@@ -355,11 +355,11 @@ pub struct Plan {
     pub state_len: usize,
     /// f32s of scratch.
     pub scratch_len: usize,
-    /// Room for all logits in scratch, from which single ones are picked.
+    /// The buffer for all logits in scratch, from which single ones are selected.
     pub logits: Buffer,
-    /// What consumes a token.
+    /// The steps that consume a token.
     pub steps: Vec<Step>,
-    /// What makes logits.
+    /// The layer that computes logits.
     pub output: OutputLayer,
 }
 
@@ -376,7 +376,7 @@ impl Plan {
         self.weights.iter().map(|w| w.packing.bytes()).sum()
     }
 
-    /// Bytes of weights that one step reads: one row of each table and all of the rest.
+    /// Bytes of weights that one step reads: one row of each table and all other weights.
     pub fn weight_bytes_per_token(&self) -> usize {
         self.weights.iter().map(|w| w.packing.bytes_per_token()).sum()
     }
@@ -389,7 +389,7 @@ impl Plan {
     /// The panels of a packed map of products.
     ///
     /// # Panics
-    /// Where it is not one.
+    /// If it is not one.
     pub fn panels(&self, id: PackedId) -> Panels {
         match self.packed(id).packing {
             Packing::Panels(p) | Packing::Transposed(p) => p,

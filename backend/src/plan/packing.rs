@@ -1,6 +1,6 @@
 //! How a weight is laid out in memory for the generated code: products read *panels* of 32 outputs, in a [`Format`].
 //!
-//! Which output a lane stands for is the [`RowOrder`]'s business: plain, or the gates of eight units, then those of the next.
+//! The [`RowOrder`] says which output a lane holds: plain order, or the gates of eight units, then those of the next eight.
 
 use lstmc_frontend::ir::GateRows;
 use lstmc_kernels::{Format, Groups, LANES, PANEL, Scale, StripValues, UNITS, gate_lanes};
@@ -16,7 +16,7 @@ pub enum RowOrder {
 }
 
 impl RowOrder {
-    /// The row of a map of `out` rows that lane `lane` of panel `p` holds; none for padding.
+    /// The row of a map of `out` rows that lane `lane` of panel `p` holds; `None` for padding.
     pub fn row(self, out: usize, p: usize, lane: usize) -> Option<usize> {
         match self {
             RowOrder::Plain => Some(p * PANEL + lane).filter(|&r| r < out),
@@ -51,22 +51,22 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// How many; every one is [`PANEL`] lanes wide.
+    /// The number of panels; each is [`PANEL`] lanes wide.
     pub fn count(&self) -> usize {
         self.order.lanes(self.out).div_ceil(PANEL)
     }
 
-    /// Lanes of all panels together.
+    /// The total number of lanes of all panels.
     pub fn lanes(&self) -> usize {
         self.count() * PANEL
     }
 
-    /// The row that each lane of panel `p` holds; none for padding.
+    /// The row that each lane of panel `p` holds; `None` for padding.
     pub fn rows(&self, p: usize) -> Vec<Option<usize>> {
         (0..PANEL).map(|lane| self.order.row(self.out, p, lane)).collect()
     }
 
-    /// Bytes from a panel to the next, where all have the same.
+    /// Bytes from one panel to the next, if all have the same size.
     pub fn panel_bytes(&self) -> Option<usize> {
         self.format.panel_bytes(self.input)
     }
@@ -114,10 +114,10 @@ impl fmt::Display for Panels {
 pub enum Rows {
     /// Row-major f32.
     F32,
-    /// 8-bit codes `[rows][columns]`, padded to 16, then f32 scales `[rows][groups]`, at least 16 bytes of them: whole vectors are read,
-    /// also at the end of the last row.
+    /// 8-bit codes `[rows][columns]`, padded to 16, then f32 scales `[rows][groups]`, at least 16 bytes of them: whole vectors are read
+    /// even at the end of the last row.
     Codes {
-        /// Columns by scale.
+        /// Columns per scale.
         groups: Groups,
     },
 }
@@ -158,28 +158,28 @@ pub enum Packing {
     Vector {
         /// Elements.
         len: usize,
-        /// What the padding holds.
+        /// The value of the padding.
         fill: Fill,
     },
     /// The bias of a cell in the order of its panels' lanes, padded with zero.
     GateBias {
         /// Units.
         units: usize,
-        /// Where the gates are in the graph.
+        /// The order of the gates in the graph.
         gates: GateRows,
     },
-    /// One f32 eight times.
+    /// One f32, repeated eight times.
     Scalar,
     /// A cell's own vectors, f32 `[count][units, padded to a panel]`.
     Parameters {
-        /// Vectors.
+        /// The number of vectors.
         count: usize,
         /// Units.
         units: usize,
     },
 }
 
-/// What pads a vector.
+/// The padding of a vector.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Fill {
     /// Zero: padded lanes compute zero.

@@ -1,4 +1,4 @@
-//! The plan in phases, for several threads: what one thread does alone, and panels that all share.
+//! The plan in phases, for several threads: work for one thread, and panels that all threads share.
 
 use super::{Cell, Format, PANEL, Plan, Product, Segment, Step};
 
@@ -8,26 +8,26 @@ const FEW_PANELS: usize = 64;
 /// A piece of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Piece {
-    /// The whole step of this number.
+    /// The whole step with this number.
     Step(usize),
-    /// What the cell of this step does to its first state before its terms.
+    /// The preparation of the first state of this step's cell.
     Prologue(usize),
     /// The panels of this step: a cell's or a product's.
     Panels(usize),
     /// The new first state of this step's cell replaces the old one.
     Keep(usize),
-    /// What is done to the output layer's input first.
+    /// The preparation of the output layer's input.
     OutputPrologue,
     /// The panels of the output layer.
     Output,
 }
 
-/// Pieces between two moments at which all threads wait for each other.
+/// Pieces between two barriers, at which all threads wait for each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Phase {
     /// The pieces, in order.
     pub pieces: Vec<Piece>,
-    /// How many shares the threads take, of the only piece: panels, or as many of a cell's as go together ([`Cell::share`]); none where one thread does all.
+    /// The number of shares of the only piece: panels, or groups of a cell's panels ([`Cell::share`]); `None` if one thread does everything.
     pub panels: Option<usize>,
 }
 
@@ -70,7 +70,7 @@ impl Plan {
         phases
     }
 
-    /// The shares of a cell, where each can be found without the one before.
+    /// The shares of a cell, if each can be located without the one before.
     fn cell_panels(&self, cell: &Cell) -> Option<usize> {
         let all = cell.inputs.iter().chain(&cell.recurrent);
         let [panels, _] = cell.share();
@@ -82,7 +82,7 @@ impl Plan {
         (panels >= FEW_PANELS && self.addressable(p.segments.iter())).then_some(panels)
     }
 
-    /// Strips have panels of any length.
+    /// With strips, panels differ in length.
     fn addressable<'a>(&self, mut segments: impl Iterator<Item = &'a Segment>) -> bool {
         segments.all(|s| !matches!(self.panels(s.weights).format, Format::Strips(_)))
     }

@@ -15,11 +15,11 @@ use lstmc_frontend::tensor::DType;
 use lstmc_kernels::gate_lanes;
 use std::collections::{BTreeSet, HashMap};
 
-/// Inputs beyond which sums of products of codes might not fit in 32 bits: |code raised| < 256, |activation| < 128, and half of
+/// Inputs beyond which sums of products of codes might not fit in 32 bits: |offset code| < 256, |activation| < 128, and half of
 /// the range is left for the correction.
 const MOST_INPUTS: usize = 1 << 15;
 
-/// f32s of the state or of the scratch of a stream, at most: 64 MiB. Rows of tensor trains are as long as kilobytes of cores say.
+/// The maximum number of f32s in a stream's state or scratch: 64 MiB. A few kilobytes of cores can declare very long rows.
 const MOST_NUMBERS: usize = 1 << 24;
 
 pub(super) struct Planner<'p> {
@@ -31,9 +31,9 @@ pub(super) struct Planner<'p> {
     state: Vec<StateSlot>,
     state_len: usize,
     scratch_len: usize,
-    /// Parts that products read in panels of plain order: a table among them is read there too, and packed once.
+    /// Parts that products read in panels of plain order: a table that is one of them is read from its panels, and packed once.
     multiplied: BTreeSet<PartId>,
-    /// What each step of the program makes.
+    /// The result of each step of the program.
     results: Vec<Buffer>,
     steps: Vec<Step>,
 }
@@ -114,14 +114,14 @@ impl<'p> Planner<'p> {
         })
     }
 
-    /// A buffer of `len` f32s and, behind it, room for what whole vectors write too much.
+    /// A buffer of `len` f32s followed by room for what whole vectors write beyond it.
     fn buffer(&mut self, len: usize) -> Buffer {
         let buffer = Buffer { offset: self.scratch_len, len };
         self.scratch_len = self.scratch_len.saturating_add(whole_slots(len).saturating_add(SLOT));
         buffer
     }
 
-    /// Refuses what a small file may ask for and no machine has: working memory, or a product of factors or cores.
+    /// Refuses sizes that a small file can request and no machine has: of working memory, or of a product of factors or cores.
     fn check_sizes(&self) -> Result<(), CompileError> {
         let found = self.state_len.max(self.scratch_len);
         if found > MOST_NUMBERS {
@@ -180,7 +180,7 @@ impl<'p> Planner<'p> {
         Ok(Product { out, segments: vec![segment], start: Start::Bias(bias) })
     }
 
-    /// The term `W x` of a product, with whatever must be done to `x` first.
+    /// The term `W x` of a product, after the preparation of `x`.
     fn segment(
         &mut self,
         source: &MapRef,
@@ -216,7 +216,7 @@ impl<'p> Planner<'p> {
                         let codes = self.quantize(x, Groups { len: input, size: input }, prologue);
                         Ok(Segment { weights, input: self.spread(codes, prologue) })
                     }
-                    // Values in groups, or too dense for strips: as integer panels with zeros, which have the same meaning.
+                    // Values in groups, or too dense for strips: as integer panels with zeros, which are equivalent.
                     (_, Some(q)) => {
                         let integer = self.integer(q, input);
                         let weights = self.pack_map(&source.child(0), panels(Format::Integer(integer)));
@@ -242,7 +242,7 @@ impl<'p> Planner<'p> {
         }
     }
 
-    /// How the panels of a map that is neither sparse nor a product are stored.
+    /// How the panels of a map that is neither sparse nor low-rank are stored.
     fn format(&self, map: &LinearMap, input: usize) -> Format {
         match map {
             LinearMap::Quantized(q) if multiplies_integers(q, input) => {
@@ -252,7 +252,7 @@ impl<'p> Planner<'p> {
         }
     }
 
-    /// `x` as a map takes it whose product is of f32s: rounded to integers, if it asks for that and has no integer kernel.
+    /// `x` as a map with an f32 product takes it: rounded to integers, if the map requires that and has no integer kernel.
     fn rounded(&mut self, map: &LinearMap, x: Vector, prologue: &mut Vec<Step>) -> Vector {
         match map {
             LinearMap::Quantized(q) if q.activations() == Activations::Int8 => {
@@ -274,7 +274,7 @@ impl<'p> Planner<'p> {
         Integer { width, groups, scale, signed: self.target.signed_bytes }
     }
 
-    /// The codes of `x`, made once for all that read them in the same groups.
+    /// The codes of `x`, computed once for all maps that read them in the same groups.
     fn quantize(&mut self, x: Vector, groups: Groups, prologue: &mut Vec<Step>) -> Codes {
         for step in self.steps.iter().chain(prologue.iter()) {
             match step {
@@ -288,7 +288,7 @@ impl<'p> Planner<'p> {
         codes
     }
 
-    /// The table that sparse maps look codes up in, made once.
+    /// The table that sparse maps look codes up in, computed once.
     fn spread(&mut self, codes: Codes, prologue: &mut Vec<Step>) -> Input {
         for step in self.steps.iter().chain(prologue.iter()) {
             match step {
@@ -301,7 +301,7 @@ impl<'p> Planner<'p> {
         Input::Spread(out, codes)
     }
 
-    /// Reads a row of a table, in whatever representation.
+    /// Reads a row of a table in any representation.
     fn gather(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
         let [rows, cols] = self.matrix(source)?;
         let part = source.resolve(self.graph);
@@ -351,7 +351,7 @@ impl<'p> Planner<'p> {
         }
         let widest = widest.saturating_add(SLOT);
         let work = [self.buffer(widest), self.buffer(widest)];
-        // Partial products have the modes' full width, of which the row may be a part.
+        // Partial products have the modes' full width, and the row may be shorter.
         let mut out = self.buffer(cols.saturating_add(SLOT));
         out.len = t.shape()[1];
         self.steps.push(Step::GatherTrain { cores, out, work });
@@ -370,7 +370,7 @@ impl<'p> Planner<'p> {
         let old = Vector::State(states[0]);
         let (mut before, mut prologue) = (vec![], vec![]);
         let (inputs, recurrent) = if let Some((left, r, u)) = self.shared_left(&input, &recurrent) {
-            // L (R x + U h): the sum is in the small space between, and the left factor is applied once.
+            // L (R x + U h): the sum has the small inner dimension, and the left factor is applied once.
             let [rank, _] = self.matrix(&r)?;
             let of_x = self.segment(&r, x, RowOrder::Plain, &mut before)?;
             let rx = self.buffer(rank);
@@ -402,7 +402,7 @@ impl<'p> Planner<'p> {
         Ok(out)
     }
 
-    /// The left factor that two low-rank maps share, and their right ones. A left factor that multiplies integers is not one:
+    /// The left factor that two low-rank maps share, and their right ones. A left factor that multiplies integers does not count:
     /// each map then quantizes its own vector.
     fn shared_left(&self, a: &MapRef, b: &MapRef) -> Option<(MapRef, MapRef, MapRef)> {
         let (LinearMap::LowRank(x), LinearMap::LowRank(y)) =
@@ -453,7 +453,7 @@ fn multiplied(program: &Program<'_>) -> BTreeSet<PartId> {
     all
 }
 
-/// Whether a quantized map is multiplied in integers. With zero points it is decoded: they would cost a product of their own.
+/// Whether a quantized map is multiplied in integers. With zero points it is decoded: they would need an additional product.
 fn multiplies_integers(q: &Quantized, input: usize) -> bool {
     q.activations() == Activations::Int8 && q.zero_points().is_none() && (1..=MOST_INPUTS).contains(&input)
 }

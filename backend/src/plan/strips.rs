@@ -3,16 +3,16 @@
 use super::{Format, LANES, PANEL, Panels, RowOrder, StripValues, Strips};
 use lstmc_frontend::ir::{Pattern, Sparse};
 
-/// A share of stored weights above which panels of the whole map are read faster than strips with their indices.
+/// The share of stored weights above which panels of the whole map are read faster than strips with their indices.
 ///
-/// A strip of four outputs costs two loads and a quarter per vector (indices by four, the input, the weights) where a panel costs one and an
-/// eighth: by that count alone half; taller strips, which share the input's load, pay for longer.
+/// A strip of four outputs costs two loads and a quarter per vector (indices by four, the input, the weights), while a panel costs one and an
+/// eighth: by that count alone the threshold is one half; taller strips, which share the input's load, pay for longer.
 const MOST: f64 = 0.6;
 
 /// The heights of strips that can be generated.
 const HEIGHTS: [usize; 4] = [PANEL, 16, 8, 4];
 
-/// The inputs that each strip of a panel reads, in rising order: the union over its outputs.
+/// The inputs that each strip of a panel reads, in ascending order: the union over its outputs.
 pub(crate) fn strip_inputs(
     kept: &[bool],
     [out, input]: [usize; 2],
@@ -29,7 +29,7 @@ pub(crate) fn strip_inputs(
         .collect()
 }
 
-/// How the panels of a sparse map are stored: in the tallest strips that its blocks fill, or none where strips would not pay.
+/// How the panels of a sparse map are stored: in the tallest strips that its blocks fill, or `None` if strips would not pay.
 pub(crate) fn strips(
     map: &Sparse,
     kept: &[bool],
@@ -45,7 +45,7 @@ pub(crate) fn strips(
         Pattern::Block { rows, .. } => rows,
         Pattern::NOfM { .. } => 1,
     };
-    // The gates of eight units share a panel: a taller block is cut there.
+    // The gates of eight units share a panel: a taller block is split there.
     let most = if matches!(order, RowOrder::Gates(_)) { 8 } else { PANEL };
     let height = HEIGHTS.into_iter().find(|&h| h <= most && rows % h == 0).unwrap_or(LANES);
     let values = match integer {

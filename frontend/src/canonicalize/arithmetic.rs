@@ -9,7 +9,7 @@ use crate::ir::{Binary, Function};
 use crate::tensor::Tensor;
 
 impl<'g> Evaluator<'g> {
-    /// Operand `k` as a sequence: what a step makes, or the last hidden state, which is the last step of what an LSTM makes.
+    /// Operand `k` as a sequence: the result of a step, or the last hidden state, which is the last step of an LSTM's result.
     fn sequence(&self, site: &Site<'_>, k: usize) -> Result<Sequence> {
         match site.operand(k) {
             Some(Abstract::Sequence(Sequence { normalised: Some(name), .. })) => site
@@ -94,7 +94,7 @@ impl<'g> Evaluator<'g> {
             .map_err(|source| CanonicalizeError::Tensor { node: site.label.clone(), source })
     }
 
-    /// `weight`: `[in, out]`, or `[out, in]` where `transposed`.
+    /// `weight`: `[in, out]`, or `[out, in]` if `transposed`.
     fn linear(
         &mut self,
         site: &Site<'g>,
@@ -169,7 +169,7 @@ impl<'g> Evaluator<'g> {
         Ok(Abstract::Sequence(Sequence { step, ..x }))
     }
 
-    /// A constant beside a sequence as one number, or a vector over its features.
+    /// A constant that is combined with a sequence, as one number or a vector over its features.
     fn broadcast(&self, site: &Site<'_>, x: &Sequence, constant: Tensor) -> Result<Tensor> {
         if constant.len() == 1 {
             return match constant.clone().reshaped(Vec::new()) {
@@ -199,7 +199,7 @@ impl<'g> Evaluator<'g> {
         Some(Abstract::Sequence(Sequence { step, ..x.clone() }))
     }
 
-    /// Dropped: the logits are what perplexity is defined on, and both softmaxes keep their order and differences.
+    /// Dropped: perplexity is defined on the logits, and both softmaxes preserve their order and differences.
     pub(super) fn softmax(&mut self, site: &Site<'g>, axis: i64) -> Result<Abstract> {
         let x = self.sequence(site, 0)?;
         if !x.layout.ends_in_features() || x.layout.axis(axis) != Some(x.layout.rank() - 1) {
@@ -209,7 +209,7 @@ impl<'g> Evaluator<'g> {
     }
 }
 
-/// A constant of shape `[features]`, or with axes of size 1 before.
+/// A constant of shape `[features]`, or with leading axes of size 1.
 fn as_vector(t: &Tensor, features: usize) -> Option<Tensor> {
     match t.shape() {
         [ones @ .., n] if *n == features && ones.iter().all(|&n| n == 1) => {

@@ -1,4 +1,4 @@
-//! The canonical steps that evaluation collects, and the graph that is made of those the logits need.
+//! The canonical steps that evaluation collects, and the graph made from those that the logits need.
 
 use super::error::CanonicalizeError;
 use super::value::{Part, StateSlice};
@@ -18,7 +18,7 @@ pub(super) struct Draft {
 
 pub(super) struct Step {
     pub(super) kind: Kind,
-    /// What the node is called in messages.
+    /// The node's name in messages.
     pub(super) label: String,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Cell {
     pub(super) bias: Tensor,
     /// `[peepholes hidden]`
     pub(super) peepholes: Option<Tensor>,
-    /// Where the hidden and the cell state come from; zero where none.
+    /// The sources of the hidden and the cell state; `None` means zero.
     pub(super) initial: [Option<StateSlice>; 2],
 }
 
@@ -220,7 +220,7 @@ impl Emitter {
         Ok(())
     }
 
-    /// The embedding's table, where `weight` is the same matrix.
+    /// The embedding's table, if `weight` is the same matrix.
     fn tied(&self, weight: &Tensor) -> Option<WeightId> {
         let table = self.embedding?;
         let same = match &*self.graph.weight(table).map {
@@ -260,7 +260,7 @@ impl Emitter {
     }
 }
 
-/// The tensor as f32; the same one where it is already.
+/// The tensor as f32; the same one if it is f32 already.
 fn as_f32(label: &str, tensor: Tensor) -> Result<Tensor, CanonicalizeError> {
     if tensor.dtype() == DType::F32 {
         return Ok(tensor);

@@ -7,7 +7,7 @@ use crate::tensor::TensorError;
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CanonicalizeError {
-    /// A layer that reads words to come.
+    /// A layer that reads future words.
     #[error(
         "{node} is {direction}: a language model must be causal, and this layer reads the words to come; \
          train the model with a forward LSTM"
@@ -25,7 +25,7 @@ pub enum CanonicalizeError {
         node: String,
         /// The option.
         feature: String,
-        /// A way out, or nothing.
+        /// A workaround, or nothing.
         hint: &'static str,
     },
     /// No recurrent layer between tokens and logits.
@@ -40,7 +40,7 @@ pub enum CanonicalizeError {
         list(inputs)
     )]
     NoTokens {
-        /// The inputs there are, with their types.
+        /// The existing inputs, with their types.
         inputs: Vec<String>,
     },
     /// More than one integer input.
@@ -57,7 +57,7 @@ pub enum CanonicalizeError {
         "the tokens are looked up in {found} tables: expected one embedding; join the tables before exporting"
     )]
     Embeddings {
-        /// How many.
+        /// The number of tables.
         found: usize,
     },
     /// An operator that language models of this kind do not have there.
@@ -65,7 +65,7 @@ pub enum CanonicalizeError {
     Unsupported {
         /// The node.
         node: String,
-        /// What it does that cannot be expressed.
+        /// The part of it that cannot be expressed.
         why: String,
     },
     /// Axes in an order that does not fit.
@@ -75,9 +75,9 @@ pub enum CanonicalizeError {
     Layout {
         /// The node.
         node: String,
-        /// The axes it needs.
+        /// The required axes.
         expected: String,
-        /// The axes it is given.
+        /// The axes found.
         found: String,
     },
     /// An initial state that is neither zero nor an input.
@@ -89,22 +89,22 @@ pub enum CanonicalizeError {
         node: String,
         /// hidden or cell.
         part: &'static str,
-        /// What it is.
+        /// The value found.
         found: String,
     },
-    /// Two layers that start from one state.
+    /// Two layers that start from the same state.
     #[error(
         "{first} and {second} both start from the same part of input %{input}: expected a state of its own for each"
     )]
     SharedState {
         /// A part of a layer.
         first: String,
-        /// Another.
+        /// Another part.
         second: String,
         /// The state input.
         input: String,
     },
-    /// States that come out in another order than they go in.
+    /// States that are returned in another order than they are taken.
     #[error(
         "output `{output}` returns the states as {found}, but input %{input} takes them as {expected}: \
          fed back, they would reach other layers; return them in the order of the input"
@@ -127,7 +127,7 @@ pub enum CanonicalizeError {
     NoLogits {
         /// The rows of the embedding.
         vocabulary: usize,
-        /// The outputs there are.
+        /// The existing outputs.
         outputs: Vec<String>,
     },
     /// A weight that depends on the input.
@@ -140,16 +140,16 @@ pub enum CanonicalizeError {
         /// Which operand.
         operand: &'static str,
     },
-    /// A weight of a shape that does not fit.
+    /// A weight whose shape does not fit.
     #[error("{node}: {operand}: expected {expected}, found shape {found:?}")]
     WeightShape {
         /// The node.
         node: String,
         /// Which operand.
         operand: &'static str,
-        /// What fits.
+        /// The required shape.
         expected: String,
-        /// What is there.
+        /// The shape found.
         found: Vec<usize>,
     },
     /// A constant subgraph that could not be computed.
@@ -180,7 +180,7 @@ fn list(items: &[String]) -> String {
     if items.is_empty() { "none".into() } else { items.join(", ") }
 }
 
-/// What a node is called in messages: by the name in the model's file, else by what it makes.
+/// A node's name in messages: the name in the model's file, otherwise its result's name.
 pub(super) fn label(graph: &Graph, node: &Node) -> String {
     if !node.origin.is_empty() {
         return format!("{} node \"{}\"", node.op.name(), node.origin);

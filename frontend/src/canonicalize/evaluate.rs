@@ -13,17 +13,17 @@ use std::collections::BTreeMap;
 pub(super) struct Evaluator<'g> {
     pub(super) graph: &'g Graph,
     pub(super) draft: Draft,
-    /// The axis of the tokens that counts time steps, once an LSTM has told.
+    /// The axis of the tokens that counts time steps, once an LSTM has determined it.
     pub(super) steps_axis: Option<usize>,
     values: BTreeMap<ValueId, Abstract>,
-    /// Uses of each value that are still to come: a constant is dropped after its last one.
+    /// Remaining uses of each value: a constant is dropped after its last use.
     uses: BTreeMap<ValueId, usize>,
     fold_limit: usize,
 }
 
 pub(super) type Result<T> = std::result::Result<T, CanonicalizeError>;
 
-/// A node at work, with what its operands are.
+/// The current node, with its operands' values.
 pub(super) struct Site<'g> {
     pub(super) node: &'g Node,
     pub(super) label: String,
@@ -31,7 +31,7 @@ pub(super) struct Site<'g> {
 }
 
 impl Site<'_> {
-    /// An operand; none where it is not given.
+    /// An operand; `None` if it is not given.
     pub(super) fn operand(&self, k: usize) -> Option<&Abstract> {
         self.operands.get(k)?.as_ref()
     }
@@ -122,7 +122,7 @@ impl<'g> Evaluator<'g> {
         Ok(result)
     }
 
-    /// What an output is.
+    /// The value of an output.
     pub(super) fn value(&self, id: ValueId) -> &Abstract {
         &self.values[&id]
     }
@@ -164,7 +164,7 @@ impl<'g> Evaluator<'g> {
                     why: e.to_string(),
                 };
                 let map = &self.graph.weight(w).map;
-                // A tensor without data may still be shape arithmetic or go unused: reading it is what fails.
+                // A tensor without data may still be shape arithmetic or unused: only reading it fails.
                 Some(Abstract::Constant(match &**map {
                     crate::ir::LinearMap::Dense(t) => t.clone(),
                     other => other.to_dense().map_err(fold)?,
@@ -233,7 +233,7 @@ impl<'g> Evaluator<'g> {
         self.elements(site, k)?.iter().map(Dim::as_integer).collect()
     }
 
-    /// An operand as a tensor, where it is constant.
+    /// An operand as a tensor, if it is constant.
     pub(super) fn constant(&self, site: &Site<'_>, k: usize) -> Option<Tensor> {
         match site.operand(k)? {
             Abstract::Constant(t) => Some(t.clone()),
@@ -282,7 +282,7 @@ impl<'g> Evaluator<'g> {
         Ok(Some(results.into_iter().map(Abstract::Constant).collect()))
     }
 
-    /// Changes the layout of the first operand, whatever it is.
+    /// Changes the layout of the first operand, for any kind of value.
     pub(super) fn rearrange(
         &self,
         site: &Site<'_>,
@@ -332,7 +332,7 @@ impl<'g> Evaluator<'g> {
         }
     }
 
-    /// What a value is, for messages.
+    /// A value's description, for messages.
     pub(super) fn describe(&self, value: &Abstract) -> String {
         match value {
             Abstract::Constant(t) => format!("a constant {}{:?}", t.dtype(), t.shape()),

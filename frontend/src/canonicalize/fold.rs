@@ -4,7 +4,7 @@ use crate::interpret;
 use crate::ir::Op;
 use crate::tensor::Tensor;
 
-/// Results of at most this many elements are always folded; larger ones while they are no larger than all weights together.
+/// Results of at most this many elements are always folded; larger ones only if they are no larger than all weights together.
 pub(super) const MIN_LIMIT: usize = 1 << 20;
 
 /// The results of `op` on constants.

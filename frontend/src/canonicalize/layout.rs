@@ -1,24 +1,24 @@
-//! Layouts: how the axes of a generic value are made of the axes of language-model form.
+//! Layouts: how the axes of a generic value are composed of the axes of language-model form.
 //!
 //! ```text
 //!   lstm's Y            [S, 1, B, H]     [[t0], [], [t1], [features]]
 //!   after reshape       [S*B, H]         [[t0, t1], [features]]
 //! ```
 //!
-//! Every axis is a product of atoms, most significant first. An atom of size 1 is left out, because it holds no information:
+//! Every axis is a product of atoms, most significant first. An atom of size 1 is omitted, because it holds no information:
 //! so a squeeze, an unsqueeze and a reshape are all one operation, regrouping the same sequence of atoms.
 
 use crate::ir::Dim;
 use std::fmt;
 
-/// What an atom counts.
+/// The quantity that an atom counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Axis {
-    /// An axis of the token input: steps or streams, which the first LSTM tells.
+    /// An axis of the token input: steps or streams, which the first LSTM determines.
     Token(usize),
     /// The elements of a vector.
     Feature,
-    /// The members of a stack of states.
+    /// The elements of a stack of states.
     Stack,
     /// An axis of a state input.
     State(usize),
@@ -41,13 +41,13 @@ impl Layout {
         Layout(shape.iter().enumerate().map(|(k, size)| atoms(axis(k), size)).collect())
     }
 
-    /// The layout with an axis of `features` behind.
+    /// The layout with an axis of `features` appended.
     pub(super) fn with_features(mut self, features: usize) -> Layout {
         self.0.push(atoms(Axis::Feature, &features.into()));
         self
     }
 
-    /// The layout with the last axis, of the features, replaced.
+    /// The layout with the last axis (the features) replaced.
     pub(super) fn replace_features(mut self, features: usize) -> Layout {
         self.0.pop();
         self.with_features(features)
@@ -72,7 +72,7 @@ impl Layout {
         perm.iter().map(|&p| self.0.get(usize::try_from(p).ok()?).cloned()).collect::<Option<_>>().map(Layout)
     }
 
-    /// The same atoms in the same order as axes of these sizes; none where an atom would have to be split.
+    /// The same atoms in the same order as axes of these sizes; `None` if an atom would have to be split.
     pub(super) fn regrouped(&self, shape: &[Dim]) -> Option<Layout> {
         let flat: Vec<Atom> = self.0.iter().flatten().cloned().collect();
         let unknown = shape.iter().position(|d| *d == Dim::Unknown);
@@ -108,7 +108,7 @@ impl Layout {
         Some(Layout(axes))
     }
 
-    /// The axis that a possibly negative number means.
+    /// The axis for a possibly negative number.
     pub(super) fn axis(&self, axis: i64) -> Option<usize> {
         let rank = self.rank() as i64;
         let k = if axis < 0 { axis + rank } else { axis };

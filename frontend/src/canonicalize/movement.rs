@@ -1,4 +1,4 @@
-//! Gather, Slice, Split and Concat: taking states apart, joining them, and the last time step.
+//! Gather, Slice, Split and Concat: splitting states, joining them, and the last time step.
 
 use super::draft::Kind;
 use super::error::CanonicalizeError;
@@ -7,7 +7,7 @@ use super::layout::{Atom, Axis, Layout};
 use super::value::{Abstract, Finals, Sequence, StateSlice};
 use crate::ir::Dim;
 
-/// What is taken along one axis.
+/// The selection along one axis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Taken {
     All,
@@ -127,7 +127,7 @@ impl<'g> Evaluator<'g> {
         Ok(results)
     }
 
-    /// A part of the first operand along axis `k`, which stays, if only with size 1.
+    /// A part of the first operand along axis `k`, which stays, even with size 1.
     fn take(&self, site: &Site<'_>, k: usize, taken: Taken) -> Result<Abstract> {
         if taken == Taken::All {
             return self.rearrange(site, "", |l| Some(l.clone()));
@@ -209,11 +209,11 @@ impl<'g> Evaluator<'g> {
         self.join(site, &finals, axis)
     }
 
-    /// States one behind the other along an axis.
+    /// States concatenated along an axis.
     fn join(&self, site: &Site<'_>, finals: &[&Finals], axis: i64) -> Result<Abstract> {
         let first = &finals[0].layout;
         let Some(k) = first.axis(axis) else { return site.unsupported("it names an axis that is not there") };
-        // The layout of one member, and how many members there are already along the axis.
+        // The layout of one element, and the number of elements so far along the axis.
         let member = |layout: &Layout| {
             let mut axes = layout.0.clone();
             let stacked = axes[k].iter().find(|a| a.axis == Axis::Stack).and_then(|a| a.size.as_constant());
@@ -239,9 +239,9 @@ impl<'g> Evaluator<'g> {
     }
 }
 
-/// What `start..end` is of an axis; none where that depends on the run.
+/// The selection `start..end` of an axis; `None` if it depends on the run.
 fn range(size: &Dim, start: &Dim, end: &Dim) -> Option<Taken> {
-    /// Exporters write the end of an axis as any number from here on.
+    /// Exporters write any number from here on for the end of an axis.
     const FAR: i64 = i32::MAX as i64;
     let first = start.as_integer();
     let to_the_end = end == size || end.as_integer().is_some_and(|e| e >= FAR);

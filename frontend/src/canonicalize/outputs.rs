@@ -1,4 +1,4 @@
-//! Which output is the logits, and whether the states come out as they go in.
+//! Which output is the logits, and whether the states are returned in the order in which they are taken.
 
 use super::draft::{Kind, StepId};
 use super::error::CanonicalizeError;
@@ -7,11 +7,11 @@ use super::value::{Abstract, Finals, Part, Sequence, StateSlice};
 use crate::ir::{Graph, OutputRole, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is taken of which input, in order of position.
+/// The parts of the inputs, in order of position.
 type Taken = BTreeMap<ValueId, Vec<(Vec<usize>, (StepId, Part))>>;
 
 impl Evaluator<'_> {
-    /// The canonical graph, and what a user should know about it.
+    /// The canonical graph, and notes for the user.
     pub(super) fn finish(self) -> Result<(Graph, Vec<String>)> {
         let mut notes = vec![];
         let logits = self.logits(&mut notes)?;
@@ -51,7 +51,7 @@ impl Evaluator<'_> {
         })
     }
 
-    /// The output over the vocabulary; the latest where several are.
+    /// The output over the vocabulary; the last if there are several.
     fn logits(&self, notes: &mut Vec<String>) -> Result<Sequence> {
         let Some(vocabulary) = self.draft.vocabulary() else {
             return Err(CanonicalizeError::Embeddings { found: 0 });
@@ -86,7 +86,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Where the layers' states come from; each must have a part of its own.
+    /// The sources of the layers' states; each must have its own part.
     fn states(&self, live: &BTreeSet<StepId>) -> Result<Taken> {
         let mut all: Vec<(StepId, Part, &StateSlice)> = vec![];
         for (step, lstm) in self.draft.cells(live) {
@@ -110,7 +110,7 @@ impl Evaluator<'_> {
         Ok(taken)
     }
 
-    /// `h0`, `c1`: what a layer's state is called in the canonical graph.
+    /// `h0`, `c1`: the name of a layer's state in the canonical graph.
     fn part_name(&self, live: &BTreeSet<StepId>, (step, part): (StepId, Part)) -> String {
         let layer = self.draft.cells(live).position(|(s, _)| s == step);
         format!("{}{}", part.letter(), layer.map_or("?".into(), |k| k.to_string()))

@@ -53,7 +53,7 @@ impl<'g> Evaluator<'g> {
         }
     }
 
-    /// Which atoms are the steps and the streams of an LSTM's input; settles which axis of the tokens is which.
+    /// Which atoms are the steps and the streams of an LSTM's input; determines which axis of the tokens is which.
     fn time_axes(
         &mut self,
         site: &Site<'_>,
@@ -109,7 +109,7 @@ impl<'g> Evaluator<'g> {
             .map_err(|source| CanonicalizeError::Tensor { node: site.label.clone(), source })
     }
 
-    /// ONNX keeps two biases, which are only ever added.
+    /// ONNX keeps two biases, which are always added.
     fn lstm_bias(&self, site: &Site<'_>, hidden: usize) -> Result<Tensor> {
         let tensor = |source| CanonicalizeError::Tensor { node: site.label.clone(), source };
         let rows = 4 * hidden;
@@ -132,7 +132,7 @@ impl<'g> Evaluator<'g> {
         Tensor::from_f32([rows], input.iter().zip(recurrent).map(|(a, b)| a + b).collect()).map_err(tensor)
     }
 
-    /// `P: [1, 3 hidden]`, of the gates that there are; those of zero do nothing, and converters write them.
+    /// `P: [1, 3 hidden]`, for the existing gates; zero peepholes have no effect, and converters write them.
     fn peepholes(&self, site: &Site<'_>, op: &Lstm, hidden: usize) -> Result<Option<Tensor>> {
         let tensor = |source| CanonicalizeError::Tensor { node: site.label.clone(), source };
         let Some(t) = self.constant(site, 7) else {
@@ -185,7 +185,7 @@ impl<'g> Evaluator<'g> {
     }
 }
 
-/// The canonical operator; an error where there is none.
+/// The canonical operator; an error if there is none.
 fn operator(site: &Site<'_>, lstm: &OnnxLstm) -> Result<Lstm> {
     let direction = match lstm.direction {
         Direction::Forward => None,

@@ -1,28 +1,28 @@
-//! What a generic value is known to be.
+//! Abstract values: the knowledge about a generic value.
 
 use super::draft::StepId;
 use super::layout::Layout;
 use crate::ir::ValueId;
 use crate::tensor::Tensor;
 
-/// What a generic value is known to be.
+/// The knowledge about a generic value.
 #[derive(Clone, Debug)]
 pub(super) enum Abstract {
-    /// A weight, or what was computed of weights.
+    /// A weight, or a result computed from weights.
     Constant(Tensor),
-    /// Shape arithmetic: the elements are the generic graph's to tell.
+    /// Shape arithmetic: the generic graph knows the elements.
     Integers,
     /// All zero, of a shape known only when the model runs.
     Zeros,
     /// The model's input.
     Tokens(Layout),
-    /// What a canonical step makes.
+    /// The result of a canonical step.
     Sequence(Sequence),
     /// A part of a state input.
     State(StateSlice),
     /// States after the last step.
     Finals(Finals),
-    /// Something that language models do not need; an error where it is used.
+    /// Something that language models do not need; an error if it is used.
     Other(String),
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Sequence {
     pub(super) features: usize,
     /// Only the last time step.
     pub(super) last: bool,
-    /// A softmax was applied, which the canonical step has not.
+    /// A softmax was applied, which the canonical step does not have.
     pub(super) normalised: Option<&'static str>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Sequence {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct StateSlice {
     pub(super) input: ValueId,
-    /// Per axis of the input: first element, and how many (all of them where none).
+    /// Per axis of the input: first element and count (`None` means all).
     pub(super) ranges: Vec<(usize, Option<usize>)>,
     pub(super) layout: Layout,
 }
@@ -56,7 +56,7 @@ impl StateSlice {
         self.input == other.input && self.ranges.iter().zip(&other.ranges).all(|(a, b)| meets(a, b))
     }
 
-    /// Where it begins, to order the parts of one input.
+    /// Its start, to order the parts of one input.
     pub(super) fn start(&self) -> Vec<usize> {
         self.ranges.iter().map(|r| r.0).collect()
     }

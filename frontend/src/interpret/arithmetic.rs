@@ -87,7 +87,7 @@ where
     let k = sa[sa.len() - 1];
     let (batch_a, m) = if sa.len() > 1 { (&sa[..sa.len() - 2], sa[sa.len() - 2]) } else { (&sa[..0], 1) };
     let (batch_b, n) = if sb.len() > 1 { (&sb[..sb.len() - 2], sb[sb.len() - 1]) } else { (&sb[..0], 1) };
-    // What of the result's shape is not rows or columns is batch.
+    // The dimensions of the result's shape that are not rows or columns are the batch.
     let kept = usize::from(sa.len() > 1) + usize::from(sb.len() > 1);
     let batch = &shape[..shape.len() - kept];
     let (ba, bb) = (broadcast_strides(batch_a, batch), broadcast_strides(batch_b, batch));
@@ -105,7 +105,7 @@ pub(super) struct GemmScale {
     pub(super) beta: f32,
 }
 
-/// `alpha A B + beta C`, with each matrix transposed where its flag says so.
+/// `alpha A B + beta C`, with each matrix transposed if its flag says so.
 pub(super) fn gemm<T: Real>(
     scale: GemmScale,
     (a, trans_a): (&Tensor, bool),
@@ -188,7 +188,7 @@ pub(super) fn reduce_mean(
     }
     let reduced = |i: usize| axes.is_empty() || axes.contains(&i);
     let count: usize = (0..rank).filter(|&i| reduced(i)).map(|i| x.shape()[i]).product();
-    // Strides into the result: zero along what is reduced.
+    // Strides into the result: zero along reduced axes.
     let kept: Vec<usize> = (0..rank).map(|i| if reduced(i) { 1 } else { x.shape()[i] }).collect();
     let strides = broadcast_strides(&kept, x.shape());
     let mut sums = vec![0.0; shape.iter().product()];

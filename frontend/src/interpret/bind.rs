@@ -1,10 +1,10 @@
-//! Symbols and the sizes they stand for in one run.
+//! Symbols and their sizes in one run.
 
 use crate::ir::{Dim, Symbol, Type};
 use crate::tensor::Tensor;
 use std::collections::BTreeMap;
 
-/// What each symbol stands for.
+/// The size of each symbol.
 #[derive(Default)]
 pub(super) struct Bindings(BTreeMap<Symbol, usize>);
 
@@ -14,7 +14,7 @@ impl Bindings {
         self.0.iter().fold(dim.clone(), |d, (symbol, &value)| d.substitute(symbol, value))
     }
 
-    /// Takes a dimension to have this size, binding its symbol where it is the only one left. Whether that can be.
+    /// Assumes that a dimension has this size, and binds its symbol if it is the only unbound one. Returns whether that is possible.
     fn unify(&mut self, dim: &Dim, size: usize) -> bool {
         match self.resolve(dim) {
             Dim::Unknown => true,
@@ -29,12 +29,12 @@ impl Bindings {
                 }
                 fits
             }
-            // A product of symbols that nothing else binds says nothing about each.
+            // A product of otherwise unbound symbols determines none of them.
             Dim::Known { .. } => true,
         }
     }
 
-    /// Whether a tensor is of this type, binding symbols on the way.
+    /// Whether a tensor has this type; binds symbols.
     pub(super) fn accept(&mut self, ty: &Type, tensor: &Tensor) -> bool {
         ty.dtype == tensor.dtype()
             && ty.shape.len() == tensor.shape().len()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Larger results are refused: shapes are data, and data may be hostile.
 pub(super) const MAX_ELEMENTS: usize = 1 << 28;
 
-/// Does the same to the elements of every dtype.
+/// Applies the same operation to the elements of every dtype.
 macro_rules! each_dtype {
     ($tensor:expr, $v:ident => $body:expr) => {
         match $tensor.data() {
@@ -42,7 +42,7 @@ pub(super) fn pick(
     Ok(Tensor::new(shape.to_vec(), data)?)
 }
 
-/// A tensor of `shape` with blocks of the parts in turn: `rounds` times a block of each part.
+/// A tensor of `shape` with alternating blocks of the parts: `rounds` times a block of each part.
 pub(super) fn interleave(parts: &[&Tensor], shape: &[usize], rounds: usize) -> Result<Tensor, InferError> {
     fn blocks<'a, T: Copy + 'a>(parts: impl Iterator<Item = &'a [T]> + Clone, rounds: usize) -> Vec<T> {
         let mut out = vec![];
@@ -112,7 +112,7 @@ pub(super) fn walk<'a>(
     })
 }
 
-/// Strides that walk a tensor of shape `from` under the larger shape `to`: zero where it is broadcast.
+/// Strides that walk a tensor of shape `from` under the larger shape `to`: zero for broadcast axes.
 pub(super) fn broadcast_strides(from: &[usize], to: &[usize]) -> Vec<isize> {
     let own = strides(from);
     let missing = to.len() - from.len();
@@ -131,7 +131,7 @@ pub(super) fn integers(t: &Tensor) -> Result<Vec<i64>, InferError> {
     })
 }
 
-/// An integer tensor of a dtype; what does not fit wraps.
+/// An integer tensor of a dtype; elements that do not fit wrap.
 pub(super) fn of_integers(dtype: DType, shape: &[usize], v: Vec<i64>) -> Result<Tensor, InferError> {
     let data = match dtype {
         DType::I64 => Data::I64(Arc::new(v)),
@@ -147,7 +147,7 @@ pub(super) fn of_integers(dtype: DType, shape: &[usize], v: Vec<i64>) -> Result<
     Ok(Tensor::new(shape.to_vec(), data)?)
 }
 
-/// A tensor of a dtype: floats rounded to nearest, integers truncated and kept in range, truth values "not zero".
+/// A tensor of a dtype: floats rounded to nearest, integers truncated and clamped to the range, booleans "not zero".
 pub(super) fn of_reals<T: Real>(dtype: DType, shape: &[usize], v: Vec<T>) -> Result<Tensor, InferError> {
     let v = v.into_iter().map(T::to_f64);
     let data = match dtype {

@@ -32,38 +32,38 @@ pub enum InterpretError {
     Input {
         /// The input's name.
         name: String,
-        /// What the graph takes.
+        /// The type that the graph takes.
         expected: String,
-        /// What it was given.
+        /// The type that was given.
         found: String,
     },
-    /// Language-model form is needed.
+    /// The graph must be in language-model form.
     #[error(transparent)]
     Form(#[from] NotCanonical),
-    /// A token outside of the vocabulary.
+    /// A token outside the vocabulary.
     #[error(
         "token {token} at position {position}: expected less than {vocabulary}, the size of the vocabulary"
     )]
     Token {
-        /// Where in the tokens given.
+        /// The position in the given tokens.
         position: usize,
         /// The token.
         token: u32,
         /// The number of words.
         vocabulary: usize,
     },
-    /// The model's arithmetic broke down.
+    /// The model's arithmetic gave NaN or infinity.
     #[error(
         "the prediction at position {position} is not a number: some weight or intermediate result is NaN or infinite"
     )]
     NotANumber {
-        /// Where in the tokens given.
+        /// The position in the given tokens.
         position: usize,
     },
 }
 
 impl InterpretError {
-    /// The error of a node.
+    /// The error for a node.
     pub(super) fn node(graph: &Graph, node: &Node, error: InferError) -> InterpretError {
         let result = node.results().first().map_or(String::new(), |&v| graph.name_of(v).to_string());
         InterpretError::Node { op: node.op.name(), result, origin: node.origin.clone(), error }

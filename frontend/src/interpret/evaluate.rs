@@ -6,14 +6,14 @@ use super::{arithmetic, movement, onnx_lstm};
 use crate::ir::{Fact, InferError, LinearMap, Op, infer};
 use crate::tensor::{DType, Tensor, element_count};
 
-/// The results of a generic operator (an `onnx.*` or elementwise one) on tensors; none where an optional operand is not given.
+/// The results of a generic operator (an `onnx.*` or elementwise one) on tensors; `None` for an optional operand that is not given.
 ///
 /// f16 and bf16 are computed in f32 and rounded. Integers wrap.
 pub fn evaluate(op: &Op, operands: &[Option<Tensor>]) -> Result<Vec<Tensor>, InferError> {
     if let Some(t) = operands.iter().flatten().find(|t| t.is_elided()) {
         return Err(elided(t));
     }
-    // With every size at hand, type inference is the check of the operands, and says the results' sizes.
+    // With every size known, type inference checks the operands and gives the results' sizes.
     let fact = |t: &Tensor| Fact::of_map(&LinearMap::Dense(t.clone()));
     let facts: Vec<Option<Fact>> = operands.iter().map(|t| t.as_ref().map(fact)).collect();
     let results = infer(op, &facts)?;

@@ -1,13 +1,13 @@
-//! Formulas in numbers, plainly: what they mean.
+//! Formulas evaluated on numbers, in plain code: their definition.
 
 use super::real::Real;
 use crate::ir::{Algebra, Binary, Formula, FormulaBuilder, Function, Primitive};
 
 impl Formula {
-    /// The results for inputs of one length, of which some may have one element in place of all.
+    /// The results for inputs of one length, some of which may have one element for all positions.
     ///
     /// # Panics
-    /// Where there are fewer inputs than the formula reads.
+    /// If there are fewer inputs than the formula reads.
     pub fn values<T: Real>(&self, inputs: &[&[T]]) -> Vec<Vec<T>> {
         let len = inputs.iter().map(|x| x.len()).max().unwrap_or(1);
         let mut numbers = Numbers { inputs, len, results: vec![vec![]; self.results().len()] };
@@ -25,7 +25,7 @@ pub(super) fn function<T: Real>(f: Function, x: &[T]) -> Vec<T> {
     b.build(|_| None).values(&[x]).swap_remove(0)
 }
 
-/// Many elements at once: a value has one for each.
+/// Many elements at once: a value has one number per element.
 struct Numbers<'a, T> {
     inputs: &'a [&'a [T]],
     len: usize,

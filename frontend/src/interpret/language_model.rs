@@ -1,7 +1,7 @@
 //! Scoring long texts with a graph in language-model form.
 //!
-//! One stream is read in chunks of steps. What needs no recurrence (embeddings, input products, the output layer) is computed for a
-//! whole chunk at once; only the recurrent product goes step by step:
+//! One stream is read in chunks of steps. Work without recurrence (embeddings, input products, the output layer) is computed for a
+//! whole chunk at once; only the recurrent product runs step by step:
 //!
 //! ```text
 //!   tokens [n] ─▶ embedding [n, e] ─▶ W x + b [n, 4 h] ─▶ for each step: + R h, gates ─▶ y [n, h] ─▶ ... ─▶ logits [n, v]
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The graph is evaluated node by node on buffers of a chunk's rows, so skip connections and elementwise operators between the
-//! layers need no special case. Recurrent state is read and written by cells alone: anything else would make a result depend on
+//! layers need no special case. Recurrent state is read and written only by cells: anything else would make a result depend on
 //! where chunks end, and is refused.
 
 mod build;
@@ -37,7 +37,7 @@ pub struct LanguageModel<T: Real> {
     chunk: usize,
 }
 
-/// A node, and the buffer its result goes to.
+/// A node, and the buffer of its result.
 struct Layer<T> {
     node: NodeId,
     result: usize,
@@ -64,15 +64,15 @@ struct Cell<T> {
     parameters: Vec<T>, // [parameters units]
 }
 
-/// What an elementwise operator reads.
+/// An operand of an elementwise operator.
 enum Source<T> {
     Buffer(usize),
-    /// One element, or one for each feature.
+    /// One element, or one per feature.
     Constant(Vec<T>),
 }
 
 impl<T> Source<T> {
-    /// The operand of a row of the result.
+    /// The operand for a row of the result.
     fn row<'a>(&'a self, work: &'a Workspace<T>, row: usize, width: usize) -> &'a [T] {
         match self {
             Source::Buffer(b) => &work.buffers[*b][row * width..][..width],
@@ -94,7 +94,7 @@ struct Workspace<T> {
     rows: Vec<T>,         // [chunk, features + hidden], for observers
 }
 
-/// What a layer was given for the steps of one chunk: vectors as they are, before a map that takes int8 rounds them.
+/// A layer's inputs for the steps of one chunk: the vectors before a map that takes int8 rounds them.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Observation<'a, T> {
@@ -102,36 +102,36 @@ pub enum Observation<'a, T> {
     Embedding {
         /// The table.
         table: WeightId,
-        /// A token for each step.
+        /// One token per step.
         tokens: &'a [u32],
     },
-    /// What a cell multiplied its two maps with: the stacked `[x_t; h_(t-1)]`.
+    /// The vectors that a cell multiplied by its two maps: the stacked `[x_t; h_(t-1)]`.
     Cell {
-        /// The input map, which meets the first `features` of each row.
+        /// The input map, which multiplies the first `features` of each row.
         input: WeightId,
-        /// The recurrent map, which meets the rest.
+        /// The recurrent map, which multiplies the rest.
         recurrent: WeightId,
         /// The length of `x_t`.
         features: usize,
         /// The length of a row: features and hidden units.
         width: usize,
-        /// A row for each step, `[steps, width]`.
+        /// One row per step, `[steps, width]`.
         rows: &'a [T],
     },
-    /// What a `linear` multiplied its map with.
+    /// The vectors that a `linear` multiplied by its map.
     Linear {
         /// The map.
         weight: WeightId,
         /// The length of a row.
         width: usize,
-        /// A row for each step, `[steps, width]`.
+        /// One row per step, `[steps, width]`.
         rows: &'a [T],
     },
-    /// The logarithms of the probabilities of the next word. Its node is the one that made the logits.
+    /// The logarithms of the probabilities of the next word. Its node is the one that computed the logits.
     Predictions {
         /// The number of words.
         vocabulary: usize,
-        /// A row for each step, `[steps, vocabulary]`.
+        /// One row per step, `[steps, vocabulary]`.
         log_probabilities: &'a [T],
         /// The word that came next at each step.
         targets: &'a [u32],
@@ -140,7 +140,7 @@ pub enum Observation<'a, T> {
 
 /// Sees the inputs of every layer while a text is read. `H = sum x x^T` of calibration is one of these.
 pub trait Observer<T> {
-    /// Is told once for each layer and chunk, in the order of the graph and the text.
+    /// Called once for each layer and chunk, in the order of the graph and the text.
     fn observe(&mut self, node: NodeId, observation: Observation<'_, T>);
 
     /// Whether to compute and show [`Observation::Predictions`], which costs the output layer.
@@ -150,7 +150,7 @@ pub trait Observer<T> {
 }
 
 impl<T: Real> LanguageModel<T> {
-    /// Reads this many steps at once. Results do not depend on it but for rounding.
+    /// Reads this many steps at once. Results do not depend on it, except for rounding.
     pub fn with_chunk(mut self, steps: usize) -> LanguageModel<T> {
         self.chunk = steps.max(1);
         self
@@ -166,7 +166,7 @@ impl<T: Real> LanguageModel<T> {
         State { values: self.states.iter().map(|&n| vec![T::default(); n]).collect() }
     }
 
-    /// Reads tokens and returns the logits after each, `[tokens, vocabulary]`. The state moves on.
+    /// Reads tokens and returns the logits after each, `[tokens, vocabulary]`. The state is advanced.
     pub fn logits(&self, state: &mut State<T>, tokens: &[u32]) -> Result<Vec<T>, InterpretError> {
         self.check(tokens)?;
         let mut work = self.workspace();
@@ -179,7 +179,7 @@ impl<T: Real> LanguageModel<T> {
     }
 
     /// The natural log-likelihood of `tokens[1..]`, each given the tokens before it, from a zero state; log-softmax in `T`, the sum in
-    /// f64. Perplexity is `exp(-log_likelihood / (tokens.len() - 1))`. `progress` is told the number of tokens predicted so far.
+    /// f64. Perplexity is `exp(-log_likelihood / (tokens.len() - 1))`. `progress` gets the number of tokens predicted so far.
     pub fn log_likelihood(
         &self,
         tokens: &[u32],
@@ -206,7 +206,7 @@ impl<T: Real> LanguageModel<T> {
         Ok(sum)
     }
 
-    /// Reads a text as [`LanguageModel::log_likelihood`] does and shows the observer every layer's inputs: those for all tokens but
+    /// Reads a text as [`LanguageModel::log_likelihood`] does and shows the observer every layer's inputs: those for all tokens except
     /// the last, which predicts nothing. Results that only the score needs are not computed.
     pub fn run_with(&self, tokens: &[u32], observer: &mut dyn Observer<T>) -> Result<(), InterpretError> {
         self.check(tokens)?;
@@ -258,7 +258,7 @@ impl<T: Real> LanguageModel<T> {
     ) {
         let n = tokens.len();
         for layer in &self.layers {
-            // Taken out, so that a layer can read other buffers while it writes its own.
+            // Moved out, so that a layer can read other buffers while it writes its own.
             let mut out = std::mem::take(&mut work.buffers[layer.result]);
             let needed = layer.read || (logits && layer.result == self.logits);
             match &layer.kind {

@@ -1,4 +1,4 @@
-//! The layers of language-model form, plainly.
+//! The layers of language-model form, in plain code.
 
 use super::elements::of_reals;
 use super::matrix::Matrix;
@@ -6,7 +6,7 @@ use super::real::Real;
 use crate::ir::{CellSpec, InferError};
 use crate::tensor::Tensor;
 
-/// `embedding`: the rows of the table that the tokens name.
+/// `embedding`: the rows of the table that the tokens select.
 pub(super) fn embedding<T: Real>(tokens: &Tensor, table: &Matrix<T>) -> Result<Tensor, InferError> {
     let mut out = Vec::with_capacity(tokens.len() * table.cols());
     for &token in tokens.i64s()? {
@@ -81,7 +81,7 @@ impl<T: Real> Cell<'_, T> {
     }
 }
 
-/// One stream's new states, `[units]` each, from what enters its gates, `[gates units]`, and the cell's parameters, `[parameters units]`.
+/// One stream's new states, `[units]` each, from its gates' inputs, `[gates units]`, and the cell's parameters, `[parameters units]`.
 pub(super) fn update<T: Real>(spec: &CellSpec, gates: &[T], parameters: &[T], states: &mut [&mut [T]]) {
     let n = states[0].len();
     let mut inputs: Vec<&[T]> = vec![];

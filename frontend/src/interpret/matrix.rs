@@ -1,9 +1,9 @@
 //! Linear maps decoded to numbers.
 //!
-//! Quantized, sparse and tensor-train maps become the dense matrix they stand for; a low-rank map stays two factors, so
-//! that a vector meets the same two products here as in compiled code. Where a map takes its vectors as int8
-//! ([`Activations`]), they are rounded to `scale * code` before the product with the dense matrix: that is exact in f64, and in f32 off by no
-//! more than the product is.
+//! Quantized, sparse and tensor-train maps become the dense matrix that they represent; a low-rank map stays two factors, so
+//! that a vector goes through the same two products here as in compiled code. If a map takes its vectors as int8
+//! ([`Activations`]), they are rounded to `scale * code` before the product with the dense matrix: that is exact in f64, and in f32 its error is no
+//! larger than the product's.
 
 use super::real::Real;
 use crate::ir::{Activations, LinearMap, MapError, Part, PartId, quantize_activations};
@@ -20,7 +20,7 @@ pub(super) enum Matrix<T> {
     Product { left: Arc<Matrix<T>>, right: Arc<Matrix<T>> },
 }
 
-/// Decodes maps; what several maps share is decoded once.
+/// Decodes maps; shared parts are decoded once.
 pub(super) struct Decoder<T> {
     shared: HashMap<PartId, Arc<Matrix<T>>>,
 }
@@ -63,7 +63,7 @@ impl<T: Real> Matrix<T> {
         }
     }
 
-    /// The map of each of `n` vectors: `x: [n, cols]` to `out: [n, rows]`, plainly.
+    /// The map of each of `n` vectors: `x: [n, cols]` to `out: [n, rows]`, in plain code.
     pub(super) fn apply_plain(&self, n: usize, x: &[T]) -> Vec<T> {
         match self {
             Matrix::Dense { rows, cols, data, activations } => {
@@ -111,7 +111,7 @@ impl<T: Real> Matrix<T> {
         }
     }
 
-    /// `out += x^T M`: the rows, each weighted by an element of `x`. No product of a layer, so `x` is as it is.
+    /// `out += x^T M`: the rows, each weighted by an element of `x`. This is not a product of a layer, so `x` is not rounded.
     fn combine(&self, x: &[T], out: &mut [T]) {
         match self {
             Matrix::Dense { cols, data, .. } => combine_rows(data, *cols, x, out),
@@ -123,7 +123,7 @@ impl<T: Real> Matrix<T> {
         }
     }
 
-    /// The map in the form for one vector at a time.
+    /// The map in a form for one vector at a time.
     pub(super) fn transposed(&self) -> Transposed<T> {
         match self {
             Matrix::Dense { rows, cols, data, activations } => {
@@ -145,7 +145,7 @@ impl<T: Real> Matrix<T> {
 
 /// A map whose factors are transposed, so that a product adds up contiguous rows.
 pub(super) struct Transposed<T> {
-    /// At least one, in the order in which a vector meets them.
+    /// At least one, in the order of their application.
     factors: Vec<Factor<T>>,
 }
 

@@ -1,8 +1,8 @@
-//! The interpreter: what the IR means.
+//! The interpreter: the definition of the IR's meaning.
 //!
-//! Plain code, one function per operator; everything fast is tested against it. There are three ways in:
+//! Plain code, one function per operator; everything fast is tested against it. There are three entry points:
 //!
-//! - [`Interpreter`] runs any graph, generic or in language-model form, on tensors, in the dtypes the graph says or all in f64.
+//! - [`Interpreter`] runs any graph, generic or in language-model form, on tensors, in the graph's dtypes or all in f64.
 //! - [`evaluate`] runs one generic operator; constant folding uses it.
 //! - [`LanguageModel`] scores long texts with a graph in language-model form, in chunks of steps, and shows every layer's inputs to
 //!   an [`Observer`], which is how calibration statistics are collected.
@@ -70,7 +70,7 @@ enum Matrices {
     Double(BTreeMap<WeightId, Arc<Matrix<f64>>>),
 }
 
-/// The values of a run that are still to be read.
+/// The values of a run that will still be read.
 struct Values {
     tensors: HashMap<ValueId, Tensor>,
     uses: HashMap<ValueId, usize>,
@@ -83,7 +83,7 @@ impl Values {
         }
     }
 
-    /// The tensor, for one of its readers; the last one takes it out.
+    /// The tensor, for one of its readers; the last reader removes it.
     fn read(&mut self, value: ValueId) -> Option<Tensor> {
         let left = self.uses.get_mut(&value)?;
         *left -= 1;
@@ -91,7 +91,7 @@ impl Values {
     }
 }
 
-/// The operands of a layer that are linear maps rather than tensors.
+/// The operands of a layer that are linear maps, not tensors.
 fn map_operands(op: &Op) -> std::ops::Range<usize> {
     match op {
         Op::Embedding | Op::Linear => 1..2,
@@ -101,13 +101,13 @@ fn map_operands(op: &Op) -> std::ops::Range<usize> {
 }
 
 impl<'g> Interpreter<'g> {
-    /// An interpreter in the dtypes that the graph says. Errors where a weight cannot be decoded.
+    /// An interpreter in the graph's own dtypes. Returns an error if a weight cannot be decoded.
     pub fn new(graph: &'g Graph) -> Result<Interpreter<'g>, InterpretError> {
         let matrices = Matrices::Single(decode_matrices(graph)?);
         Interpreter::with(graph, matrices, false)
     }
 
-    /// An interpreter that computes everything that is float in f64, whatever the graph says: the reference that
+    /// An interpreter that computes all floats in f64, regardless of the graph's dtypes: the reference that
     /// f32 results are measured against. It takes float inputs of any dtype and returns f64.
     pub fn in_f64(graph: &'g Graph) -> Result<Interpreter<'g>, InterpretError> {
         let matrices = Matrices::Double(decode_matrices(graph)?);
@@ -183,13 +183,13 @@ impl<'g> Interpreter<'g> {
                 OutputRole::Named(name) => name,
                 OutputRole::State(state) => self.graph.name_of(*state),
             };
-            // Every value has been made by now: nodes come in order.
+            // Every value has been computed by now: nodes are in order.
             results.extend(values.read(output.value).map(|t| (name.to_string(), t)));
         }
         Ok(results)
     }
 
-    /// Takes the inputs, binds the symbols in their shapes and makes the states that are not given.
+    /// Takes the inputs, binds the symbols in their shapes and creates the states that are not given.
     fn bind(
         &self,
         inputs: &[(&str, Tensor)],
@@ -323,7 +323,7 @@ fn decode_matrices<T: Real>(graph: &Graph) -> Result<BTreeMap<WeightId, Arc<Matr
     Ok(matrices)
 }
 
-/// The results of a layer of language-model form; none for another operator.
+/// The results of a layer of language-model form; `None` for another operator.
 fn layer<T: Real>(
     node: &Node,
     operands: &[Option<Tensor>],

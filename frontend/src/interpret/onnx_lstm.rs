@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   i = f(x Wi' + h Ri' + Pi . c + Wbi + Rbi)        W, R, B: rows in the order i, o, f, c; P: i, o, f
-//!   f = f(x Wf' + h Rf' + Pf . c + Wbf + Rbf)        or 1 - i, where input and forget gate are coupled
+//!   f = f(x Wf' + h Rf' + Pf . c + Wbf + Rbf)        or 1 - i, if input and forget gate are coupled
 //!   g = g(x Wc' + h Rc' + Wbc + Rbc)
 //!   c = f . c + i . g
 //!   o = f(x Wo' + h Ro' + Po . c + Wbo + Rbo)        with the new c
 //!   h = o . h(c)
 //! ```
 //!
-//! The clip bounds what enters the gates' activations, not the cell that enters `h`. A stream shorter than the sequence has zeros
+//! The clip bounds the inputs of the gates' activations, not the cell state that enters `h`. A stream shorter than the sequence has zeros
 //! in `Y` beyond its end, and its last state is that of its end; the reverse direction starts at its end. A stream of length
 //! zero keeps its initial state.
 
@@ -46,7 +46,7 @@ pub(super) fn evaluate<T: Real>(
         return Err(InferError::new(format!("sequence lengths of 0 to {s}"), bad.to_string()));
     }
 
-    // States are [d, b, h], or [b, d, h] where the batch is first.
+    // States are [d, b, h], or [b, d, h] if the batch is first.
     let state_at =
         |dir: usize, stream: usize| if lstm.batch_first { stream * d + dir } else { dir * b + stream } * h;
     let mut hidden = elements(5)?.unwrap_or_else(|| vec![T::default(); d * b * h]);
@@ -92,7 +92,7 @@ pub(super) fn evaluate<T: Real>(
 /// One direction's.
 struct Weights<'a, T> {
     spec: &'a CellSpec,
-    /// The rows of the forget gate are there, but mean nothing.
+    /// The rows of the forget gate exist, but are unused.
     coupled: bool,
     w: &'a [T],         // [4 h, i]
     r: &'a [T],         // [4 h, h]

@@ -1,4 +1,4 @@
-//! The arithmetic the interpreter computes in: f32 or f64.
+//! The arithmetic of the interpreter: f32 or f64.
 
 use crate::tensor::{DType, Data, Tensor, TensorError};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
@@ -6,7 +6,7 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 mod sealed {
     use crate::product;
 
-    /// What makes products of numbers: of these two types, and compiled here rather than where it is called.
+    /// Products of numbers: for these two types, and compiled here instead of in the caller.
     pub trait Sealed: Sized {
         /// `out = a w^T` with row-major `a: [m, k]`, `w: [n, k]`, `out: [m, n]`.
         fn apply(shape: [usize; 3], a: &[Self], w: &[Self], out: &mut [Self]);

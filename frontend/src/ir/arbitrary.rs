@@ -56,7 +56,7 @@ impl SplitMix64 {
     }
 }
 
-/// Floats in `[-0.5, 0.5)`; integers in `[-128, 127]` (u8: `[0, 255]`); truth values. Text: `random SEED`.
+/// Floats in `[-0.5, 0.5)`; integers in `[-128, 127]` (u8: `[0, 255]`); booleans. Text form: `random SEED`.
 pub fn random_tensor(dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
     let count = crate::tensor::element_count(shape)?;
     let mut rng = SplitMix64::new(seed);
@@ -78,7 +78,7 @@ pub fn random_tensor(dtype: DType, shape: &[usize], seed: u64) -> Result<Tensor,
     Tensor::new(shape.to_vec(), data)
 }
 
-/// i8 codes over the whole range of a format.
+/// i8 codes over the full range of a format.
 pub fn random_codes(format: CodeFormat, shape: &[usize], seed: u64) -> Result<Tensor, TensorError> {
     let mut rng = SplitMix64::new(seed);
     let count = crate::tensor::element_count(shape)?;
@@ -89,7 +89,7 @@ pub fn random_codes(format: CodeFormat, shape: &[usize], seed: u64) -> Result<Te
     )
 }
 
-/// Scales in `(0, 2^-bits]` for codes of a format, so that weights come to lie in about `[-0.5, 0.5]`. f32 or f16.
+/// Scales in `(0, 2^-bits]` for codes of a format, so that weights are in about `[-0.5, 0.5]`. f32 or f16.
 pub fn random_scales(
     format: CodeFormat,
     dtype: DType,
@@ -105,7 +105,7 @@ pub fn random_scales(
     }
 }
 
-/// A mask of the given grid. Blocks: `density` of the flags, rounded. n:m: `n` of every `m` (all of a short last group's, if fewer).
+/// A mask of the given grid. Blocks: `density` of the flags, rounded. n:m: `n` of every `m` (all of them in a last group with fewer).
 pub fn random_mask(pattern: Pattern, grid: &[usize], density: f64, seed: u64) -> Result<Tensor, TensorError> {
     let mut rng = SplitMix64::new(seed);
     let count = crate::tensor::element_count(grid)?;
@@ -145,11 +145,11 @@ impl Kind {
 const FIRST_FORMATS: [CodeFormat; 4] =
     [CodeFormat::Int2, CodeFormat::Int3, CodeFormat::Int4, CodeFormat::Int8];
 
-/// Seeds from here on draw from every format of codes, and mean other data when there is another format; those below keep theirs.
+/// Seeds from here on draw from every format of codes, so their data changes when a format is added; that of smaller seeds does not.
 pub const ALL_FORMATS_FROM: u64 = 1 << 32;
 
 /// A matrix in a representation. Widths, groups, activations, patterns, ranks, modes and the representations of parts follow from the seed, so that
-/// a run over seeds meets them all (every [`CodeFormat`] from [`ALL_FORMATS_FROM`] on); elements are of the size of trained weights.
+/// a run over seeds covers them all (every [`CodeFormat`] from [`ALL_FORMATS_FROM`] on); elements have the magnitude of trained weights.
 pub fn random_map(kind: Kind, shape: [usize; 2], seed: u64) -> LinearMap {
     let formats = if seed < ALL_FORMATS_FROM { &FIRST_FORMATS[..] } else { &CodeFormat::ALL };
     nested(kind, shape, seed, 2, formats)
@@ -262,7 +262,7 @@ pub fn language_model_of(
     language_model_of_cells(&Lstm::new(GateOrder::Iofc), false, [hidden, layers, vocabulary], map)
 }
 
-/// LSTMs of every variant, alone and together, with peepholes or without.
+/// LSTMs of every variant, alone and combined, with and without peepholes.
 pub fn lstm_variants() -> Vec<(Lstm, bool)> {
     let plain = Lstm::new(GateOrder::Iofc);
     let activations = [

@@ -1,12 +1,12 @@
-//! Recurrent cells as data: what a cell multiplies, and the formula of what it does with the products.
+//! Recurrent cells as data: what a cell multiplies, and the formula that it applies to the products.
 //!
 //! ```text
 //!   gates = W x + U h + b        [gates, units]: the products, in blocks of the maps' rows
-//!   states' = formula(gates, states, parameters)    unit by unit; the first state is the output, and what U multiplies
+//!   states' = formula(gates, states, parameters)    unit by unit; the first state is the output, which U multiplies
 //! ```
 //!
-//! A [`CellSpec`] is all that the interpreter, training, the plan and code generation know of a cell. A new cell is an operator with its attributes, and the
-//! spec that it makes of them.
+//! A [`CellSpec`] is all that the interpreter, training, the plan and code generation know of a cell. A new cell is an operator with attributes,
+//! and the spec that is made from them.
 
 use super::formula::{Algebra, Formula, FormulaBuilder};
 use super::op::{Binary, Function};
@@ -55,10 +55,10 @@ impl GateOrder {
     }
 }
 
-/// Gates of a cell, at most.
+/// The maximum number of gates in a cell.
 const MOST_GATES: usize = 8;
 
-/// For each gate of a formula, in order, the block of the maps' rows that makes it.
+/// For each gate of a formula, in order, the block of the maps' rows that computes it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct GateRows {
     count: u8,
@@ -94,13 +94,13 @@ impl GateRows {
 /// A recurrent cell.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CellSpec {
-    /// The gates, each as many rows of the maps and of the bias as there are units.
+    /// The gates. Each has one row of the maps and of the bias per unit.
     pub gates: GateRows,
-    /// States, all as wide as there are units.
+    /// The states, each one element per unit.
     pub states: usize,
-    /// Vectors of the cell's own, each an element for each unit.
+    /// The cell's own vectors, each one element per unit.
     pub parameters: usize,
-    /// What is done unit by unit. Inputs: the gates, then the states before, then the parameters. Results: the states after.
+    /// What is computed unit by unit. Inputs: the gates, the old states, the parameters. Results: the new states.
     pub formula: Formula,
 }
 
@@ -119,28 +119,28 @@ impl CellSpec {
 /// The attributes of `lstm`.
 ///
 /// ```text
-///   i = f(clip(gate i + p_i c))      f = f(clip(gate f + p_f c))      or 1 - i where they are coupled
+///   i = f(clip(gate i + p_i c))      f = f(clip(gate f + p_f c))      or 1 - i if they are coupled
 ///   c' = f c + i g(clip(gate c))     o = f(clip(gate o + p_o c'))     h' = o h(c')
 /// ```
 ///
-/// The peepholes `p` are an operand of their own: `[i, o, f]`, or `[i, o]` where gates are coupled.
+/// The peepholes `p` are a separate operand: `[i, o, f]`, or `[i, o]` if gates are coupled.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Lstm {
-    /// The order of the gates along the rows; where gates are coupled there are no rows of the forget gate.
+    /// The order of the gates along the rows; if gates are coupled, the forget gate has no rows.
     pub gates: GateOrder,
-    /// The forget gate is what the input gate leaves of 1 (Greff et al. 2017, CIFG).
+    /// The forget gate is 1 minus the input gate (Greff et al. 2017, CIFG).
     pub coupled: bool,
-    /// What enters the functions of the gates is kept within so much of zero.
+    /// The inputs of the gates' functions are clipped to `[-clip, clip]`.
     pub clip: Option<f32>,
-    /// `f, g, h`: of the gates, of the cell candidate, of the cell.
+    /// `f, g, h`: for the gates, the cell candidate and the cell.
     pub activations: [Function; 3],
 }
 
 impl Lstm {
-    /// The functions of an LSTM that is none of the variants.
+    /// The functions of a standard LSTM.
     pub const ACTIVATIONS: [Function; 3] = [Function::Sigmoid, Function::Tanh, Function::Tanh];
 
-    /// An LSTM that is none of the variants.
+    /// A standard LSTM, without any of the variants.
     pub fn new(gates: GateOrder) -> Lstm {
         Lstm { gates, coupled: false, clip: None, activations: Lstm::ACTIVATIONS }
     }
@@ -158,9 +158,9 @@ impl Lstm {
         gates.into_iter().filter(move |&g| !(coupled && g == Gate::Forget))
     }
 
-    /// The cell, with peepholes or without.
+    /// The cell, with or without peepholes.
     pub fn spec(&self, peepholes: bool) -> CellSpec {
-        // As packed, whatever the order of the rows.
+        // As packed, regardless of the order of the rows.
         let packed: Vec<Gate> =
             GateOrder::Iofc.gates().into_iter().filter(|g| self.rows().any(|r| r == *g)).collect();
         let block = |gate: &Gate| self.rows().position(|r| r == *gate).unwrap_or(0);
@@ -184,7 +184,7 @@ impl Lstm {
         spec
     }
 
-    /// What the cell does unit by unit, in an algebra.
+    /// What the cell computes unit by unit, in an algebra.
     #[inline(always)]
     fn evaluate<A: Algebra>(&self, a: &mut A, at: &LstmInputs) {
         let [of_gates, of_candidate, of_cell] = self.activations;
@@ -215,7 +215,7 @@ impl Lstm {
         a.result(0, &out);
     }
 
-    /// What enters the function of a gate, with its peephole at the cell.
+    /// The input of a gate's function, with its peephole on the cell state.
     #[inline(always)]
     fn enters<A: Algebra>(&self, a: &mut A, gate: usize, peephole: Option<(usize, &A::Value)>) -> A::Value {
         let mut x = a.input(gate);
@@ -230,8 +230,8 @@ impl Lstm {
     }
 }
 
-/// The formula of an LSTM that is none of the variants, read in an algebra term by term as [`Lstm::spec`] has it: an algebra whose values are registers
-/// becomes straight code.
+/// The formula of a standard LSTM, evaluated in an algebra term by term in the order of [`Lstm::spec`]: an algebra whose values are registers
+/// becomes straight-line code.
 #[inline(always)]
 pub fn plain_lstm<A: Algebra>(a: &mut A) {
     let inputs = LstmInputs { gates: [0, 1, 2, 3], cell: 5, peepholes: [None; 3] };
@@ -240,9 +240,9 @@ pub fn plain_lstm<A: Algebra>(a: &mut A) {
 
 /// The positions of an LSTM's inputs.
 struct LstmInputs {
-    /// Input, output, forget, cell; of coupled gates the third means nothing.
+    /// Input, output, forget, cell; with coupled gates the third is unused.
     gates: [usize; 4],
     cell: usize,
-    /// Of the input, output and forget gates.
+    /// The peepholes of the input, output and forget gates.
     peepholes: [Option<usize>; 3],
 }

@@ -3,7 +3,7 @@
 use super::map::{Activations, LinearMap};
 
 impl LinearMap {
-    /// The representation in a few words: `int4 group 40`, `low rank 64 (f32, int8 row)`; `int8 row on int8` where a
+    /// The representation in a few words: `int4 group 40`, `low rank 64 (f32, int8 row)`; `int8 row on int8` if a
     /// product takes its vector as int8.
     ///
     /// ```

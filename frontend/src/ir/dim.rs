@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub struct Symbol(Arc<str>);
 
 impl Symbol {
-    /// A symbol of this name. Characters that the text form cannot hold become `_`.
+    /// A symbol with this name. Characters that the text form cannot hold become `_`.
     pub fn new(name: &str) -> Symbol {
         let mut clean: String =
             name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
@@ -50,10 +50,10 @@ pub enum Dim {
     Known {
         /// The constant factor; negative only in shape arithmetic (the `-1` of a reshape), never in a type.
         coefficient: i64,
-        /// The symbolic factors, sorted, repeated where squared.
+        /// The symbolic factors, sorted, repeated for powers.
         symbols: Vec<Symbol>,
     },
-    /// Depends on data.
+    /// Known only at run time.
     Unknown,
 }
 
@@ -68,12 +68,12 @@ impl Dim {
         Dim::Known { coefficient: 1, symbols: vec![s] }
     }
 
-    /// The value, where it is a constant that is not negative.
+    /// The value, if it is a non-negative constant.
     pub fn as_constant(&self) -> Option<usize> {
         self.as_integer().and_then(|c| usize::try_from(c).ok())
     }
 
-    /// The value, where it is a constant of either sign.
+    /// The value, if it is a constant of either sign.
     pub fn as_integer(&self) -> Option<i64> {
         match self {
             Dim::Known { coefficient, symbols } if symbols.is_empty() => Some(*coefficient),
@@ -86,7 +86,7 @@ impl Dim {
         self.as_constant() == Some(n)
     }
 
-    /// The product; unknown where a factor is unknown or the coefficient overflows.
+    /// The product; unknown if a factor is unknown or the coefficient overflows.
     pub fn times(&self, other: &Dim) -> Dim {
         match (self, other) {
             (Dim::Known { coefficient: a, symbols: s }, Dim::Known { coefficient: b, symbols: t }) => {
@@ -102,7 +102,7 @@ impl Dim {
         }
     }
 
-    /// The exact quotient, or `None` where it is not a monomial with integer coefficient.
+    /// The exact quotient, or `None` if it is not a monomial with an integer coefficient.
     pub fn divided_by(&self, other: &Dim) -> Option<Dim> {
         match (self, other) {
             (Dim::Known { coefficient: a, symbols: s }, Dim::Known { coefficient: b, symbols: t }) => {

@@ -1,6 +1,6 @@
 //! Elementwise expressions: what a cell does after its products, and what a `map` step does.
 //!
-//! A [`Formula`] is a list of terms, each made of those before it. It is written once and read in many ways: an [`Algebra`] says what its values
+//! A [`Formula`] is a list of terms, each computed from earlier ones. It is written once and read in many ways: an [`Algebra`] says what its values
 //! are and what the operations do with them. Numbers, vectors of a processor, instructions of generated code and errors with their bounds are algebras.
 //!
 //! ```
@@ -47,22 +47,22 @@ pub enum Term {
     Select {
         /// `a` and `b`.
         less: [TermId; 2],
-        /// Where it is.
+        /// The result if it holds.
         then: TermId,
-        /// Where it is not, or where one is NaN.
+        /// The result if it does not hold, or if either is NaN.
         otherwise: TermId,
     },
-    /// A function that is not made of the others.
+    /// A primitive function.
     Primitive(Primitive, TermId),
 }
 
-/// The functions that every algebra has; [`Function`]s are made of them.
+/// The functions that every algebra has; [`Function`]s are built from them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs, reason = "the functions of these names")]
 pub enum Primitive {
     Tanh,
     Sigmoid,
-    /// Of an `x` that is not positive.
+    /// The exponential of an `x` that is not positive.
     Exp,
     /// `ln(1 + x)` of an `x` that is not negative.
     Ln1p,
@@ -78,40 +78,40 @@ pub struct Formula {
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct Result {
     term: TermId,
-    /// The term after which the result may be stored, since an input that it replaces has been read.
+    /// The term after which the result may be stored: the input that it replaces has been read by then.
     ready: usize,
 }
 
-/// What the operations of a formula mean.
+/// The meaning of a formula's operations.
 ///
-/// Provided methods are inlined always and have no closures, so that an algebra of vector instructions becomes straight code.
+/// Provided methods are always inlined and have no closures, so that an algebra of vector instructions becomes straight-line code.
 pub trait Algebra {
-    /// What a term's value is.
+    /// The value of a term.
     type Value: Clone;
 
-    /// An input. Each is asked for at most once.
+    /// An input. Each is requested at most once.
     fn input(&mut self, n: usize) -> Self::Value;
 
     /// The same number for every element.
     fn constant(&mut self, x: f32) -> Self::Value;
 
-    /// An operation on two values. [`Binary::Max`] and [`Binary::Min`] are the second value where either is NaN.
+    /// An operation on two values. [`Binary::Max`] and [`Binary::Min`] return the second value if either is NaN.
     fn binary(&mut self, op: Binary, a: &Self::Value, b: &Self::Value) -> Self::Value;
 
     /// `a b + c`, rounded once or twice.
     fn mul_add(&mut self, a: &Self::Value, b: &Self::Value, c: &Self::Value) -> Self::Value;
 
-    /// `then` where `a < b`, else `otherwise`.
+    /// `then` if `a < b`, else `otherwise`.
     fn select(&mut self, less: [&Self::Value; 2], then: &Self::Value, otherwise: &Self::Value)
     -> Self::Value;
 
-    /// A function that is not made of the others.
+    /// A primitive function.
     fn primitive(&mut self, f: Primitive, x: &Self::Value) -> Self::Value;
 
-    /// Takes a result. The input that it replaces has been asked for by then; other inputs may still be.
+    /// Takes a result. The input that it replaces has been requested by then; other inputs may be requested later.
     fn result(&mut self, n: usize, value: &Self::Value);
 
-    /// `x` within `[-limit, limit]`; NaN stays one.
+    /// `x` within `[-limit, limit]`; NaN stays NaN.
     #[inline(always)]
     fn clip(&mut self, x: &Self::Value, limit: f32) -> Self::Value {
         let (low, high) = (self.constant(-limit), self.constant(limit));
@@ -119,7 +119,7 @@ pub trait Algebra {
         self.binary(Binary::Min, &high, &x)
     }
 
-    /// A function of the ONNX specification, made of primitives. NaN stays one.
+    /// A function of the ONNX specification, built from primitives. NaN stays NaN.
     #[inline(always)]
     fn function(&mut self, f: Function, x: &Self::Value) -> Self::Value {
         match f {
@@ -200,7 +200,7 @@ pub trait Algebra {
 }
 
 impl Formula {
-    /// The terms, each after those it is made of.
+    /// The terms, each after its operands.
     pub fn terms(&self) -> &[Term] {
         &self.terms
     }
@@ -210,7 +210,7 @@ impl Formula {
         self.results.iter().map(|r| r.term)
     }
 
-    /// `s1 = sigmoid(g2) * s1 + ..; s0 = ..`, with the names of inputs and results, in an order in which a result may be used by a later one.
+    /// `s1 = sigmoid(g2) * s1 + ..; s0 = ..`, with the names of inputs and results, ordered so that a later result may use an earlier one.
     pub fn text(&self, input: &dyn Fn(usize) -> String, result: &dyn Fn(usize) -> String) -> String {
         let mut order: Vec<(usize, TermId)> = self.results().enumerate().collect();
         order.sort_by_key(|(_, term)| *term);
@@ -252,7 +252,7 @@ impl Formula {
         }
     }
 
-    /// Reads the formula in an algebra. `values` is cleared and then has one for each term: to be used again, so that nothing is allocated.
+    /// Evaluates the formula in an algebra. `values` is cleared and then holds one value per term; reuse it to avoid allocation.
     #[inline(always)]
     pub fn evaluate<A: Algebra>(&self, algebra: &mut A, values: &mut Vec<A::Value>) {
         values.clear();
@@ -276,7 +276,7 @@ impl Formula {
     }
 }
 
-/// Writes a formula down: the algebra whose values are its terms.
+/// Records a formula: the algebra whose values are its terms.
 #[derive(Debug, Default)]
 pub struct FormulaBuilder {
     terms: Vec<Term>,
@@ -284,12 +284,12 @@ pub struct FormulaBuilder {
 }
 
 impl FormulaBuilder {
-    /// Nothing yet.
+    /// An empty formula.
     pub fn new() -> FormulaBuilder {
         FormulaBuilder::default()
     }
 
-    /// A term that is there already is used again.
+    /// A term that already exists is reused.
     fn push(&mut self, term: Term) -> TermId {
         let at = self.terms.iter().position(|t| *t == term).unwrap_or_else(|| {
             self.terms.push(term);
@@ -298,7 +298,7 @@ impl FormulaBuilder {
         TermId(at as u32)
     }
 
-    /// The formula of the results so far. In memory each may take the place of an input: that of number `replaces(result)`.
+    /// The formula of the results so far. In memory each may replace an input, the one at position `replaces(result)`.
     pub fn build(mut self, replaces: impl Fn(usize) -> Option<usize>) -> Formula {
         self.results.sort_by_key(|(n, _)| *n);
         let ready = |&(n, term): &(usize, TermId)| {

@@ -6,8 +6,8 @@
 //!               @embedding  state @lstm0.*      @decoder
 //! ```
 //!
-//! Nodes hold their operands and results; the petgraph edges (one per use of a value) are made from them by
-//! [`Graph::add`] alone and give order and reachability. Every value has a [`Type`], inferred when its node is added, so an
+//! Nodes hold their operands and results; the petgraph edges (one per use of a value) are created from them by
+//! [`Graph::add`] only, and give order and reachability. Every value has a [`Type`], inferred when its node is added, so an
 //! ill-typed graph cannot be built.
 
 use super::dim::{Dim, Symbol};
@@ -32,7 +32,7 @@ pub struct ValueId(pub(super) u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct WeightId(pub(super) u32);
 
-/// `%7`: what a value without a name of its own is called in the text form.
+/// `%7`: what a value without its own name is called in the text form.
 impl fmt::Display for ValueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "%{}", self.0)
@@ -121,18 +121,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// What it reads, in the operator's order.
+    /// Its operands, in the operator's order.
     pub fn operands(&self) -> &[Operand] {
         &self.operands
     }
 
-    /// What it makes, in the operator's order.
+    /// Its results, in the operator's order.
     pub fn results(&self) -> &[ValueId] {
         &self.results
     }
 }
 
-/// A node's result: name, type, and its elements where it is shape arithmetic.
+/// A node's result: name, type, and its elements if it is shape arithmetic.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Value {
     pub(super) name: String,
@@ -152,13 +152,13 @@ pub struct Weight {
 /// What the graph returns.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Output {
-    /// Its part in the model.
+    /// Its role in the model.
     pub role: OutputRole,
     /// The value.
     pub value: ValueId,
 }
 
-/// The part an output plays.
+/// The role of an output.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OutputRole {
     /// The next value of a state.
@@ -184,7 +184,7 @@ pub struct GraphError {
 pub struct Graph {
     /// The model's name.
     pub name: String,
-    /// The number of words, where known; in language-model form it is.
+    /// The number of words, if known; in language-model form it always is.
     pub vocabulary: Option<usize>,
     nodes: StableDiGraph<Node, ()>,
     values: BTreeMap<ValueId, Value>,
@@ -202,14 +202,14 @@ impl Graph {
         Graph { name: name.into(), ..Graph::default() }
     }
 
-    /// Adds a model input or a state of a declared type.
+    /// Adds a model input or a state with a declared type.
     pub fn add_source(&mut self, op: Op, name: &str, ty: Type) -> ValueId {
         debug_assert!(matches!(op, Op::Input | Op::State));
         let fact = Fact { ty, content: None };
         self.insert(op, vec![], vec![fact], &[name], "").1[0]
     }
 
-    /// Adds a node; infers the types of its results. `names` are wishes: a taken or missing one is made unique.
+    /// Adds a node; infers the types of its results. `names` are suggestions: a name that is taken or missing is made unique.
     pub fn add(
         &mut self,
         op: Op,
@@ -225,13 +225,13 @@ impl Graph {
         Ok(self.insert(op, operands.to_vec(), facts, names, origin).1)
     }
 
-    /// The facts of the results that `op` would have on these operands of this graph.
+    /// The facts of `op`'s results on these operands of this graph.
     pub fn infer(&self, op: &Op, operands: &[Operand]) -> Result<Vec<Fact>, InferError> {
         let facts: Vec<Option<Fact>> = operands.iter().map(|&o| self.fact(o)).collect();
         infer(op, &facts)
     }
 
-    /// The fact of an operand; none where it is not given.
+    /// The fact of an operand; `None` if it is not given.
     pub fn fact(&self, operand: Operand) -> Option<Fact> {
         match operand {
             Operand::Value(v) => Some(self.value(v).fact.clone()),
@@ -281,7 +281,7 @@ impl Graph {
         name
     }
 
-    /// Adds a weight. The name must be new: the existing weight's id is the error.
+    /// Adds a weight. The name must be new; otherwise the error is the existing weight's id.
     pub fn add_weight(&mut self, name: &str, map: impl Into<Part>) -> Result<WeightId, WeightId> {
         if let Some(id) = self.weight_named(name) {
             return Err(id);
@@ -306,7 +306,7 @@ impl Graph {
         Ok(())
     }
 
-    /// Removes a weight and returns it; for importers that fold it away. It must have no uses.
+    /// Removes a weight and returns it; for importers that fold weights. It must have no uses.
     pub fn remove_weight(&mut self, id: WeightId) -> Option<Weight> {
         let weight = self.weights.remove(&id)?;
         self.weight_names.remove(&weight.name);
@@ -318,7 +318,7 @@ impl Graph {
         self.outputs.push(Output { role, value });
     }
 
-    /// The nodes in an order in which every operand comes before its use: as added, which [`Graph::add`] guarantees.
+    /// The nodes in an order in which every operand comes before its use: the order of addition, which [`Graph::add`] guarantees to be one.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
         self.nodes.node_indices().map(|i| (NodeId(i.index() as u32), &self.nodes[i]))
     }
@@ -354,7 +354,7 @@ impl Graph {
         &self.value(id).fact.ty
     }
 
-    /// A value's elements, where it is shape arithmetic.
+    /// A value's elements, if it is shape arithmetic.
     pub fn content_of(&self, id: ValueId) -> Option<&[Dim]> {
         self.value(id).fact.content.as_deref()
     }
@@ -364,12 +364,12 @@ impl Graph {
         &self.value(id).name
     }
 
-    /// The node that makes a value.
+    /// The node that computes a value.
     pub fn producer(&self, id: ValueId) -> NodeId {
         self.value(id).node
     }
 
-    /// The value of this name.
+    /// The value with this name.
     pub fn value_named(&self, name: &str) -> Option<ValueId> {
         self.value_names.get(name).copied()
     }
@@ -384,7 +384,7 @@ impl Graph {
         &self.weights[&id]
     }
 
-    /// The weight of this name.
+    /// The weight with this name.
     pub fn weight_named(&self, name: &str) -> Option<WeightId> {
         self.weight_names.get(name).copied()
     }
@@ -410,7 +410,7 @@ impl Graph {
     }
 }
 
-/// What no caller can do: break invariants, for the verifier's tests.
+/// Breaks invariants, which no caller can do; for the verifier's tests.
 #[cfg(test)]
 impl Graph {
     pub(super) fn nodes_mut(&mut self) -> &mut StableDiGraph<Node, ()> {

@@ -1,4 +1,4 @@
-//! Type inference: what a node's results are, from its operands.
+//! Type inference: derives a node's results from its operands.
 
 use super::dim::{Dim, Symbol};
 use super::graph::Type;
@@ -7,20 +7,20 @@ use super::map::LinearMap;
 use super::op::{Content, Op};
 use crate::tensor::{DType, Data};
 
-/// Integer tensors of at most this many elements are followed through shape arithmetic.
+/// Integer tensors of at most this many elements are tracked through shape arithmetic.
 pub(super) const MAX_CONTENT: usize = 64;
 
-/// What is known of a value or weight before the model runs.
+/// What is known about a value or weight before the model runs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fact {
     /// dtype and dimensions.
     pub ty: Type,
-    /// The elements of a small integer tensor of rank 0 or 1, as far as shape arithmetic can tell.
+    /// The elements of a small integer tensor of rank 0 or 1, as far as shape arithmetic determines them.
     pub content: Option<Content>,
 }
 
 impl Fact {
-    /// A fact without content.
+    /// A fact without known elements.
     pub fn of_type(dtype: DType, shape: Vec<Dim>) -> Fact {
         Fact { ty: Type::new(dtype, shape), content: None }
     }
@@ -50,18 +50,18 @@ fn integer(coefficient: i64) -> Dim {
 pub struct InferError {
     /// What the operator takes.
     pub expected: String,
-    /// What it was given.
+    /// What was given.
     pub found: String,
 }
 
 impl InferError {
-    /// An error of these two halves.
+    /// An error from these two parts.
     pub fn new(expected: impl Into<String>, found: impl Into<String>) -> InferError {
         InferError { expected: expected.into(), found: found.into() }
     }
 }
 
-/// The facts of the results of `op` on operands of these facts (none where an optional operand is not given).
+/// The facts of the results of `op` on operands with these facts (`None` for an optional operand that is not given).
 pub(crate) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
     match op {
         Op::Input | Op::State => Err(InferError::new("a declared type", "no type")),
@@ -143,14 +143,14 @@ pub(super) fn count(expected: &str, operands: &[Option<Fact>]) -> InferError {
     InferError::new(format!("operands {expected}"), format!("{given} given of {}", operands.len()))
 }
 
-/// Checks dtype, rank and the dimensions that are asked for.
+/// Checks dtype, rank and the requested dimensions.
 pub(super) fn expect_type(
     what: &str,
     fact: &Fact,
     dtype: DType,
     shape: &[Option<Dim>],
 ) -> Result<(), InferError> {
-    // A float constant may be stored in half precision; it reads as f32.
+    // A float constant may be stored in half precision; it is read as f32.
     let dtype_fits = fact.ty.dtype == dtype || (dtype == DType::F32 && fact.ty.dtype == DType::F16);
     let fits = dtype_fits
         && fact.ty.shape.len() == shape.len()

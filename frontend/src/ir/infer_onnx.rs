@@ -1,14 +1,14 @@
 //! Type inference of the generic operators.
 //!
-//! Every operator says what it takes and what it makes: dtypes, dimensions and, for small integer tensors of rank 0 or 1, the
-//! elements. The elements are what lets the chains that exporters write for a reshape resolve while the graph is built:
+//! Every operator states what it takes and what it returns: dtypes, dimensions and, for small integer tensors of rank 0 or 1, the
+//! elements. With the elements, the chains that exporters write for a reshape resolve while the graph is built:
 //!
 //! ```text
 //!   Shape [S, B, 1, 200] ─▶ Slice [2, 3) ─▶ Mul [200] ─▶ Reshape(-1) ─▶ Concat [S, B, 200] ─▶ Reshape f32[S, B, 200]
 //! ```
 //!
 //! A symbol stands for a size of at least one. A dimension that cannot be derived is [`Dim::Unknown`]; two constants that should
-//! agree and do not are an error; a symbol that should agree with a constant is taken to, and the run checks it.
+//! agree and do not are an error; a symbol that should agree with a constant is assumed to, and the run checks it.
 
 mod algebra;
 mod arithmetic;
@@ -106,7 +106,7 @@ pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
     Ok(vec![one?])
 }
 
-/// Checks for a float operand, or one that has a sign.
+/// Checks for a float operand, or a signed one.
 fn arithmetic_operand(what: &str, x: &Fact, signed: bool) -> Result<(), InferError> {
     let dtype = x.ty.dtype;
     if dtype.is_float() || (signed && matches!(dtype, DType::I64 | DType::I32 | DType::I8)) {

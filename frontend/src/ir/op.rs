@@ -1,8 +1,8 @@
 //! Operators.
 //!
-//! Two families live side by side. *Language-model form* is what canonicalisation leaves: `embedding`, `lstm`, `linear` and a few
-//! elementwise ops on sequences `[S, B, features]`. *Generic* ops have the meaning of the ONNX operator of the same name in its
-//! newest version: the importer turns older versions (axes as attributes, and so on) into that one spelling.
+//! There are two families. *Language-model form* is what canonicalisation produces: `embedding`, `lstm`, `linear` and a few
+//! elementwise ops on sequences `[S, B, features]`. *Generic* ops have the meaning of the ONNX operator with the same name in its
+//! newest version: the importer converts older versions (axes as attributes, and so on) into that form.
 
 use super::cell::Lstm;
 use super::dim::Dim;
@@ -21,8 +21,8 @@ pub enum Op {
     Embedding,
     /// `lstm %x, %h, %c, @input, @recurrent, @bias[, @peepholes]`: results `%y [S, B, hidden]`, `%h [B, hidden]`, `%c [B, hidden]`.
     ///
-    /// `@input: [4 hidden, features]`, `@recurrent: [4 hidden, hidden]`, `@bias: [4 hidden]` (one, both of PyTorch's summed), rows in
-    /// the given gate order; 3 in place of 4 where gates are coupled. `@peepholes: [3 hidden]` or, coupled, `[2 hidden]`.
+    /// `@input: [4 hidden, features]`, `@recurrent: [4 hidden, hidden]`, `@bias: [4 hidden]` (a single bias: the sum of PyTorch's two), rows in
+    /// the given gate order; 3 instead of 4 if gates are coupled. `@peepholes: [3 hidden]` or, if coupled, `[2 hidden]`.
     Lstm(Lstm),
     /// `linear %x, @weight[, @bias]`: `[S, B, in]` to `[S, B, out]`, `y = W x + b`.
     Linear,
@@ -65,7 +65,7 @@ pub enum Op {
     Unsqueeze,
     /// ONNX Reshape: operands `data, shape`.
     Reshape {
-        /// A zero in `shape` means zero rather than "copy this dimension".
+        /// A zero in `shape` means zero instead of "copy this dimension".
         allow_zero: bool,
     },
     /// ONNX Flatten: to two dimensions, split before `axis`.
@@ -82,14 +82,14 @@ pub enum Op {
     Shape {
         /// First dimension.
         start: i64,
-        /// One past the last dimension; none means all.
+        /// One past the last dimension; `None` means all.
         end: Option<i64>,
     },
     /// ONNX Expand: operands `data, shape`.
     Expand,
     /// ONNX ConstantOfShape: operand `shape`.
     ConstantOfShape {
-        /// The element, as stored (i64 for integers and truth values).
+        /// The element, as stored (i64 for integers and booleans).
         value: Scalar,
     },
     /// ONNX Cast.
@@ -99,7 +99,7 @@ pub enum Op {
     },
     /// ONNX Identity.
     Identity,
-    /// ONNX Dropout at inference: the identity (and an all-true mask, if asked for).
+    /// ONNX Dropout at inference: the identity (and an all-true mask, if requested).
     Dropout,
     /// ONNX Split: operands `data, sizes?`.
     Split {
@@ -122,7 +122,7 @@ pub enum Op {
     ReduceMean {
         /// Keep reduced axes as 1.
         keep_dims: bool,
-        /// With empty or absent axes, do nothing rather than reduce all.
+        /// With empty or absent axes, do nothing instead of reducing all.
         noop_with_empty_axes: bool,
     },
 }
@@ -156,7 +156,7 @@ impl Binary {
         }
     }
 
-    /// The operation on two numbers. `Max` and `Min` are the second where either is NaN.
+    /// The operation on two numbers. `Max` and `Min` return the second if either is NaN.
     pub fn of<T>(self, a: T, b: T) -> T
     where
         T: Add<Output = T> + Sub<Output = T> + Mul<Output = T> + Div<Output = T> + PartialOrd,
@@ -189,7 +189,7 @@ impl Binary {
 pub struct Scalar {
     /// The dtype.
     pub dtype: DType,
-    /// The value; every dtype used in practice for constants fits.
+    /// The value; f64 holds every dtype used for constants in practice.
     pub value: f64,
 }
 
@@ -219,7 +219,7 @@ pub enum Direction {
     Bidirectional,
 }
 
-/// An elementwise function with its parameters: an operator of its own, or what a cell is made of.
+/// An elementwise function with its parameters: a separate operator, or a component of a cell.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[allow(missing_docs, reason = "the functions of the ONNX specification, with its alpha and beta")]
 pub enum Function {
@@ -237,8 +237,8 @@ pub enum Function {
 }
 
 impl Function {
-    /// Every function, with the defaults of the ONNX operators of the same names. `Affine` and `ScaledTanh` are no operators any more; theirs are ONNX
-    /// Runtime's, which leave `x` and `tanh x`.
+    /// Every function, with the defaults of the ONNX operators of the same names. `Affine` and `ScaledTanh` are no longer ONNX operators; their
+    /// defaults are ONNX Runtime's, which give `x` and `tanh x`.
     pub const ALL: [Function; 11] = [
         Function::Sigmoid,
         Function::Tanh,
@@ -284,7 +284,7 @@ impl Function {
         }
     }
 
-    /// `alpha` and `beta`, those that it has, by name.
+    /// Those of `alpha` and `beta` that it has, by name.
     pub fn parameters(&mut self) -> Vec<(&'static str, &mut f32)> {
         match self {
             Function::Sigmoid | Function::Tanh | Function::Relu | Function::Softsign | Function::Softplus => {

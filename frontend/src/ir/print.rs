@@ -1,4 +1,4 @@
-//! The text form, written. [`parse`](super::parse()) reads it back; printing what it read gives the same text.
+//! The printer of the text form. [`parse`](super::parse()) reads it back; printing the parsed graph gives the same text.
 //!
 //! ```text
 //! model "ptb-small" (vocabulary 10000) {
@@ -14,8 +14,8 @@
 //! @decoder.bias: f32[10000] #c0ffee12
 //! ```
 //!
-//! A tensor prints as its content hash; integer constants that shape arithmetic follows print their elements. The same
-//! part met a second time prints as a reference to where it was printed: `left: @lstm0.input/left`.
+//! A tensor prints as its content hash; integer constants that shape arithmetic tracks print their elements. A
+//! part that occurs again prints as a reference to where it was printed: `left: @lstm0.input/left`.
 
 use super::graph::{Graph, Node, NodeId, Operand, OutputRole, ValueId, WeightId};
 use super::infer::MAX_CONTENT;
@@ -29,7 +29,7 @@ use std::fmt::Write;
 /// How to print.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PrintOptions {
-    /// Tensors of at most this many elements print their elements in place of a hash, so that the text stands alone.
+    /// Tensors of at most this many elements print their elements instead of a hash, so that the text is self-contained.
     pub inline_up_to: usize,
 }
 
@@ -48,7 +48,7 @@ pub fn print_with(graph: &Graph, options: &PrintOptions) -> String {
     out
 }
 
-/// What a line of the text form is about.
+/// The subject of a line of the text form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Line {
     /// `model ... {`
@@ -90,7 +90,7 @@ pub(super) fn lines(
     all
 }
 
-/// A name as the text form spells it: quoted where it is not plain.
+/// A name as the text form spells it: quoted if it is not plain.
 pub(super) fn name(name: &str) -> String {
     if !name.is_empty() && name.chars().all(is_plain) { name.to_string() } else { quoted(name) }
 }
@@ -118,12 +118,12 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// The shortest text that reads back as `x`; `nan` stands for every NaN.
+/// The shortest text that reads back as `x`; every NaN prints as `nan`.
 pub(super) fn float32(x: f32) -> String {
     trim_float(format!("{x:?}"))
 }
 
-/// The shortest text that reads back as `x`; `nan` stands for every NaN.
+/// The shortest text that reads back as `x`; every NaN prints as `nan`.
 pub(super) fn float64(x: f64) -> String {
     trim_float(format!("{x:?}"))
 }
@@ -144,7 +144,7 @@ fn product(numbers: &[usize]) -> String {
     numbers.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// The share `kept / total` in as few decimals as give `kept` back.
+/// The share `kept / total` with the fewest decimals that reproduce `kept`.
 pub(super) fn density(kept: usize, total: usize) -> String {
     let share = kept as f64 / total.max(1) as f64;
     let texts = (0..17).map(|digits| format!("{share:.digits$}"));
@@ -154,7 +154,7 @@ pub(super) fn density(kept: usize, total: usize) -> String {
         .unwrap_or_else(|| float64(share))
 }
 
-/// The number of elements that a density stands for.
+/// The number of elements that a density means.
 pub(super) fn kept_of(density: f64, total: usize) -> usize {
     (density * total as f64).round() as usize
 }
@@ -174,7 +174,7 @@ impl Printer<'_> {
         format!("model {}{vocabulary} {{", quoted(&self.graph.name))
     }
 
-    // Ids that dangle are the verifier's to report; they print as names that do not parse.
+    // Dangling ids are reported by the verifier; they print as names that do not parse.
     fn value(&self, id: ValueId) -> String {
         self.values.get(&id).map_or_else(|| format!("%?{}", id.0), |n| format!("%{}", name(n)))
     }
@@ -214,7 +214,7 @@ impl Printer<'_> {
             let value = self.value(output.value);
             let _ = match &output.role {
                 OutputRole::State(state) => write!(line, "state {} = {value}", self.value(*state)),
-                // A plain `state` would begin a state's next value.
+                // An unquoted `state` would begin a state's next value.
                 OutputRole::Named(n) if n == "state" => write!(line, "\"state\" {value}"),
                 OutputRole::Named(n) => write!(line, "{} {value}", name(n)),
             };
@@ -291,9 +291,9 @@ impl Printer<'_> {
     }
 }
 
-/// The elements as text; none where the data is not at hand or holds a NaN of a rare bit pattern, which text would lose.
+/// The elements as text; `None` if the data is not available or holds a NaN with an unusual bit pattern, which text would lose.
 fn elements(t: &Tensor) -> Option<Vec<String>> {
-    /// Texts of the elements, unless some NaN is not the one that `nan` reads as.
+    /// Texts of the elements, unless some NaN differs from the one that `nan` parses to.
     fn floats<T: Copy>(
         all: &[T],
         lost: impl Fn(T) -> bool,

@@ -8,8 +8,8 @@
 //!                            ▼ │ the states of each cell, fed back
 //! ```
 //!
-//! Each step makes one sequence and reads those of earlier steps, by [`StepId`]. The graph is what passes edit and what the text form shows; a program is what
-//! runs, and what is not one cannot be planned.
+//! Each step computes one sequence and reads those of earlier steps, by [`StepId`]. Passes edit the graph, and the text form shows it; a program
+//! is what runs. A graph that is not a program cannot be planned.
 
 use super::cell::CellSpec;
 use super::formula::{Algebra, Formula, FormulaBuilder};
@@ -18,7 +18,7 @@ use super::map::{LinearMap, PartId, TensorTrain};
 use super::op::Op;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A step of a program, by position; also the sequence that it makes.
+/// A step of a program, by position; also the sequence that it computes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct StepId(u32);
 
@@ -40,7 +40,7 @@ impl StateId {
     }
 }
 
-/// A graph that was found to be in language-model form, as steps in order of execution.
+/// A graph that was checked to be in language-model form, as steps in order of execution.
 #[derive(Clone, Debug)]
 pub struct Program<'g> {
     graph: &'g Graph,
@@ -51,7 +51,7 @@ pub struct Program<'g> {
     vocabulary: usize,
 }
 
-/// What makes one sequence `[S, B, width]`.
+/// A step, which computes one sequence `[S, B, width]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Step {
     /// The node.
@@ -62,20 +62,20 @@ pub struct Step {
     pub width: usize,
     /// Whether another step reads it.
     pub is_read: bool,
-    /// What is done.
+    /// What it computes.
     pub kind: StepKind,
 }
 
-/// What a step does.
+/// What a step computes.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StepKind {
     /// Tokens to vectors.
     Embed(Embed),
-    /// A product, perhaps with a bias.
+    /// A product, with an optional bias.
     Apply(Apply),
     /// A recurrent cell.
     Cell(Box<Cell>),
-    /// A formula, element by element.
+    /// An elementwise formula.
     Map(Map),
 }
 
@@ -99,10 +99,10 @@ pub struct Apply {
     pub inputs: usize,
 }
 
-/// `states' = formula(W x + U h + b, states, parameters)`, where `h` is the first state, and the output.
+/// `states' = formula(W x + U h + b, states, parameters)`, where `h` is the first state, which is also the output.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Cell {
-    /// What is done with the products.
+    /// What is computed from the products.
     pub spec: CellSpec,
     /// `[S, B, inputs]`.
     pub x: StepId,
@@ -114,38 +114,38 @@ pub struct Cell {
     pub recurrent: WeightId,
     /// `[gates units]`.
     pub bias: WeightId,
-    /// `[parameters units]`, where the spec has any.
+    /// `[parameters units]`, if the spec has any.
     pub parameters: Option<WeightId>,
-    /// As many as the spec has.
+    /// One for each state of the spec.
     pub states: Vec<StateId>,
 }
 
-/// A formula of sequences and constants.
+/// A formula over sequences and constants.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Map {
-    /// Of one result.
+    /// The formula, with one result.
     pub formula: Formula,
     /// Its inputs.
     pub operands: Vec<Source>,
 }
 
-/// What a formula reads.
+/// An input of a formula.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// A sequence as wide as the result.
     Step(StepId),
-    /// A constant of one element, or of one for each feature.
+    /// A constant of one element, or of one per feature.
     Constant(WeightId),
 }
 
-/// A recurrent state `[B, width]`, zero before a text.
+/// A recurrent state `[B, width]`, zero at the start of a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct State {
     /// The state.
     pub value: ValueId,
     /// Its next value.
     pub next: ValueId,
-    /// Elements for each stream.
+    /// Elements per stream.
     pub width: usize,
 }
 
@@ -157,7 +157,7 @@ pub struct State {
 pub struct NotCanonical {
     /// The node, value or output.
     pub at: String,
-    /// What language-model form has there.
+    /// What language-model form requires there.
     pub expected: String,
     /// What is there.
     pub found: String,
@@ -214,7 +214,7 @@ impl<'g> Program<'g> {
         self.tokens
     }
 
-    /// The step that makes `[S, B, vocabulary]`.
+    /// The step that computes `[S, B, vocabulary]`.
     pub fn logits(&self) -> StepId {
         self.logits
     }
@@ -256,7 +256,7 @@ impl<'g> Program<'g> {
         })
     }
 
-    /// The product that makes the logits; none where they come from another step.
+    /// The product that computes the logits; `None` if they come from another step.
     pub fn output_layer(&self) -> Option<&Apply> {
         match &self.step(self.logits).kind {
             StepKind::Apply(apply) => Some(apply),
@@ -264,13 +264,13 @@ impl<'g> Program<'g> {
         }
     }
 
-    /// How many operands of the graph's nodes are this weight.
+    /// The number of operands of the graph's nodes that are this weight.
     pub fn uses(&self, weight: WeightId) -> usize {
         let operands = self.graph.nodes().flat_map(|(_, n)| n.operands());
         operands.filter(|&&o| o == Operand::Weight(weight)).count()
     }
 
-    /// Numbers stored in all weights; what weights share counts once.
+    /// Numbers stored in all weights; shared parts count once.
     pub fn parameters(&self) -> usize {
         parameters(self.graph)
     }
@@ -312,8 +312,8 @@ fn lookup_multiply_adds(table: &LinearMap) -> usize {
     }
 }
 
-/// Multiply-adds of a row vector times a map: as many as of the map times a vector, but for tensor trains, which contract
-/// in another order; passes do not nest those in factors.
+/// Multiply-adds of a row vector times a map: as many as for the map times a vector, except for tensor trains, which contract
+/// in another order; passes do not nest tensor trains in factors.
 fn row_times(map: &LinearMap) -> usize {
     map.multiply_adds()
 }
@@ -345,10 +345,10 @@ fn stacked_multiply_adds(input: &LinearMap, recurrent: &LinearMap) -> usize {
 
 struct Reader<'g> {
     graph: &'g Graph,
-    /// The step that makes a sequence.
+    /// The step that computes a sequence.
     results: BTreeMap<ValueId, StepId>,
     steps: Vec<Step>,
-    /// The next value of each state, once a cell has made it.
+    /// The next value of each state, once a cell has computed it.
     states: Vec<(ValueId, Option<ValueId>)>,
 }
 
@@ -409,7 +409,7 @@ impl Reader<'_> {
         Err(NotCanonical::new(self.label(node), format!("{expected} as operand {k}"), found))
     }
 
-    /// The step that makes an operand.
+    /// The step that computes an operand.
     fn operand(&self, node: &Node, k: usize) -> Result<StepId, NotCanonical> {
         match node.operands().get(k) {
             Some(Operand::Value(v)) if self.results.contains_key(v) => Ok(self.results[v]),
@@ -424,7 +424,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A weight that need not be given.
+    /// An optional weight.
     fn optional(&self, node: &Node, k: usize) -> Result<Option<WeightId>, NotCanonical> {
         match node.operands().get(k) {
             None | Some(Operand::None) => Ok(None),
@@ -458,7 +458,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A cell whose operands are `x`, its states, the two maps, the bias and perhaps parameters, and whose results are the output and the next states.
+    /// A cell whose operands are `x`, its states, the two maps, the bias and optional parameters, and whose results are the output and the
+    /// next states.
     fn cell(
         &mut self,
         node: &Node,
@@ -486,7 +487,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A state that belongs to one cell, which makes its next value.
+    /// A state that belongs to one cell, which computes its next value.
     fn state(&mut self, state: ValueId, next: ValueId) -> Result<StateId, NotCanonical> {
         let at = format!("%{}", self.graph.name_of(state));
         let Some(id) = self.states.iter().position(|(value, _)| *value == state) else {
@@ -505,7 +506,7 @@ impl Reader<'_> {
         Ok(StateId(id as u32))
     }
 
-    /// All states, each of which a cell reads.
+    /// All states; each is read by a cell.
     fn states(&self) -> Result<Vec<State>, NotCanonical> {
         let state = |&(value, next): &(ValueId, Option<ValueId>)| {
             let width = self.graph.type_of(value).shape.last().and_then(|d| d.as_constant()).unwrap_or(0);
@@ -520,7 +521,7 @@ impl Reader<'_> {
         self.states.iter().map(state).collect()
     }
 
-    /// An elementwise node, whose sequences are as wide as its result, and whose constants have one element or one for each feature.
+    /// An elementwise node, whose sequences are as wide as its result and whose constants have one element or one per feature.
     fn map(&self, node: &Node) -> Result<Map, NotCanonical> {
         let width = self.sequence(node.results()[0])?;
         let mut operands = vec![];

@@ -1,7 +1,7 @@
-//! What a weight takes on disk, and back.
+//! Weights to bytes on disk, and back.
 //!
 //! [`store`] turns the weights of a graph into named blobs, one per tensor; together with the text form ([`print()`](super::print()))
-//! they are the whole graph. [`StoredWeights`] gives the blobs back to [`parse_with`](super::parse_with).
+//! they represent the whole graph. [`StoredWeights`] gives the blobs back to [`parse_with`](super::parse_with).
 //!
 //! | tensor                 | encoding                     | bytes                                                                    |
 //! |------------------------|------------------------------|--------------------------------------------------------------------------|
@@ -10,18 +10,18 @@
 //! | mask                   | `bitmap`                     | one bit per block, first in the lowest bit                               |
 //! | mask                   | `delta`                      | Rice-coded gaps between kept blocks; see below                           |
 //!
-//! Under a mask, values and codes are stored only where kept, in row-major order; their stored shape is then `[kept]`. A mask takes
-//! the smaller of its two encodings. A part that several maps share is stored once, under the path where it is met first. Bits left
-//! over in a last byte are zero. Sizes ([`stored_bytes`], [`weight_bytes`]) are exactly those of [`store`], without encoding anything.
+//! Under a mask, only the kept values and codes are stored, in row-major order; their stored shape is then `[kept]`. A mask takes
+//! the smaller of its two encodings. A part that several maps share is stored once, under the path where it first occurs. Unused bits
+//! in the last byte are zero. Sizes ([`stored_bytes`], [`weight_bytes`]) are exactly those of [`store`], without encoding anything.
 //!
 //! `delta` (Rice and Plaunt 1971): the first byte is `k`; then for each kept block, with `gap` the number of dropped blocks since
 //! the last kept one, `gap >> k` zero bits, a one, and the low `k` bits of `gap`; `k` is the one that makes the blob smallest. For a
 //! random mask this comes within a few percent of the entropy.
 //!
-//! With [`compress`] a blob of codes or numbers is entropy-coded on top (`int4+rans`, `f16+rans`), where that makes it smaller.
+//! With [`compress`] a blob of codes or numbers is entropy-coded on top (`int4+rans`, `f16+rans`), if that makes it smaller.
 //!
-//! A blob may stand for at most so many elements per byte ([`MAX_ELEMENTS_PER_BYTE`], [`MAX_FLAGS_PER_BYTE`]), so that a small
-//! hostile file cannot ask for a large allocation. Where that would refuse a nearly empty map, the plainer encoding is used.
+//! A blob may represent at most this many elements per byte ([`MAX_ELEMENTS_PER_BYTE`], [`MAX_FLAGS_PER_BYTE`]), so that a small
+//! hostile file cannot ask for a large allocation. If that would refuse a nearly empty map, the simpler encoding is used.
 
 mod bits;
 mod entropy;
@@ -40,7 +40,7 @@ use std::fmt;
 pub use entropy::compress;
 pub use restore::{RestoreError, StoredWeights, restore};
 
-/// How a blob's bytes are to be read.
+/// The encoding of a blob's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Encoding {
     /// Elements of a dtype, little-endian.
@@ -95,7 +95,7 @@ impl Encoding {
         plain.chain([Encoding::Bitmap, Encoding::Delta]).chain(inner.map(Encoding::Entropy))
     }
 
-    /// The encoding of this name, as [`Encoding::name`] spells it.
+    /// The encoding with this name, as [`Encoding::name`] spells it.
     pub fn from_name(name: &str) -> Option<Encoding> {
         Encoding::all().find(|e| e.name() == name)
     }
@@ -110,31 +110,31 @@ impl fmt::Display for Encoding {
 /// One tensor as it is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stored<'a> {
-    /// Weight, parts, tensor: `decoder/values/codes`; the weight's name quoted as in text where it is not plain.
+    /// Weight, parts, tensor: `decoder/values/codes`; the weight's name is quoted as in the text form if it is not plain.
     pub path: String,
-    /// How to read the bytes.
+    /// The encoding of the bytes.
     pub encoding: Encoding,
     /// The dimensions of what is stored: the tensor's, or `[kept]` under a mask.
     pub shape: Vec<usize>,
-    /// The bytes; borrowed where the tensor has them in this form already.
+    /// The bytes; borrowed if the tensor already has them in this form.
     pub bytes: Cow<'a, [u8]>,
 }
 
-/// Elements of a matrix for each byte of the values that a mask keeps, at most (beyond [`FREE_ELEMENTS`]).
+/// The maximum number of matrix elements per byte of kept values (beyond [`FREE_ELEMENTS`]).
 pub const MAX_ELEMENTS_PER_BYTE: usize = 256;
 
-/// Blocks for each byte of a `delta` mask, at most (beyond [`FREE_ELEMENTS`]).
+/// The maximum number of blocks per byte of a `delta` mask (beyond [`FREE_ELEMENTS`]).
 pub const MAX_FLAGS_PER_BYTE: usize = 1024;
 
-/// What any blob may stand for, however small.
+/// The number of elements that any blob may represent, however small.
 pub const FREE_ELEMENTS: usize = 1 << 16;
 
-/// Whether `bytes` may stand for so many elements.
+/// Whether `bytes` may represent this many elements.
 fn may_expand(elements: usize, bytes: usize, per_byte: usize) -> bool {
     elements <= bytes.saturating_mul(per_byte).saturating_add(FREE_ELEMENTS)
 }
 
-/// Every tensor of every weight, in the order in which the parser of the text form asks for them. The data must be at hand.
+/// Every tensor of every weight, in the order in which the parser of the text form requests them. The data must be available.
 pub fn store(graph: &Graph) -> Result<Vec<Stored<'_>>, MapError> {
     let mut all = vec![];
     let mut seen = HashSet::new();
@@ -147,7 +147,7 @@ pub fn store(graph: &Graph) -> Result<Vec<Stored<'_>>, MapError> {
     Ok(all)
 }
 
-/// The bytes that a map takes when stored. A mask's data must be at hand; other tensors' need not be.
+/// The bytes that a map takes when stored. A mask's data must be available; other tensors' data need not be.
 pub fn stored_bytes(map: &LinearMap) -> Result<usize, MapError> {
     bytes_of(map, &mut HashSet::new())
 }
@@ -158,7 +158,7 @@ pub fn weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
     graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes_of(&w.map, &mut seen)?))).collect()
 }
 
-/// As [`weight_bytes`], with every blob entropy-coded by [`compress`]; encodes everything, so the data must be at hand.
+/// As [`weight_bytes`], with every blob entropy-coded by [`compress`]; encodes everything, so the data must be available.
 pub fn compressed_weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
     let mut seen = HashSet::new();
     let mut bytes = |map: &LinearMap| -> Result<usize, MapError> {
@@ -181,7 +181,7 @@ fn bytes_of(map: &LinearMap, seen: &mut HashSet<PartId>) -> Result<usize, MapErr
     Ok(total)
 }
 
-/// One tensor of a map, with what its encoding depends on.
+/// One tensor of a map, with everything that its encoding depends on.
 struct Stowed<'p, 'a> {
     path: &'p str,
     tensor_name: &'static str,
@@ -193,7 +193,7 @@ struct Stowed<'p, 'a> {
     kept: Option<(Kept<'a>, usize)>,
 }
 
-/// How a part is going to be stored.
+/// How a part will be stored.
 struct Plan {
     encoding: Encoding,
     /// Whether only kept elements are stored.
@@ -204,7 +204,7 @@ struct Plan {
     rice: u8,
 }
 
-/// Calls `f` for each tensor of a map; children that were seen before are left out.
+/// Calls `f` for each tensor of a map; children seen before are skipped.
 fn walk<'a>(
     map: &'a LinearMap,
     path: &str,
@@ -302,7 +302,7 @@ impl<'a> Stowed<'_, 'a> {
     }
 }
 
-/// The elements as little-endian bytes; borrowed where memory has them so.
+/// The elements as little-endian bytes; borrowed if memory already holds them in this form.
 fn plain(t: &Tensor) -> Result<Cow<'_, [u8]>, MapError> {
     if cfg!(target_endian = "big") {
         return Ok(t.to_le_bytes()?.into());

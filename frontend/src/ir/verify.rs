@@ -1,30 +1,30 @@
-//! The verifier: what every graph keeps to, checked between every two passes in every build.
+//! The verifier: the invariants of every graph, checked between every two passes in every build.
 //!
 //! # Invariants of every graph
 //!
-//! - **I1** (operands): every operand is a weight of the graph, or a value that an earlier node makes.
-//! - **I2** (results): every result is a value of the graph whose producer is that node, and every value is some node's result.
-//! - **I3** (facts): the types and the known contents of a node's results are those that inference gives now. `input` and
+//! - **I1** (operands): every operand is a weight of the graph, or a value that an earlier node computes.
+//! - **I2** (results): every result is a value of the graph whose producer is that node, and every value is a node's result.
+//! - **I3** (facts): the types and the known contents of a node's results are those that inference derives from its operands. `input` and
 //!   `state` have one result and no operands; their types are declared.
 //! - **I4** (edges): petgraph has exactly one edge for each use of a value, and no cycle.
-//! - **I5** (names): no two values, weights or outputs have one name.
+//! - **I5** (names): no two values, weights or outputs have the same name.
 //! - **I6** (outputs): every output is a value of the graph; the next value of a state has the type of its state, which
 //!   is the result of a `state`.
 //! - **I7** (uses): every weight has a use.
-//! - **I8** (finite): no float of any weight is NaN or infinite, where the data is at hand.
+//! - **I8** (finite): no float of any weight is NaN or infinite, if the data is available.
 //!
 //! # Invariants of language-model form
 //!
 //! All of the above, and:
 //!
-//! - **L1** (vocabulary): its size is known and positive.
+//! - **L1** (vocabulary): the vocabulary's size is known and positive.
 //! - **L2** (tokens): there is exactly one input, `i64[S, B]`.
 //! - **L3** (logits): there is exactly one named output, `logits`, of type `f32[S, B, vocabulary]`.
 //! - **L4** (states): every state has exactly one next value.
 //! - **L5** (operators): no generic operator is left.
 //! - **L6** (embedding): every embedding's table has a row for each word.
 //!
-//! All errors are collected, and each is shown below the line of the text form that it is about:
+//! All errors are collected, and each is shown below the line of the text form that it refers to:
 //!
 //! ```text
 //! model "m" breaks 2 invariants:
@@ -67,7 +67,7 @@ pub struct VerifyErrors {
 }
 
 impl VerifyErrors {
-    /// The errors, in order of the lines they are about.
+    /// The errors, in order of the lines they refer to.
     pub fn errors(&self) -> &[VerifyError] {
         &self.errors
     }
@@ -155,12 +155,12 @@ impl<'g> Verifier<'g> {
         Err(VerifyErrors { model: self.graph.name.clone(), errors, lines })
     }
 
-    /// What the text form calls a value that the graph has.
+    /// The name in the text form of a value that the graph has.
     fn value(&self, id: ValueId) -> String {
         format!("%{}", name(self.graph.name_of(id)))
     }
 
-    /// The results of the inputs or states; those that dangle are reported elsewhere.
+    /// The results of the inputs or states; dangling ones are reported elsewhere.
     fn sources(&self, op: &Op) -> Vec<ValueId> {
         self.graph.sources(op).into_iter().filter(|v| self.values.contains(v)).collect()
     }
@@ -431,7 +431,7 @@ impl<'g> Verifier<'g> {
     }
 }
 
-/// Collects where a map holds NaN or infinity.
+/// Collects the places where a map holds NaN or infinity.
 fn not_finite(map: &LinearMap, path: &str, found: &mut Vec<String>) {
     for (tensor_name, tensor) in map.tensors() {
         if let Some(at) = first_not_finite(tensor) {
@@ -445,9 +445,9 @@ fn not_finite(map: &LinearMap, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The first element that is NaN or infinite: one whose exponent is all ones.
+/// The first element that is NaN or infinite: the first whose exponent bits are all ones.
 fn first_not_finite(t: &Tensor) -> Option<usize> {
-    // Whole blocks first: a maximum over integers is a loop that vectorises, and runs at the memory's speed.
+    // Whole blocks first: a maximum over integers is a loop that vectorises, and runs at memory speed.
     fn find<T: Copy>(all: &[T], magnitude: impl Fn(T) -> u64 + Copy, infinity: u64) -> Option<usize> {
         const BLOCK: usize = 4096;
         let bad = |block: &&[T]| block.iter().fold(0, |m, &x| m.max(magnitude(x))) >= infinity;

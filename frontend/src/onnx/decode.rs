@@ -1,4 +1,4 @@
-//! Tensors: from their messages to the IR's, in one copy.
+//! Tensors: from messages to the IR, in one copy.
 
 use super::error::{MAX_RANK, TensorProblem, data_type_name};
 use super::external::External;
@@ -39,7 +39,7 @@ pub(super) fn data_type(dtype: DType) -> DataType {
     }
 }
 
-/// The tensor of a message. Nothing is allocated before the dimensions and the data have been found to fit.
+/// The tensor of a message. Nothing is allocated before the dimensions and the data are checked to match.
 pub(super) fn tensor(proto: TensorProto, external: &mut External) -> Result<Tensor, TensorProblem> {
     let dtype = dtype(proto.data_type)?;
     if proto.segment.is_some() {
@@ -80,7 +80,7 @@ pub(super) fn tensor(proto: TensorProto, external: &mut External) -> Result<Tens
         }
         _ => {}
     }
-    // The field that ONNX has for this element type; what is in another field is not looked at and so missing here.
+    // The field that ONNX has for this element type; data in another field is not read, and so is missing here.
     let found = match dtype {
         DType::F32 => proto.float_data.len(),
         DType::F64 => proto.double_data.len(),
@@ -121,7 +121,7 @@ fn narrow<T>(
 /// Checks that floating-point elements are neither NaN nor infinite.
 pub(super) fn check_finite(tensor: &Tensor) -> Result<(), TensorProblem> {
     fn first<T: Copy>(v: &[T], finite: impl Fn(T) -> bool, wide: impl Fn(T) -> f64) -> Option<(usize, f64)> {
-        // Blocks without a branch inside are checked at the memory's speed.
+        // Blocks without a branch inside are checked at memory speed.
         let bad = |chunk: &[T]| chunk.iter().fold(false, |bad, &x| bad | !finite(x));
         let (n, chunk) = v.chunks(4096).enumerate().find(|(_, chunk)| bad(chunk))?;
         let at = chunk.iter().position(|&x| !finite(x))?;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a model or tensor could not be read. Every message ends with a way out where there is one.
+/// Why a model or tensor could not be read. Every message ends with a workaround if there is one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OnnxError {
@@ -22,13 +22,13 @@ pub enum OnnxError {
     /// The system could not read or write it.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A tensor whose data is not at hand cannot be written.
+    /// A tensor whose data is not available cannot be written.
     #[error("{0}")]
     Elided(#[from] TensorError),
-    /// A folder, or something else that is no file.
+    /// A folder, or something else that is not a file.
     #[error("this is {found}, not a file; give the path of the .onnx file")]
     NotAFile {
-        /// What it is.
+        /// The kind of the path.
         found: &'static str,
     },
     /// No bytes at all.
@@ -39,7 +39,7 @@ pub enum OnnxError {
     NotOnnx {
         /// What it seems to be.
         found: &'static str,
-        /// What to do with that.
+        /// A suggestion.
         advice: &'static str,
     },
     /// An ONNX file with a broken structure.
@@ -47,12 +47,12 @@ pub enum OnnxError {
         "the file is truncated or damaged: at byte {offset}, {found}; export or download the model again"
     )]
     Damaged {
-        /// Where.
+        /// The position.
         offset: usize,
-        /// What is there.
+        /// What was found.
         found: String,
     },
-    /// A structure that is whole but whose contents are not what ONNX says.
+    /// A structure that is intact but whose contents do not follow ONNX.
     #[error("the file is damaged: {0}; export or download the model again")]
     Decode(#[from] prost::DecodeError),
     /// A required part that is missing.
@@ -66,10 +66,10 @@ pub enum OnnxError {
     TooLarge {
         /// The parts.
         what: &'static str,
-        /// The most there may be.
+        /// The maximum number.
         limit: usize,
     },
-    /// A version of the file format before the first that is read.
+    /// A version of the file format older than the first that is supported.
     #[error(
         "the file has ONNX IR version {found}, expected 3 or newer; export the model again with opset 17"
     )]
@@ -82,11 +82,11 @@ pub enum OnnxError {
     Opset {
         /// The version.
         found: i64,
-        /// The oldest that is read.
+        /// The oldest supported version.
         oldest: i64,
         /// The newest whose operators are known.
         newest: i64,
-        /// What to do.
+        /// A suggestion.
         advice: &'static str,
     },
     /// Several versions of one operator set.
@@ -103,16 +103,16 @@ pub enum OnnxError {
         /// What is wrong with it.
         problem: TensorProblem,
     },
-    /// An input or output of the graph whose type is no use.
+    /// An input or output of the graph whose type is not supported.
     #[error("{what} {}: expected {expected}, found {found}", Quoted(name))]
     Interface {
         /// `input` or `output`.
         what: &'static str,
         /// Its name.
         name: String,
-        /// What it should be.
+        /// The required type.
         expected: &'static str,
-        /// What it is.
+        /// The type found.
         found: String,
     },
     /// One name for two values.
@@ -125,13 +125,13 @@ pub enum OnnxError {
         /// The second.
         second: String,
     },
-    /// Nodes that wait for each other.
+    /// Nodes that depend on each other.
     #[error(
         "the graph has a cycle: {}; ONNX graphs have none, and recurrence belongs into LSTM nodes",
         nodes.join(" -> ")
     )]
     Cycle {
-        /// Nodes, each of which reads what the one before makes; the last is the first.
+        /// Nodes, each of which reads the result of the one before; the last is the first.
         nodes: Vec<String>,
     },
     /// A node that could not be imported.
@@ -144,7 +144,7 @@ pub enum OnnxError {
     },
 }
 
-/// The most dimensions that a tensor may have; NumPy's limit.
+/// The maximum number of dimensions of a tensor; NumPy's limit.
 pub(super) const MAX_RANK: usize = 64;
 
 /// What is wrong with a tensor.
@@ -165,7 +165,7 @@ pub enum TensorProblem {
         /// Their number.
         found: usize,
     },
-    /// A dimension below zero.
+    /// A negative dimension.
     #[error("expected dimensions of zero or more, found {found:?}")]
     NegativeDimension {
         /// The dimensions.
@@ -184,9 +184,9 @@ pub enum TensorProblem {
         unit: &'static str,
         /// The dimensions.
         shape: Vec<i64>,
-        /// The number they ask for.
+        /// The required number.
         expected: usize,
-        /// The number there is.
+        /// The number found.
         found: usize,
     },
     /// Data in two places.
@@ -226,9 +226,9 @@ pub enum TensorProblem {
     /// A wrong or unknown entry in the description of external data.
     #[error("external data: expected {expected}, found {found}")]
     ExternalEntry {
-        /// What ONNX says.
+        /// What ONNX requires.
         expected: &'static str,
-        /// What is there.
+        /// What was found.
         found: String,
     },
     /// External data without a folder to look in.
@@ -248,7 +248,7 @@ pub enum TensorProblem {
     ExternalOutside {
         /// The place.
         location: String,
-        /// How it leads out.
+        /// How it leads outside.
         reason: &'static str,
     },
     /// External data that cannot be read.
@@ -259,7 +259,7 @@ pub enum TensorProblem {
     ExternalFile {
         /// The place.
         location: String,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
     /// External data beyond the end of its file.
@@ -299,7 +299,7 @@ pub enum NodeProblem {
     Operator {
         /// The operator.
         op: String,
-        /// What to do instead; empty or beginning with a separator.
+        /// A suggestion; empty or beginning with a separator.
         hint: &'static str,
         /// The names of the known ones.
         supported: String,
@@ -325,14 +325,14 @@ pub enum NodeProblem {
         /// The function.
         op: String,
     },
-    /// Something that ONNX allows and lstmc does not do.
+    /// Something that ONNX allows and lstmc does not support.
     #[error("{op} with {what} is not supported; {advice}")]
     Unsupported {
         /// The operator.
         op: String,
         /// The part that is not supported.
         what: String,
-        /// What to do instead.
+        /// A suggestion.
         advice: &'static str,
     },
     /// An attribute that the operator does not have at this opset, or that lstmc does not know.
@@ -345,16 +345,16 @@ pub enum NodeProblem {
         /// The attribute.
         attribute: String,
     },
-    /// An attribute that is missing, given twice, of the wrong type or of a value that is not allowed.
+    /// An attribute that is missing, given twice, of the wrong type or with a value that is not allowed.
     #[error("{op}: attribute {}: expected {expected}, found {found}", Quoted(attribute))]
     Attribute {
         /// The operator.
         op: String,
         /// The attribute.
         attribute: String,
-        /// What ONNX says.
+        /// What ONNX requires.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
     /// Too many or too few inputs or outputs.
@@ -364,12 +364,12 @@ pub enum NodeProblem {
         op: String,
         /// `inputs` or `outputs`.
         what: &'static str,
-        /// How many there may be.
+        /// The allowed number.
         expected: String,
-        /// How many there are.
+        /// The number found.
         found: usize,
     },
-    /// An input that nothing makes.
+    /// An input that nothing defines.
     #[error(
         "reads {}, expected a value that an input, an initialiser or another node defines, found none",
         Quoted(name)
@@ -408,7 +408,7 @@ impl OnnxError {
     }
 }
 
-/// What a file that is not ONNX is, by its first bytes, and what to do with it.
+/// The kind of a file that is not ONNX, by its first bytes, and a suggestion.
 fn recognise(bytes: &[u8]) -> (&'static str, &'static str) {
     const OTHER: &str = "export the model to ONNX and give that file";
     let head = &bytes[..bytes.len().min(8)];
@@ -459,7 +459,7 @@ pub(super) fn attribute_type_name(code: i32) -> String {
     }
 }
 
-/// A name out of a file, for a message: quoted, escaped and of limited length.
+/// A name from a file, for a message: quoted, escaped and of limited length.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {

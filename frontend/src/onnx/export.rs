@@ -5,8 +5,8 @@
 //!   h0, c0 [layers, B, H] ─▶ Split ─▶ one state for each LSTM ─▶ Concat ─▶ hn, cn
 //! ```
 //!
-//! Inputs and outputs are those of PyTorch's `nn.LSTM`: `h0`, `c0`, `hn`, `cn` hold the states of all layers, stacked; where layers
-//! have different sizes each has an input and an output of its own (`h0_1`, `hn_1`).
+//! Inputs and outputs are those of PyTorch's `nn.LSTM`: `h0`, `c0`, `hn`, `cn` hold the states of all layers, stacked; if layers
+//! have different sizes, each has its own input and output (`h0_1`, `hn_1`).
 //!
 //! A weight keeps its representation as far as ONNX has one:
 //!
@@ -14,14 +14,14 @@
 //! |---|---|---|---|
 //! | dense | `MatMul` | `Gather` | `W`, `R` |
 //! | quantized | `DequantizeLinear` before `MatMul` | codes and scales are gathered, only those rows become f32 | `DequantizeLinear` before `W`, `R` |
-//! | sparse | dense with zeros (zeros among the codes) | likewise | likewise |
+//! | sparse | dense with zeros (zeros among the codes) | the same | the same |
 //! | low rank | two `MatMul`s | `Gather` of the left factor, `MatMul` with the right one | `MatMul` of the factors; runtimes fold it at load |
-//! | tensor train | the cores' product, folded at load | likewise | likewise |
+//! | tensor train | the cores' product, folded at load | the same | the same |
 //!
 //! Codes of at most 4 bits are `INT4` tensors, wider ones `INT8` ([`CodeFormat::exported`](crate::ir::CodeFormat::exported)), and groups the
 //! `block_size` of `DequantizeLinear`; `INT4` and groups need opset 21. With an older
-//! opset those weights are written as f32 and a note says so. Of the rows of a 4-bit embedding two codes share a byte, since `Gather` takes no `INT4`.
-//! [`ExportOptions::dense`] writes everything as f32. What is computed is the same in each case, but for the order of sums, and for products
+//! opset those weights are written as f32 and a note says so. In the rows of a 4-bit embedding, two codes share a byte, since `Gather` takes no
+//! `INT4`. [`ExportOptions::dense`] writes everything as f32. The result is the same in each case, except for the order of sums, and for products
 //! that take their vectors as int8 ([`Activations`](crate::ir::Activations)): in ONNX they take f32, and a note says so.
 
 mod build;
@@ -37,10 +37,10 @@ use build::{Builder, Dimension, float, floats, int, ints, strings};
 use std::collections::BTreeMap;
 use weights::Form;
 
-/// How a model is written.
+/// Options for writing a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExportOptions {
-    /// Every weight as f32, whatever its representation.
+    /// Write every weight as f32, regardless of its representation.
     pub dense: bool,
     /// The version of the standard operators, from [`MIN_OPSET`] to [`MAX_OPSET`].
     pub opset: i64,
@@ -52,11 +52,11 @@ impl Default for ExportOptions {
     }
 }
 
-/// The oldest opset that is written: the first in which `Squeeze`, `Unsqueeze` and `Split` take their axes and sizes as inputs, and in which
+/// The oldest opset that can be written: the first in which `Squeeze`, `Unsqueeze` and `Split` take their axes and sizes as inputs, and in which
 /// `DequantizeLinear` has a scale for each row.
 pub const MIN_OPSET: i64 = 13;
 
-/// The newest opset that is written.
+/// The newest opset that can be written.
 pub const MAX_OPSET: i64 = 22;
 
 /// The first opset with `INT4` tensors and scales for groups.
@@ -70,7 +70,7 @@ const MAX_BYTES: usize = i32::MAX as usize;
 pub struct Exported {
     /// The message.
     pub model: ModelProto,
-    /// What a user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
@@ -96,10 +96,10 @@ pub enum ExportError {
         /// The reason.
         source: MapError,
     },
-    /// An opset that is not written.
+    /// An opset that cannot be written.
     #[error("opset {found}: expected a number from {MIN_OPSET} to {MAX_OPSET}")]
     Opset {
-        /// The opset asked for.
+        /// The requested opset.
         found: i64,
     },
     /// A message beyond what protobuf can hold.
@@ -112,7 +112,7 @@ pub enum ExportError {
     },
 }
 
-/// Makes the ONNX message of a model in language-model form.
+/// Builds the ONNX message of a model in language-model form.
 ///
 /// ```
 /// use lstmc_frontend::ir::arbitrary::language_model;
@@ -153,9 +153,9 @@ struct Exporter<'g> {
     program: &'g Program<'g>,
     options: ExportOptions,
     builder: Builder,
-    /// The name of what each step has made.
+    /// The name of each step's result.
     values: Vec<String>,
-    /// The value that each map has become, by form, so that what is shared is written once.
+    /// The value for each map, by form, so that shared maps are written once.
     made: BTreeMap<(PartId, Form), String>,
     notes: Vec<String>,
 }
@@ -199,7 +199,7 @@ impl Exporter<'_> {
         Ok(())
     }
 
-    /// ONNX's own `DynamicQuantizeLinear` rounds to u8 with a zero point, which is another rounding than ours, so vectors stay f32.
+    /// ONNX's own `DynamicQuantizeLinear` rounds to u8 with a zero point, which differs from our rounding, so vectors stay f32.
     fn note_activations(&mut self) {
         let count = self.graph.weights().filter(|(_, w)| w.map.has_int8_activations()).count();
         if count > 0 {
@@ -276,7 +276,7 @@ impl Exporter<'_> {
         Ok([y, h, c])
     }
 
-    /// The weight of an LSTM as `[1, 4 hidden, n]`, with the rows that ONNX has.
+    /// The weight of an LSTM as `[1, 4 hidden, n]`, with the rows that ONNX requires.
     fn gates(&mut self, id: WeightId, rows: &[usize]) -> Result<String> {
         let stacked = self.weight(id, Form::Stacked)?;
         if rows.iter().copied().eq(0..rows.len()) {
@@ -339,7 +339,7 @@ impl Exporter<'_> {
         Ok(self.builder.node1(name, &inputs, op.name(), attributes))
     }
 
-    /// A weight as f32, of whatever rank.
+    /// A weight as f32, of any rank.
     fn weight(&mut self, id: WeightId, form: Form) -> Result<String> {
         let weight = self.graph.weight(id);
         self.matrix(&weight.map, &weight.name, form).map_err(|e| self.at(id, e))
@@ -354,7 +354,7 @@ impl Exporter<'_> {
         ExportError::Map { weight: self.graph.weight(id).name.clone(), source }
     }
 
-    /// A constant of f32, for what has no representation of its own in ONNX.
+    /// An f32 constant, for weights without their own representation in ONNX.
     fn constant(&mut self, name: &str, t: &Tensor) -> Result<String, MapError> {
         Ok(self.builder.f32_constant(name, t.shape(), &t.to_f32()?))
     }
@@ -378,7 +378,7 @@ fn state(n: usize, hidden: usize) -> [Dimension; 3] {
     [Dimension::Constant(n), Dimension::Streams, Dimension::Constant(hidden)]
 }
 
-/// For each row of ONNX's `[i, o, f, c]`, the row of a map. The forget gate of coupled gates, which means nothing, has the input gate's.
+/// For each row of ONNX's `[i, o, f, c]`, the row of a map. The forget gate of coupled gates, which is unused, has the input gate's.
 fn onnx_rows(lstm: &Lstm, hidden: usize) -> Vec<usize> {
     let block = |gate: Gate| lstm.rows().position(|g| g == gate).unwrap_or(0);
     let start =

@@ -1,4 +1,4 @@
-//! External data: tensors whose bytes are in other files of the model's folder, and nowhere else.
+//! External data: tensors whose bytes are in other files, inside the model's folder only.
 
 use super::error::{Quoted, TensorProblem};
 use super::proto::StringStringEntryProto;
@@ -8,16 +8,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-/// A place for external data, with what has been read of it.
+/// A folder for external data, with the data read so far.
 pub(super) struct External {
     dir: Option<PathBuf>,
     /// Bytes taken from each file. They may not exceed its size, so that a small file cannot fill the memory.
     taken: BTreeMap<PathBuf, u64>,
-    /// What was read: tensors that share a part of a file share their memory.
+    /// The data read: tensors that share a part of a file share their memory.
     read: BTreeMap<(PathBuf, u64, u64, DType), Tensor>,
 }
 
-/// What the entries of a tensor say.
+/// The entries of a tensor.
 struct Entries<'a> {
     location: &'a str,
     offset: u64,
@@ -30,7 +30,7 @@ impl External {
         External { dir: dir.map(Path::to_path_buf), taken: BTreeMap::new(), read: BTreeMap::new() }
     }
 
-    /// The tensor that these entries point at. The shape's element count has been checked.
+    /// The tensor that these entries point to. The shape's element count has been checked.
     pub(super) fn read(
         &mut self,
         entries: &[StringStringEntryProto],
@@ -105,7 +105,7 @@ impl<'a> Entries<'a> {
         let wrong = |expected, found| TensorProblem::ExternalEntry { expected, found };
         let mut values: BTreeMap<&str, &str> = BTreeMap::new();
         for e in entries {
-            // The checksum is SHA-1 and only informs.
+            // The checksum is SHA-1 and is only informative.
             if !["location", "offset", "length", "checksum"].contains(&e.key.as_str()) {
                 return Err(wrong("location, offset, length and checksum", Quoted(&e.key).to_string()));
             }

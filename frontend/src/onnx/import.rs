@@ -13,18 +13,18 @@ use crate::ir::{Dim, Graph, Op, Operand, OutputRole, Symbol, Type, WeightId};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// The oldest operator set that is read: the first with NumPy broadcasting.
+/// The oldest supported operator set: the first with NumPy broadcasting.
 const OLDEST_OPSET: i64 = 7;
-/// The newest operator set that the operators here were compared with. Newer ones are tried, and what is new in them is refused.
+/// The newest operator set that the operators here were compared with. Newer ones are tried, and their new features are refused.
 const NEWEST_OPSET: i64 = 28;
-/// ONNX gets about two sets a year: beyond this the number is damaged.
+/// ONNX gets about two sets a year: beyond this the number is corrupt.
 const LARGEST_OPSET: i64 = 100;
 /// The oldest version of the file format.
 const OLDEST_IR_VERSION: i64 = 3;
-/// Nodes, or tensors; exports of unrolled models have thousands.
+/// The maximum number of nodes, or of tensors; exports of unrolled models have thousands.
 const MAX_NODES: usize = 20_000;
 
-/// Named dimensions; exports have a handful.
+/// The maximum number of named dimensions; exports have a handful.
 const MAX_SYMBOLS: usize = 1000;
 
 /// The graph of a model; inputs that are `fixed` become weights.
@@ -76,7 +76,7 @@ pub(super) fn import(
     Ok(importer.graph)
 }
 
-/// Drops the weights that no node reads: initialisers without a use, and those that an operator's form here does without, such as a ratio of dropout.
+/// Drops the weights that no node reads: initialisers without a use, and those that an operator's form here does not need, such as a dropout ratio.
 fn drop_unused(graph: &mut Graph) {
     let used: HashSet<Operand> = graph.nodes().flat_map(|(_, n)| n.operands()).copied().collect();
     let unused: Vec<WeightId> =
@@ -115,7 +115,7 @@ fn is_standard(domain: &str) -> bool {
     domain.is_empty() || domain == "ai.onnx"
 }
 
-/// What a node is called in messages.
+/// A node's name in messages.
 fn node_name(node: &NodeProto, index: usize) -> String {
     match (node.name.as_str(), node.output.iter().find(|o| !o.is_empty())) {
         ("", Some(output)) => format!("the node that makes {}", Quoted(output)),
@@ -140,7 +140,7 @@ fn reserved(proto: &GraphProto) -> Result<HashSet<String>, OnnxError> {
     }
     let mut inputs = HashSet::new();
     for input in &proto.input {
-        // An initialiser may be listed among the inputs: its default value, which is what it has here.
+        // An initialiser may be listed among the inputs: its default value, which is used here.
         if !weights.contains(input.name.as_str()) {
             define(&input.name, "an input".into())?;
         } else if !inputs.insert(&input.name) {
@@ -155,16 +155,16 @@ fn reserved(proto: &GraphProto) -> Result<HashSet<String>, OnnxError> {
     Ok(defined.into_keys().map(str::to_string).collect())
 }
 
-/// What is needed while the nodes are added.
+/// The state while nodes are added.
 struct Importer {
     graph: Graph,
     opset: i64,
     /// Domain and name of each local function.
     functions: BTreeSet<(String, String)>,
     external: External,
-    /// What each name in the file stands for, so far.
+    /// The value of each name in the file, so far.
     values: HashMap<String, Operand>,
-    /// Every name in the file and every one that was invented.
+    /// Every name in the file and every generated one.
     reserved: HashSet<String>,
     /// The symbol of each named dimension.
     symbols: BTreeMap<String, Symbol>,
@@ -232,7 +232,7 @@ impl Importer {
         Ok(Type::new(dtype, shape))
     }
 
-    /// Makes a symbol for a name; names that differ get symbols that differ, even where the text form spells them alike.
+    /// Makes a symbol for a name; different names get different symbols, even if the text form spells them alike.
     fn name_symbol(&mut self, name: &str) -> Result<(), OnnxError> {
         if self.symbols.contains_key(name) {
             return Ok(());
@@ -299,7 +299,7 @@ impl Importer {
         self.graph.add_weight(&name, tensor).unwrap_or_else(|existing| existing).into()
     }
 
-    /// A name that nothing has.
+    /// An unused name.
     fn fresh(&mut self, wish: &str) -> String {
         let mut name = wish.to_string();
         let mut n = 1;
@@ -310,7 +310,7 @@ impl Importer {
         name
     }
 
-    /// What a node's input stands for.
+    /// The value of a node's input.
     fn operand(&self, name: &str) -> Result<Operand, NodeProblem> {
         match self.values.get(name) {
             _ if name.is_empty() => Ok(Operand::None),

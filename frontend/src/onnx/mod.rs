@@ -8,12 +8,12 @@
 //!                                             one copy of a weight
 //! ```
 //!
-//! Opsets from 7 on are read, and every operator becomes the form of its newest version; so the passes know one spelling. What is
+//! Opsets from 7 on are read, and every operator is converted to the form of its newest version, so passes know only one form. What is
 //! not supported is refused by name, never guessed: operators of other domains, subgraphs, local functions, attributes that are not
 //! known, sparse and string tensors. A hostile file gives an [`OnnxError`]: sizes are checked before memory is allocated, external data
 //! stays inside the model's folder, weights are finite.
 //!
-//! This is the reading of a graph as it is, not the understanding of it: whether it is a language model is for canonicalisation to say.
+//! This module reads a graph without interpreting it: canonicalisation determines whether it is a language model.
 
 mod decode;
 mod error;
@@ -37,12 +37,12 @@ use proto::{ModelProto, TensorProto};
 use scan::{Kind, scan};
 use std::path::Path;
 
-/// Reads the model in a file; external data is looked for in the file's folder. The graph is named after the file.
+/// Reads the model in a file; external data is read from the file's folder. The graph is named after the file.
 pub fn read(path: &Path) -> Result<Graph, OnnxError> {
     read_with_inputs(path, &[])
 }
 
-/// Reads the model in a file with some of its inputs fixed: they become weights of these values.
+/// Reads the model in a file with some of its inputs fixed: they become weights with these values.
 ///
 /// For test cases of single operators, whose axes and shapes are inputs: they decide the types of the results, so the graph
 /// needs them as constants.
@@ -55,7 +55,7 @@ pub fn read_with_inputs(path: &Path, fixed: &[(String, Tensor)]) -> Result<Graph
 
 /// Reads the model in `bytes`, with external data in `dir`, and names it `name`.
 ///
-/// The bytes are not copied but for the weights, each of which is copied once.
+/// The bytes are not copied, except for the weights, each of which is copied once.
 pub fn import(bytes: Bytes, dir: Option<&Path>, name: &str) -> Result<Graph, OnnxError> {
     import_with_inputs(bytes, dir, name, &[])
 }

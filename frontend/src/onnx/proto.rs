@@ -1,9 +1,9 @@
 //! The ONNX messages, as far as they are read and written here.
 //!
-//! They are derived by hand with `prost` rather than taken from a crate: `onnx-protobuf` 0.2.3 is tied to protobuf 3.4.0, whose parser
+//! They are derived by hand with `prost` instead of taken from a crate: `onnx-protobuf` 0.2.3 is tied to protobuf 3.4.0, whose parser
 //! recurses without limit on hostile files (RUSTSEC-2024-0437) and copies every weight. Here bytes fields are [`Bytes`], so
-//! decoding a [`Bytes`] leaves the weights where they are, and there is no recursion at all: the fields that hold subgraphs are left out
-//! (every operator that has one is refused by name), as are doc strings, metadata, training and device information. What is left out is
+//! decoding a [`Bytes`] leaves the weights where they are, and there is no recursion at all: the fields that hold subgraphs are omitted
+//! (every operator that has one is refused by name), as are doc strings, metadata, training and device information. Omitted fields are
 //! skipped.
 //!
 //! Field numbers and types are those of `onnx.proto` of ONNX 1.23 (IR version 14); a test decodes files that the `onnx` package wrote and
@@ -85,7 +85,7 @@ pub struct NodeProto {
     /// The names of the values it reads; empty for an optional input that is not given.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// The names of the values it makes; empty for an optional output that is not wanted.
+    /// The names of the values it computes; empty for an optional output that is not needed.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
     /// Its own name, often empty.
@@ -102,7 +102,7 @@ pub struct NodeProto {
     pub domain: String,
 }
 
-/// An attribute of a node. Which field holds the value is told by `type`.
+/// An attribute of a node. `type` says which field holds the value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AttributeProto {
     /// The name.
@@ -168,7 +168,7 @@ pub struct TensorProto {
     /// A [`DataType`].
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// The part of a larger tensor that this one is; nobody writes it.
+    /// The part of a larger tensor that this one is; no exporter writes it.
     #[prost(message, optional, tag = "3")]
     pub segment: Option<SegmentProto>,
     /// Elements of `Float`.
@@ -214,7 +214,7 @@ pub struct SegmentProto {
 pub enum DataLocation {
     /// In the message.
     Default = 0,
-    /// In a file of its own.
+    /// In a separate file.
     External = 1,
 }
 
@@ -287,7 +287,7 @@ pub struct ValueInfoProto {
     pub r#type: Option<TypeProto>,
 }
 
-/// A type; none of the fields is set for a sequence, a map or the like.
+/// A type; no field is set for a sequence, a map or similar types.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TypeProto {
     /// A tensor.
@@ -314,7 +314,7 @@ pub struct TensorShapeProto {
     pub dim: Vec<DimensionProto>,
 }
 
-/// A dimension; neither value nor name where it is dynamic and unnamed.
+/// A dimension; neither value nor name if it is dynamic and unnamed.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct DimensionProto {
     /// A constant or a name.
@@ -322,7 +322,7 @@ pub struct DimensionProto {
     pub value: Option<dimension::Value>,
 }
 
-/// What [`DimensionProto`] holds.
+/// The contents of [`DimensionProto`].
 pub mod dimension {
     /// A constant or a name.
     #[derive(Clone, PartialEq, Eq, prost::Oneof)]

@@ -1,12 +1,12 @@
 //! A walk over a protobuf file before it is decoded.
 //!
-//! `prost` says "buffer underflow" of a truncated file and makes a message of some hundred bytes from two bytes of a hostile one. The
-//! walk looks at tags and lengths only (weights are jumped over, so it takes no time), tells a damaged file from a file of another kind,
-//! says at which byte the damage is, and limits the number of messages.
+//! `prost` reports "buffer underflow" for a truncated file, and turns two bytes of a hostile file into a message of some hundred bytes. The
+//! walk reads only tags and lengths (weights are skipped, so it takes no time), distinguishes a damaged file from a file of another kind,
+//! reports the byte of the damage, and limits the number of messages.
 
 use super::error::OnnxError;
 
-/// More messages and names than any language model has; the structures that decoding makes of them stay below some 100 MB.
+/// More messages and names than any language model has; the structures decoded from them stay below about 100 MB.
 const MAX_MESSAGES: usize = 250_000;
 
 /// The messages that are decoded, with the fields that hold further messages.
@@ -47,12 +47,12 @@ impl Kind {
         })
     }
 
-    /// Names in lists, each of which becomes a string of its own.
+    /// Names in lists, each of which becomes a separate string.
     fn is_repeated_string(self, field: u64) -> bool {
         matches!((self, field), (Kind::Node, 1 | 2) | (Kind::Attribute, 9))
     }
 
-    /// Whether a file of this kind may begin with this field: the fields of today, with their wire types.
+    /// Whether a file of this kind may begin with this field: the current fields, with their wire types.
     fn may_begin_with(self, field: u64, wire: u64) -> bool {
         match self {
             Kind::Model => {
@@ -76,7 +76,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// One message that ends at `end`. The depth of the recursion is that of [`Kind`], seven at most.
+    /// One message that ends at `end`. The depth of the recursion is that of [`Kind`], at most seven.
     fn message(&mut self, kind: Kind, end: usize, root: bool) -> Result<(), OnnxError> {
         self.count()?;
         let mut first = root;
@@ -175,7 +175,7 @@ mod tests {
         assert!(scan(&bytes, Kind::Model).is_ok());
         for n in 3..bytes.len() {
             match scan(&bytes[..n], Kind::Model) {
-                // A cut between two fields of the root is found later: a part is missing.
+                // A cut between two fields of the root is detected later: a part is missing.
                 Ok(()) => assert!(ModelProto::decode(&bytes[..n]).is_ok(), "{n}"),
                 Err(OnnxError::Damaged { offset, .. }) => assert!(offset <= n),
                 Err(other) => panic!("{n}: {other}"),

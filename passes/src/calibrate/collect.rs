@@ -7,8 +7,8 @@ use lstmc_frontend::interpret::{self, Observation, Observer};
 use lstmc_frontend::ir::{Graph, NodeId, WeightId};
 use rayon::prelude::*;
 
-/// Steps between two sums in f64. Inside of them products are summed in f32, whose relative error of `STEPS * 2^-24`, 6e-5 at worst and its root in practice,
-/// is far below the sampling error of a second moment of so few steps.
+/// Steps between two sums in f64. Between them, products are summed in f32, whose relative error of `STEPS * 2^-24`, 6e-5 in the worst case
+/// and `sqrt(STEPS) * 2^-24` in practice, is far below the sampling error of a second moment of so few steps.
 const STEPS: usize = 1024;
 
 /// Words per task when summing over the vocabulary.
@@ -77,7 +77,7 @@ impl Observer<f32> for Collector<'_, '_> {
             Observation::Predictions { vocabulary, log_probabilities, targets } => {
                 self.predicted(vocabulary, log_probabilities, targets);
             }
-            // Kinds that are unknown here are no inputs of maps.
+            // Kinds that are unknown here are not inputs of maps.
             _ => {}
         }
     }

@@ -9,7 +9,7 @@
 //! | `predictions.probabilities` | f64 `[vocabulary]` | `E[softmax]` |
 //! | `predictions.curvature` | f64 `[vocabulary]` | `E[softmax (1 - softmax)]` |
 //!
-//! The metadata entry `lstmc.calibration` is a JSON object: `version`, `tokens`, `inputs` (a list of `{count, readers}`, a reader being `{weight,
+//! The metadata entry `lstmc.calibration` is a JSON object: `version`, `tokens`, `inputs` (a list of `{count, readers}`, where a reader is `{weight,
 //! columns: {start, end}}`) and `lookups` (a list of weight names).
 
 use super::{Inputs, Lookups, Predictions, Reader, Statistics};
@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// The metadata entry that says what the tensors are.
+/// The metadata entry that describes the tensors.
 const KEY: &str = "lstmc.calibration";
 
 /// The version that is written and read.
@@ -37,7 +37,7 @@ struct InputsHeader {
     readers: Vec<Reader>,
 }
 
-/// Why bytes are not statistics.
+/// Why bytes are not valid statistics.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -65,7 +65,7 @@ pub enum FileError {
 }
 
 impl Statistics {
-    /// Whether a file that starts with these bytes may hold statistics, rather than text.
+    /// Whether a file that starts with these bytes may hold statistics, as opposed to text.
     pub fn is_file(start: &[u8]) -> bool {
         // A length of 8 bytes, whose upper four are zero in any header that a reader accepts, and a JSON object.
         start.len() > 8 && start[4..8] == [0; 4] && start[8] == b'{'
@@ -108,7 +108,7 @@ impl Statistics {
         safetensors::serialize(views, Some(metadata)).expect("names are unique and shapes fit")
     }
 
-    /// The statistics in a file that [`Statistics::to_bytes`] made. Any other bytes are an error.
+    /// The statistics in a file that [`Statistics::to_bytes`] wrote. Any other bytes are an error.
     pub fn from_bytes(bytes: &[u8]) -> Result<Statistics, FileError> {
         let format = |e: safetensors::SafeTensorError| FileError::Format(e.to_string());
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(format)?;
@@ -202,7 +202,7 @@ fn finite(name: &str, bytes: &[u8]) -> Result<Vec<f64>, FileError> {
     }
 }
 
-/// Refuses what is less than zero where squares, counts and probabilities are summed.
+/// Refuses negative numbers in sums of squares, counts and probabilities.
 fn not_negative<'v>(what: &str, values: impl IntoIterator<Item = &'v f64>) -> Result<(), FileError> {
     match values.into_iter().find(|&&x| x < 0.0) {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! Calibration: what a model's own layers are given when it reads text.
+//! Calibration: the inputs of a model's layers when it reads text.
 //!
 //! ```text
 //!   text ──▶ the model, layer by layer ──▶ Statistics ──▶ file
@@ -9,9 +9,9 @@
 //! ```
 //!
 //! [`Statistics`] are collected once, on the model before its first lossy pass, and belong to that model by the names and shapes of its
-//! weights: what compresses a weight without changing its shape keeps them valid. Passes get them from a [`Calibration`], which
-//! reads them from a file or collects them when they are first needed, and, where it has the text, can collect them anew on a changed model, so that
-//! later layers are fitted to what compressed earlier ones give them.
+//! weights: compressing a weight without changing its shape keeps them valid. Passes get them from a [`Calibration`], which
+//! reads them from a file or collects them when they are first needed. If it has the text, it can collect them again on a changed model, so that
+//! later layers are fitted to the outputs of compressed earlier ones.
 
 mod collect;
 mod file;
@@ -24,10 +24,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Told how many tokens were read, and of how many.
+/// Called with the number of tokens read so far, and the total.
 pub type Progress<'p> = dyn FnMut(usize, usize) + 'p;
 
-/// What the layers of a model are given when it reads a text.
+/// The inputs of a model's layers when it reads a text.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Statistics {
     tokens: usize,
@@ -46,12 +46,12 @@ pub struct Inputs {
     count: u64,
 }
 
-/// A map, and the part of the input vector that it multiplies.
+/// A map and the part of the input vector that it multiplies.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Reader {
     /// The weight's name.
     pub weight: String,
-    /// The elements of the vector that meet its columns.
+    /// The elements of the vector that its columns multiply.
     pub columns: Range<usize>,
 }
 
@@ -62,7 +62,7 @@ pub struct Lookups {
     counts: Vec<f64>, // [vocabulary]
 }
 
-/// What the model predicted.
+/// The model's predictions.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Predictions {
     /// How often each word came next, `[vocabulary]`.
@@ -133,11 +133,11 @@ pub enum CalibrationError {
         "the calibration statistics are of another model: {what}: expected {expected}, found {found}; collect them again with `lstmc calibrate`"
     )]
     Mismatch {
-        /// The weight or property.
+        /// The weight or property that differs.
         what: String,
-        /// What this model has.
+        /// Its value in this model.
         expected: String,
-        /// What the statistics have.
+        /// Its value in the statistics.
         found: String,
     },
     /// Statistics from a file cannot be collected again on a changed model.
@@ -148,7 +148,7 @@ pub enum CalibrationError {
     /// A number that is NaN or infinite.
     #[error("the model computes NaN or infinity on the calibration text: {what}")]
     NotFinite {
-        /// Where.
+        /// Its location.
         what: String,
     },
     /// The model cannot be run.
@@ -157,7 +157,7 @@ pub enum CalibrationError {
 }
 
 impl Statistics {
-    /// Reads `tokens` with the model and collects everything. One stream from a zero state, every token but the last being read.
+    /// Reads `tokens` with the model and collects everything. One stream from a zero state; every token except the last is read.
     pub fn collect(
         graph: &Graph,
         tokens: &[u32],
@@ -166,7 +166,7 @@ impl Statistics {
         collect::collect(graph, tokens, true, progress)
     }
 
-    /// As [`Statistics::collect`], without the predictions, which cost as much as all else.
+    /// Like [`Statistics::collect`], but without the predictions, which cost as much as everything else.
     pub fn collect_inputs(
         graph: &Graph,
         tokens: &[u32],
@@ -185,7 +185,7 @@ impl Statistics {
         &self.inputs
     }
 
-    /// The inputs of the maps that include the weight of this name, and the part that the weight multiplies.
+    /// The inputs of the maps that include the weight with this name, and the part that the weight multiplies.
     pub fn inputs_of(&self, weight: &str) -> Option<(&Inputs, Range<usize>)> {
         self.inputs.iter().find_map(|i| {
             let reader = i.readers.iter().find(|r| r.weight == weight)?;
@@ -198,12 +198,12 @@ impl Statistics {
         self.lookups.iter().find(|l| l.table == table)
     }
 
-    /// What the model predicted, if it was collected.
+    /// The model's predictions, if they were collected.
     pub fn predictions(&self) -> Option<&Predictions> {
         self.predictions.as_ref()
     }
 
-    /// Refuses a model whose weights have other names or shapes.
+    /// Refuses a model whose weights have different names or shapes.
     pub fn check(&self, graph: &Graph) -> Result<(), CalibrationError> {
         let expected = Shape::of(graph)?;
         let found = Shape {
@@ -215,7 +215,7 @@ impl Statistics {
     }
 }
 
-/// What ties statistics to a model.
+/// The names and shapes that tie statistics to a model.
 struct Shape {
     inputs: Vec<(usize, Vec<Reader>)>,
     lookups: Vec<(String, usize)>,
@@ -300,7 +300,7 @@ impl fmt::Debug for Calibration<'_> {
 }
 
 impl<'p> Calibration<'p> {
-    /// Statistics of this text, collected when they are first asked for.
+    /// Statistics of this text, collected when they are first requested.
     pub fn of_text(tokens: Vec<u32>) -> Calibration<'p> {
         Calibration { tokens: Some(tokens), ..Calibration::default() }
     }
@@ -310,26 +310,28 @@ impl<'p> Calibration<'p> {
         Calibration { statistics: Some(Arc::new(statistics)), ..Calibration::default() }
     }
 
-    /// Tells `progress` what is read.
+    /// Reports reading to `progress`.
     pub fn with_progress(self, progress: impl FnMut(usize, usize) + 'p) -> Calibration<'p> {
         Calibration { progress: Some(Box::new(progress)), ..self }
     }
 
-    /// Says which model the statistics are of: the driver gives the graph before the first lossy pass. Later calls do nothing, but for [`Calibration::refer_to_trained`].
+    /// Sets the model that the statistics describe: the driver passes the graph before the first lossy pass. Later calls have no effect;
+    /// see [`Calibration::refer_to_trained`].
     pub fn refer_to(&mut self, graph: &Graph) {
         if self.statistics.is_none() && self.reference.is_none() {
             self.reference = Some(graph.clone());
         }
     }
 
-    /// Says that `graph` has been trained: what was collected says little of it, and where there is text, statistics are of it from now on.
+    /// Tells that `graph` has been trained: earlier statistics no longer describe it well, so if there is text, statistics are of `graph` from now
+    /// on.
     pub fn refer_to_trained(&mut self, graph: &Graph) {
         if self.tokens.is_some() {
             (self.statistics, self.reference) = (None, Some(graph.clone()));
         }
     }
 
-    /// The statistics of the model before the first lossy pass, or after the last training, of which `graph` is what has become.
+    /// The statistics of the model before the first lossy pass, or after the last training, from which `graph` was made.
     pub fn statistics(&mut self, graph: &Graph) -> Result<Arc<Statistics>, CalibrationError> {
         let statistics = match &self.statistics {
             Some(statistics) => statistics.clone(),
@@ -346,8 +348,8 @@ impl<'p> Calibration<'p> {
         Ok(statistics)
     }
 
-    /// Another source of the same statistics, and of the same text where there is one, for another run on the same model; what is not collected yet is
-    /// collected now.
+    /// Another source of the same statistics, and of the same text if there is one, for another run on the same model; statistics not collected yet
+    /// are collected now.
     pub fn share<'q>(&mut self, graph: &Graph) -> Result<Calibration<'q>, CalibrationError> {
         let statistics = Some(self.statistics(graph)?);
         Ok(Calibration { tokens: self.tokens.clone(), statistics, ..Calibration::default() })
@@ -358,12 +360,12 @@ impl<'p> Calibration<'p> {
         self.tokens.is_some()
     }
 
-    /// Statistics of `graph` as it is now, without predictions. Needs the text.
+    /// Statistics of `graph` in its current form, without predictions. Needs the text.
     pub fn inputs(&mut self, graph: &Graph) -> Result<Statistics, CalibrationError> {
         self.collect(graph, false)
     }
 
-    /// What `graph` as it is now predicts. Needs the text.
+    /// The predictions of `graph` in its current form. Needs the text.
     pub fn predictions(&mut self, graph: &Graph) -> Result<Predictions, CalibrationError> {
         let statistics = self.collect(graph, true)?;
         Ok(statistics.predictions.expect("predictions were asked for"))

@@ -1,4 +1,4 @@
-//! A budget shared out over matrices.
+//! Distributing a budget over matrices.
 
 use super::problem::Problem;
 use crate::pass::{Context, PassError};
@@ -6,11 +6,11 @@ use crate::sites::{Biases, patched};
 use crate::solve::{self, allocate::Choice};
 use lstmc_frontend::ir::Graph;
 
-/// How often sensitivities are measured anew at the ranks that the last ones led to: perplexity rises faster than the error, so where it is
-/// measured should be near where it is used.
+/// How often sensitivities are measured again at the ranks from the previous round: perplexity rises faster than the error, so it
+/// should be measured near the ranks that are used.
 const ROUNDS: usize = 2;
 
-/// The rank of each problem with at most `budget` numbers in all; none where the matrix stays as it is.
+/// The rank of each problem with at most `budget` numbers in total; `None` if the matrix stays as it is.
 pub(super) fn allocate(
     graph: &Graph,
     problems: &mut [Problem],
@@ -39,7 +39,7 @@ pub(super) fn allocate(
             let changes = biases.complete(graph, solution.maps, context)?;
             let after = perplexity(context, &patched(graph, &changes))?.unwrap_or(before);
             if solution.error > 0.0 {
-                // A matrix whose loss is drowned in noise still must not be free.
+                // A matrix whose loss is hidden by noise must still have a cost.
                 weights[k] = (after / before).ln().max(MIN_RISE) / solution.error;
             }
         }
@@ -49,7 +49,7 @@ pub(super) fn allocate(
     Ok(ranks)
 }
 
-/// The least rise of the logarithm of perplexity that is told from none.
+/// The least rise of the logarithm of perplexity that is distinguished from zero.
 const MIN_RISE: f64 = 1e-5;
 
 fn share_out(problems: &[Problem], weights: &[f64], budget: usize) -> Result<Vec<Option<usize>>, PassError> {

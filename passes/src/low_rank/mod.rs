@@ -1,16 +1,18 @@
-//! `low-rank`: a matrix as the product of two thin ones.
+//! `low-rank`: replaces a matrix by the product of two thin ones.
 //!
 //! *Lossy.* `W: [out, in]` becomes `left: [out, rank]` times `right: [rank, in]`, which saves numbers and multiply-adds as long as `rank (out + in) < out in`.
 //!
-//! With calibration, the factors are those that change the layer's *outputs* least on the inputs that occur: with `H = S S^T` and row weights `D`, the truncated SVD of
-//! `D^(1/2) W S`, both undone (see [`solve::low_rank`](crate::solve::low_rank)); its error is the sum of the squares of the singular values dropped. Without, it is the
-//! truncated SVD of `W` (Eckart and Young 1936). What counts how much, and how biases make up for means, is said in `sites/weighting.rs`.
+//! With calibration, the factors are those that change the layer's *outputs* least on the calibration inputs: with `H = S S^T` and row weights `D`,
+//! the truncated SVD of `D^(1/2) W S`, both undone (see [`solve::low_rank`](crate::solve::low_rank)); its error is the sum of the squares of the
+//! singular values dropped. Without calibration, it is the truncated SVD of `W` (Eckart and Young 1936). See `sites/weighting.rs` for the weights of
+//! errors and for the biases that compensate means.
 //!
-//! The two maps of an lstm are one matrix `[input recurrent]` where they are factorised together: one left factor, which both
-//! maps share, and a right factor for each. Or each map has factors of its own; by default whichever loses less with the same numbers.
+//! The two maps of an lstm are one matrix `[input recurrent]` if they are factorised together: one left factor, which both
+//! maps share, and a right factor for each. Otherwise each map has its own factors. By default, the variant with the smaller loss for the same number
+//! of parameters is used.
 //!
-//! One of `rank`, `energy`, `parameters` and `bytes` must be given. For a budget, errors of different matrices are brought to one scale by
-//! measuring perplexity with each matrix alone factorised, where there is a validation text, and by their own norms otherwise.
+//! One of `rank`, `energy`, `parameters` and `bytes` must be given. For a budget, errors of different matrices are put on one scale by
+//! measuring perplexity with each matrix alone factorised, if there is a validation text, and by their own norms otherwise.
 //!
 //! Matrices must be dense: run it before `prune` and `quantize`, which then work on the factors.
 
@@ -83,7 +85,7 @@ impl LowRankPass {
         })
     }
 
-    /// The rank asked for; none where a budget decides.
+    /// The requested rank; `None` if a budget decides.
     fn rank(&self, problem: &Problem) -> Option<usize> {
         match self.size {
             Size::Rank(rank) => Some(rank),
@@ -92,7 +94,7 @@ impl LowRankPass {
         }
     }
 
-    /// The factorisations of the target: one for each matrix, or for the two of an lstm.
+    /// The factorisations of the target: one for each matrix, or one for the two of an lstm.
     fn problems(
         &self,
         graph: &Graph,

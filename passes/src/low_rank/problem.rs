@@ -16,28 +16,28 @@ pub(super) struct Problem {
     /// Columns of each of the maps in `ids`.
     cols: Vec<usize>,
     shape: [usize; 2],
-    /// The matrix without what its weighting takes off its rows; two maps side by side.
+    /// The matrix minus its weighting's shift; two maps are side by side.
     pub(super) shifted: Vec<f32>,
     pub(super) weighting: Weighting,
     pub(super) svd: Whitened,
-    /// The singular values of the two maps of an lstm apart.
+    /// The singular values of each of the two maps of an lstm.
     apart: Vec<Whitened>,
 }
 
-/// What ranks a problem is solved with.
+/// The ranks that a problem is solved with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ranks {
-    /// One factorisation; of two maps, with one left factor.
+    /// One factorisation; two maps share one left factor.
     One(usize),
     /// One for each of two maps.
     Apart([usize; 2]),
 }
 
-/// Factors in place of a problem's maps.
+/// Factors that replace a problem's maps.
 pub(super) struct Solution {
     ranks: Ranks,
     pub(super) maps: Vec<(WeightId, Part)>,
-    /// What they stand for, as `shifted` is laid out.
+    /// The matrix that they represent, in the layout of `shifted`.
     pub(super) dense: Vec<f32>,
     /// Weighted squared error.
     pub(super) error: f64,
@@ -100,17 +100,17 @@ impl Problem {
         self.shape[0] * self.shape[1]
     }
 
-    /// What it may become: itself, or factors of each rank. A unit of its error costs `weight` in loss.
+    /// Its choices: itself, or factors of each rank. A unit of its error costs `weight` in loss.
     pub(super) fn choices(&self, weight: f64) -> Vec<Choice> {
         rank_choices(self.svd.spectrum(), weight, self.unit() as f64, Some(self.size() as f64))
     }
 
-    /// The rank, where factors of it have fewer numbers than the matrix.
+    /// The rank, if factors of this rank have fewer numbers than the matrix.
     pub(super) fn saving(&self, rank: usize) -> Option<usize> {
         rank.checked_mul(self.unit()).filter(|&n| n < self.size()).map(|_| rank)
     }
 
-    /// For one rank, the ranks that lose least with the numbers of one factorisation.
+    /// For one rank, the ranks with the smallest loss for the size of one factorisation.
     pub(super) fn best(&self, rank: usize, shared: Option<bool>) -> Result<Ranks, PassError> {
         let [a, b] = &self.apart[..] else { return Ok(Ranks::One(rank)) };
         if shared == Some(true) {
@@ -122,7 +122,7 @@ impl Problem {
             return Ok(Ranks::One(rank));
         };
         let ranks = Ranks::Apart([chosen[0] + 1, chosen[1] + 1]);
-        // Errors of the two maps add up with signs, which only their product with the whole second moment shows.
+        // Errors of the two maps add up with signs; only their product with the whole second moment shows this.
         let better = self.solve(ranks)?.error < self.svd.error(rank);
         Ok(if better { ranks } else { Ranks::One(rank) })
     }
@@ -155,7 +155,7 @@ impl Problem {
         Ok(Solution { ranks, maps, dense, error })
     }
 
-    /// One left factor for all maps, and to each its columns of the right one.
+    /// One left factor for all maps, and for each its columns of the right one.
     fn shared(&self, factors: &Factors) -> Result<Vec<(WeightId, Part)>, MapError> {
         let left = Part::new(stored([self.shape[0], factors.rank], factors.left.clone())?);
         let mut start = 0;
@@ -170,7 +170,7 @@ impl Problem {
         Ok(maps)
     }
 
-    /// What a solution is, for the report.
+    /// A solution's description, for the report.
     pub(super) fn describe(&self, solution: &Solution) -> String {
         let (ranks, numbers) = match solution.ranks {
             Ranks::One(rank) if self.ids.len() == 1 => (format!("rank {rank}"), rank * self.unit()),

@@ -7,11 +7,11 @@ use std::fmt;
 pub struct PipelineError {
     /// What is wrong.
     pub problem: Box<Problem>,
-    /// Where.
+    /// The place.
     pub place: Place,
 }
 
-/// Where in a pipeline.
+/// A place in a pipeline.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Place {
     /// Bytes of the text form.
@@ -25,7 +25,7 @@ pub enum Place {
     },
     /// A pass of a recipe, from 1.
     Recipe {
-        /// Which.
+        /// Its position.
         pass: usize,
     },
     /// The recipe as a whole.
@@ -41,19 +41,19 @@ pub enum Problem {
     UnknownPass {
         /// The name found.
         name: String,
-        /// The name that may have been meant.
+        /// The name that was probably meant.
         closest: Option<&'static str>,
         /// Every pass.
         known: Vec<&'static str>,
     },
-    /// An option that the pass has not.
+    /// An option that the pass does not have.
     #[error("`{pass}` has no option `{name}`{}; {}", suggest(closest), options(known))]
     UnknownOption {
         /// The pass.
         pass: &'static str,
         /// The name found.
         name: String,
-        /// The name that may have been meant.
+        /// The name that was probably meant.
         closest: Option<&'static str>,
         /// Every option of the pass.
         known: Vec<&'static str>,
@@ -65,9 +65,9 @@ pub enum Problem {
         pass: &'static str,
         /// The option.
         option: &'static str,
-        /// What fits.
+        /// A description of valid values.
         expected: String,
-        /// What is there.
+        /// The value found.
         found: String,
     },
     /// An option that must be given.
@@ -77,9 +77,9 @@ pub enum Problem {
         pass: &'static str,
         /// The option.
         option: &'static str,
-        /// What it takes.
+        /// The values that it takes.
         expected: String,
-        /// What it is.
+        /// Its description.
         doc: &'static str,
     },
     /// An option given twice.
@@ -90,15 +90,15 @@ pub enum Problem {
         /// The option.
         option: &'static str,
     },
-    /// Text that is no pipeline, or a file that is no recipe.
+    /// Text that is not a pipeline, or a file that is not a recipe.
     #[error("expected {expected}, found {found}")]
     Syntax {
-        /// What could be there.
+        /// What was expected.
         expected: &'static str,
-        /// What is.
+        /// What was found.
         found: String,
     },
-    /// A file that is no TOML, or with other fields.
+    /// A file that is not TOML, or has unknown fields.
     #[error("not a recipe: {0}")]
     Toml(String),
 }
@@ -113,7 +113,7 @@ fn options(known: &[&str]) -> String {
 
 impl std::error::Error for PipelineError {}
 
-/// The problem, and below it the line with a mark under the place.
+/// The problem, followed by the line with a mark under the place.
 impl fmt::Display for PipelineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {

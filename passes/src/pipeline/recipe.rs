@@ -43,7 +43,7 @@ pub(super) fn parse(text: &str, table: Table) -> Result<Pipeline, PipelineError>
             };
             given.push((option.name, read_value(info, option, &text).map_err(here)?));
         }
-        // A TOML table has no order; the pass table has.
+        // A TOML table has no order; the pass table does.
         given.sort_by_key(|(name, _)| info.options.iter().position(|o| o.name == *name));
         passes.push(complete(info, given).map_err(here)?);
     }

@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str, table: Table) -> Result<Pipeline, PipelineError>
     }
 }
 
-/// The value, in quotes where it would not be read back otherwise; there, `\"` and `\\` stand for a quote and a backslash.
+/// The value, in quotes if it would not be read back otherwise; inside quotes, `\"` and `\\` stand for a quote and a backslash.
 pub(super) fn quoted(value: &str) -> String {
     let is_plain = |c: char| !c.is_whitespace() && !",()\"".contains(c);
     if !value.is_empty() && value.chars().all(is_plain) {
@@ -81,7 +81,7 @@ impl<'t> Reader<'t> {
         Ok((&rest[..len], start))
     }
 
-    /// A value and where it stands: up to `,` or `)`, or in quotes.
+    /// A value and its position: up to `,` or `)`, or in quotes.
     fn value(&mut self) -> Result<(Cow<'t, str>, Range<usize>), PipelineError> {
         self.space();
         if self.rest().starts_with('"') {
@@ -97,7 +97,7 @@ impl<'t> Reader<'t> {
         Ok((value.into(), start..self.at))
     }
 
-    /// A value in quotes. A backslash before anything but a quote or a backslash is itself.
+    /// A value in quotes. A backslash before any other character than a quote or a backslash is literal.
     fn quoted(&mut self) -> Result<(Cow<'t, str>, Range<usize>), PipelineError> {
         let start = self.at + 1;
         let inner = &self.text[start..];

@@ -1,4 +1,4 @@
-//! Sharing out the weights that are kept over several layers.
+//! Distributing the kept weights over several layers.
 
 use super::{Layer, Method, Prune};
 use crate::calibrate::CalibrationError;
@@ -8,16 +8,16 @@ use crate::solve::prune::{Pattern, Score, allocate_density};
 use crate::solve::row_errors;
 use lstmc_frontend::ir::Graph;
 
-/// Densities at which each layer is tried out.
+/// Densities at which each layer is tested.
 const TRIALS: [f64; 6] = [0.7, 0.5, 0.35, 0.25, 0.15, 0.07];
 
-/// Tokens of the calibration text that a trial reads: enough to tell losses apart that matter, a few seconds each.
+/// Tokens of the calibration text that a trial reads: enough to distinguish losses that matter, a few seconds each.
 const TRIAL_TOKENS: usize = 8000;
 
 /// Steps of density in the search.
 const STEP: f64 = 0.005;
 
-/// The least density of a layer.
+/// The smallest density of a layer.
 const LEAST: f64 = 0.02;
 
 /// Without a text: all weights compete by their scores. Scores of different layers are in different units, so each layer's are divided by the
@@ -36,8 +36,9 @@ pub(super) fn by_score(prune: &Prune, layers: &[Layer], density: f64) -> Result<
     allocate_density(&maps, density, LEAST.min(density)).map_err(|e| layers[0].error(e))
 }
 
-/// With a text: each layer is pruned alone at falling densities and the rise of the loss is measured. Rises are taken to add up, their logarithms to be
-/// linear between trials; starting from everything, the layer whose next step costs least per weight gives way until the budget is met.
+/// With a text: each layer is pruned alone at falling densities and the rise of the loss is measured. Rises are assumed to add up, and their
+/// logarithms to be linear between trials; starting from full density, the layer whose next step costs least per weight is reduced, until the budget
+/// is met.
 pub(super) fn by_trial(
     prune: &Prune,
     graph: &Graph,
@@ -47,7 +48,7 @@ pub(super) fn by_trial(
 ) -> Result<Vec<f64>, PassError> {
     let calibration = context.calibration.as_ref().ok_or(CalibrationError::NoText)?;
     let base = calibration.loss(graph, TRIAL_TOKENS)?;
-    // The plain score with a re-solve ranks layers as the better methods do, and takes a fraction of their time.
+    // The plain score with a re-solve ranks layers like the better methods do, in a fraction of their time.
     let method = match prune.method {
         Method::Alternate | Method::SparseGpt => Method::Score(Score::Activation),
         other => other,
@@ -73,15 +74,15 @@ pub(super) fn by_trial(
     Ok(share(&curves, &sizes, density))
 }
 
-/// The rise of the loss by density.
+/// The rise of the loss as a function of density.
 struct Curve {
     points: Vec<(f64, f64)>, // (density, log of the rise), densities falling
 }
 
 impl Curve {
-    /// Through measured rises, made to fall with density: what measurement says otherwise is noise.
+    /// Fits measured rises, made monotonically decreasing in density: deviations from that are noise.
     fn new(measured: &[(f64, f64)]) -> Curve {
-        /// Below this a rise cannot be told from none.
+        /// Below this a rise cannot be distinguished from zero.
         const NOISE: f64 = 1e-5;
         let mut most = NOISE;
         let point = |&(density, rise): &(f64, f64)| {
@@ -101,7 +102,8 @@ impl Curve {
     }
 }
 
-/// The densities, of layers of `sizes` weights, that sum to `density` of all and whose rises sum to the least; all alike where that is below the least densities.
+/// The densities, of layers of `sizes` weights, that add up to `density` overall with the smallest sum of rises; all equal if that is below the
+/// smallest densities.
 fn share(curves: &[Curve], sizes: &[f64], density: f64) -> Vec<f64> {
     let falling = |d: &f64| Some(d - STEP).filter(|&d| d >= LEAST);
     let densities: Vec<f64> = std::iter::successors(Some(1.0), falling).collect();

@@ -1,7 +1,7 @@
-//! Gradual pruning: to the sparsity in steps, each followed by training that makes good what it lost.
+//! Gradual pruning: reaches the sparsity in steps, each followed by training that recovers its loss.
 //!
 //! ```text
-//!   s_k = s (1 - (1 - k / n)^3)   for k = 1..n: large steps while much can go, small ones at the end   (Zhu and Gupta 2017, equation 1)
+//!   s_k = s (1 - (1 - k / n)^3)   for k = 1..n: large steps at first, small ones at the end   (Zhu and Gupta 2017, equation 1)
 //! ```
 
 use super::Prune;
@@ -10,10 +10,10 @@ use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::recover;
 use lstmc_frontend::ir::Graph;
 
-/// Passes that are one: each works on what those before came to.
+/// Passes combined into one: each works on the result of those before.
 struct Gradual(Vec<Box<dyn Pass>>);
 
-/// Prunes at once, or in `steps` where that is given.
+/// Prunes at once, or in `steps` if given.
 pub(super) fn make(options: &Options) -> Result<Box<dyn Pass>, PassError> {
     let at_once = Prune::new(options)?;
     let (steps, epochs) = match (options.given::<usize>("steps"), options.given("recover")) {
@@ -46,7 +46,7 @@ impl Pass for Gradual {
                 Outcome::Patch(patch) => {
                     notes.extend_from_slice(&patch.notes);
                     now = patch.apply(&now).expect("maps have the shapes of those that they replace");
-                    // What the next step asks for is of the model as it was trained.
+                    // The next step's statistics are of the model as trained.
                     if let Some(calibration) = &mut context.calibration {
                         calibration.refer_to_trained(&now);
                     }

@@ -1,24 +1,24 @@
-//! `prune`: weights to zero, and the weights that are kept to their best.
+//! `prune`: sets weights to zero, and the kept weights to their optimum.
 //!
-//! *Lossy.* Chooses a mask, stores what it keeps, and re-solves that by least squares for the same outputs on calibration text:
+//! *Lossy.* Chooses a mask, stores the kept weights, and re-solves them by least squares for the same outputs on calibration text:
 //!
 //! ```text
-//!   scores (w^2 H_jj, times what the loss minds about the row) ──▶ mask ──▶ v_K = (H_KK)^-1 (H w)_K in each row
+//!   scores (w^2 H_jj, times the loss's sensitivity to the row) ──▶ mask ──▶ v_K = (H_KK)^-1 (H w)_K in each row
 //! ```
 //!
-//! The two maps of an LSTM are one matrix here, over the stacked `[x; h]`: their weights compete, and each can make up for the other. With several
-//! layers and `scope=global`, layers are tried out one by one at falling densities on calibration text, and the number of weights is shared out so that
-//! the sum of the losses is least.
+//! The two maps of an LSTM are one matrix here, over the stacked `[x; h]`: their weights compete, and each can compensate for the other. With several
+//! layers and `scope=global`, layers are tested one by one at falling densities on calibration text, and the number of weights is distributed so that
+//! the sum of the losses is minimal.
 //!
-//! What is quantized already is pruned as the matrix that it stands for, and what is kept gets codes of the same width and grouping again; pruning first
-//! and quantizing once is better. What is pruned already can be pruned further. Low-rank and tensor-train maps are refused.
+//! A quantized map is pruned as the matrix that it represents, and the kept weights get codes of the same width and grouping again; pruning first
+//! and quantizing once is better. A pruned map can be pruned further. Low-rank and tensor-train maps are refused.
 //!
 //! | method | score | source |
 //! |---|---|---|
 //! | `magnitude` | `w^2` | Han et al. 2015; data-free with `resolve=false` |
 //! | `wanda` | `w^2 H_jj` | Sun et al. 2024, eq. 1 |
 //! | `obs` | `w^2 / [H^-1]_jj` | Hassibi and Stork 1993, eq. 5 |
-//! | `sparsegpt` | `obs`, block of columns by block, errors moving on | Frantar and Alistarh 2023, algorithm 1 |
+//! | `sparsegpt` | `obs`, block of columns by block, errors fed forward | Frantar and Alistarh 2023, algorithm 1 |
 //! | `alternate` | starts as `wanda`, alternates between mask and least squares | Boyd et al. 2011; Meng et al. 2024 |
 
 mod allocate;
@@ -55,12 +55,12 @@ enum Competition {
     Row,
 }
 
-/// What to do without calibration text.
+/// The option that works without calibration text.
 const INSTEAD: &str = "method=magnitude, resolve=false";
 
 struct Prune {
     target: Target,
-    /// The fraction kept; none where the pattern says it.
+    /// The fraction kept; `None` if the pattern determines it.
     density: Option<f64>,
     pattern: Pattern,
     method: Method,
@@ -72,7 +72,7 @@ struct Prune {
     damping: f64,
 }
 
-/// A layer that is to be pruned.
+/// A layer to prune.
 struct Layer {
     site: Site,
     /// The maps of the site that are targets.
@@ -88,7 +88,7 @@ impl Prune {
         self.method == Method::Score(Score::Magnitude) && !self.resolves
     }
 
-    /// The layers that the target names, with what is known about their inputs.
+    /// The layers that the target names, with the statistics of their inputs.
     fn layers(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Vec<Layer>, PassError> {
         let targets = self.target.matrices(graph)?;
         refuse(graph, &targets)?;
@@ -116,7 +116,7 @@ impl Prune {
         Ok(layers)
     }
 
-    /// Fills in what is known about a layer's inputs and outputs.
+    /// Fills in the statistics of a layer's inputs and outputs.
     fn look_up(
         &self,
         graph: &Graph,
@@ -157,7 +157,7 @@ impl Prune {
         scores(w, *shape, layer.h.as_ref(), score, layer.row_weights.as_deref()).map_err(|e| layer.error(e))
     }
 
-    /// The layer's maps at a density, and the biases that go with them.
+    /// The layer's maps at a density, and the corresponding biases.
     fn pruned(
         &self,
         graph: &Graph,
@@ -240,7 +240,7 @@ impl Pass for Prune {
         let mut kept = vec![];
         let steps = context.steps(INFO.name, layers.len());
         for (layer, &density) in layers.iter().zip(&densities) {
-            // A layer that keeps everything needs no mask; an n:m pattern says its own density.
+            // A layer that keeps everything needs no mask; an n:m pattern has its own density.
             if self.density.is_some() && density >= 1.0 {
                 kept.push(format!("{} all", layer.site.name));
                 continue;

@@ -1,4 +1,4 @@
-//! Maps side by side as one matrix, so that blocks and groups of inputs lie in one map each.
+//! Maps side by side as one matrix, so that each block and group of inputs is within one map.
 
 use crate::pass::PassError;
 use crate::quantize::requantized;
@@ -8,7 +8,7 @@ use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{LinearMap, MapError, Pattern, Quantized, Sparse};
 use lstmc_frontend::tensor::Tensor;
 
-/// `[W1 0 W2 0 ..]`: zeros fill up the columns of each map to a multiple of the pattern's period.
+/// `[W1 0 W2 0 ..]`: the columns of each map are zero-padded to a multiple of the pattern's period.
 pub(super) struct Stack {
     pub(super) w: Vec<f32>, // [rows, width]
     pub(super) shape: [usize; 2],
@@ -21,7 +21,7 @@ struct Part {
     name: String,
     start: usize,
     cols: usize,
-    /// The codes that it had, and that what is kept of it will have.
+    /// The codes that it had, which its kept weights will have again.
     codes: Option<Quantized>,
 }
 
@@ -43,7 +43,7 @@ impl Stack {
         for (k, (name, map)) in maps.iter().enumerate() {
             let cols = map.shape()[1];
             parts.push(Part { name: name.to_string(), start: width, cols, codes: codes(map) });
-            // The last map needs no filling: patterns may be cut at the edge.
+            // The last map needs no padding: patterns may be cut at the edge.
             width += if k + 1 < maps.len() { cols.div_ceil(period) * period } else { cols };
         }
         let mut w = vec![0.0; rows * width];
@@ -56,7 +56,7 @@ impl Stack {
         Ok(Stack { w, shape: [rows, width], parts, period })
     }
 
-    /// A second moment of the maps' inputs, with unrelated inputs where there are zeros.
+    /// A second moment of the maps' inputs, with unrelated inputs for the zero padding.
     pub(super) fn pad(&self, h: &Hessian) -> Result<Hessian, SolveError> {
         let [_, width] = self.shape;
         if h.size() == width {

@@ -1,24 +1,24 @@
-//! `quantize`: weights to codes of a few bits.
+//! `quantize`: converts weights to codes of a few bits.
 //!
-//! *Lossy.* `w[i][j] ~ scale[i][g] * (code[i][j] - zero[i][g])`, a scale per row or per group of consecutive inputs. Works on every matrix, in whatever
-//! representation it is:
+//! *Lossy.* `w[i][j] ~ scale[i][g] * (code[i][j] - zero[i][g])`, with a scale per row or per group of consecutive inputs. Works on every matrix, in
+//! any representation:
 //!
 //! | representation | what is quantized |
 //! |---|---|
 //! | dense | the matrix |
 //! | sparse | the weights that the mask keeps; the mask stays |
-//! | low-rank | both factors, the right one first: the left one is refitted to what the quantized right one gives it; shared factors stay shared |
-//! | tensor-train | each core, by itself |
+//! | low-rank | both factors, the right one first: the left one is refitted to the outputs of the quantized right one; shared factors stay shared |
+//! | tensor-train | each core separately |
 //! | quantized | nothing: an error. `decode` it first |
 //!
-//! What is minimised, by layer, is the mean squared error of its outputs on calibration text, `E |W x - V x|^2`. For an LSTM, `W x` is the sum of both its
-//! products, so an error of the recurrent map can make up for one of the input map. An embedding's rows are judged by what the maps that read them
-//! make of their errors, which needs no text. See [`crate::solve::quantize`] for the algorithms: GPTQ (Frantar et al. 2023), scales searched
-//! with feedback, then coordinate descent.
+//! For each layer, the pass minimises the mean squared error of its outputs on calibration text, `E |W x - V x|^2`. For an LSTM, `W x` is the sum of
+//! its two products, so an error of the recurrent map can compensate one of the input map. An embedding's rows are judged by the effect of their
+//! errors on the maps that read them, which needs no text. See [`crate::solve::quantize`] for the algorithms: GPTQ (Frantar et al. 2023), scales
+//! searched with feedback, then coordinate descent.
 //!
-//! With `activations=int8` the vector of a product is rounded too, to int8 with one scale, at each step anew (dynamic quantization; symmetric
-//! integer arithmetic as in Jacob et al. 2018, section 2): [`Activations`] has the formula. It costs no byte and lets kernels multiply integers. The solvers take
-//! no notice of it. An embedding's rows meet no product, so a table has it only where it is an output layer too; cores of tensor trains take f32.
+//! With `activations=int8` the vector of a product is rounded too, to int8 with one scale, at each step (dynamic quantization; symmetric
+//! integer arithmetic as in Jacob et al. 2018, section 2): [`Activations`] has the formula. It costs no byte and lets kernels multiply integers. The
+//! solvers ignore it. An embedding's rows enter no product, so a table has it only if it is also an output layer; cores of tensor trains take f32.
 
 mod sum;
 
@@ -94,12 +94,12 @@ pub(crate) const INFO: PassInfo = PassInfo {
     make: |options| Ok(Box::new(Quantize::new(options)?)),
 };
 
-/// The format of as many bits as the options say.
+/// The format with the number of bits that the options say.
 fn format_of(options: &Options) -> Option<CodeFormat> {
     CodeFormat::of_bits(options.get::<usize>("bits").try_into().ok()?)
 }
 
-/// Fine codes lose nothing that calibration could win back.
+/// Fine codes lose nothing that calibration could recover.
 fn is_gptq(options: &Options) -> bool {
     match options.given::<&str>("method") {
         Some(method) => method == "gptq",
@@ -107,7 +107,7 @@ fn is_gptq(options: &Options) -> bool {
     }
 }
 
-/// What to do without calibration text.
+/// The option that works without calibration text.
 const INSTEAD: &str = "method=nearest";
 
 struct Quantize {
@@ -159,7 +159,7 @@ impl Quantize {
         })
     }
 
-    /// The second moment that errors of the chosen maps of a site are judged by, and the means where the bias is to follow.
+    /// The second moment that errors of the chosen maps of a site are judged by, and the means if the bias will be corrected.
     fn moment(
         &self,
         graph: &Graph,
@@ -238,7 +238,8 @@ impl Pass for Quantize {
     }
 }
 
-/// `map`, dense or sparse, in codes of the width and grouping of `like`, for products like its own. `h`: the second moment of its inputs, for error feedback.
+/// `map`, dense or sparse, in codes with the width and grouping of `like`, for products with the same activations. `h`: the second moment of its
+/// inputs, for error feedback.
 pub(crate) fn requantized(
     map: LinearMap,
     like: &Quantized,
@@ -260,7 +261,7 @@ pub(crate) fn requantized(
     Ok(SetActivations::new(like.activations()).set(&new[0]).into_map())
 }
 
-/// Sets how the products of the changed maps take their vectors. A table that is only read keeps its parts, but for those that a product has too.
+/// Sets how the products of the changed maps take their vectors. A table that is only read keeps its parts, except for those that a product uses too.
 fn set_activations(activations: Activations, draft: &mut Draft) -> Result<(), PassError> {
     let Draft { graph, changed } = draft;
     let is_product = |s: &Site| !matches!(s.kind, SiteKind::Embedding { .. });
@@ -280,7 +281,7 @@ fn set_activations(activations: Activations, draft: &mut Draft) -> Result<(), Pa
     Ok(())
 }
 
-/// Codes of codes would hide an error of the order of passes.
+/// Codes of codes would hide a wrong order of passes.
 fn refuse_quantized(graph: &Graph, targets: &[WeightId]) -> Result<(), PassError> {
     fn found(map: &LinearMap) -> Option<String> {
         match map {
@@ -329,7 +330,7 @@ fn stacked(name: &str, maps: &[Part]) -> Result<(Vec<f32>, usize, usize), PassEr
     Ok(((0..rows).flat_map(row).collect(), rows, cols))
 }
 
-/// Vectors of the target to f16, where every element fits.
+/// Converts vectors of the target to f16, if every element fits.
 fn halve_biases(target: &Target, draft: &mut Draft) -> Result<(), PassError> {
     for id in target.weights(&draft.graph)? {
         let weight = draft.graph.weight(id);

@@ -1,8 +1,8 @@
-//! Quantizing maps whose products are summed: `y = W1 x1 + W2 x2 + ...`, where all of `[x1; x2; ...]` has one second moment.
+//! Quantizing maps whose products are summed: `y = W1 x1 + W2 x2 + ...`, where `[x1; x2; ...]` has one joint second moment.
 //!
 //! ```text
 //!   y = L (R1 x1) + L (R2 x2) + W3 x3
-//!          ──┬──      ──┬──                 1. right factors, with the second moment of [x1; x2]: one problem where they share L
+//!          ──┬──      ──┬──                 1. right factors, with the second moment of [x1; x2]: one problem if they share L
 //!            └── z ─────┘                   2. second moment of [z; x3], z = R1' x1 + R2' x2 with the new R'
 //!   y = L z + W3 x3                         3. [L W3], first refitted to the new z, then quantized as one problem
 //! ```
@@ -27,7 +27,7 @@ pub(super) enum SumError {
 }
 
 impl SumError {
-    /// The error of a pass on this weight.
+    /// The error for a pass on this weight.
     pub(super) fn of(self, weight: &str) -> PassError {
         let weight = weight.to_string();
         match self {
@@ -54,15 +54,15 @@ impl<E: Into<MapError>> From<E> for SumError {
     }
 }
 
-/// Quantizes maps, and gives a part that it meets again the result that it had.
+/// Quantizes maps, and reuses the result for a part that occurs again.
 pub(super) struct Quantizer<'s> {
     options: QuantizeOptions,
     steps: Steps<'s>,
-    /// What became of parts.
+    /// The results for parts.
     done: BTreeMap<PartId, Part>,
 }
 
-/// What multiplies one intermediate vector: a factor that one or more low-rank maps share, or a whole map.
+/// A map that multiplies one intermediate vector: a factor that one or more low-rank maps share, or a whole map.
 struct Term {
     map: Part,
     members: Vec<usize>,
@@ -70,7 +70,7 @@ struct Term {
 }
 
 impl<'s> Quantizer<'s> {
-    /// A quantizer that counts rows: as many as [`rows`] says.
+    /// A quantizer that counts rows: the number that [`rows`] returns.
     pub(super) fn new(options: QuantizeOptions, steps: Steps<'s>) -> Quantizer<'s> {
         Quantizer { options, steps, done: BTreeMap::new() }
     }
@@ -79,7 +79,7 @@ impl<'s> Quantizer<'s> {
         self.done.get(&map.id()).cloned()
     }
 
-    /// Quantizes maps of equal height. `h`: the second moment of their stacked inputs; without it, every weight counts alike.
+    /// Quantizes maps of equal height. `h`: the second moment of their stacked inputs; without it, all weights count equally.
     pub(super) fn sum(&mut self, maps: &[Part], h: Option<&Hessian>) -> Result<Vec<Part>, SumError> {
         let columns = ranges(maps)?;
         let mut terms: Vec<Term> = vec![];
@@ -114,7 +114,7 @@ impl<'s> Quantizer<'s> {
         Ok(maps.iter().map(|m| self.result_of(m).expect("every map was quantized")).collect())
     }
 
-    /// Maps of which some are low-rank: right factors, then left ones and all others.
+    /// Maps of which some are low-rank: right factors first, then left ones and all others.
     fn factored(
         &mut self,
         maps: &[Part],
@@ -126,7 +126,7 @@ impl<'s> Quantizer<'s> {
             LinearMap::LowRank(l) => l.right().clone(),
             _ => unreachable!("members of a left term are low-rank"),
         };
-        // Rows of the transform: what each term multiplies, from the stacked inputs.
+        // Rows of the transform: the vector that each term multiplies, from the stacked inputs.
         let width = columns.last().map_or(0, |c| c.end);
         let (mut before, mut after): (Vec<f64>, Vec<f64>) = (vec![], vec![]);
         for term in terms {
@@ -202,7 +202,7 @@ impl<'s> Quantizer<'s> {
         let rows = maps[0].matrix_shape()?[0];
         let widest = columns.iter().map(Range::len).max().unwrap_or(0).max(1);
         let group = self.options.group.unwrap_or(widest).min(widest);
-        // Each map starts a new group; zeros fill up the last one of the map before.
+        // Each map starts a new group; the last one of the previous map is padded with zeros.
         let mut starts = vec![];
         let mut width = 0;
         for c in &columns {
@@ -255,7 +255,7 @@ impl<'s> Quantizer<'s> {
         parts.map(|((map, c), &start)| self.part(&solved, map, start..start + c.len())).collect()
     }
 
-    /// The map that columns of a solution stand for.
+    /// The map that columns of a solution represent.
     fn part(
         &self,
         solved: &QuantizedMatrix,
@@ -292,7 +292,7 @@ impl<'s> Quantizer<'s> {
     }
 }
 
-/// How many rows [`Quantizer::sum`] solves for these maps.
+/// The number of rows that [`Quantizer::sum`] solves for these maps.
 pub(super) fn rows(maps: &[&LinearMap]) -> usize {
     let mut lefts: Vec<&Part> = vec![];
     let (mut stacked, mut others) = (0, 0);
@@ -348,7 +348,7 @@ fn select(h: &Hessian, columns: &[usize]) -> Result<Hessian, SolveError> {
     Hessian::new(&h.select(columns), columns.len(), 1.0, 0.0)
 }
 
-/// A second moment with independent inputs of unit scale between the maps'; nothing multiplies those.
+/// A second moment with independent inputs of unit scale between those of the maps; nothing multiplies them.
 fn pad(h: &Hessian, columns: &[Range<usize>], starts: &[usize], width: usize) -> Result<Hessian, SolveError> {
     if h.size() == width {
         return Ok(h.clone());

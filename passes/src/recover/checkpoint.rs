@@ -1,11 +1,12 @@
-//! Training runs in a file, to be gone on with.
+//! Training runs in a file, so that they are resumable.
 //!
 //! ```text
 //!   "lstmcrec"  version: u32  crc32 of the rest: u32  the runs in postcard's format        (numbers little-endian)
 //! ```
 //!
-//! A run is what it is of, and all that a step depends on, so that a run that was stopped anywhere ends in the bits of one that was not. There is one for each `recover` of a pipeline
-//! up to the one at work. The passes before it run again: they give the same weights, and if they do not, the run is of another model.
+//! A run holds its identity and all that a step depends on, so that a run that was stopped at any point gives the same bits as one that was not.
+//! There is one for each `recover` of a pipeline up to the current one. The passes before it run again: they give the same weights; if they do not,
+//! the run belongs to another model.
 
 use super::run::Progress;
 use super::weights::Values;
@@ -14,7 +15,7 @@ use std::fmt;
 
 const MAGIC: [u8; 8] = *b"lstmcrec";
 
-/// The version that is written and read: of the format, and of the way in which steps are taken.
+/// The version that is written and read: of the format, and of the training step itself.
 const VERSION: u32 = 2;
 
 /// Bytes before the runs.
@@ -23,16 +24,16 @@ const HEADER: usize = 16;
 /// Called with the bytes of a checkpoint, to write them.
 type Write<'a> = dyn FnMut(&[u8]) -> Result<(), String> + 'a;
 
-/// Where the training runs of a pipeline are kept.
+/// The storage of a pipeline's training runs.
 pub struct Checkpoint<'a> {
     /// Each in postcard's format.
     runs: Vec<Vec<u8>>,
-    /// Runs that have begun.
+    /// The number of runs that have begun.
     begun: usize,
     write: Box<Write<'a>>,
 }
 
-/// Why training could not be gone on with, or not be kept.
+/// Why training could not be resumed or saved.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -45,19 +46,19 @@ pub enum CheckpointError {
         /// The file's.
         found: u32,
     },
-    /// Bytes that are not what was written.
+    /// Corrupted bytes.
     #[error("the checkpoint is damaged: {0}; train anew, without --resume")]
     Damaged(String),
-    /// A run of something else.
+    /// A run with different inputs.
     #[error(
         "the checkpoint is of another run; its {what}: {saved}; here: {now}; give the former, or train anew, without --resume"
     )]
     OtherRun {
-        /// What differs.
+        /// The input that differs.
         what: &'static str,
-        /// What it was.
+        /// Its saved value.
         saved: String,
-        /// What it is.
+        /// Its current value.
         now: String,
     },
     /// A file that could not be written.
@@ -65,7 +66,7 @@ pub enum CheckpointError {
     Write(String),
 }
 
-/// What decides what a run comes to.
+/// The inputs that determine a run's result.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Identity {
     pub(super) model: String,
@@ -94,12 +95,12 @@ impl fmt::Debug for Checkpoint<'_> {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// A checkpoint of runs that start anew; `write` gets all bytes of it each time.
+    /// A checkpoint for new runs; `write` gets all of its bytes each time.
     pub fn new(write: impl FnMut(&[u8]) -> Result<(), String> + 'a) -> Checkpoint<'a> {
         Checkpoint { runs: vec![], begun: 0, write: Box::new(write) }
     }
 
-    /// The checkpoint with the runs in `bytes`, which are gone on with.
+    /// The checkpoint with the runs in `bytes`, which are resumed.
     pub fn resumed(self, bytes: &[u8]) -> Result<Checkpoint<'a>, CheckpointError> {
         let (header, runs) = bytes.split_at_checked(HEADER).ok_or(CheckpointError::Format)?;
         if header[..8] != MAGIC {
@@ -116,7 +117,7 @@ impl<'a> Checkpoint<'a> {
         Ok(Checkpoint { runs, ..self })
     }
 
-    /// The parameters and the progress of the next run of the pipeline, where the checkpoint has it.
+    /// The parameters and the progress of the next run of the pipeline, if the checkpoint has it.
     pub(super) fn begin(
         &mut self,
         now: &Identity,
@@ -128,7 +129,7 @@ impl<'a> Checkpoint<'a> {
         postcard::from_bytes(rest).map(Some).map_err(damaged)
     }
 
-    /// Keeps the run at work. Those after it started from something else.
+    /// Saves the current run. Runs after it are dropped, because they started from another state.
     pub(super) fn keep(
         &mut self,
         identity: &Identity,

@@ -1,6 +1,6 @@
-//! Formulas forwards and backwards, by reverse mode.
+//! Forward and backward evaluation of formulas, by reverse-mode differentiation.
 //!
-//! The values of all terms are kept, `[terms][elements]`; going back, the slope of a term is what its readers have added to it.
+//! The values of all terms are kept, `[terms][elements]`; in the backward pass, the slope of a term is the sum of its readers' contributions.
 
 use super::number::Number;
 use lstmc_frontend::ir::{Binary, Formula, Primitive, Term, TermId};
@@ -9,9 +9,9 @@ use pulp::NullaryFnOnce;
 /// Fills in the values of a formula's terms.
 pub(super) struct Forward<'a, T> {
     pub(super) formula: &'a Formula,
-    /// Elements of a term.
+    /// The number of elements of a term.
     pub(super) len: usize,
-    /// Of `len` elements each, or of one in place of all.
+    /// With `len` elements each, or one for all.
     pub(super) inputs: &'a [&'a [T]],
     /// `[terms][len]`
     pub(super) values: &'a mut [T],
@@ -71,9 +71,9 @@ impl<T: Number> NullaryFnOnce for Forward<'_, T> {
 pub(super) struct Backward<'a, T> {
     pub(super) formula: &'a Formula,
     pub(super) len: usize,
-    /// As [`Forward`] left them.
+    /// As computed by [`Forward`].
     pub(super) values: &'a [T],
-    /// `[terms][len]`: those of the results, else zero; then those of all terms.
+    /// `[terms][len]`: on entry those of the results, and zero for the others; on return those of all terms.
     pub(super) slopes: &'a mut [T],
 }
 
@@ -117,7 +117,7 @@ impl<T: Number> NullaryFnOnce for Backward<'_, T> {
                             let pairs = to!(b).zip(va.iter().zip(vb));
                             pairs.for_each(|((s, &d), (&a, &b))| *s += d * -(a / (b * b)));
                         }
-                        // The operand that the result is has the whole slope.
+                        // The operand that equals the result gets the whole slope.
                         Binary::Max | Binary::Min => {
                             let is_first = |(&a, &b): (&T, &T)| if op == Binary::Max { b < a } else { a < b };
                             let pairs = va.iter().zip(vb);

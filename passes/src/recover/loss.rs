@@ -4,7 +4,7 @@ use super::number::{Number, vectorized};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
-/// Numbers that a loop over a row keeps apart, so that it becomes vector code.
+/// Separate accumulators of a loop over a row, so that it vectorises.
 const LANES: usize = 16;
 
 /// Turns each row of logits into its gradient: `scale ((1 - mix) (softmax - target) + mix (softmax - teacher))`. `teacher` are logits.

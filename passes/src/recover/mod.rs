@@ -1,8 +1,8 @@
 //! `recover`: trains the compressed model.
 //!
-//! *Lossy*, for the better: gradient descent on the cross-entropy of a training text, in the representation that the weights have. Masks stay as they are,
-//! factors and cores are trained as such, and what is shared stays shared. Two factors are first scaled against each other until they are of like size, which leaves their product:
-//! descent on a product is slow where one factor holds most of it.
+//! *Lossy*, but it improves the model: gradient descent on the cross-entropy of a training text, in the weights' own representation. Masks do not
+//! change, factors and cores are trained as such, and shared parts stay shared. The two factors of a map are first rescaled to similar size, which
+//! does not change their product: descent on a product is slow if one factor is much larger than the other.
 //!
 //! ```text
 //!   loss(window) = mean over streams of sum over steps of -log p(next word)           (Zaremba et al. 2014, code)
@@ -12,20 +12,21 @@
 //!   adamw:  w <- (1 - rate decay) w - rate m' / (sqrt(v') + 1e-8)                     (Loshchilov and Hutter 2019, algorithm 2)
 //! ```
 //!
-//! The text is cut into `batch` streams that are read side by side in windows of `bptt` steps; state is carried from window to window,
-//! gradients are not (truncated back-propagation, Williams and Peng 1990).
+//! The text is cut into `batch` streams that are read in parallel in windows of `bptt` steps; state is carried from window to window,
+//! but gradients are not (truncated back-propagation, Williams and Peng 1990).
 //!
-//! Codes are trained straight through (Bengio et al. 2013): an f32 weight is rounded to the codes and scales it has on the way forward,
-//! and gets the gradient as if it were not. Scales are trained as well (LSQ, Esser et al. 2020); zero points stay.
-//! Products take their vectors as f32 here, even where codes say `activations int8`; what is measured takes them as int8.
+//! Codes are trained straight through (Bengio et al. 2013): an f32 weight is rounded to its codes and scales in the forward pass,
+//! and gets its gradient as if it were not rounded. Scales are trained too (LSQ, Esser et al. 2020); zero points do not change.
+//! Products take their vectors as f32 here, even if codes say `activations int8`; perplexity is measured with int8.
 //!
-//! The text is `Context::training`, the command line's `--train`: it is much longer than a pipeline, belongs to the run like the calibration and the validation text,
-//! and every `recover` of a pipeline reads the same.
+//! The text is `Context::training`, the command line's `--train`: it is much longer than a pipeline and belongs to the run, like the calibration
+//! and the validation text. Every `recover` of a pipeline reads the same text.
 //!
-//! Perplexity on the validation text is measured four times per epoch, and the best weights are kept, those before among them; without that text, the last. A run that diverges
-//! stops with the best so far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it can be gone on with, to the same bits. The same seed gives the same weights on the same machine.
+//! Perplexity on the validation text is measured four times per epoch, and the best weights are kept (the initial ones included); without that text,
+//! the last. A run that diverges stops with the best so far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it
+//! is resumable, with bit-identical results. The same seed gives the same weights on the same machine.
 //!
-//! `refit` is this pass with the output layer as its target and all of the loss from the model before.
+//! `refit` is this pass with the output layer as its target and the whole loss from the original model.
 
 mod checkpoint;
 mod formula;
@@ -53,7 +54,7 @@ use optimizer::{Method, Schedule};
 use run::{Job, Plan};
 use text::Text;
 
-/// Rates that suit the optimizers where none is given.
+/// The optimizers' default rates.
 const SGD_RATE: f64 = 0.3;
 const ADAMW_RATE: f64 = 0.001;
 
@@ -97,8 +98,8 @@ pub(crate) const INFO: PassInfo = PassInfo {
     make: |options| Ok(Box::new(Recover::new("recover", options)?)),
 };
 
-/// The pass table's line of `refit`: [`INFO`] of the output layer alone, towards the model before compression. Nothing before that layer is trained, so no gradients
-/// go through the lstms, and the loss is convex where the layer is one matrix.
+/// The pass table's line of `refit`: [`INFO`] for the output layer only, towards the model before compression. Nothing before that layer is trained,
+/// so no gradients go through the lstms, and the loss is convex if the layer is one matrix.
 pub(crate) const REFIT: PassInfo = PassInfo {
     name: "refit",
     summary: "fit the output layer to what the model before compression says of a text",
@@ -120,16 +121,16 @@ pub(crate) const REFIT: PassInfo = PassInfo {
 
 struct Recover {
     name: &'static str,
-    /// None stands for the output layer.
+    /// `None` means the output layer.
     target: Option<Target>,
     plan: Plan,
-    /// All options, with their defaults.
+    /// All options, including defaults.
     options: String,
 }
 
 impl Recover {
     fn new(name: &'static str, options: &Options) -> Result<Recover, PassError> {
-        // What `refit` does not let a user choose is as in `recover`.
+        // Options that `refit` does not have are as in `recover`.
         let all = options.clone().over(&Options::new(INFO.options, &[]));
         let method = if all.get::<&str>("optimizer") == "adamw" { Method::AdamW } else { Method::Sgd };
         let usual = if method == Method::AdamW { ADAMW_RATE } else { SGD_RATE };
@@ -185,7 +186,7 @@ impl Pass for Recover {
     }
 }
 
-/// The weights of the layer that makes logits.
+/// The weights of the layer that computes logits.
 fn output_layer(graph: &Graph) -> Result<Target, PassError> {
     let program = Program::of(graph)?;
     let last = program.steps().rev().find_map(|(_, step)| match step.kind {

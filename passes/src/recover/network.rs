@@ -1,7 +1,7 @@
-//! A program forwards and backwards over a window of steps of several streams.
+//! Forward and backward passes of a program over a window of steps of several streams.
 //!
-//! Rows of a window are ordered by step, then stream. What needs no recurrence is one product per window: the cells' input products and
-//! the output layer, and the gradients of all weights; only the recurrent product goes step by step, in both directions.
+//! Rows of a window are ordered by step, then stream. Work without recurrence is one product per window: the cells' input products,
+//! the output layer, and the gradients of all weights; only the recurrent product runs step by step, in both directions.
 
 use super::formula::{Backward, Forward};
 use super::number::{Number, vectorized};
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 pub(super) struct Network<T> {
     layers: Vec<Layer>,
     widths: Vec<usize>,
-    /// Whether something that a layer's result depends on is trained.
+    /// Whether anything that a layer's result depends on is trained.
     needed: Vec<bool>,
     /// The width of each state.
     states: Vec<usize>,
@@ -44,33 +44,33 @@ struct Cell {
     parameters: Option<Form>,
 }
 
-/// What a formula reads: a layer's result, or a constant of one element or one for each feature.
+/// An input of a formula: a layer's result, or a constant with one element or one per feature.
 enum Source {
     Layer(usize),
     Constant(Form),
 }
 
-/// Each state, `[streams, units]`; empty stands for zeros.
+/// Each state, `[streams, units]`; empty means zeros.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State<T>(Vec<Vec<T>>);
 
 impl<T> State<T> {
-    /// Whether this can be the state of so many streams in a network: of zeros, or of the right sizes.
+    /// Whether this can be the state of this many streams in a network: zeros, or the right sizes.
     pub(super) fn is_of(&self, network: Option<&Network<T>>, streams: usize) -> bool {
         let sizes = network.into_iter().flat_map(|n| &n.states).map(|width| width * streams);
         self.0.is_empty() || self.0.iter().map(Vec::len).eq(sizes)
     }
 }
 
-/// What a window's way forward leaves for the way back.
+/// The values that a window's forward pass keeps for the backward pass.
 pub(super) struct Tape<T> {
     rows: usize,
     streams: usize,
-    /// Of each layer, `[rows, width]`.
+    /// For each layer, `[rows, width]`.
     values: Vec<Vec<T>>,
-    /// What cells and linear layers read where dropout changed it, and what each element was multiplied with.
+    /// Inputs of cells and linear layers after dropout, and the factor of each element.
     dropped: Vec<Option<[Vec<T>; 2]>>,
-    /// Of each layer that has a formula.
+    /// For each layer that has a formula.
     formulas: Vec<FormulaTape<T>>,
 }
 
@@ -80,7 +80,7 @@ struct FormulaTape<T> {
     h: Vec<T>,      // [rows, units], what a cell's recurrent map read
 }
 
-/// What is left out at random on the way forward: each input of a cell or linear layer with this probability.
+/// Dropout in the forward pass: each input of a cell or linear layer is dropped with this probability.
 pub(super) struct Dropout<'r> {
     pub(super) probability: f64,
     pub(super) rng: &'r mut SplitMix64,
@@ -94,7 +94,7 @@ impl<T: Number> Tape<T> {
 }
 
 impl<T: Number> Network<T> {
-    /// A network of `graph`, of which the weights of `target` are trained; nothing where there is no target.
+    /// A network of `graph` that trains the weights of `target`, or no weights if there is no target.
     pub(super) fn new(graph: &Graph, target: Option<&Target>) -> Result<Network<T>, PassError> {
         let program = Program::of(graph)?;
         let mut trained = BTreeSet::new();
@@ -147,7 +147,7 @@ impl<T: Number> Network<T> {
         Ok(Network { layers, widths, needed, states, logits: program.logits().index(), weights })
     }
 
-    /// Reads `tokens`, by step and then stream, and moves the state on.
+    /// Reads `tokens`, ordered by step and then stream, and advances the state.
     pub(super) fn forward(
         &self,
         tokens: &[u32],
@@ -204,7 +204,7 @@ impl<T: Number> Network<T> {
         tape
     }
 
-    /// Adds the gradients of all that products read, given that of the logits; [`Weights::pull`] takes them to the parameters.
+    /// Adds the gradients of all that products read, given that of the logits; [`Weights::pull`] carries them to the parameters.
     pub(super) fn backward(
         &self,
         tokens: &[u32],
@@ -365,7 +365,7 @@ impl Cell {
         out
     }
 
-    /// The gradients of what enters the gates, `[rows, gates units]`, and of the parameters, `[rows, parameters units]`, given that of the outputs.
+    /// The gradients of the gates' inputs, `[rows, gates units]`, and of the parameters, `[rows, parameters units]`, given that of the outputs.
     fn backward<T: Number>(
         &self,
         w: &Weights<T>,
@@ -378,7 +378,7 @@ impl Cell {
         let (width, terms) = (spec.gates.count() * n, spec.formula.terms().len());
         let mut of_gates = vec![zero; rows * width];
         let mut of_parameters = vec![zero; rows * spec.parameters * n];
-        // What the step after says of the states, and of the first one through the recurrent map.
+        // The next step's gradients of the states, and of the first one through the recurrent map.
         let mut of_states = vec![vec![zero; streams * n]; spec.states];
         let mut through_map = vec![zero; streams * n];
         let mut slopes = vec![zero; terms * n];
@@ -424,7 +424,7 @@ fn add_to_rows<T: Number>(rows: &mut [T], bias: &[T]) {
     });
 }
 
-/// Adds the gradient of a vector that was added to (or met) every row.
+/// Adds the gradient of a vector that was added to (or multiplied with) every row.
 fn add_vector_gradient<T: Number>(w: &Weights<T>, form: &Form, dy: &[T], gradients: &mut Gradients<T>) {
     /// Columns that one thread sums.
     const COLUMNS: usize = 1024;
@@ -442,7 +442,7 @@ fn add_vector_gradient<T: Number>(w: &Weights<T>, form: &Form, dy: &[T], gradien
     });
 }
 
-/// What is kept, and the factor of each element: 0, or what keeps the mean.
+/// The input after dropout, and the factor of each element: 0, or the one that preserves the mean.
 fn drop_out<T: Number>(x: &[T], probability: f64, rng: &mut SplitMix64) -> [Vec<T>; 2] {
     let kept = T::of(1.0 / (1.0 - probability));
     let factor = |rng: &mut SplitMix64| {

@@ -1,4 +1,4 @@
-//! f32, which training computes in, and f64, which its tests check gradients in.
+//! f32, which training uses, and f64, which its tests use to check gradients.
 
 use super::shard::SHARDS;
 use faer::linalg::matmul::matmul;
@@ -12,8 +12,8 @@ const PARALLEL_FROM: usize = if cfg!(test) { 1 << 4 } else { 1 << 22 };
 /// Elements that one thread works on at a time.
 pub(super) const CHUNK: usize = 1 << 16;
 
-/// Runs a loop compiled for the vectors that this machine has; its `call` must always be inlined. Multiplications and additions stay apart, so results are those of
-/// any other machine.
+/// Runs a loop compiled for this machine's vector instructions; its `call` must always be inlined. Multiplications and additions are not fused, so
+/// results are the same on every machine.
 #[inline(always)]
 pub(super) fn vectorized<L: NullaryFnOnce>(work: L) -> L::Output {
     pulp::Arch::new().dispatch(work)
@@ -27,7 +27,7 @@ pub(super) trait Number: Real + faer::traits::ComplexField + std::ops::MulAssign
     /// The square root.
     fn root(self) -> Self;
 
-    /// The nearest integer, an even one of two.
+    /// The nearest integer, ties to even.
     fn nearest(self) -> Self;
 
     /// `1 / (1 + e^-x)`.
@@ -66,9 +66,9 @@ impl Number for f32 {
     /// `0.347^7 / 7! = 1.2e-7`, an ulp.
     #[inline(always)]
     fn quick_exp(self) -> f32 {
-        /// Added and taken off again, it leaves the nearest integer: 1.5 * 2^23.
+        /// Adding and subtracting it rounds to the nearest integer: 1.5 * 2^23.
         const ROUND: f32 = 12_582_912.0;
-        /// Where the result is still a normal number.
+        /// The range in which the result is a normal number.
         const LIMIT: f32 = 87.0;
         // `ln 2` in two parts, the first with few bits, so that its product with `n` is exact (Cody and Waite 1980).
         const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
@@ -123,7 +123,7 @@ impl<'a, T: Number> View<'a, T> {
 
     fn product(self, b: View<'_, T>, out: &mut [T], accumulate: Accum) {
         let (m, k, n) = (self.data.nrows(), self.data.ncols(), b.data.ncols());
-        // Shards take a thread each; what is left is for their products.
+        // Shards take one thread each; the remaining threads are for their products.
         let threads = rayon::current_num_threads() / SHARDS;
         let parallel = if threads <= 1 || m * k * n < PARALLEL_FROM { Par::Seq } else { Par::rayon(threads) };
         let out = MatMut::from_row_major_slice_mut(out, m, n);
@@ -148,7 +148,7 @@ mod tests {
         assert!(((-0.3f32).quick_sigmoid() - 0.425_557_5).abs() < 1e-6);
     }
 
-    /// Loops give the same bits whatever vectors they are compiled for.
+    /// Loops give the same bits for any vector instructions.
     #[test]
     fn loops_are_the_same_at_every_level() {
         struct Gates<'a>(&'a mut [f32]);

@@ -1,4 +1,4 @@
-//! Steps down the gradient.
+//! Gradient descent steps.
 
 use super::number::{CHUNK, Number};
 use super::weights::{Gradients, Weights, sizes};
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
-/// How parameters follow their gradients.
+/// The update rule for parameters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Method {
     Sgd,
     AdamW,
 }
 
-/// How the learning rate goes from step to step.
+/// The schedule of the learning rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Schedule {
     Linear,
@@ -26,7 +26,7 @@ pub(super) enum Schedule {
 }
 
 impl Schedule {
-    /// The part of the learning rate at a step of so many.
+    /// The fraction of the learning rate at a step out of a total.
     pub(super) fn at(self, step: usize, total: usize) -> f64 {
         let done = step as f64 / total.max(1) as f64;
         match self {
@@ -39,13 +39,13 @@ impl Schedule {
     }
 }
 
-/// A method with what it remembers.
+/// A method with its state.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Optimizer<T> {
     method: Method,
     decay: f64,
     steps: i32,
-    /// AdamW's, of gradients and of their squares.
+    /// AdamW's averages, of gradients and of their squares.
     averages: [Gradients<T>; 2],
 }
 
@@ -58,7 +58,7 @@ impl<T: Number> Optimizer<T> {
         Optimizer { method, decay, steps: 0, averages }
     }
 
-    /// Whether this can be what `start` is after so many steps.
+    /// Whether this can be the state of `start` after this many steps.
     pub(super) fn is_like(&self, start: &Optimizer<T>, steps: usize) -> bool {
         let sizes = |o: &Optimizer<T>| o.averages.each_ref().map(|a| sizes(a));
         let options = |o: &Optimizer<T>| (o.method, o.decay.to_bits());
@@ -67,7 +67,7 @@ impl<T: Number> Optimizer<T> {
             && sizes(self) == sizes(start)
     }
 
-    /// Moves the parameters, given a learning rate and what the gradients are multiplied with first; gradients are zero afterwards.
+    /// Updates the parameters, given a learning rate and a factor for the gradients; gradients are zero afterwards.
     pub(super) fn step(
         &mut self,
         weights: &mut Weights<T>,

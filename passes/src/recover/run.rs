@@ -1,4 +1,4 @@
-//! The training run: windows of streams, steps, and what is kept.
+//! The training run: windows of streams, steps, and the best weights.
 
 use super::checkpoint::{CheckpointError, Identity};
 use super::network::Network;
@@ -13,13 +13,13 @@ use lstmc_frontend::ir::{Graph, Part, WeightId, print};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// Perplexity is measured so often in each epoch.
+/// Measurements of perplexity per epoch.
 const CHECKS_PER_EPOCH: f64 = 4.0;
 
-/// At most so many perplexities are in the report.
+/// The maximum number of perplexities in the report.
 const MEASURED_SHOWN: usize = 8;
 
-/// A loss in nats above both that of knowing nothing and that at the start by so much is one that will not come back.
+/// A loss that exceeds both the uniform guess's loss and the initial loss by this many nats has diverged.
 const DIVERGED: f64 = 5.0;
 
 /// How to train.
@@ -38,9 +38,9 @@ pub(super) struct Plan {
     pub(super) seed: u64,
 }
 
-/// What a run is of.
+/// The inputs of a run.
 pub(super) struct Job<'a> {
-    /// Of the pass.
+    /// The steps of the pass.
     pub(super) name: &'static str,
     pub(super) graph: &'a Graph,
     pub(super) teacher: Option<&'a Network<f32>>,
@@ -48,14 +48,14 @@ pub(super) struct Job<'a> {
     pub(super) plan: &'a Plan,
 }
 
-/// What a run comes to.
+/// The result of a run.
 pub(super) struct Found {
-    /// The weights to keep, if they are any better than before.
+    /// The weights to keep, if they are better than before.
     pub(super) maps: Option<Vec<(WeightId, Part)>>,
     pub(super) notes: Vec<String>,
 }
 
-/// How far a run is: with the parameters, all that its next step depends on.
+/// The progress of a run: together with the parameters, all that its next step depends on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     pub(super) step: usize,
@@ -66,7 +66,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Whether a run of `job` that starts as `start` can have come here, with these parameters: sizes and counts fit, and weights are finite.
+    /// Whether a run of `job` that starts as `start` can have reached this state with these parameters: sizes and counts fit, and weights are finite.
     fn is_of(
         &self,
         job: &Job<'_>,
@@ -89,7 +89,7 @@ impl Progress {
 }
 
 impl Job<'_> {
-    /// Trains `network`, which is of the job's graph. The best on validation is kept; without an evaluator, the last.
+    /// Trains `network`, which is of the job's graph. The best parameters on validation are kept; without an evaluator, the last.
     pub(super) fn run(
         &self,
         network: &mut Network<f32>,
@@ -149,7 +149,7 @@ impl Job<'_> {
             let epochs = *step as f64 / text.windows() as f64;
             let is_check = *step % every == 0 || *step == total;
             let is_asked = interrupt.as_ref().is_some_and(Listening::is_asked);
-            // What the last step does shows in no loss.
+            // The effect of the last step is in no loss.
             if (is_check || is_asked) && !is_finite(&network.weights.values()) {
                 stopped = Some(format!(
                     "training diverged at window {step} of {total} (weights are NaN or infinite); use a lower lr or clip"
@@ -165,7 +165,7 @@ impl Job<'_> {
             }
             if is_asked && progress.step < total {
                 stopped = Some(format!("interrupted after window {} of {total}", progress.step));
-                // Not in the checkpoint: a run that is gone on with checks where one that was not interrupted does.
+                // Not in the checkpoint: a resumed run checks at the same steps as one that was not interrupted.
                 if !is_check {
                     progress.kept.check(graph, network, epochs, evaluator)?;
                 }
@@ -182,7 +182,7 @@ impl Job<'_> {
         Ok(Found { maps: maps.transpose()?, notes })
     }
 
-    /// Windows from one measurement of perplexity to the next.
+    /// Windows between two measurements of perplexity.
     fn steps_between_checks(&self) -> usize {
         ((self.text.windows() as f64 / CHECKS_PER_EPOCH).ceil() as usize).max(1)
     }
@@ -198,14 +198,14 @@ impl Job<'_> {
 struct Kept {
     /// Its parameters.
     best: Option<Values<f32>>,
-    /// After how many epochs it was.
+    /// The number of epochs before it.
     epochs: f64,
-    /// Perplexity on validation after so many epochs; the first is before training.
+    /// Perplexity on validation after this many epochs; the first is before training.
     measured: Vec<(f64, f64)>,
 }
 
 impl Kept {
-    /// Keeps what the weights are now, if it is better than all before.
+    /// Keeps the current weights, if they are better than all before.
     fn check(
         &mut self,
         graph: &Graph,
@@ -265,7 +265,7 @@ impl Losses {
         self.tokens += tokens;
     }
 
-    /// Whether these may be of the first steps of a text, so many.
+    /// Whether these may be the losses of this many first steps of a text.
     fn is_of(&self, text: &Text<'_>, steps: usize) -> bool {
         let tokens: usize = (0..steps).map(|k| text.tokens_in(k % text.windows())).sum();
         let is_finite = self.sum.is_finite() && self.first.is_none_or(f64::is_finite);
@@ -285,7 +285,7 @@ impl Losses {
     }
 }
 
-/// Losses and time since a moment.
+/// Losses and time since a starting point.
 struct Since {
     then: Losses,
     started: Instant,
@@ -296,20 +296,20 @@ impl Since {
         Since { then: losses.clone(), started: Instant::now() }
     }
 
-    /// The mean loss since, and tokens per second.
+    /// The mean loss since then, and tokens per second.
     fn measure(&self, losses: &Losses) -> [f64; 2] {
         let tokens = (losses.tokens - self.then.tokens) as f64;
         [(losses.sum - self.then.sum) / tokens, tokens / self.started.elapsed().as_secs_f64()]
     }
 
-    /// What a bar shows.
+    /// The text for a progress bar.
     fn say(&self, losses: &Losses, measured: &[(f64, f64)]) -> String {
         let [loss, speed] = self.measure(losses);
         let validation = measured.last().map(|(_, p)| format!(", validation perplexity {p:.2}"));
         format!("loss {loss:.3}{}, {speed:.0} tokens/s", validation.unwrap_or_default())
     }
 
-    /// Logs what was since, and starts again.
+    /// Logs the losses since then, and starts again.
     fn log(&mut self, losses: &Losses, epochs: f64) {
         let [loss, tokens_per_second] = self.measure(losses);
         tracing::info!(epochs, loss, tokens_per_second, "recover: training");

@@ -1,4 +1,4 @@
-//! Streams in shards, each of which goes forwards and backwards on its own.
+//! Streams in shards, each with its own forward and backward pass.
 //!
 //! ```text
 //!   streams 0..10  ─▶ forward, loss, backward ─▶ gradients ─┐
@@ -6,8 +6,8 @@
 //!   streams 10..20 ─▶ forward, loss, backward ─▶ gradients ─┘
 //! ```
 //!
-//! There are as many whatever the number of threads, and they are summed in order, so that results do not depend on it. Steps of the recurrence are too small
-//! to be spread over threads in another way.
+//! Their number does not depend on the number of threads, and they are summed in order, so that results do not depend on it either. Steps of the
+//! recurrence are too small to be distributed over threads in another way.
 
 use super::loss::cross_entropy;
 use super::network::{Dropout, Network, State};
@@ -19,10 +19,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// More would make products smaller, and slower by more than they save where there are few cores.
+/// More would make products smaller, and on few cores slower by more than they save.
 pub(super) const SHARDS: usize = 2;
 
-/// Some of the streams, and what belongs to them alone.
+/// Some of the streams, and their own data.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Shard {
     streams: Range<usize>,
@@ -40,7 +40,7 @@ impl Shard {
             .collect()
     }
 
-    /// Whether both have the same streams, and this one states of these networks.
+    /// Whether both have the same streams, and this one has states of these networks.
     pub(super) fn is_like(
         &self,
         other: &Shard,
@@ -53,7 +53,7 @@ impl Shard {
             && self.of_teacher.is_of(teacher, n)
     }
 
-    /// Adds the gradients of what products read. Returns the sum of the words' losses.
+    /// Adds the gradients of the products' inputs. Returns the sum of the words' losses.
     fn read(
         &mut self,
         network: &Network<f32>,
@@ -76,13 +76,13 @@ impl Shard {
             (tape.take_logits(t), plan.distill)
         });
         let mut logits = tape.take_logits(network);
-        // The mean over all streams, summed over steps (Zaremba et al. 2014), so that rates and the clip mean what they do there.
+        // The mean over all streams, summed over steps (Zaremba et al. 2014), so that rates and the clip have the same meaning as there.
         let loss = cross_entropy(&mut logits, &targets, 1.0 / plan.batch as f64, soft);
         network.backward(&inputs, &tape, logits, gradients);
         loss
     }
 
-    /// A generator for a step: what is drawn in it depends on no other.
+    /// A generator for a step: its draws do not depend on other steps.
     fn rng(&self, seed: u64, step: usize) -> SplitMix64 {
         [step, self.streams.start].into_iter().fold(SplitMix64::new(seed), |mut rng, by| {
             SplitMix64::new(rng.next_u64().wrapping_add(by as u64))
@@ -90,7 +90,8 @@ impl Shard {
     }
 }
 
-/// Reads the window of a step, with gradients of zero for each shard. Returns the mean loss of a word; the gradients of the parameters are in the first.
+/// Reads the window of a step, with zeroed gradients for each shard. Returns the mean loss per word; the gradients of the parameters are in the first
+/// shard.
 pub(super) fn read(
     shards: &mut [Shard],
     network: &Network<f32>,

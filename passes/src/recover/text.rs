@@ -5,7 +5,7 @@ use crate::pass::PassError;
 use std::fmt;
 use std::ops::Range;
 
-/// A text as streams that are read side by side: each is a part of it without gaps.
+/// A text as streams that are read in parallel: each is a contiguous part of it.
 #[derive(Clone, Copy)]
 pub(super) struct Text<'t> {
     tokens: &'t [u32],
@@ -51,7 +51,7 @@ impl<'t> Text<'t> {
         self.steps(k).len() * self.batch
     }
 
-    /// Inputs and targets of some streams in a window, by step and then stream.
+    /// Inputs and targets of some streams in a window, ordered by step and then stream.
     pub(super) fn window(&self, k: usize, streams: Range<usize>) -> [Vec<u32>; 2] {
         [0, 1].map(|ahead| {
             let words = |t| streams.clone().map(move |s| self.tokens[s * self.length() + t + ahead]);

@@ -15,7 +15,7 @@ pub(super) struct Contraction {
     ranks: Vec<usize>,
 }
 
-/// One step: what was before, and the core's sizes.
+/// One step: the size so far, and the core's sizes.
 #[derive(Clone, Copy)]
 struct Step {
     rows: usize,
@@ -27,7 +27,7 @@ struct Step {
 }
 
 impl Step {
-    /// Calls `f` with where each vector of `next` elements is in the product, and in what it is reordered to.
+    /// Calls `f` with the position of each vector of `next` elements in the product and in its reordered form.
     fn reorder(self, mut f: impl FnMut(usize, usize)) {
         let Step { rows, cols, m, n, next, .. } = self;
         for i in 0..rows {
@@ -73,12 +73,12 @@ impl Contraction {
         })
     }
 
-    /// Columns before the rest is cut.
+    /// Columns before cutting.
     fn whole_cols(&self) -> usize {
         self.in_modes.iter().product()
     }
 
-    /// What is left of each core, and last the whole matrix.
+    /// The product to the left of each core, and last the whole matrix.
     fn partial<T: Number>(&self, cores: &[Vec<T>]) -> Vec<Vec<T>> {
         let mut all = vec![vec![T::of(1.0)]];
         for (step, core) in self.steps().zip(cores) {

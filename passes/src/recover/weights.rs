@@ -1,8 +1,8 @@
-//! Weights as parameters: every representation as what products read, and how gradients come back to what is trained.
+//! Weights as parameters: the matrices that products read, for every representation, and the way gradients return to the trained parameters.
 //!
 //! ```text
 //!   map ─▶ form: a slot, or a product of two forms (low-rank)
-//!          slot: a matrix that products read, made by `refresh` before each window
+//!          slot: a matrix that products read, computed by `refresh` before each window
 //!            leaf      dense, masked, or codes, which are rounded
 //!            scales    of codes
 //!            train     contracted from the forms of its cores
@@ -25,7 +25,7 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// How products with a map are made.
+/// How products with a map are computed.
 #[derive(Clone, Debug)]
 pub(super) enum Form {
     /// The slot of this index.
@@ -43,15 +43,15 @@ struct Slot<T> {
 }
 
 enum Kind<T> {
-    /// Parameters. `codes` where they are rounded; `mask` where some stay zero.
+    /// Parameters. `codes` if they are rounded; `mask` if some stay zero.
     Leaf { codes: Option<Codes<T>>, mask: Option<Vec<bool>> },
-    /// Of codes; no product reads them.
+    /// Scales of codes; no product reads them.
     Scales,
-    /// Contracted.
+    /// Contracted from cores.
     Train { modes: Contraction, cores: Vec<Form> },
 }
 
-/// Zeros what is not kept.
+/// Sets dropped elements to zero.
 struct Masking<'a, T>(&'a mut [T], &'a [bool]);
 
 impl<T: Number> NullaryFnOnce for Masking<'_, T> {
@@ -65,13 +65,13 @@ impl<T: Number> NullaryFnOnce for Masking<'_, T> {
     }
 }
 
-/// Gradients of all slots; empty where a slot is not trained.
+/// Gradients of all slots; empty if a slot is not trained.
 pub(super) type Gradients<T> = Vec<Vec<T>>;
 
 /// All parameters that are trained.
 pub(super) type Values<T> = Vec<Vec<T>>;
 
-/// How many numbers there are of each.
+/// The number of elements of each.
 pub(super) fn sizes<T>(all: &[Vec<T>]) -> Vec<usize> {
     all.iter().map(Vec::len).collect()
 }
@@ -79,7 +79,7 @@ pub(super) fn sizes<T>(all: &[Vec<T>]) -> Vec<usize> {
 /// The weights of a model as parameters.
 pub(super) struct Weights<T> {
     slots: Vec<Slot<T>>,
-    /// Leaves by their part.
+    /// Leaves, by part.
     leaves: BTreeMap<PartId, usize>,
     whole: BTreeMap<WeightId, Form>,
     shared: BTreeMap<PartId, Form>,
@@ -161,7 +161,7 @@ impl<T: Number> Weights<T> {
         Ok(self.slots.len() - 1)
     }
 
-    /// Whether some parameter of a form is trained.
+    /// Whether any parameter of a form is trained.
     pub(super) fn is_trained(&self, form: &Form) -> bool {
         match form {
             Form::Slot(s) => self.slots[*s].trained,
@@ -169,7 +169,7 @@ impl<T: Number> Weights<T> {
         }
     }
 
-    /// Gradients of zero.
+    /// Zero gradients.
     pub(super) fn gradients(&self) -> Gradients<T> {
         let zeros = |s: &Slot<T>| vec![T::of(0.0); if s.trained { s.shape[0] * s.shape[1] } else { 0 }];
         self.slots.iter().map(zeros).collect()
@@ -195,7 +195,7 @@ impl<T: Number> Weights<T> {
         values.collect()
     }
 
-    /// Takes parameters that [`Weights::values`] gave.
+    /// Sets parameters from the result of [`Weights::values`].
     pub(super) fn set(&mut self, values: Values<T>) {
         self.parameters().zip(values).for_each(|((_, old), new)| *old = new);
         self.refresh();
@@ -207,13 +207,13 @@ impl<T: Number> Weights<T> {
         matches!(self.slots[slot].kind, Kind::Scales)
     }
 
-    /// Whether a parameter of a slot stays zero.
+    /// Whether some parameter of a slot stays zero.
     #[cfg(test)]
     pub(super) fn is_masked(&self, slot: usize, k: usize) -> bool {
         matches!(&self.slots[slot].kind, Kind::Leaf { mask: Some(mask), .. } if !mask[k])
     }
 
-    /// Makes what products read from the parameters: rounds, and contracts cores.
+    /// Computes the matrices that products read from the parameters: rounds, and contracts cores.
     pub(super) fn refresh(&mut self) {
         for k in 0..self.slots.len() {
             let scales = match &self.slots[k].kind {
@@ -238,9 +238,9 @@ impl<T: Number> Weights<T> {
         }
     }
 
-    /// Takes the gradients of what products read back to the parameters; those of what is no parameter are zero afterwards.
+    /// Carries the gradients of the products' matrices back to the parameters; gradients of slots that are not parameters are zero afterwards.
     pub(super) fn pull(&self, gradients: &mut Gradients<T>) {
-        // Cores come before what is made of them.
+        // Cores come before the slots made of them.
         for (k, slot) in self.slots.iter().enumerate().rev().filter(|(_, s)| s.trained) {
             match &slot.kind {
                 Kind::Leaf { codes, mask } => {
@@ -380,7 +380,7 @@ impl<T: Number> Weights<T> {
         }
     }
 
-    /// The rows of a table that tokens name.
+    /// The rows of a table that tokens select.
     pub(super) fn rows(&self, form: &Form, tokens: &[u32]) -> Vec<T> {
         match form {
             Form::Slot(s) => {
@@ -391,7 +391,7 @@ impl<T: Number> Weights<T> {
         }
     }
 
-    /// Adds the gradient of a table, given those of the rows that tokens name.
+    /// Adds the gradient of a table, given those of the rows that tokens select.
     pub(super) fn add_rows_gradient(
         &self,
         form: &Form,
@@ -423,7 +423,7 @@ impl<T: Number> Weights<T> {
         }
     }
 
-    /// The weights of `graph`, which these are of, that hold something trained, with what it is now.
+    /// The weights of `graph` that hold something trained, with their current maps. `graph` is the one that these parameters are from.
     pub(super) fn maps(&self, graph: &Graph) -> Result<Vec<(WeightId, Part)>, PassError> {
         let mut rewrite = Rewrite::default();
         let mut out = vec![];
@@ -435,7 +435,7 @@ impl<T: Number> Weights<T> {
         Ok(out)
     }
 
-    /// What a leaf is now; none for what is no leaf.
+    /// The current map of a leaf; `None` for other maps.
     fn leaf(&self, old: &Part) -> Result<Option<Part>, MapError> {
         let Some(slot) = self.leaves.get(&old.id()).map(|&s| &self.slots[s]) else { return Ok(None) };
         if !slot.trained {

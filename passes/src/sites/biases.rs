@@ -1,4 +1,4 @@
-//! Biases that make up for what a compressed map loses on average.
+//! Biases that compensate for the mean error of a compressed map.
 
 use super::weighting::{Shift, Weighting};
 use super::{Moment, Site, dense, dense_map, sites};
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Rounds of refitting the output layer's bias. On ptb-small with the decoder at rank 96: 116.07, 115.73, 115.43 after none, one, two.
 const REFIT_ROUNDS: usize = 2;
 
-/// The option of passes that refit the bias as often as they are told.
+/// The option for the number of refits of the bias.
 pub(crate) const REFIT_OPTION: OptionInfo = OptionInfo::new(
     "refit-rounds",
     Kind::Integer { min: 0, max: 100 },
@@ -20,8 +20,8 @@ pub(crate) const REFIT_OPTION: OptionInfo = OptionInfo::new(
 )
 .or_integer(REFIT_ROUNDS);
 
-/// The bias that makes up for the mean error of a site's outputs once `changes` (indices into its maps, new maps) are made; none where there is
-/// no bias. `moment` is of the maps changed, in this order.
+/// The bias that compensates for the mean error of a site's outputs after `changes` (indices into its maps, new maps); `None` if there is
+/// no bias. `moment` is that of the changed maps, in this order.
 pub(crate) fn corrected_bias(
     graph: &Graph,
     site: &Site,
@@ -43,11 +43,11 @@ pub(crate) fn corrected_bias(
     Ok(Some((id, vector(graph, id, bias)?)))
 }
 
-/// The bias of the output layer under which the mean probability of each word on the calibration text is what it was before compression. None
+/// The bias of the output layer under which the mean probability of each word on the calibration text is the same as before compression. `None`
 /// without such a bias or without the text.
 ///
-/// A maximum-likelihood softmax with a bias satisfies `E[p_i] = the frequency of i`, which compression breaks; to restore it costs no byte. Iterative scaling (Darroch and Ratcliff 1972), with the whole model in the loop:
-/// `b_i += log(before_i / now_i)`, both smoothed by a hundredth of the mean.
+/// A maximum-likelihood softmax with a bias satisfies `E[p_i] = the frequency of i`, which compression breaks; restoring it costs no bytes. Iterative
+/// scaling (Darroch and Ratcliff 1972), with the whole model in the loop: `b_i += log(before_i / now_i)`, both smoothed by a hundredth of the mean.
 pub(crate) fn refitted_output_bias(
     graph: &Graph,
     before: &[f64],
@@ -100,17 +100,17 @@ fn add_to_constant(graph: &Graph, id: WeightId, more: Vec<f64>) -> Result<(Weigh
     Ok((id, map))
 }
 
-/// Biases with what is added to them.
+/// Biases with the vectors added to them.
 #[derive(Debug, Default)]
 pub(crate) struct Biases {
     added: BTreeMap<WeightId, Vec<f64>>,
     shifts: Vec<Shift>,
-    /// Whether the output layer's matrix changes and its bias may.
+    /// Whether the output layer's matrix changes and its bias may change.
     has_output: bool,
 }
 
 impl Biases {
-    /// Takes down what the weighting's biases have to make up for once `shifted: [out, in]` has become `v`.
+    /// Records what the weighting's biases must compensate for after `shifted: [out, in]` has become `v`.
     pub(crate) fn add(
         &mut self,
         weighting: &Weighting,
@@ -130,7 +130,7 @@ impl Biases {
         sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
     }
 
-    /// All that changes: the maps, the biases that make up for means, and the output layer's refitted one if its matrix is among the maps.
+    /// All changes: the maps, the biases that compensate for means, and the output layer's refitted one if its matrix is among the maps.
     pub(crate) fn complete(
         self,
         graph: &Graph,
@@ -153,8 +153,8 @@ impl Biases {
 
     /// The new biases of `graph`, given the maps that change.
     ///
-    /// What an embedding's rows lost reaches the bias through its reader as it will be, since the reader's own correction is for
-    /// the inputs as they were.
+    /// The loss of an embedding's rows reaches the bias through its reader's new map, since the reader's own correction is for
+    /// the original inputs.
     fn finish(
         mut self,
         graph: &Graph,

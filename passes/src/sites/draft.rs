@@ -5,7 +5,7 @@ use crate::pass::{Context, PassError, Patch};
 use lstmc_frontend::ir::{Graph, Part, WeightId};
 use std::collections::BTreeSet;
 
-/// A graph with what has been changed of it so far.
+/// A graph with its changes so far.
 pub(crate) struct Draft {
     pub(crate) graph: Graph,
     pub(crate) changed: BTreeSet<WeightId>,
@@ -22,7 +22,8 @@ impl Draft {
         self.changed.insert(id);
     }
 
-    /// Refits the output layer's bias, where it has one, so that words are predicted as often as by `before`; `instead` does without calibration.
+    /// Refits the output layer's bias, if it has one, so that words are predicted as often as by `before`; `instead` is the option that works without
+    /// calibration.
     pub(crate) fn refit_output(
         &mut self,
         before: &Graph,

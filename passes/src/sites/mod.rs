@@ -1,9 +1,9 @@
-//! Where a model multiplies: the maps that read one vector and whose products are summed, and what is known of that vector.
+//! Where a model multiplies: the maps that read one vector and whose products are summed, and the statistics of that vector.
 //!
 //! ```text
 //!   x = [x_t; h_(t-1)] ──▶ maps: input, recurrent ──▶ sum + bias          a site: embedding, lstm, linear, output layer
 //!         │                      │                        │
-//!      Moment              what a pass changes        biases: take over the mean of what is lost
+//!      Moment              what a pass changes        biases: compensate for the mean error
 //!         └──▶ Weighting: how an error of each row and column counts
 //! ```
 //!
@@ -27,42 +27,42 @@ use std::ops::Range;
 /// A place where a model multiplies.
 #[derive(Clone, Debug)]
 pub(crate) struct Site {
-    /// What it is called in reports: `embedding`, `lstm0`, `decoder`.
+    /// Its name in reports: `embedding`, `lstm0`, `decoder`.
     pub(crate) name: String,
     pub(crate) kind: SiteKind,
-    /// The maps whose products are summed, each with its part of the stacked input. An embedding has its table alone, whose
+    /// The maps whose products are summed, each with its part of the stacked input. An embedding has only its table, whose
     /// rows are the products.
     pub(crate) maps: Vec<(WeightId, Range<usize>)>,
-    /// What is added to the products, if nothing else reads it.
+    /// The bias that is added to the products, if nothing else reads it.
     pub(crate) bias: Option<WeightId>,
 }
 
 /// Kinds of sites.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum SiteKind {
-    /// A table, and the maps that read its rows. Where one map alone reads them, that map and a bias of its own can take over what is taken off all
-    /// rows alike.
+    /// A table, and the maps that read its rows. If only one map reads them, that map and its own bias can absorb what is subtracted from all
+    /// rows.
     Embedding { readers: Vec<WeightId>, takes_over: Option<(WeightId, WeightId)> },
     /// A cell's two maps: input, recurrent.
     Cell,
     /// A linear layer.
     Linear,
-    /// The linear layer that makes the logits; tied where its map is the embedding's table too.
+    /// The linear layer that computes the logits; tied if its map is also the embedding's table.
     Output { is_tied: bool },
 }
 
 impl Site {
-    /// Whether it makes the logits.
+    /// Whether it computes the logits.
     pub(crate) fn is_output(&self) -> bool {
         matches!(self.kind, SiteKind::Output { .. })
     }
 
-    /// The place of a map among the site's.
+    /// The index of a map among the site's.
     pub(crate) fn position(&self, id: WeightId) -> Option<usize> {
         self.maps.iter().position(|(map, _)| *map == id)
     }
 
-    /// The places of those of its maps that are among `ids`.
+    /// The indices of those of its maps that are among `ids`.
     pub(crate) fn chosen(&self, ids: &[WeightId]) -> Vec<usize> {
         (0..self.maps.len()).filter(|&k| ids.contains(&self.maps[k].0)).collect()
     }
@@ -112,7 +112,7 @@ pub(crate) fn sites(graph: &Graph) -> Result<Vec<Site>, PassError> {
         };
         all.push(site);
     }
-    // Later sites go before the embedding, which has the weaker claim; else the first of two.
+    // Later sites take precedence over the embedding, which has the weaker claim; otherwise the first of two does.
     let mut seen: Vec<WeightId> = vec![];
     let (tables, mut others): (Vec<Site>, Vec<Site>) =
         all.into_iter().partition(|s| matches!(s.kind, SiteKind::Embedding { .. }));
@@ -125,7 +125,7 @@ pub(crate) fn sites(graph: &Graph) -> Result<Vec<Site>, PassError> {
     Ok(tables.chain(others).collect())
 }
 
-/// The maps that multiply what a step makes, with their biases.
+/// The maps that multiply a step's result, with their biases.
 fn readers(program: &Program<'_>, x: StepId) -> Vec<(WeightId, Option<WeightId>)> {
     let reader = |kind: &StepKind| match kind {
         StepKind::Cell(c) if c.x == x => Some((c.input, Some(c.bias))),

@@ -1,4 +1,4 @@
-//! What is known of a site's input.
+//! Statistics of a site's input.
 
 use super::{Site, dense};
 use crate::calibrate::Statistics;
@@ -7,7 +7,7 @@ use crate::pass::PassError;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, WeightId};
 
-/// The option of passes that damp second moments as much as they are told.
+/// The option for the damping of second moments.
 pub(crate) const DAMPING_OPTION: OptionInfo = OptionInfo::new(
     "damping",
     Kind::Number { min: 0.0, max: 10.0 },
@@ -23,7 +23,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Of the columns of the maps `chosen` (indices into the site's), one after the other.
+    /// The moment of the columns of the maps `chosen` (indices into the site's), concatenated.
     pub(crate) fn of(
         statistics: &Statistics,
         graph: &Graph,
@@ -54,7 +54,7 @@ impl Moment {
         &self.mean
     }
 
-    /// `E[x x^T]`, or the covariance where the bias is going to be corrected.
+    /// `E[x x^T]`, or the covariance if the bias will be corrected.
     pub(crate) fn hessian(&self, centered: bool, damping: f64) -> Result<Hessian, SolveError> {
         match centered {
             true => Hessian::centered(&self.gram, &self.mean, self.count, damping),
@@ -63,7 +63,7 @@ impl Moment {
     }
 }
 
-/// What an error of an embedding's row does to the maps that read it: the sum of their `W^T W`. None where no map reads it directly.
+/// The effect of an error in an embedding's row on the maps that read it: the sum of their `W^T W`. `None` if no map reads it directly.
 pub(crate) fn reader_hessian(
     graph: &Graph,
     readers: &[WeightId],

@@ -1,16 +1,17 @@
-//! What an error of each weight costs the model: the second moment of its inputs, a weight for each of its rows, and where a bias can make up for the mean.
+//! The cost of an error of each weight to the model: the second moment of its inputs, a weight for each row, and where a bias can compensate for the
+//! mean.
 //!
 //! | map | `H`, by which errors of its columns count | rows count by |
 //! |---|---|---|
-//! | output layer | second moment of its inputs | `c^0.5 p^0.2`: `c` how often the word came next, `p = E[softmax (1 - softmax)]` |
-//! | embedding | `W^T W` of the map that reads it | `(c + 1)^0.5`: `c` how often the word was looked up |
-//! | maps of an lstm, other linear maps | second moment of their inputs | all alike |
+//! | output layer | second moment of its inputs | `c^0.5 p^0.2`: `c` is how often the word came next, `p = E[softmax (1 - softmax)]` |
+//! | embedding | `W^T W` of the map that reads it | `(c + 1)^0.5`: `c` is how often the word was looked up |
+//! | maps of an lstm, other linear maps | second moment of their inputs | equally |
 //!
 //! Afterwards the output layer's bias is fitted so that every word is predicted as often as before, see [`refitted_output_bias`](super::refitted_output_bias).
 //!
 //! Three freedoms of the model cost nothing and are used where they exist:
-//! - A bias `b' = b + (W - V) E[x]` makes up for the mean error, so that `H` may be the covariance of the inputs ([`Hessian::centered`]).
-//! - A softmax does not see what is added to all logits alike, so the rows of the output layer may have their weighted mean taken off.
+//! - A bias `b' = b + (W - V) E[x]` compensates for the mean error, so that `H` may be the covariance of the inputs ([`Hessian::centered`]).
+//! - A softmax is invariant to a constant added to all logits, so the weighted mean may be subtracted from the rows of the output layer.
 //! - The mean row of an embedding can move into the bias of the lstm that reads it.
 
 use super::{Moment, Site, SiteKind, reader_hessian};
@@ -20,17 +21,17 @@ use crate::pass::PassError;
 use crate::solve::{Hessian, SolveError};
 use lstmc_frontend::ir::{Graph, WeightId};
 
-/// Relative damping of second moments. A truncated SVD divides by nothing small but the Cholesky factor, for which this is ample
+/// Relative damping of second moments. The only small divisor of a truncated SVD is the Cholesky factor, for which this is ample
 /// (see [`Hessian::MIN_DAMPING`]); it only has to make inputs that never vary harmless.
 const DAMPING: f64 = 1e-4;
 
-/// Exponents of the output layer's row weights, chosen on PTB's validation text. Both counts say how much a row matters; the square root of the first
-/// alone (as in weighted low-rank approximation by word frequency, Chen et al. 2018, "GroupReduce") is the next best.
+/// Exponents of the output layer's row weights, chosen on PTB's validation text. Both counts show how much a row matters; the square root of the
+/// first alone (as in weighted low-rank approximation by word frequency, Chen et al. 2018, "GroupReduce") is the next best.
 const TARGET_EXPONENT: f64 = 0.5;
 /// See [`TARGET_EXPONENT`].
 const CURVATURE_EXPONENT: f64 = 0.2;
 
-/// A word that calibration did not meet counts as so much of a meeting, in the output layer and in the embedding.
+/// A word that does not occur in calibration counts as this many occurrences, in the output layer and in the embedding.
 const UNSEEN_TARGET: f64 = 0.01;
 /// See [`UNSEEN_TARGET`].
 const UNSEEN_LOOKUP: f64 = 1.0;
@@ -38,38 +39,38 @@ const UNSEEN_LOOKUP: f64 = 1.0;
 /// How errors of one map, or of the stacked maps of an lstm, count.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Weighting {
-    /// Second moment of the inputs; the covariance where a bias makes up for the mean.
+    /// Second moment of the inputs; the covariance if a bias compensates for the mean.
     pub(crate) hessian: Option<Hessian>,
     /// A weight for each row.
     pub(crate) rows: Option<Vec<f64>>,
-    /// The bias that makes up for the mean, and the inputs' mean.
+    /// The bias that compensates for the mean, and the inputs' mean.
     pub(crate) correction: Option<(WeightId, Vec<f64>)>,
-    /// Whether the map makes the logits.
+    /// Whether the map computes the logits.
     pub(crate) is_output: bool,
-    /// What is taken off every row, and the map and bias that make up for it, if anything has to.
+    /// The row that is subtracted from every row, and the map and bias that compensate for it, if needed.
     pub(crate) shift: Option<Shift>,
 }
 
-/// A row that is taken off every row of a matrix.
+/// A row that is subtracted from every row of a matrix.
 #[derive(Clone, Debug)]
 pub(crate) struct Shift {
     /// `[in]`.
     pub(crate) row: Vec<f64>,
-    /// The map that reads the embedding, to whose bias its product with the row is added; none for an output layer.
+    /// The map that reads the embedding, to whose bias its product with the row is added; `None` for an output layer.
     pub(crate) reader: Option<(WeightId, WeightId)>,
 }
 
-/// Which of the means of [`Weighting`] are used.
+/// Which of the techniques of [`Weighting`] are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Means {
     /// Rows count by how often words occur.
     pub(crate) rows: bool,
-    /// Biases make up for means.
+    /// Biases compensate for means.
     pub(crate) bias: bool,
 }
 
 impl Means {
-    /// The option that says the first.
+    /// The option for `rows`.
     pub(crate) const ROWS: OptionInfo = OptionInfo::new(
         "rows",
         Kind::Word(&["counts", "alike"]),
@@ -77,7 +78,7 @@ impl Means {
     )
     .or("counts");
 
-    /// The option that says the second.
+    /// The option for `bias`.
     pub(crate) const BIAS: OptionInfo =
         OptionInfo::new("bias", Kind::Flag, "whether biases make up for mean errors").or("true");
 
@@ -122,7 +123,7 @@ impl Weighting {
         Ok(weighting)
     }
 
-    /// `w: [out, in]` with the shift taken off its rows.
+    /// `w: [out, in]` with the shift subtracted from its rows.
     pub(crate) fn shifted(&self, w: &[f32]) -> Vec<f32> {
         match &self.shift {
             None => w.to_vec(),
@@ -134,7 +135,7 @@ impl Weighting {
     }
 }
 
-/// The weights of rows; none where they count alike.
+/// The weights of rows; `None` if they count equally.
 fn rows(name: &str, kind: &SiteKind, statistics: &Statistics) -> Option<Vec<f64>> {
     match kind {
         SiteKind::Output { .. } => {

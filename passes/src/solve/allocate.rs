@@ -1,29 +1,29 @@
-//! A budget of bytes shared out over weights.
+//! Distributing a budget of bytes over weights.
 //!
-//! A weight has a curve: a list of what it may become, each with its bytes and its error. Errors of different weights add up, so they must be in one unit,
-//! best in that of the loss.
+//! A weight has a curve: a list of possible choices, each with its bytes and its error. Errors of different weights add up, so they must be in one
+//! unit, preferably that of the loss.
 //!
 //! | function | for |
 //! |---|---|
 //! | [`allocate`] | curves whose choices are independent; any order, convex or not |
 //! | [`descend`] | measured curves whose steps can be taken in part |
-//! | `bisect`, `climb` | what [`allocate`] is made of, for choices whose bytes depend on each other |
+//! | `bisect`, `climb` | the parts of [`allocate`], for choices whose bytes depend on each other |
 
-/// One thing that a weight may become.
+/// One choice for a weight.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Choice {
-    /// What it takes of the budget: bytes, numbers, or what else the budget counts.
+    /// Its share of the budget: bytes, numbers, or another unit that the budget counts.
     pub bytes: f64,
-    /// What it costs in loss.
+    /// Its cost in loss.
     pub error: f64,
 }
 
-/// The choice of each curve, as an index, for the least sum of errors with at most `budget` bytes in all; none where even the smallest choices
-/// have more.
+/// The choice of each curve, as an index, for the smallest sum of errors with at most `budget` bytes in total; `None` if even the smallest choices
+/// exceed it.
 ///
 /// Bisection on the price of a byte: at a price, each weight takes the choice that minimises `error + price * bytes` (the Lagrangian relaxation;
-/// Everett 1963, theorem 1), the first of equals. What the last price leaves over is spent greedily: where the *next* choice of a list lowers the error most per byte, and fits.
-/// A list whose errors are convex in its bytes should be in rising order, so that this loses less than one step.
+/// Everett 1963, theorem 1), the first of equals. The remaining bytes are spent greedily: on the *next* choice of the list that lowers the error most
+/// per byte and fits. A list whose errors are convex in its bytes should be in ascending order, so that this loses less than one step.
 ///
 /// ```
 /// use lstmc_passes::solve::allocate::{Choice, allocate};
@@ -62,19 +62,20 @@ pub fn allocate(curves: &[Vec<Choice>], budget: f64) -> Option<Vec<usize>> {
     Some(chosen)
 }
 
-/// Where [`descend`] came to.
+/// The result of [`descend`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Descent {
     /// The choice of each curve.
     pub choices: Vec<usize>,
-    /// The curve that gave way last, and the bytes that its step has set free over what was needed.
+    /// The curve of the last step, and the bytes that the step freed beyond what was needed.
     pub last: Option<(usize, f64)>,
 }
 
-/// Goes down from the first choice of each curve, which has most bytes, until at most `budget` are left: of all next steps, the one that adds least error
-/// per byte, the first of equals. None where all curves end before.
+/// Descends from the first choice of each curve, which has most bytes, until at most `budget` are left: of all next steps, the one that adds least
+/// error per byte, the first of equals. `None` if all curves end before that.
 ///
-/// Unlike [`allocate`] it takes no step over a hump, so it trusts a measured curve only as far as it has come; and the last step can be taken in part.
+/// Unlike [`allocate`] it takes no step over a hump, so it relies on a measured curve only up to the current choice; and the last step can be taken
+/// in part.
 pub fn descend(curves: &[Vec<Choice>], budget: f64) -> Option<Descent> {
     let mut choices = vec![0; curves.len()];
     let mut over = bytes(curves, &choices) - budget;
@@ -98,7 +99,7 @@ fn bytes(curves: &[Vec<Choice>], chosen: &[usize]) -> f64 {
     curves.iter().zip(chosen).map(|(curve, &k)| curve[k].bytes).sum()
 }
 
-/// The least price up to `high` that fits, where `high` does and all above one that does do too.
+/// The smallest price up to `high` that fits; `high` must fit, and so must every price above one that fits.
 pub(super) fn bisect(mut high: f64, rounds: usize, fits: impl Fn(f64) -> bool) -> f64 {
     let mut low = 0.0;
     for _ in 0..rounds {
@@ -108,8 +109,8 @@ pub(super) fn bisect(mut high: f64, rounds: usize, fits: impl Fn(f64) -> bool) -
     high
 }
 
-/// Raises choices one by one while the budget allows: of those whose next one fits, the one that lowers the error most per byte. `bytes` is of all choices
-/// together; `fall` says how much lower the error is after a choice of a curve, none after the last.
+/// Raises choices one by one while the budget allows: of those whose next choice fits, the one that lowers the error most per byte. `bytes` is that
+/// of all choices together; `fall` returns how much lower the error is after a choice of a curve; `None` after the last.
 pub(super) fn climb(
     chosen: &mut [usize],
     budget: f64,

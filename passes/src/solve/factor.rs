@@ -54,7 +54,7 @@ pub(crate) fn select(a: &[f64], n: usize, chosen: &[usize]) -> Vec<f64> {
     chosen.iter().flat_map(|&i| chosen.iter().map(move |&j| a[i * n + j])).collect()
 }
 
-/// Overwrites the lower triangle of `a: [n, n]` with `L`, where `a = L L^T`; one thread, for use inside of parallel loops.
+/// Overwrites the lower triangle of `a: [n, n]` with `L`, where `a = L L^T`; one thread, for use inside parallel loops.
 pub(crate) fn cholesky_in_place(a: &mut [f64], n: usize) -> Result<(), SolveError> {
     if n == 0 {
         return Ok(());
@@ -105,7 +105,7 @@ pub(crate) fn inverse(a: &[f64], n: usize) -> Result<Vec<f64>, SolveError> {
 
 /// `U`, upper triangular, of `a = U U^T`: the Cholesky factor for elimination from the last variable to the first.
 ///
-/// `d a d^T = sum over k of (sum over i <= k of U_ik d_i)^2`, so that term `k` is settled by the variables up to `k`.
+/// `d a d^T = sum over k of (sum over i <= k of U_ik d_i)^2`, so that term `k` is determined by the variables up to `k`.
 pub(crate) fn reverse_cholesky(a: &[f64], n: usize) -> Result<Vec<f64>, SolveError> {
     let mut l: Vec<f64> = a.iter().rev().copied().collect();
     cholesky_in_place(&mut l, n)?;

@@ -6,7 +6,7 @@ use super::{SolveError, expect_finite, expect_length, factor};
 ///
 /// Half the Hessian of `E |W x - V x|^2` in a row of `V` (Frantar and Alistarh 2022, "Optimal Brain Compression", section 3). Damping adds
 /// `damping * mean(diag H)` to the diagonal (GPTQ, section 3.3, step 3, which uses 0.01), so that inputs that never vary leave a
-/// definite matrix and the solution stays near the original weights where calibration knows nothing.
+/// definite matrix and the solution stays near the original weights where calibration has no data.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Hessian {
     n: usize,
@@ -17,7 +17,7 @@ impl Hessian {
     /// The damping that GPTQ uses, relative to the mean of the diagonal.
     pub const DAMPING: f64 = 0.01;
 
-    /// The least damping that is applied, far above the rounding of a Cholesky factorisation in f64 (`n eps` is 3e-13 for 1300 inputs).
+    /// The minimum damping, far above the rounding of a Cholesky factorisation in f64 (`n eps` is 3e-13 for 1300 inputs).
     pub const MIN_DAMPING: f64 = 1e-9;
 
     /// From `sum = sum of x x^T`, `[n, n]`, over `count` inputs.
@@ -29,7 +29,7 @@ impl Hessian {
     /// The covariance `E[x x^T] - E[x] E[x]^T`, for a map whose bias may be changed.
     ///
     /// With `b' = b + (W - V) E[x]` (see [`bias_correction`](Self::bias_correction)) the error of `V x + b'` is exactly that of `V` in the covariance, for any `V`, and
-    /// no other `b'` does better; so a solver given this matrix solves for weights and bias jointly. `mean` is `E[x]`, `[n]`.
+    /// no other `b'` is better; so a solver given this matrix solves for weights and bias jointly. `mean` is `E[x]`, `[n]`.
     pub fn centered(sum: &[f64], mean: &[f64], count: f64, damping: f64) -> Result<Hessian, SolveError> {
         let n = mean.len();
         expect_length("sum of x x^T", sum.len(), n * n)?;
@@ -40,7 +40,7 @@ impl Hessian {
 
     /// `W^T W` of a matrix `w: [rows, n]`: what an error `d` of the *input* of `W` does to its outputs, `|W d|^2 = d^T (W^T W) d`.
     ///
-    /// The rows of an embedding have no inputs to weigh their errors by, but the map that reads them has; this is their `H`.
+    /// The rows of an embedding have no inputs to weight their errors, but the map that reads them does; this is their `H`.
     pub fn of_reader(w: &[f32], n: usize, damping: f64) -> Result<Hessian, SolveError> {
         let rows = w.len() / n.max(1);
         super::expect_matrix("reading map", w, [rows, n])?;
@@ -110,13 +110,13 @@ impl Hessian {
         Hessian { n: cols.len(), h: self.select(&cols) }
     }
 
-    /// `[H^-1]_jj`: how far the error is from what column `j` alone says (Hassibi and Stork 1993, "Optimal Brain Surgeon", eq. 5).
+    /// `[H^-1]_jj`: how far the error is from what column `j` alone gives (Hassibi and Stork 1993, "Optimal Brain Surgeon", eq. 5).
     pub fn inverse_diagonal(&self) -> Result<Vec<f64>, SolveError> {
         let inverse = factor::inverse(&self.h, self.n)?;
         Ok((0..self.n).map(|j| inverse[j * self.n + j]).collect())
     }
 
-    /// What to add to the bias after `W` has become `V`: `(W - V) E[x]`, one number per row.
+    /// The correction of the bias after `W` has become `V`: `(W - V) E[x]`, one number per row.
     pub fn bias_correction(w: &[f32], v: &[f32], mean: &[f64]) -> Result<Vec<f64>, SolveError> {
         expect_length("v", v.len(), w.len())?;
         let n = mean.len().max(1);

@@ -1,17 +1,17 @@
-//! `W ~ left . right`, the best for the inputs that occur.
+//! `W ~ left . right`, optimal for the calibration inputs.
 //!
 //! With `H = S S^T` (Cholesky) and row weights `D = diag(r)`, the weighted output error of any `V` is `|D^(1/2) (W - V) S|_F^2`. So the best `V` of rank `k` is the
 //! truncated SVD of `A = D^(1/2) W S`, with `D` and `S` undone, and its error is exactly the sum of the squares of the singular values that were
 //! dropped (Eckart and Young 1936; for layers: Wang et al. 2025, "SVD-LLM", theorem 3.2). Hence a map's [`spectrum`](Whitened::spectrum) is its
-//! whole curve of error against rank: [`rank_choices`], which [`allocate`](super::allocate::allocate) trades between maps.
+//! whole curve of error by rank: [`rank_choices`], which [`allocate`](super::allocate::allocate) trades between maps.
 //!
-//! An LSTM cell whose input and recurrent maps are to share a left factor is one matrix `[input recurrent]` here; the right factor splits by columns.
+//! An LSTM cell whose input and recurrent maps share a left factor is one matrix `[input recurrent]` here; the right factor splits by columns.
 
 use super::allocate::Choice;
 use super::{Hessian, SolveError, expect_matrix, factor, floored};
 use faer::Mat;
 
-/// The singular value decomposition of a whitened matrix, from which every rank can be read off.
+/// The singular value decomposition of a whitened matrix, which gives the factors of every rank.
 #[derive(Clone, Debug)]
 pub struct Whitened {
     shape: [usize; 2],
@@ -25,7 +25,7 @@ pub struct Whitened {
 /// Two factors and what they cost.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Factors {
-    /// Inner dimension.
+    /// The inner dimension.
     pub rank: usize,
     /// `[out, rank]`.
     pub left: Vec<f32>,
@@ -51,8 +51,8 @@ impl Factors {
 impl Whitened {
     /// Decomposes `w: [out, in]`.
     ///
-    /// `h`: second moment of the inputs (none: plain SVD). `row_weights: [out]`: how much an error of each row counts, for example word counts for
-    /// an embedding or an output layer; weights below a millionth of the greatest are raised to it, so that every row can be recovered.
+    /// `h`: second moment of the inputs (`None`: plain SVD). `row_weights: [out]`: how much an error of each row counts, for example word counts for
+    /// an embedding or an output layer; weights below a millionth of the largest are raised to it, so that every row can be recovered.
     pub fn new(
         w: &[f32],
         shape: [usize; 2],
@@ -80,7 +80,7 @@ impl Whitened {
         self.shape
     }
 
-    /// Singular values of the whitened matrix, falling.
+    /// Singular values of the whitened matrix, in descending order.
     pub fn spectrum(&self) -> &[f64] {
         &self.spectrum
     }
@@ -90,7 +90,7 @@ impl Whitened {
         factor::tail(&self.spectrum, rank)
     }
 
-    /// The least rank that keeps the fraction `energy` of the sum of squares.
+    /// The smallest rank that keeps the fraction `energy` of the sum of squares.
     pub fn rank_for_energy(&self, energy: f64) -> usize {
         let total = self.error(0);
         (0..=self.spectrum.len())
@@ -132,8 +132,8 @@ impl Whitened {
     }
 }
 
-/// The choices of a map: whole, for `dense` and at no error, where that is an option; then rank 1, rank 2 and so on, each for `unit` more. Errors are those of the
-/// spectrum times `weight`, what a unit of it costs in loss.
+/// The choices of a map: whole, for `dense` and at no error, if that is an option; then rank 1, rank 2 and so on, each for `unit` more. Errors are
+/// those of the spectrum times `weight`, the cost of a unit in loss.
 pub fn rank_choices(spectrum: &[f64], weight: f64, unit: f64, dense: Option<f64>) -> Vec<Choice> {
     let mut tails = vec![0.0];
     for s in spectrum.iter().rev() {

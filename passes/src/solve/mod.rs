@@ -1,21 +1,21 @@
-//! Numeric solvers behind the lossy passes: pure functions of matrices, which know nothing of graphs.
+//! Numeric solvers behind the lossy passes: pure functions of matrices, which do not depend on graphs.
 //!
-//! Every weight is a row-major f32 matrix `W: [out, in]`; what the inputs look like is a [`Hessian`] `H = E[x x^T]`. The measure that
+//! Every weight is a row-major f32 matrix `W: [out, in]`; the inputs are described by a [`Hessian`] `H = E[x x^T]`. The measure that
 //! every solver minimises and reports is the mean squared error of the layer's outputs,
 //!
 //! ```text
 //!   E |W x - V x|^2  =  sum over rows i of  (W_i - V_i) H (W_i - V_i)^T
 //! ```
 //!
-//! which splits over rows: a weight per row (how much the model's loss minds an error of that output) changes nothing inside of a row, only how
-//! rows compete for rank or for a place in a mask.
+//! which splits over rows: a weight per row (the loss's sensitivity to an error of that output) changes nothing inside a row, only how
+//! rows compete for rank or for positions in a mask.
 //!
 //! ```text
 //!   quantize       codes and scales: nearest, or error feedback (GPTQ), then descent on codes and scales
-//!   prune          scores -> mask -> least squares for what is kept; SparseGPT; alternating projections
-//!   low_rank       whitened SVD and its spectrum, the curve of error against rank
+//!   prune          scores -> mask -> least squares for the kept weights; SparseGPT; alternating projections
+//!   low_rank       whitened SVD and its spectrum, the curve of error by rank
 //!   tensor_train   TT-SVD with chosen or automatic modes
-//!   allocate       a budget shared out over several maps by their curves
+//!   allocate       a budget distributed over several maps by their curves
 //! ```
 //!
 //! Everything is deterministic: rows are solved in parallel but never summed in an order that depends on threads.
@@ -30,16 +30,16 @@ pub mod tensor_train;
 
 pub use hessian::Hessian;
 
-/// Why a solver refused.
+/// Why a solver refused its input.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SolveError {
-    /// A slice whose length is not that of its shape.
+    /// A slice whose length does not match its shape.
     #[error("{what}: expected {expected} numbers, found {found}")]
     Length {
         /// The slice.
         what: &'static str,
-        /// Its length by the shapes of the other arguments.
+        /// The length that the other arguments require.
         expected: usize,
         /// Its length.
         found: usize,
@@ -50,22 +50,22 @@ pub enum SolveError {
         /// The slice.
         what: &'static str,
     },
-    /// An option outside of its range.
+    /// An option outside its range.
     #[error("{option}: expected {expected}, found {found}")]
     Option {
         /// The option.
         option: &'static str,
-        /// What it may be.
+        /// Its valid values.
         expected: String,
-        /// What it is.
+        /// Its value.
         found: String,
     },
-    /// A factorisation that did not succeed.
+    /// A factorisation that failed.
     #[error("{what} failed: {why}; a larger damping helps where inputs are few or constant")]
     Factorisation {
         /// The factorisation.
         what: &'static str,
-        /// What the linear algebra said.
+        /// The message of the linear algebra library.
         why: String,
     },
 }
@@ -90,7 +90,7 @@ pub(crate) fn expect_matrix(
     expect_finite(what, w)
 }
 
-/// Row weights of `rows` rows; those below a millionth of the greatest are raised to it, so that every row can be recovered.
+/// Row weights of `rows` rows; those below a millionth of the largest are raised to it, so that every row can be recovered.
 pub(crate) fn floored(weights: &[f64], rows: usize) -> Result<Vec<f64>, SolveError> {
     expect_length("row weights", weights.len(), rows)?;
     expect_finite("row weights", weights)?;
@@ -101,7 +101,7 @@ pub(crate) fn floored(weights: &[f64], rows: usize) -> Result<Vec<f64>, SolveErr
 
 /// Mean squared output error of each row, `(W_i - V_i) H (W_i - V_i)^T`; with no `H`, the squared distance of the rows.
 ///
-/// `w`, `v`: `[rows, cols]`, `cols` being the size of `h`.
+/// `w`, `v`: `[rows, cols]`, where `cols` is the size of `h`.
 ///
 /// ```
 /// use lstmc_passes::solve::{row_errors, Hessian};

@@ -1,4 +1,4 @@
-//! What every function does on its way in and out.
+//! The common entry and exit code of every function.
 
 use std::cell::RefCell;
 use std::ffi::{CString, c_char};
@@ -32,7 +32,7 @@ pub enum Status {
     LstmcErrorInternal = 11,
 }
 
-/// Why a function fails: the status, and for people.
+/// Why a function fails: the status, and a text for people.
 pub(crate) struct Failure(pub(crate) Status, pub(crate) String);
 
 impl Failure {
@@ -54,7 +54,7 @@ pub extern "C" fn lstmc_last_error() -> *const c_char {
 
 fn remember(text: &str) {
     let text = CString::new(text.replace('\0', "?")).unwrap_or_default();
-    // A thread that is ending has no place for it.
+    // A thread that is ending has no storage for it.
     let _ = LAST.try_with(|last| last.replace(text));
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn given<T>(pointer: *const T, name: &str) -> Result<NonNull<T>, Fail
 /// A pointer to `count` elements, which must be no more than memory can have.
 pub(crate) fn given_all<T>(pointer: *const T, count: usize, name: &str) -> Result<NonNull<T>, Failure> {
     let pointer = given(pointer, name)?;
-    // What a slice may take, and what keeps its end from wrapping around.
+    // The limits of a slice; they also keep its end from wrapping around.
     let bytes = count.checked_mul(size_of::<T>()).filter(|&bytes| bytes <= isize::MAX as usize);
     match bytes.and_then(|bytes| pointer.addr().get().checked_add(bytes)) {
         Some(_) => Ok(pointer),
@@ -98,7 +98,7 @@ pub(crate) fn given_all<T>(pointer: *const T, count: usize, name: &str) -> Resul
     }
 }
 
-/// What a handle stands for.
+/// The object behind a handle.
 ///
 /// # Safety
 /// The promise of handles: `pointer` is null, or was returned by this library and is not freed before `'a` ends.
@@ -109,21 +109,21 @@ pub(crate) unsafe fn handle<'a, T>(pointer: *const T, name: &str) -> Result<&'a 
     Ok(unsafe { pointer.as_ref() })
 }
 
-/// What a caller gives to be read.
+/// Elements that the caller passes for reading.
 ///
 /// # Safety
-/// The promise of data: `pointer` is null, or `count` initialised elements are there, which nobody writes before `'a` ends.
+/// The promise of data: `pointer` is null, or points to `count` initialised elements, which no code writes before `'a` ends.
 pub(crate) unsafe fn data<'a, T>(pointer: *const T, count: usize, name: &str) -> Result<&'a [T], Failure> {
     let pointer = given_all(pointer, count, name)?;
     // SAFETY: it is neither null nor misaligned, and `count` elements are at most `isize::MAX` bytes that do not wrap around, as `given_all`
-    // checked. That they are there and stay as they are is the promise of data.
+    // checked. That they exist and do not change is the promise of data.
     Ok(unsafe { std::slice::from_raw_parts(pointer.as_ptr(), count) })
 }
 
-/// Two buffers of `count` numbers that a caller lets be written. They are zeroed, since C need not have written there before.
+/// Two buffers of `count` numbers that the caller passes for writing. They are zeroed, since C may not have initialised them.
 ///
 /// # Safety
-/// The promise of data: each pointer is null, or there is room for `count` elements, which nobody else reads or writes before `'a` ends.
+/// The promise of data: each pointer is null, or has room for `count` elements, which no other code reads or writes before `'a` ends.
 pub(crate) unsafe fn buffers<'a>(
     ids: *mut u32,
     scores: *mut f32,
@@ -137,7 +137,7 @@ pub(crate) unsafe fn buffers<'a>(
         return Err(Failure(Status::LstmcErrorSize, text));
     }
     // SAFETY: neither is null or misaligned, and `count` elements are at most `isize::MAX` bytes that do not wrap around, as `given_all`
-    // checked; the two do not overlap, as was checked just above. Zeros are initialised numbers. That there is room, for this call alone, is the
+    // checked; the two do not overlap, as was checked just above. Zeros are initialised numbers. That there is room, for this call only, is the
     // promise of data.
     unsafe {
         ids.write_bytes(0, count);

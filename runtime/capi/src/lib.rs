@@ -1,16 +1,16 @@
 //! The C interface of run-time loading: `liblstmc`. Its header, `include/lstmc.h`, is generated from this crate.
 //!
 //! A function returns a [`Status`] and never unwinds into its caller: a panic, which would be a defect, becomes
-//! [`Status::LstmcErrorInternal`]. What went wrong is kept as text, one for each thread. The few functions that return something else
-//! have nothing in them that panics.
+//! [`Status::LstmcErrorInternal`]. The error is kept as text, one per thread. The few functions that return something else
+//! contain no code that panics.
 //!
-//! What makes the `unsafe` of this crate sound is in part checked, in [`ffi`], on every call and in every build: pointers are neither null
-//! nor misaligned, no length is one that memory cannot have, and buffers that are written do not overlap. The rest is what the header asks of
-//! its callers, and what the comments below name:
+//! The soundness of the `unsafe` in this crate is in part checked, in [`ffi`], on every call and in every build: pointers are neither null
+//! nor misaligned, no length exceeds what memory can hold, and buffers that are written do not overlap. The rest is what the header requires from
+//! its callers, under the names used in the comments below:
 //!
-//! - the *promise of handles*: they come from this library, are freed once, and are not used after that or meanwhile;
-//! - the *promise of data*: a pointer reaches as far as the length beside it says, or to one element where there is none; what is to be
-//!   written may be written, and nobody else reads or writes there during the call.
+//! - the *promise of handles*: they come from this library, are freed once, and are not used during that or afterwards;
+//! - the *promise of data*: a pointer is valid for the length passed with it, or for one element if there is none; memory that a function
+//!   writes is writable, and no other code reads or writes it during the call.
 #![expect(clippy::missing_safety_doc, reason = "callers are C, and read in the header what they owe")]
 
 mod ffi;

@@ -10,7 +10,7 @@ pub struct ModelHandle {
     pub(crate) model: Model,
     /// The words, each with a NUL.
     words: Vec<u8>,
-    /// Where each starts.
+    /// The start of each word.
     starts: Vec<usize>,
     info: CString,
 }
@@ -25,7 +25,7 @@ pub unsafe extern "C" fn lstmc_model_load(path: *const c_char, model: *mut *mut 
         let out = given(model, "model")?;
         // SAFETY: `given` checked it for null and alignment; by the promise of data a handle may be written there.
         unsafe { out.write(std::ptr::null_mut()) };
-        // SAFETY: `given` checked it for null; by the promise of data a NUL ends it, and it stays as it is during the call.
+        // SAFETY: `given` checked it for null; by the promise of data a NUL ends it, and it does not change during the call.
         let path = unsafe { CStr::from_ptr(given(path, "path")?.as_ptr()) };
         let bad = |e: &dyn std::fmt::Display| Failure::new(Status::LstmcErrorModel, e);
         let path = path.to_str().map_err(|_| bad(&"the path is not UTF-8"))?;
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn lstmc_model_free(model: *mut ModelHandle) {
     if !model.is_null() {
         guarded(|| {
             // SAFETY: not null, as was checked just above. By the promise of handles it is what `Box::into_raw` gave `lstmc_model_load`, and
-            // nobody uses it now or later; sessions have a share of the model, not of the handle.
+            // no code uses it now or later; sessions share the model, not the handle.
             drop(unsafe { Box::from_raw(model) });
             Ok(())
         });
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn lstmc_model_token(
         // SAFETY: the promise of handles.
         let model = unsafe { handle(model, "model")? };
         let out = given(token, "token")?;
-        // SAFETY: the promise of data, for `word` is read no longer than until `out` is written, which may be the same memory.
+        // SAFETY: the promise of data, for `word` is read only until `out` is written, which may be the same memory.
         let word = unsafe { data(word.cast::<u8>(), length, "word")? };
         let missing = || Failure::new(Status::LstmcErrorVocabulary, "the model has no vocabulary");
         let words = model.model.vocabulary().ok_or_else(missing)?;
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn lstmc_model_token(
             let word = String::from_utf8_lossy(word);
             Failure::new(Status::LstmcErrorWord, format_args!("`{word}` is not in the vocabulary"))
         });
-        // SAFETY: `given` checked it for null and alignment; by the promise of data a token may be written there. `word` is not read any more.
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a token may be written there. `word` is no longer read.
         unsafe { out.write(id) };
         result
     })

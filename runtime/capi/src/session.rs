@@ -17,7 +17,7 @@ fn failure(error: &SessionError) -> Failure {
     Failure::new(status, error)
 }
 
-/// Does something with a session.
+/// Runs a function on a session.
 ///
 /// # Safety
 /// The promise of handles: `session` is null, or came from [`lstmc_session_new`] and is not freed during the call.
@@ -28,7 +28,7 @@ unsafe fn with(
     guarded(|| {
         // SAFETY: the promise of handles, which this function's caller passes on.
         let session = unsafe { handle(session, "session")? };
-        // After a panic, which would be a defect, the state is as good as any: memory of numbers.
+        // After a panic, which would be a defect, the state is still valid: plain numbers.
         body(&mut session.0.lock().unwrap_or_else(PoisonError::into_inner))
     })
 }
@@ -60,7 +60,7 @@ pub unsafe extern "C" fn lstmc_session_free(session: *mut SessionHandle) {
     if !session.is_null() {
         guarded(|| {
             // SAFETY: not null, as was checked just above. By the promise of handles it is what `Box::into_raw` gave `lstmc_session_new`, and
-            // nobody uses it now or later.
+            // no code uses it now or later.
             drop(unsafe { Box::from_raw(session) });
             Ok(())
         });
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn lstmc_session_step(
         }
         let from = s.step(token).map_err(|e| failure(&e))?;
         // SAFETY: `given` checked the pointer for null and alignment. By the promise of data there is room for `count` floats, which was
-        // just found to be enough for the model's words, and what belongs to the caller is not in the session's own memory.
+        // just found to be enough for the model's words, and the caller's memory does not overlap the session's.
         unsafe { logits.as_ptr().copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         Ok(())
     };
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn lstmc_session_score_text(
         let tokens = unsafe { data(tokens, count, "tokens")? };
         let sum = s.score(tokens).map_err(|e| failure(&e))?;
         // SAFETY: `given` checked it for null and alignment; by the promise of data a double may be written there. The tokens, which
-        // may be in the same memory, are not read any more.
+        // may be in the same memory, are no longer read.
         unsafe { out.write(sum) };
         Ok(())
     };

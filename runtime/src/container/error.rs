@@ -18,27 +18,27 @@ pub enum ContainerError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         reason: io::Error,
     },
-    /// There is a directory where a file is read.
+    /// The path is a directory, not a file.
     #[error("`{path}` is a directory; name a .lstmc file")]
     Directory {
         /// The directory.
         path: PathBuf,
     },
-    /// There is something that cannot be mapped, such as a pipe or a device.
+    /// The path is something that cannot be mapped, such as a pipe or a device.
     #[error("`{path}` is not a regular file; a .lstmc file cannot be a pipe or a device")]
     NotAFile {
         /// The pipe or device.
         path: PathBuf,
     },
-    /// What is in the file, or in memory to be written to it, is not right.
+    /// The contents of the file, or in memory to be written to it, are invalid.
     #[error("`{path}`: {flaw}")]
     Flawed {
         /// The file.
         path: PathBuf,
-        /// What is not right.
+        /// What is invalid.
         flaw: Flaw,
     },
     /// The file cannot be written.
@@ -46,11 +46,11 @@ pub enum ContainerError {
     Write(#[from] WriteError),
 }
 
-/// What is not right with the contents of a container.
+/// What is invalid in the contents of a container.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// There is nothing in it.
+    /// It is empty.
     #[error("the file is empty")]
     Empty,
     /// It is something else.
@@ -65,7 +65,7 @@ pub enum Flaw {
         /// Length of the file in bytes.
         found: u64,
     },
-    /// It was written by a newer version of this crate, or, if the version is 0, by none.
+    /// It was written by a newer version of this crate, or, if the version is 0, by no version.
     #[error(
         "its format version is {found}, this program reads versions 1 to {FORMAT_VERSION}; {}",
         if *found == 0 { "copy or write it again" } else { "update lstmc" }
@@ -74,26 +74,26 @@ pub enum Flaw {
         /// Version in the file.
         found: u32,
     },
-    /// It ends too early.
+    /// It is truncated.
     #[error(
         "the file is cut off: it says that it has {expected} bytes, it has {found}; \
          copy or write it again"
     )]
     Truncated {
-        /// Length in bytes that the file states.
+        /// Length in bytes stated in the file.
         expected: u64,
-        /// Length that it has.
+        /// Its actual length.
         found: u64,
     },
-    /// It goes on after its end.
+    /// It has bytes after its end.
     #[error(
         "the file is too long: it says that it has {expected} bytes, it has {found}; \
          copy or write it again"
     )]
     TrailingBytes {
-        /// Length in bytes that the file states.
+        /// Length in bytes stated in the file.
         expected: u64,
-        /// Length that it has.
+        /// Its actual length.
         found: u64,
     },
     /// The header is longer than [`MAX_HEADER_BYTES`].
@@ -105,7 +105,7 @@ pub enum Flaw {
         /// Length of the header.
         bytes: u64,
     },
-    /// The header goes on after the end of the file.
+    /// The header extends beyond the end of the file.
     #[error(
         "the file is damaged: its header has {header} bytes, the file {file}; \
          copy or write it again"
@@ -124,15 +124,15 @@ pub enum Flaw {
     Checksum {
         /// `header` or `tensors`.
         part: &'static str,
-        /// What the file states.
+        /// The checksum stated in the file.
         expected: u32,
-        /// What its bytes give.
+        /// The checksum of its bytes.
         found: u32,
     },
     /// The header, or a tensor's entry in it, is not a message of the expected kind.
     #[error("its header cannot be decoded: {reason}")]
     Header {
-        /// What the decoder says.
+        /// The decoder's message.
         reason: String,
     },
     /// The vocabulary has repeated words, or words that no text could produce.
@@ -141,7 +141,7 @@ pub enum Flaw {
     /// There are more tensors than [`MAX_TENSORS`].
     #[error("it has {found} tensors, at most {MAX_TENSORS} are supported")]
     TooManyTensors {
-        /// How many there are.
+        /// The number of tensors.
         found: usize,
     },
     /// Two tensors have the same name.
@@ -155,7 +155,7 @@ pub enum Flaw {
     Rank {
         /// The tensor.
         tensor: String,
-        /// How many dimensions it has.
+        /// Its number of dimensions.
         rank: usize,
     },
     /// A tensor has more elements than 64 bits can count.
@@ -171,7 +171,7 @@ pub enum Flaw {
     Unaligned {
         /// The tensor.
         tensor: String,
-        /// Where it starts in the file.
+        /// Its start in the file.
         offset: u64,
     },
     /// A tensor is not between the header and the end of the file.
@@ -182,13 +182,13 @@ pub enum Flaw {
     Outside {
         /// The tensor.
         tensor: String,
-        /// Where it starts in the file.
+        /// Its start in the file.
         offset: u64,
         /// Its length in bytes.
         length: u64,
-        /// Where the header ends.
+        /// The end of the header.
         start: u64,
-        /// Where the file ends.
+        /// The end of the file.
         end: u64,
     },
     /// Two tensors share bytes.
@@ -214,7 +214,7 @@ pub enum Flaw {
     FileTooLong,
 }
 
-/// What a file that is not a container looks like.
+/// The probable kind of a file that is not a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guess {
@@ -222,7 +222,7 @@ pub enum Guess {
     Onnx,
     /// A container whose line endings were changed.
     TextMode,
-    /// Nothing that is known.
+    /// Unknown.
     Unknown,
 }
 
@@ -240,10 +240,10 @@ impl fmt::Display for Guess {
 }
 
 impl Guess {
-    /// Guesses from the first bytes of a file that does not start as a container does.
+    /// Guesses from the first bytes of a file that does not start like a container.
     pub(super) fn of(bytes: &[u8]) -> Self {
         // An ONNX model is a protocol buffer message that starts with its IR version (field 1, a small
-        // number) and goes on with the producer, the domain, the graph, ... (fields 2 to 8).
+        // number) and continues with the producer, the domain, the graph, ... (fields 2 to 8).
         const ONNX_FIELDS: [u8; 7] = [0x12, 0x1a, 0x22, 0x28, 0x32, 0x3a, 0x42];
         match bytes {
             [0x08, 1..=63, field, ..] if ONNX_FIELDS.contains(field) => Guess::Onnx,

@@ -1,29 +1,29 @@
-//! The parts of a `.lstmc` file as they lie on disk, and their limits.
+//! The parts of a `.lstmc` file on disk, and their limits.
 
 use super::Flaw;
 use crate::aligned::ALIGNMENT;
 
-/// What every `.lstmc` file starts with. The line ending and the end-of-text character are there to be
-/// changed by a transfer that takes the file for text.
+/// What every `.lstmc` file starts with. The line ending and the end-of-text character are
+/// changed by a transfer that treats the file as text.
 pub const MAGIC: [u8; 8] = *b"LSTMC\r\n\x1a";
 
 /// The format version that this crate writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The longest header that is written or read, in bytes. It bounds what a hostile file can make a
-/// reader allocate before it is found out: about 12 times as much, for a header full of empty strings.
+/// The longest header that is written or read, in bytes. It bounds the memory that a hostile file can make a
+/// reader allocate before it is detected: about 12 times as much, for a header full of empty strings.
 pub const MAX_HEADER_BYTES: u32 = 64 << 20;
 
-/// The most tensors that are written or read.
+/// The maximum number of tensors that are written or read.
 pub const MAX_TENSORS: usize = 1 << 16;
 
-/// The most dimensions that a tensor can have.
+/// The maximum number of dimensions of a tensor.
 pub const MAX_RANK: usize = 8;
 
 /// Bytes before the header.
 pub(super) const PREAMBLE_BYTES: usize = 32;
 
-/// What precedes the header, at fixed places.
+/// The fields before the header, at fixed positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Preamble {
     pub(super) version: u32,
@@ -58,7 +58,7 @@ impl Preamble {
     }
 }
 
-/// Everything but the bytes of the tensors.
+/// Everything except the bytes of the tensors.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Header {
     #[prost(string, tag = "1")]
@@ -66,7 +66,7 @@ pub(super) struct Header {
     /// The graph, in its text form.
     #[prost(string, tag = "2")]
     pub(super) ir: String,
-    /// The words in the order of their ids; none if the file has no vocabulary.
+    /// The words in the order of their ids; empty if the file has no vocabulary.
     #[prost(string, repeated, tag = "3")]
     pub(super) vocabulary: Vec<String>,
     #[prost(string, tag = "4")]
@@ -82,7 +82,7 @@ pub(super) struct Header {
     pub(super) tensors: Vec<Vec<u8>>,
 }
 
-/// Where a tensor is, and what.
+/// A tensor's position and type.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Entry {
     #[prost(string, tag = "1")]
@@ -104,7 +104,7 @@ pub(super) fn align(offset: u64) -> Option<u64> {
     offset.checked_next_multiple_of(ALIGNMENT as u64)
 }
 
-/// Checks what must hold for every tensor's shape, written or read.
+/// Checks the requirements on every tensor's shape, written or read.
 pub(super) fn check_shape(name: &str, shape: &[u64]) -> Result<(), Flaw> {
     if shape.len() > MAX_RANK {
         return Err(Flaw::Rank { tensor: name.to_owned(), rank: shape.len() });

@@ -13,7 +13,7 @@ use super::{ContainerError, Flaw, Guess, Tensor};
 use crate::aligned::ALIGNMENT;
 use crate::vocabulary::Vocabulary;
 
-/// What [`parse`] found, apart from the tensors' bytes.
+/// The result of [`parse`], apart from the tensors' bytes.
 pub(super) struct Parsed {
     pub(super) header: Header, // its `vocabulary` and `tensors` are moved out
     pub(super) vocabulary: Option<Arc<Vocabulary>>,
@@ -24,7 +24,7 @@ pub(super) struct Parsed {
 /// Maps a whole file, read-only.
 pub(super) fn map(path: &Path) -> Result<memmap2::Mmap, ContainerError> {
     let failed = |reason| ContainerError::Open { path: path.to_owned(), reason };
-    // Before it is opened: to open a pipe is to wait for its other end.
+    // Before it is opened, because opening a pipe waits for its other end.
     let metadata = fs::metadata(path).map_err(failed)?;
     if metadata.is_dir() {
         return Err(ContainerError::Directory { path: path.to_owned() });
@@ -35,8 +35,8 @@ pub(super) fn map(path: &Path) -> Result<memmap2::Mmap, ContainerError> {
     let file = File::open(path).map_err(failed)?;
     #[expect(unsafe_code, reason = "a memory map is the one thing here that safe code cannot make")]
     // SAFETY: the map is private to a `Container`, which only ever reads it, as bytes, for which every
-    // value is valid. `Contents::write` replaces files and never writes into one. That no other program
-    // changes the file while it is mapped is asked of users where `Container` is documented, as for
+    // value is valid. `Contents::write` replaces files and never writes into one. Users must ensure that no other program
+    // changes the file while it is mapped, as documented at `Container` and as for
     // every memory map.
     let map = unsafe { memmap2::Mmap::map(&file) };
     map.map_err(failed)
@@ -76,7 +76,7 @@ fn undecodable(error: prost::DecodeError) -> Flaw {
     Flaw::Header { reason: error.to_string() }
 }
 
-/// Checks all that can be said of a file without reading on, and returns where its tensors are.
+/// Checks everything that can be checked without reading further, and returns the region of its tensors.
 fn check_preamble(bytes: &[u8]) -> Result<(Preamble, Range<usize>), Flaw> {
     let known = bytes.len().min(MAGIC.len());
     if bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! From parts to a file that is there whole or not at all.
+//! Writes a container's parts to a file that exists either completely or not at all.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -47,8 +47,8 @@ impl<'a> BlobOut<'a> {
         }
     }
 
-    /// A tensor whose `length` bytes are made when it is its turn to be written, and dropped after it: so
-    /// that weights that must be converted need not be in memory twice, all at once.
+    /// A tensor whose `length` bytes are created when it is written, and dropped afterwards, so
+    /// that weights that must be converted need not all be in memory twice at once.
     pub fn on_demand(
         name: impl Into<Cow<'a, str>>,
         encoding: impl Into<Cow<'a, str>>,
@@ -77,7 +77,7 @@ impl<'a> From<Blob<'a>> for BlobOut<'a> {
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Contents<'a> {
-    /// What the model is called; may be empty.
+    /// The model's name; may be empty.
     pub name: &'a str,
     /// The graph, as text.
     pub ir: &'a str,
@@ -85,9 +85,9 @@ pub struct Contents<'a> {
     pub vocabulary: Option<&'a Vocabulary>,
     /// The passes that the model went through, in their text form; may be empty.
     pub recipe: &'a str,
-    /// What the passes did, as JSON; may be empty.
+    /// The report of the passes, as JSON; may be empty.
     pub report: &'a str,
-    /// The tensors, with distinct names, in the order in which they are to lie in the file.
+    /// The tensors, with distinct names, in their order in the file.
     pub tensors: &'a [BlobOut<'a>],
 }
 
@@ -111,17 +111,17 @@ impl<'a> Contents<'a> {
 }
 
 impl Contents<'_> {
-    /// Writes a `.lstmc` file and returns its length in bytes. A file of that name is replaced.
+    /// Writes a `.lstmc` file and returns its length in bytes. An existing file is replaced.
     ///
     /// The file appears only when all of it is on disk, by renaming a temporary one in the same folder;
-    /// after an error there is nothing, or the file that was there before. No copy of the tensors is made
+    /// after an error there is no file, or the previous one. No copy of the tensors is made
     /// in memory. If `path` is a symbolic link, the file that it leads to is replaced.
     ///
     /// # Errors
     ///
     /// If the file cannot be written, or ([`ContainerError::Flawed`]) two tensors have the same name, a
     /// shape has more than [`MAX_RANK`](crate::MAX_RANK) dimensions or a product that overflows, bytes
-    /// made on demand are not as long as was said, or there are more tensors or header bytes than a
+    /// created on demand do not have the announced length, or there are more tensors or header bytes than a
     /// container can have.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, ContainerError> {
         let path = path.as_ref();
@@ -150,7 +150,7 @@ impl Contents<'_> {
         }
     }
 
-    /// Lays the file out and encodes its header.
+    /// Computes the file's layout and encodes its header.
     fn plan(&self) -> Result<Plan, Flaw> {
         format::check_count(self.tensors.len())?;
         let mut names = HashSet::with_capacity(self.tensors.len());
@@ -194,14 +194,14 @@ impl Contents<'_> {
     }
 }
 
-/// Where everything goes.
+/// The layout of the file.
 struct Plan {
     header: Vec<u8>,
     offsets: Vec<u64>, // of each tensor
     file_bytes: u64,
 }
 
-/// Writes the file in one go, then its preamble, which has the checksum of all that follows.
+/// Writes the file sequentially, then its preamble, which has the checksum of all that follows.
 fn emit(plan: &Plan, tensors: &[BlobOut<'_>], out: &mut (impl Write + Seek)) -> Result<(), Stop> {
     const ZEROS: [u8; ALIGNMENT] = [0; ALIGNMENT];
 
@@ -222,7 +222,7 @@ fn emit(plan: &Plan, tensors: &[BlobOut<'_>], out: &mut (impl Write + Seek)) -> 
                 found: bytes.len() as u64,
             }));
         }
-        // Less than `ALIGNMENT`, as `Contents::plan` has it.
+        // Less than `ALIGNMENT`, as in `Contents::plan`.
         let padding = &ZEROS[..(offset - position) as usize];
         for part in [padding, &bytes] {
             crc.update(part);

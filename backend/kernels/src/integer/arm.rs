@@ -11,8 +11,8 @@ use std::arch::aarch64::*;
 /// The processor has NEON; the tile has a token.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn neon(of: &Operands, tile: Tile) {
-    // SAFETY: NEON is enabled here; operands and tile have a token, as the caller promises; quads below a group's number lie within the weights
-    // and within the token's codes.
+    // SAFETY: NEON is enabled here; operands and tile have a token, as the caller promises; the group's quads are within the weights and
+    // within the token's codes.
     unsafe {
         let mut values = [vdupq_n_f32(0.0); 8];
         for g in 0..of.groups {

@@ -6,21 +6,21 @@ use crate::vector::Vector;
 use lstmc_frontend::ir::PackedWidth;
 use std::arch::x86_64::*;
 
-/// Tokens of a tile: 24 sums, two vectors of weights, one of activations.
+/// Tokens per tile: 24 sums, two vectors of weights, one of activations.
 pub(super) const ONE_GROUP: usize = 12;
-/// Tokens of a tile where the groups' scaled sums stay in registers beside those of integers.
+/// Tokens per tile if the groups' scaled sums stay in registers next to the integer sums.
 pub(super) const GROUPS: usize = 6;
 
-/// Sums of one token that take turns.
+/// Alternating sums of one token.
 const TURNS: usize = 4;
 
-/// How far ahead weights that are read once are asked for, in bytes.
+/// How far ahead weights that are read once are prefetched, in bytes.
 const AHEAD: usize = 1024;
 
 /// 16 outputs of a quad.
 const HALF: usize = QUAD_BYTES / 2;
 
-/// Calls `$f::<n>` for the `n` at hand.
+/// Calls `$f::<n>` for the given `n`.
 macro_rules! dispatch {
     ($n:expr, $f:ident $args:tt: $($t:literal)*, $last:expr) => {
         match $n {
@@ -30,13 +30,13 @@ macro_rules! dispatch {
     };
 }
 
-/// See [`unpack_levels`](super::unpack_levels); nothing is subtracted.
+/// See [`unpack_levels`](super::unpack_levels); no offset is subtracted.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn unpack(packed: &[u8], width: PackedWidth, flip: u8, to: &mut [u8]) {
-    // The 16 packed bytes of each of the four vectors written at once, and how far their codes are to be shifted. Bits that come in from
+    // The 16 packed bytes of each of the four vectors written at once, and the shift of their codes. Bits shifted in from
     // the next byte are masked out.
     let (from, shift) = match width {
         PackedWidth::Eight => ([0, 1, 2, 3], [0; 4]),
@@ -131,19 +131,19 @@ unsafe fn groups_of<const T: usize>(of: &Operands, tile: Tile) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn group_sums<const T: usize>(of: &Operands, g: usize) -> [[__m512i; 2]; T] {
-    // SAFETY: the instructions are enabled here; the group exists and the operands have `T` tokens, as the caller promises; quads below the group's
-    // number lie within the weights and within each token's codes.
+    // SAFETY: the instructions are enabled here; the group exists and the operands have `T` tokens, as the caller promises; the group's
+    // quads are within the weights and within each token's codes.
     unsafe {
         let quads = of.quads[usize::from(g + 1 == of.groups)];
         let weights = of.weights.add(g * of.group_stride);
         let x = of.x.add(g * of.quads[0] * QUAD);
         let mut sums = [[_mm512_setzero_si512(); 2]; T];
         for (t, sums) in sums.iter_mut().enumerate() {
-            // What unsigned weights add too much.
+            // The excess that unsigned weights add.
             let raised = *of.sums.add(t * of.groups + g) * of.raised;
             *sums = [_mm512_set1_epi32(-raised); 2];
         }
-        // One token has but two sums, each of which would wait for the one before: quads take turns over more of them.
+        // One token has only two sums, and each addition would wait for the previous one: quads alternate over more sums.
         let mut first = 0;
         if T == 1 {
             let mut others = [[_mm512_setzero_si512(); 2]; TURNS - 1];
@@ -185,7 +185,7 @@ unsafe fn group_sums<const T: usize>(of: &Operands, g: usize) -> [[__m512i; 2]; 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn add_quad(weights: *const u8, x: *const i8, q: usize, sums: &mut [__m512i; 2]) {
-    // SAFETY: the instructions are enabled here; the quad exists in the weights and in the codes, as the caller promises. Prefetches may name any
+    // SAFETY: the instructions are enabled here; the quad exists in the weights and in the codes, as the caller promises. Prefetches may use any
     // address.
     unsafe {
         let w = weights.add(q * QUAD_BYTES);
@@ -199,13 +199,13 @@ unsafe fn add_quad(weights: *const u8, x: *const i8, q: usize, sums: &mut [__m51
     }
 }
 
-/// One token. Weights are i16: products of bytes would be saturated when added in pairs.
+/// One token. Weights are i16: products of bytes would saturate when added in pairs.
 ///
 /// # Safety
 /// The processor has AVX2 and FMA; the tile has a token.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn avx2(of: &Operands, tile: Tile) {
-    // SAFETY: the instructions are enabled here; operands and tile have a token, as the caller promises; quads below a group's number lie within the
+    // SAFETY: the instructions are enabled here; operands and tile have a token, as the caller promises; the group's quads are within the
     // weights and within the token's codes.
     unsafe {
         let mut values = [_mm256_setzero_ps(); 4];

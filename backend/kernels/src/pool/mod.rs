@@ -1,29 +1,29 @@
-//! Several threads that do the phases of a step together.
+//! Several threads that run the phases of a step together.
 //!
 //! ```text
 //!   leader   ──0──┐┌──1: parts──┐┌──2──┐┌──3: parts, and the helper's last──┐ ...
 //!   helper        └───1: parts──┘      └──3: parts──╌╌╌ its core is taken away
 //! ```
 //!
-//! Every phase has a number of parts. The first part begins the first worker's share, and so on: on a machine with nothing else to do each worker
-//! does its own share, step after step, whose weights its core's caches hold. A worker that has nothing left takes parts of the others'
-//! shares, from the end. While workers end together a share is one piece; where one has more to do than another, shares are cut into [`PIECES`].
+//! Every phase has a number of parts. The parts are divided into one share per worker, in order: on an idle machine each worker
+//! runs its own share, step after step, and its core's caches hold that share's weights. A worker that has nothing left takes parts of the others'
+//! shares, from the end. While workers finish together, a share is one piece; if one has more work than another, shares are cut into [`PIECES`].
 //!
-//! A share is a word, `[next piece, end]`, and a copy of what is to be done, in one cache line: to begin, a helper fetches one line of the
+//! A share is a word, `[next piece, end]`, and a copy of the job, in one cache line: to begin, a helper fetches one line of the
 //! leader's cache and no other.
 //!
-//! # Nobody waits for a thread that is not there
+//! # No thread waits for one that is not running
 //!
-//! To take a piece is to change its share's word. Only who has taken a piece belongs to a phase: it then reads what is to be done, and the
-//! leader waits until it has reported. A helper that comes late, because it slept or its core was taken by
-//! another program, finds nothing to take and touches nothing that the leader's call lends. So the worst that a busy core does is to keep
-//! one piece of work. The leader waits for that, spinning and then asleep, and does without helpers for a while ([`wait`]).
+//! A worker takes a piece by changing its share's word. Only a worker that has taken a piece belongs to a phase: it then reads the job, and the
+//! leader waits until it has reported. A helper that is late, because it slept or its core was taken by
+//! another program, finds nothing to take and touches nothing that the leader's call lends. So the worst effect of a busy core is to hold
+//! one piece of work. The leader waits for it, first spinning and then asleep, and works without helpers for a while ([`wait`]).
 //!
-//! # Who sleeps
+//! # Sleeping
 //!
-//! A helper without work spins, the longer if that was worth it the last time, then sleeps. Sleepers leave a mark in the word that they wait
-//! for (their share, `left`); who changes the word next sees the mark in the same atomic operation and wakes them. Nothing here relies on an order
-//! between different words other than release and acquire. `backend/loom` checks the protocol in all interleavings of small cases.
+//! A helper without work spins (longer if that paid off the last time), then sleeps. Sleepers leave a mark in the word that they wait
+//! for (their share, `left`); the thread that changes the word next sees the mark in the same atomic operation and wakes them. Nothing here
+//! relies on an order between different words other than release and acquire. `backend/loom` checks the protocol in all interleavings of small cases.
 #![allow(
     unsafe_code,
     reason = "threads that outlive a call borrow its closure, and are waited for before it ends"
@@ -43,10 +43,10 @@ use sync::{
 };
 use wait::{LONG, Recess, SHORT, Spun, spin};
 
-/// Pieces that a share is cut into, at most: a helper whose core is taken away keeps no more than one.
+/// The maximum number of pieces of a share: a helper whose core is taken away holds no more than one.
 const PIECES: usize = if MODEL { 1 } else { 8 };
 
-/// What the workers of a pool do: a function of the worker's number, the phase, and some of the phase's parts.
+/// The work of a pool: a function of the worker's number, the phase, and some of the phase's parts.
 type Work<'a> = dyn Fn(usize, usize, Range<usize>) + Sync + 'a;
 
 /// Threads that work together; the caller of [`Pool::run`] is worker 0, the leader.
@@ -57,17 +57,17 @@ pub struct Pool {
     leading: Mutex<Leading>,
 }
 
-/// What the leader knows of its helpers.
+/// What the leader knows about its helpers.
 #[derive(Default)]
 struct Leading {
     recess: Recess,
-    /// Whether in the last phase all workers ended together.
+    /// Whether all workers finished together in the last phase.
     is_even: bool,
 }
 
-/// How a phase went.
+/// The outcome of a phase.
 struct Led {
-    /// The time that was lost by waiting, where that was longer than it should be.
+    /// The time lost by waiting, if it was longer than it should be.
     lost: Option<Duration>,
     is_even: bool,
 }
@@ -79,7 +79,7 @@ struct Shared {
     shares: Vec<Apart<Share>>,
     /// By worker; the leader's is for `left`.
     parking: Vec<Parking>,
-    /// Nanoseconds: the longest time that a helper's core was away while it waited, since the leader last asked.
+    /// Nanoseconds: the longest time that a helper's core was away while it waited, since the leader last read it.
     away: AtomicU64,
 }
 
@@ -90,17 +90,17 @@ struct Job {
     phase: usize,
     parts: usize,
     workers: usize,
-    /// Whether workers end together, as far as is known: shares are one piece then, and helpers leave those of others alone.
+    /// Whether workers finish together, as far as is known: then shares are one piece, and helpers do not take pieces of others.
     is_even: bool,
 }
 
 impl Job {
-    /// The parts that are a worker's.
+    /// The parts of a worker's share.
     fn share(&self, worker: usize) -> Range<usize> {
         share(self.parts, worker, self.workers)
     }
 
-    /// Pieces of a worker's share.
+    /// The number of pieces of a worker's share.
     fn pieces(&self, worker: usize) -> usize {
         self.share(worker).len().min(if self.is_even { 1 } else { PIECES })
     }
@@ -144,13 +144,13 @@ impl Pool {
         for worker in 1..workers {
             let shared = pool.shared.clone();
             let helper = Builder::new().name(format!("lstmc-{worker}"));
-            // Where a thread cannot be started, dropping the pool ends those that were.
+            // If a thread cannot be started, dropping the pool ends those that were started.
             pool.helpers.push(helper.spawn(move || shared.help(worker))?);
         }
         Ok(pool)
     }
 
-    /// A pool of all cores that the whole program shares; none where there is one core, or threads cannot be started.
+    /// A pool of all cores that the whole program shares; `None` if there is one core, or threads cannot be started.
     pub fn of_all_cores() -> Option<&'static Pool> {
         static POOL: OnceLock<Option<Pool>> = OnceLock::new();
         let pool = POOL.get_or_init(|| {
@@ -160,20 +160,20 @@ impl Pool {
         pool.as_ref()
     }
 
-    /// How many work together.
+    /// The number of workers.
     pub fn workers(&self) -> usize {
         self.shared.shares.len()
     }
 
-    /// Does `work(worker, phase, parts)` for phases `0..phases.len()`, one after another, and all parts `0..phases[phase]` of each, in ranges
-    /// of any size; workers are below `workers`, and the caller is worker 0. What a part wrote, the parts of later phases see. A phase of one
-    /// part is the caller's.
+    /// Runs `work(worker, phase, parts)` for phases `0..phases.len()`, one after another, and all parts `0..phases[phase]` of each, in ranges
+    /// of any size; workers are below `workers`, and the caller is worker 0. Later phases see what earlier phases wrote. A phase of one
+    /// part is run by the caller.
     ///
-    /// False, and nothing done, where there are not so many workers, or the pool is at work already.
+    /// Returns false and does nothing if there are fewer workers than that, or the pool is already busy.
     pub fn run(&self, workers: usize, phases: &[usize], work: &Work<'_>) -> bool {
         let mut leading = match self.leading.try_lock() {
             Ok(leading) => leading,
-            // Work that panicked on the leader alone has left nothing behind.
+            // Work that panicked on the leader has left nothing behind.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
@@ -219,12 +219,12 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// Has the workers do a phase and returns when it is done. Only the leader calls this.
+    /// Runs a phase on the workers and returns when it is done. Only the leader calls this.
     fn lead(&self, job: Job) -> Led {
         let begun = Instant::now();
         let all: usize = (0..job.workers).map(|worker| job.pieces(worker)).sum();
         self.left.0.store(all << 1, Ordering::Relaxed);
-        // The leader's own last: nobody is to find it before they have found theirs.
+        // The leader's own share last: no helper should find it before its own.
         for worker in (0..job.workers).rev() {
             // SAFETY: see `Sync` above; all pieces of the phase before are reported.
             let was_asleep = unsafe { self.shares[worker].0.publish(job, job.pieces(worker)) };
@@ -233,7 +233,7 @@ impl Shared {
             }
         }
         let done = self.take_pieces(0, job.workers);
-        // Workers that end together differ by a piece of many, and by no piece of one.
+        // Workers that finish together differ by one piece if shares have many, and by none if they have one.
         let own = job.pieces(0);
         let is_even = done.abs_diff(own) <= own / PIECES;
         if self.report(done) == 0 {
@@ -247,7 +247,7 @@ impl Shared {
         Led { lost: lost.then_some(waited), is_even: is_even && is_short }
     }
 
-    /// What a helper does all its life.
+    /// The main loop of a helper.
     fn help(&self, worker: usize) {
         let mut patience = SHORT;
         while let Some(found) = self.await_share(worker, patience) {
@@ -255,12 +255,12 @@ impl Shared {
             if done > 0 {
                 self.report(done);
             }
-            // As long as it would have paid the last time.
+            // As long as it would have paid off the last time.
             patience = if found.soon { LONG } else { SHORT };
         }
     }
 
-    /// Waits until this worker has a share with something to take; nothing is found where the pool ends.
+    /// Waits until this worker has a share with something to take; `None` if the pool ends.
     fn await_share(&self, worker: usize, patience: Duration) -> Option<Found> {
         let share = &self.shares[worker].0;
         let spun = spin(patience, false, || share.is_ready());
@@ -272,7 +272,7 @@ impl Shared {
             let begun = Instant::now();
             let place = &self.parking[worker];
             let mut asleep = place.asleep();
-            // Either the mark sees what is published, or who publishes sees the mark, and then waits for the place's lock.
+            // Either the mark sees what is published, or the publisher sees the mark, and then waits for the lock.
             *asleep = share.mark_asleep();
             while *asleep {
                 asleep = place.wait(asleep);
@@ -282,7 +282,7 @@ impl Shared {
         share.workers().map(|workers| Found { workers, soon })
     }
 
-    /// The longest time that a helper was kept from its core, where one was.
+    /// The longest time that a helper was kept from its core, if any was.
     fn away(&self) -> Option<Duration> {
         if self.away.load(Ordering::Relaxed) == 0 {
             return None;
@@ -290,9 +290,9 @@ impl Shared {
         Some(Duration::from_nanos(self.away.swap(0, Ordering::Relaxed)))
     }
 
-    /// Does pieces until none is left to take, this worker's own share first, and returns how many; they are to be reported.
+    /// Runs pieces until none is left to take, this worker's own share first, and returns how many; the caller must report them.
     fn take_pieces(&self, worker: usize, workers: usize) -> usize {
-        /// A worker that panics would leave the others waiting for ever, or with a borrow that ends.
+        /// A worker that panics would leave the others waiting forever, or with a borrow that has ended.
         struct Abort;
         impl Drop for Abort {
             fn drop(&mut self) {
@@ -309,7 +309,7 @@ impl Shared {
                 (job.work)(worker, job.phase, job.piece(of, piece));
                 std::mem::forget(abort);
                 done += 1;
-                // To look at what others have would fetch lines that their cores are about to need.
+                // Looking at the shares of others would fetch lines that their cores are about to need.
                 if job.is_even && worker > 0 {
                     return done;
                 }
@@ -318,7 +318,7 @@ impl Shared {
         done
     }
 
-    /// Reports pieces as done, after which this worker reads nothing of the job; how many are left.
+    /// Reports pieces as done, after which this worker reads nothing of the job; returns how many are left.
     fn report(&self, done: usize) -> usize {
         let before = self.left.0.fetch_sub(done << 1, Ordering::AcqRel);
         let left = before - (done << 1);
@@ -344,20 +344,20 @@ impl Shared {
     }
 }
 
-/// What a helper has waited for.
+/// The result of a helper's wait.
 struct Found {
-    /// How many take part in the phase.
+    /// The number of workers in the phase.
     workers: usize,
-    /// Whether the wait was so short that it pays to keep the core for the next one.
+    /// Whether the wait was so short that spinning for the next one pays off.
     soon: bool,
 }
 
 /// A worker's share of a phase.
 struct Share {
-    /// `[workers, next piece, end, ASLEEP, STOP]`, of 14, 8, 8, 1 and 1 bits: what is left to take and by whom, and marks of the worker that
-    /// sleeps and of the pool's end.
+    /// `[workers, next piece, end, ASLEEP, STOP]`, of 14, 8, 8, 1 and 1 bits: what is left to take and by whom, and marks for the worker that
+    /// sleeps and for the pool's end.
     word: AtomicU32,
-    /// What is to be done: see `Sync` of [`Shared`].
+    /// The job: see `Sync` of [`Shared`].
     job: UnsafeCell<Option<Job>>,
 }
 
@@ -365,12 +365,12 @@ struct Share {
 const STOP: u32 = 1;
 const ASLEEP: u32 = 1 << 1;
 
-/// Bits of a share's word from which on the end, the next piece and the number of workers are.
+/// The bit positions of the end, the next piece and the number of workers in a share's word.
 const END: u32 = 2;
 const NEXT: u32 = END + 8;
 const WORKERS: u32 = NEXT + 8;
 
-/// The largest pool: its workers are all that the word has room for.
+/// The largest pool: the number of workers that fits in the word.
 const MOST_WORKERS: usize = (1 << (32 - WORKERS)) - 1;
 
 impl Share {
@@ -378,18 +378,18 @@ impl Share {
         Share { word: AtomicU32::new(0), job: UnsafeCell::new(None) }
     }
 
-    /// Puts `pieces` of a job up to be taken by its workers; there were none. Returns whether the share's worker may sleep.
+    /// Publishes `pieces` of a job for its workers; there were none before. Returns whether the share's worker may sleep.
     ///
     /// # Safety
     /// Nobody has taken a piece that is not reported.
     unsafe fn publish(&self, job: Job, pieces: usize) -> bool {
-        // SAFETY: nobody reads the job before a piece is taken of what is published below.
+        // SAFETY: no thread reads the job before it takes a piece that is published below.
         self.job.with_mut(|to| unsafe { *to = Some(job) });
         let word = (job.workers << WORKERS | pieces << END) as u32;
         self.word.swap(word, Ordering::AcqRel) & ASLEEP != 0
     }
 
-    /// Ends the waiting of the share's worker for good. Returns whether it may sleep.
+    /// Permanently ends the waiting of the share's worker. Returns whether it may sleep.
     fn stop(&self) -> bool {
         self.word.fetch_or(STOP, Ordering::AcqRel) & ASLEEP != 0
     }
@@ -399,12 +399,12 @@ impl Share {
         is_ready(self.word.load(Ordering::Acquire))
     }
 
-    /// Leaves the mark of a sleeper, unless there is something to take; whether the worker is to sleep.
+    /// Leaves the mark of a sleeper, unless there is something to take; returns whether the worker should sleep.
     fn mark_asleep(&self) -> bool {
         !is_ready(self.word.fetch_or(ASLEEP, Ordering::AcqRel))
     }
 
-    /// How many take part in the last phase that was published; none where the pool ends.
+    /// The number of workers in the last published phase; `None` if the pool ends.
     fn workers(&self) -> Option<usize> {
         let word = self.word.load(Ordering::Acquire);
         (word & STOP == 0).then_some((word >> WORKERS) as usize)
@@ -421,8 +421,8 @@ impl Share {
 
     /// Takes the first piece or the last one, if there is any for this worker.
     ///
-    /// A worker that was late may compare a word of the phase before with one of this phase: where they are equal it takes a piece of this phase, as
-    /// well it may.
+    /// A worker that was late may compare a word of the phase before with one of this phase: if they are equal it takes a piece of this phase,
+    /// which is correct.
     fn take(&self, worker: usize, first: bool) -> Option<usize> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
@@ -439,7 +439,7 @@ impl Share {
     }
 }
 
-/// The next piece and the end, of a share's word.
+/// The next piece and the end, from a share's word.
 fn pieces(word: u32) -> (u32, u32) {
     (word >> NEXT & 0xff, word >> END & 0xff)
 }
@@ -458,7 +458,7 @@ impl Parking {
         self.woken.wait(asleep).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes who sleeps here, if anybody does.
+    /// Wakes the thread that sleeps here, if any.
     fn wake(&self) {
         if std::mem::take(&mut *self.asleep()) {
             self.woken.notify_one();
@@ -466,7 +466,7 @@ impl Parking {
     }
 }
 
-/// The part of `0..all` that is a worker's.
+/// The part of `0..all` that belongs to a worker.
 pub(crate) fn share(all: usize, worker: usize, workers: usize) -> Range<usize> {
     all * worker / workers..all * (worker + 1) / workers
 }

@@ -1,4 +1,4 @@
-//! What a pool is made of: the standard library's primitives, or under `cfg(loom)` those of a model checker (`backend/loom`).
+//! The primitives of a pool: the standard library's primitives, or under `cfg(loom)` those of a model checker (`backend/loom`).
 
 #[cfg(loom)]
 pub(super) use loom::{
@@ -14,7 +14,7 @@ pub(super) use std::{
     thread::{Builder, JoinHandle},
 };
 
-/// Whether a model is checked. Threads then wait without spinning, and nothing depends on a clock.
+/// Whether this runs under the model checker. Threads then wait without spinning, and nothing depends on a clock.
 pub(super) const MODEL: bool = cfg!(loom);
 
 /// [`std::cell::UnsafeCell`] with the model checker's methods.
@@ -27,12 +27,12 @@ impl<T> UnsafeCell<T> {
         UnsafeCell(std::cell::UnsafeCell::new(value))
     }
 
-    /// Reads by way of a pointer; nobody may write meanwhile.
+    /// Reads through a pointer; no thread may write during the call.
     pub(super) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
         read(self.0.get())
     }
 
-    /// Writes by way of a pointer; nobody else may read or write meanwhile.
+    /// Writes through a pointer; no other thread may read or write during the call.
     pub(super) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
         write(self.0.get())
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl<T: Real> LanguageModel<T> {
-    /// Decodes a graph in language-model form. Errors where it is not, or where a weight cannot be decoded.
+    /// Decodes a graph in language-model form. Returns an error if it is not in that form, or if a weight cannot be decoded.
     pub fn new(graph: &Graph) -> Result<LanguageModel<T>, InterpretError> {
         let program = Program::of(graph)?;
         let mut builder = Builder { graph, decoder: Decoder::new(), matrices: BTreeMap::new() };
@@ -62,7 +62,7 @@ impl<T: Real> Builder<'_, T> {
             .map_err(|error| InterpretError::Weight { name: weight.name.clone(), error })
     }
 
-    /// The elements of a constant, whatever its rank.
+    /// The elements of a constant, of any rank.
     fn elements(&self, w: WeightId) -> Result<Vec<T>, InterpretError> {
         let weight = self.graph.weight(w);
         let dense = weight.map.to_dense().and_then(|t| Ok(T::elements(&t)?));

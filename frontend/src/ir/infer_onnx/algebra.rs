@@ -15,7 +15,7 @@ pub(super) fn required<'a>(
     operands.get(index).and_then(Option::as_ref).ok_or_else(|| count(&format!("with {name}"), operands))
 }
 
-/// A fact whose content is kept only where the type may have one.
+/// A fact whose elements are kept only if the type may have them.
 pub(super) fn fact(dtype: DType, shape: Vec<Dim>, content: Option<Content>) -> Fact {
     let fits = |c: &Content| {
         is_index(dtype)
@@ -36,7 +36,7 @@ pub(super) fn is_index(dtype: DType) -> bool {
     matches!(dtype, DType::I64 | DType::I32)
 }
 
-/// The element, or unknown where it leaves the range of `dtype`.
+/// The element, or unknown if it is outside the range of `dtype`.
 pub(super) fn in_range(d: Dim, dtype: DType) -> Dim {
     match (&d, dtype) {
         (Dim::Known { coefficient, .. }, DType::I32) if i32::try_from(*coefficient).is_err() => Dim::Unknown,
@@ -44,7 +44,7 @@ pub(super) fn in_range(d: Dim, dtype: DType) -> Dim {
     }
 }
 
-/// The elements of a small integer tensor of rank 0 or 1; unknown ones where only the length is known. None for other tensors.
+/// The elements of a small integer tensor of rank 0 or 1; unknown ones if only the length is known. `None` for other tensors.
 pub(super) fn elements(f: &Fact) -> Option<Content> {
     if !is_index(f.ty.dtype) {
         return None;
@@ -61,7 +61,7 @@ pub(super) fn elements(f: &Fact) -> Option<Content> {
     }
 }
 
-/// The elements of a shape, starts or ends operand: integers of rank 1 and known length.
+/// The elements of a shape, starts or ends operand: integers of rank 1 with known length.
 pub(super) fn shape_elements(what: &str, f: &Fact) -> Result<Content, InferError> {
     let expected =
         || format!("{what} of rank 1, an integer dtype and a known length of at most {MAX_CONTENT}");
@@ -71,7 +71,7 @@ pub(super) fn shape_elements(what: &str, f: &Fact) -> Result<Content, InferError
     elements(f).ok_or_else(|| InferError::new(expected(), f.ty.to_string()))
 }
 
-/// Like [`shape_elements`], all constants.
+/// Like [`shape_elements`], but all elements are constants.
 pub(super) fn constants(what: &str, f: &Fact) -> Result<Vec<i64>, InferError> {
     let expected = || format!("{what} that are constants of rank 0 or 1");
     let elements = elements(f).ok_or_else(|| InferError::new(expected(), f.ty.to_string()))?;
@@ -81,7 +81,7 @@ pub(super) fn constants(what: &str, f: &Fact) -> Result<Vec<i64>, InferError> {
         .collect()
 }
 
-/// Constant, different axes of a tensor of this rank.
+/// Constant, distinct axes of a tensor of this rank.
 pub(super) fn constant_axes(what: &str, f: &Fact, rank: usize) -> Result<Vec<usize>, InferError> {
     let mut axes = vec![];
     for axis in constants(what, f)? {
@@ -104,7 +104,7 @@ pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize, InferError> {
     Err(InferError::new(format!("an axis in -{rank}..{rank}"), format!("axis {axis}")))
 }
 
-/// The size that two dimensions have which must be equal.
+/// The common size of two dimensions that must be equal.
 pub(super) fn unify(a: &Dim, b: &Dim) -> Option<Dim> {
     match (a, b) {
         (Dim::Unknown, x) | (x, Dim::Unknown) => Some(x.clone()),
@@ -119,7 +119,7 @@ pub(super) fn unify(a: &Dim, b: &Dim) -> Option<Dim> {
 
 /// NumPy broadcasting of one dimension.
 fn broadcast_dim(a: &Dim, b: &Dim) -> Option<Dim> {
-    // A multiple of a symbol cannot be one, so the other side has to follow it.
+    // A multiple of a symbol cannot be one, so the other side must match it.
     let never_one = |d: &Dim| matches!(d, Dim::Known { coefficient, .. } if *coefficient != 1);
     match (a, b) {
         (a, b) if a == b => Some(a.clone()),
@@ -156,7 +156,7 @@ pub(super) fn display(shape: &[Dim]) -> String {
     format!("[{}]", dims.join(", "))
 }
 
-/// The sum, where it is a monomial.
+/// The sum, if it is a monomial.
 pub(super) fn add(a: &Dim, b: &Dim) -> Dim {
     match (a, b) {
         (a, b) if a.is(0) => b.clone(),
@@ -172,7 +172,7 @@ pub(super) fn add(a: &Dim, b: &Dim) -> Dim {
     }
 }
 
-/// The difference, where it is a monomial.
+/// The difference, if it is a monomial.
 pub(super) fn subtract(a: &Dim, b: &Dim) -> Dim {
     match b {
         Dim::Known { coefficient, symbols } => match coefficient.checked_neg() {
@@ -183,7 +183,7 @@ pub(super) fn subtract(a: &Dim, b: &Dim) -> Dim {
     }
 }
 
-/// The quotient of integers, rounded toward zero as ONNX does, where it is a monomial.
+/// The quotient of integers, rounded toward zero as ONNX does, if it is a monomial.
 pub(super) fn divide(a: &Dim, b: &Dim) -> Dim {
     match (a.as_integer(), b.as_integer()) {
         (Some(x), Some(y)) => x.checked_div(y).map_or(Dim::Unknown, integer),

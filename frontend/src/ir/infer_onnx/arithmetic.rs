@@ -6,7 +6,7 @@ use super::super::op::{Binary, Content};
 use super::algebra::{add, broadcast, display, divide, elements, fact, in_range, required, subtract, unify};
 use crate::tensor::DType;
 
-/// The dtype two operands have in common. A float constant may be stored in half precision; it reads as f32.
+/// The common dtype of two operands. A float constant may be stored in half precision; it is read as f32.
 fn common(a: &Fact, b: &Fact) -> Result<DType, InferError> {
     match (a.ty.dtype, b.ty.dtype) {
         (DType::Bool, _) | (_, DType::Bool) => {

@@ -64,7 +64,7 @@ pub(super) fn infer(lstm: &OnnxLstm, operands: &[Option<Fact>]) -> Result<Vec<Fa
     Ok(vec![Fact::of_type(dtype, y), state.clone(), state])
 }
 
-/// The dimensions of an operand that must have this dtype and these dimensions; none where it is not given.
+/// The dimensions of an operand that must have this dtype and these dimensions; `None` if it is not given.
 fn check(
     operands: &[Option<Fact>],
     index: usize,
@@ -72,7 +72,7 @@ fn check(
     expected: &[Dim],
 ) -> Result<Option<Vec<Dim>>, InferError> {
     let Some(fact) = operands.get(index).and_then(Option::as_ref) else { return Ok(None) };
-    // A float constant may be stored in half precision; it reads as f32.
+    // A float constant may be stored in half precision; it is read as f32.
     let dtype_fits = fact.ty.dtype == dtype || (dtype == DType::F32 && fact.ty.dtype == DType::F16);
     let dims = (fact.ty.shape.len() == expected.len() && dtype_fits)
         .then(|| fact.ty.shape.iter().zip(expected).map(|(a, b)| unify(a, b)).collect::<Option<Vec<Dim>>>())

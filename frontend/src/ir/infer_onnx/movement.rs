@@ -118,7 +118,7 @@ pub(super) fn split(axis: i64, outputs: usize, operands: &[Option<Fact>]) -> Res
     Ok(sizes.into_iter().map(part).collect())
 }
 
-/// `outputs` parts, the last one shorter where they cannot be equal.
+/// `outputs` parts, the last one shorter if they cannot be equal.
 fn equal_parts(size: &Dim, outputs: usize) -> Result<Vec<Dim>, InferError> {
     let Some(n) = size.as_constant() else {
         return Ok(vec![size.divided_by(&outputs.into()).unwrap_or(Dim::Unknown); outputs]);
@@ -165,7 +165,7 @@ pub(super) fn slice(operands: &[Option<Fact>]) -> Result<Fact, InferError> {
     Ok(fact(data.ty.dtype, shape, content))
 }
 
-/// First index and count of `start..end` by `step` in `size` elements, clamped as ONNX says.
+/// First index and count of `start..end` by `step` in `size` elements, clamped as ONNX specifies.
 fn slice_range(size: i64, start: i64, end: i64, step: i64) -> (i64, i64) {
     let from_front = |i: i64| if i < 0 { i.saturating_add(size) } else { i };
     let (start, end) = (from_front(start), from_front(end));

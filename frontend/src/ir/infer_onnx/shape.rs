@@ -1,4 +1,4 @@
-//! Operators that change the shape and leave the elements, and those that make a tensor of a computed shape.
+//! Operators that change the shape and keep the elements, and those that create a tensor of a computed shape.
 
 use super::super::dim::Dim;
 use super::super::infer::{Fact, InferError, MAX_CONTENT, count};

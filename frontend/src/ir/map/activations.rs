@@ -2,9 +2,9 @@
 
 use super::{Activations, LinearMap, MapError, Part, Rewrite};
 
-/// Sets how the products of maps take their inputs, in one map after another; parts that several of them share stay shared.
+/// Sets how the products of maps take their inputs, one map at a time; parts that several maps share stay shared.
 ///
-/// Quantized maps, quantized values of sparse maps and the factors of low-rank ones are set; the cores of tensor trains take f32 always.
+/// Quantized maps, quantized values of sparse maps and the factors of low-rank ones are set; the cores of tensor trains always take f32.
 #[derive(Debug)]
 pub struct SetActivations {
     activations: Activations,
@@ -12,12 +12,12 @@ pub struct SetActivations {
 }
 
 impl SetActivations {
-    /// For maps whose inputs are to be represented so.
+    /// For maps whose inputs get this representation.
     pub fn new(activations: Activations) -> SetActivations {
         SetActivations { activations, rewrite: Rewrite::default() }
     }
 
-    /// The map with its products' inputs represented so.
+    /// The map with its products' inputs in this representation.
     pub fn set(&mut self, map: &Part) -> Part {
         let activations = self.activations;
         let set = &mut |part: &Part| {
@@ -32,7 +32,7 @@ impl SetActivations {
         self.rewrite.part(map, set).expect("the same shapes fit again")
     }
 
-    /// Whether the map has a part that an earlier one has too.
+    /// Whether the map shares a part with an earlier one.
     pub fn has_met_part_of(&self, map: &LinearMap) -> bool {
         self.rewrite.has_met_part_of(map)
     }

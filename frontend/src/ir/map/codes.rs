@@ -5,13 +5,13 @@
 //!   packed ─▶ panels of kernels                           exported ─▶ tensor type in ONNX
 //! ```
 //!
-//! A format is a row below. A kernel knows [`PackedWidth`]s only, so that a format with a width of panels that exists needs no kernel. To add a
-//! width of panels, add a variant to it: what must unpack it are then compile errors.
+//! A format is a row below. A kernel knows [`PackedWidth`]s only, so a format with an existing panel width needs no new kernel. To add a
+//! panel width, add a variant: every place that must unpack it is then a compile error.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// Bits that a code takes in the panels of kernels: of codes narrower than that, the bits on top repeat the sign.
+/// Bits per code in the panels of kernels. Narrower codes are sign-extended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum PackedWidth {
     /// Four codes in a byte.
@@ -35,12 +35,12 @@ impl PackedWidth {
         }
     }
 
-    /// Codes that share a byte.
+    /// Codes per byte.
     pub const fn per_byte(self) -> usize {
         8 / self.bits()
     }
 
-    /// What raises every code so that it is not negative.
+    /// The offset that makes every code non-negative.
     pub const fn offset(self) -> u8 {
         1 << (self.bits() - 1)
     }
@@ -53,7 +53,7 @@ impl fmt::Display for PackedWidth {
     }
 }
 
-/// The tensor type that holds codes in ONNX: the narrowest one that has them all and that `DequantizeLinear` takes.
+/// The tensor type that holds codes in ONNX: the narrowest one that holds them all and that `DequantizeLinear` takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ExportedType {
     /// `INT4`, since opset 21.
@@ -72,7 +72,7 @@ impl ExportedType {
     }
 }
 
-/// What is asked of a format.
+/// The properties of a format.
 struct Row {
     name: &'static str,
     coded: &'static str,
@@ -87,7 +87,7 @@ macro_rules! formats {
         $(#[$doc:meta])*
         $format:ident: $name:literal, bits $bits:literal, packed $packed:ident, exported $exported:ident, fine $fine:literal;
     )*) => {
-        /// How codes are stored: a row of the table. Signed integers of so many bits.
+        /// How codes are stored: a row of the table. Signed integers with a given number of bits.
         ///
         /// ```
         /// use lstmc_frontend::ir::CodeFormat;
@@ -141,22 +141,22 @@ impl CodeFormat {
         self.row().name
     }
 
-    /// The name in the store of codes that are entropy-coded: `int4+rans`.
+    /// The name of entropy-coded codes in the store: `int4+rans`.
     pub const fn coded_name(self) -> &'static str {
         self.row().coded
     }
 
-    /// The format of this name, as [`CodeFormat::name`] spells it.
+    /// The format with this name, as [`CodeFormat::name`] spells it.
     pub fn from_name(name: &str) -> Option<CodeFormat> {
         CodeFormat::ALL.into_iter().find(|f| f.name() == name)
     }
 
-    /// Bits per code, also as it is stored.
+    /// Bits per code, also in the store.
     pub const fn bits(self) -> u8 {
         self.row().bits
     }
 
-    /// The format of codes of so many bits.
+    /// The format with this number of bits per code.
     pub fn of_bits(bits: u8) -> Option<CodeFormat> {
         CodeFormat::ALL.into_iter().find(|f| f.bits() == bits)
     }
@@ -170,7 +170,7 @@ impl CodeFormat {
         }
     }
 
-    /// The codes: `-2^(bits - 1)` to `2^(bits - 1) - 1`. Zero points are in it too.
+    /// The codes: `-2^(bits - 1)` to `2^(bits - 1) - 1`. Zero points are in this range too.
     pub const fn range(self) -> RangeInclusive<i8> {
         let half = 1i16 << (self.bits() - 1);
         (-half) as i8..=(half - 1) as i8
@@ -181,12 +181,12 @@ impl CodeFormat {
         self.row().packed
     }
 
-    /// How ONNX holds them.
+    /// How ONNX stores them.
     pub const fn exported(self) -> ExportedType {
         self.row().exported
     }
 
-    /// Whether steps are so fine that rounding to the nearest code loses nothing which calibration, clipping or a sign of scales could win back.
+    /// Whether steps are so fine that rounding to the nearest code loses nothing that calibration, clipping or signed scales could recover.
     pub const fn is_fine(self) -> bool {
         self.row().fine
     }
@@ -203,7 +203,7 @@ impl fmt::Display for CodeFormat {
 mod tests {
     use super::*;
 
-    /// What readers of the table rely on.
+    /// The invariants that readers of the table rely on.
     #[test]
     fn rows_are_in_order_and_fit() {
         assert!(CodeFormat::ALL.is_sorted_by_key(|f| f.bits()));

@@ -3,7 +3,7 @@
 use super::CodeFormat;
 use crate::tensor::TensorError;
 
-/// Elements of the largest matrix that factors or cores are multiplied out to: 1 GiB of f32. Kilobytes of them may stand for terabytes.
+/// Elements of the largest matrix that factors or cores are multiplied out to: 1 GiB of f32. Kilobytes of factors may represent terabytes.
 pub const MAX_MULTIPLIED_OUT: usize = 1 << 28;
 
 /// Refuses a product of `dimensions` above [`MAX_MULTIPLIED_OUT`].
@@ -24,12 +24,12 @@ pub enum MapError {
     Shape {
         /// The part.
         what: &'static str,
-        /// What it should be.
+        /// The required shape or dtype.
         expected: String,
-        /// What it is.
+        /// The shape or dtype found.
         found: String,
     },
-    /// A code outside of its width.
+    /// A code that exceeds its width.
     #[error("a {what} does not fit in {} bits", format.bits())]
     Code {
         /// Code or zero point.
@@ -43,7 +43,7 @@ pub enum MapError {
         /// The part.
         what: &'static str,
     },
-    /// Representations that cannot be nested so.
+    /// Representations that cannot be nested this way.
     #[error("a {outer} map cannot hold a {inner} one: {why}")]
     Nesting {
         /// The outer representation.
@@ -53,12 +53,12 @@ pub enum MapError {
         /// The reason.
         why: &'static str,
     },
-    /// Factors or cores that stand for more than is ever multiplied out.
+    /// Factors or cores that represent a matrix too large to multiply out.
     #[error(
         "multiplied out it has {elements} elements, of at most {MAX_MULTIPLIED_OUT}; use a smaller matrix, or store it dense"
     )]
     TooLarge {
-        /// Elements of the matrix, or of a product on the way to it.
+        /// Elements of the matrix, or of an intermediate product.
         elements: usize,
     },
     /// A tensor inside could not be read.

@@ -3,19 +3,19 @@
 //! ```text
 //! LinearMap = Dense(tensor)                       y = W x, W: [out, in]
 //!           | Quantized { codes, scales, .. }     w = scale * (code - zero point), per row or per group along `in`
-//!           | Sparse { mask, values }             values is again a map; what the mask drops is zero and not stored
+//!           | Sparse { mask, values }             values is again a map; elements that the mask drops are zero and not stored
 //!           | LowRank { left, right }             W = left . right; each side again a map
 //!           | TensorTrain { cores, modes }        W[(i1..id), (j1..jd)] = G1[i1, j1] . G2[i2, j2] ... Gd[id, jd]
 //! ```
 //!
-//! A product with a quantized map may take its vector as int8 rather than f32: see [`Activations`].
+//! A product with a quantized map may take its vector as int8 instead of f32: see [`Activations`].
 //!
-//! What is inside a map is a [`Part`]. Two maps that hold the *same* part share it: it is stored, printed, packed and counted
+//! A map inside a map is a [`Part`]. Two maps that hold the *same* part share it: it is stored, printed, packed and counted
 //! once (an LSTM cell whose input and recurrent maps have one left factor). A bias or any other constant is a
-//! `Dense` tensor of whatever rank: there is no second kind of weight.
+//! `Dense` tensor of any rank: there is no second kind of weight.
 //!
-//! In memory codes take a byte each and a sparse map's values keep their full shape, which keeps every pass simple;
-//! what the container stores is packed, see [`super::store`], and all sizes reported are of that.
+//! In memory, each code takes a byte and a sparse map's values keep their full shape, which keeps every pass simple;
+//! the container stores them packed, see [`super::store`], and all reported sizes are the packed ones.
 
 mod activations;
 mod codes;
@@ -37,7 +37,7 @@ pub use tensor_train::TensorTrain;
 
 use crate::tensor::{DType, Tensor};
 
-/// A weight in one of five representations. Logical shape `[out, in]` but for `Dense` constants of other ranks.
+/// A weight in one of five representations. Logical shape `[out, in]`, except for `Dense` constants of other ranks.
 #[derive(Clone, PartialEq, Debug)]
 pub enum LinearMap {
     /// The matrix itself, or a constant of any rank.
@@ -85,8 +85,8 @@ impl LinearMap {
         })
     }
 
-    /// How a product with this map takes its vector: as its codes say, where it or what a mask keeps of it is quantized. Each factor of a
-    /// low-rank map takes its own, as it says itself; all else takes f32.
+    /// How a product with this map takes its vector: as its codes say, if it (or the values under its mask) is quantized. Each factor of a
+    /// low-rank map takes its own vector as its own codes say; everything else takes f32.
     pub fn activations(&self) -> Activations {
         match self {
             LinearMap::Quantized(q) => q.activations,
@@ -101,7 +101,7 @@ impl LinearMap {
             || self.children().iter().any(|(_, part)| part.has_int8_activations())
     }
 
-    /// What an element is to a reader: the tensor's dtype where dense, f32 otherwise.
+    /// The dtype of an element as it is read: the tensor's dtype if dense, f32 otherwise.
     pub fn dtype(&self) -> DType {
         match self {
             LinearMap::Dense(t) => t.dtype(),
@@ -109,8 +109,8 @@ impl LinearMap {
         }
     }
 
-    /// The matrix this map stands for, as a dense f32 tensor (of the same dtype where it is a constant that is not f16). An error where factors or
-    /// cores would be multiplied out to more than [`MAX_MULTIPLIED_OUT`] elements.
+    /// The matrix that this map represents, as a dense f32 tensor (of the same dtype if it is a constant that is not f16). An error if factors or
+    /// cores would multiply out to more than [`MAX_MULTIPLIED_OUT`] elements.
     pub fn to_dense(&self) -> Result<Tensor, MapError> {
         let shape = self.shape();
         Ok(match self {
@@ -140,7 +140,7 @@ impl LinearMap {
         })
     }
 
-    /// Numbers stored: weights, codes or factors' elements that are kept; scales and indices are not parameters.
+    /// Numbers stored: weights, codes or factors' elements that a mask keeps; scales and indices do not count as parameters.
     pub fn parameters(&self) -> usize {
         match self {
             LinearMap::Dense(t) => t.len(),
@@ -172,7 +172,7 @@ impl LinearMap {
         }
     }
 
-    /// The map with other parts in place of those directly inside.
+    /// The map with other parts instead of those directly inside.
     pub fn map_parts<E: From<MapError>>(
         &self,
         mut f: impl FnMut(&Part) -> Result<Part, E>,

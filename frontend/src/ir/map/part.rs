@@ -1,4 +1,4 @@
-//! Maps with an identity.
+//! Maps with identity.
 
 use super::{LinearMap, MapError};
 use crate::tensor::Tensor;
@@ -7,12 +7,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The identity of a [`Part`]: two with the same id are one part. Ids say nothing else, and differ from run to run.
+/// The identity of a [`Part`]: two with the same id are one part. Ids mean nothing else, and differ from run to run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PartId(u64);
 
-/// A map that others may share: the map of a weight, a factor, a core, or what a mask is over. A clone is the same part; what is shared is stored,
-/// printed, packed and counted once. Parts are equal where their maps are.
+/// A map that others may share: the map of a weight, a factor, a core, or the values under a mask. A clone is the same part; what is shared is
+/// stored, printed, packed and counted once. Parts are equal if their maps are.
 #[derive(Clone, Debug)]
 pub struct Part {
     id: PartId,
@@ -26,7 +26,7 @@ impl Part {
         Part { id: PartId(NEXT.fetch_add(1, Ordering::Relaxed)), map: Arc::new(map) }
     }
 
-    /// Its map, by itself.
+    /// Its map.
     pub fn into_map(self) -> LinearMap {
         Arc::unwrap_or_clone(self.map)
     }
@@ -63,14 +63,14 @@ impl From<Tensor> for Part {
     }
 }
 
-/// Rewrites parts, one after another: what several of them share is rewritten once and stays shared, and what does not change stays the part that it is.
+/// Rewrites parts one at a time: a shared part is rewritten once and stays shared, and a part that does not change keeps its identity.
 #[derive(Debug, Default)]
 pub struct Rewrite {
     done: BTreeMap<PartId, Part>,
 }
 
 impl Rewrite {
-    /// The part that `f` makes of one, or where it makes none, the part with those inside it rewritten.
+    /// The part that `f` returns for one; if it returns none, the part with the parts inside it rewritten.
     pub fn part<E: From<MapError>>(
         &mut self,
         part: &Part,

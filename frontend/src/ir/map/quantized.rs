@@ -47,15 +47,16 @@ impl fmt::Display for Granularity {
 ///   y_i = (m / 127) * sum over j of w_ij q_j      w as dequantized, with scales and zero points
 /// ```
 ///
-/// `m`, `127 / m`, `m / 127` and the products that are rounded are f32, whatever the rest is computed in, so that every implementation
+/// `m`, `127 / m`, `m / 127` and the products that are rounded are f32, regardless of the dtype of the rest, so that every implementation
 /// rounds alike; [`quantize_activations`] is the definition. If some `x_j` is NaN or infinite, `y` is NaN.
 ///
-/// It is about products alone: those of `linear`, and both of an `lstm`, each with its own input and scale. For `y = L (R x)`
-/// each factor quantizes what it multiplies, `R` its `x` and `L` the vector `R x`, as its own attribute says; so a left factor
-/// that both maps of an `lstm` share meets two vectors with a scale each. A row that an `embedding` reads is dequantized, whatever the attribute.
+/// This applies to products only: those of `linear`, and both of an `lstm`, each with its own input and scale. For `y = L (R x)`
+/// each factor quantizes the vector that it multiplies (`R` quantizes `x`, `L` quantizes `R x`) as its own attribute says; so a left factor
+/// that both maps of an `lstm` share gets two vectors, each with its own scale. A row that an `embedding` reads is dequantized,
+/// regardless of the attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Activations {
-    /// As it is.
+    /// As f32, unchanged.
     #[default]
     F32,
     /// As codes of 8 bits.
@@ -74,7 +75,7 @@ impl Activations {
         }
     }
 
-    /// What [`Activations::name`] names.
+    /// The representation with this name, as [`Activations::name`] spells it.
     pub fn from_name(name: &str) -> Option<Activations> {
         Activations::ALL.into_iter().find(|a| a.name() == name)
     }
@@ -86,10 +87,10 @@ impl fmt::Display for Activations {
     }
 }
 
-/// The least `m` of [`Activations`], so that a vector of zeros has a scale.
+/// The smallest `m` of [`Activations`], so that a vector of zeros has a scale.
 const MIN_ACTIVATION: f32 = 1e-30;
 
-/// Quantizes a vector as [`Activations::Int8`] says: writes the codes `q` and returns the scale `m / 127`, NaN where `x` is not finite.
+/// Quantizes a vector as [`Activations::Int8`] says: writes the codes `q` and returns the scale `m / 127`, NaN if `x` is not finite.
 ///
 /// ```
 /// use lstmc_frontend::ir::quantize_activations;
@@ -99,7 +100,7 @@ const MIN_ACTIVATION: f32 = 1e-30;
 /// ```
 ///
 /// # Panics
-/// Where `x` and `out` differ in length.
+/// If `x` and `out` differ in length.
 pub fn quantize_activations(x: &[f32], out: &mut [i8]) -> f32 {
     assert_eq!(x.len(), out.len(), "a code for each element");
     if x.iter().any(|x| !x.is_finite()) {
@@ -129,7 +130,7 @@ impl Quantized {
     /// A quantized matrix, for products with f32 vectors.
     ///
     /// `codes`: i8 `[out, in]` in [`CodeFormat::range`]; `scales`: f32 or f16 `[out, groups]`, finite;
-    /// `zero_points`: i8 `[out, groups]` in the range of the codes, or none for symmetric codes.
+    /// `zero_points`: i8 `[out, groups]` in the range of the codes, or `None` for symmetric codes.
     pub fn new(
         format: CodeFormat,
         granularity: Granularity,
@@ -163,7 +164,7 @@ impl Quantized {
         Ok(Quantized { format, granularity, codes, scales, zero_points, activations: Activations::F32 })
     }
 
-    /// The same matrix, for products with vectors that are represented so.
+    /// The same matrix, for products with vectors in this representation.
     pub fn with_activations(self, activations: Activations) -> Quantized {
         Quantized { activations, ..self }
     }
@@ -178,7 +179,7 @@ impl Quantized {
         self.granularity
     }
 
-    /// How the vector of a product enters it.
+    /// How a product takes its vector.
     pub fn activations(&self) -> Activations {
         self.activations
     }
@@ -193,7 +194,7 @@ impl Quantized {
         &self.scales
     }
 
-    /// i8 `[out, groups]`; none means zero.
+    /// i8 `[out, groups]`; `None` means zero.
     pub fn zero_points(&self) -> Option<&Tensor> {
         self.zero_points.as_ref()
     }

@@ -16,9 +16,9 @@ pub enum Pattern {
     },
     /// At most `n` of every `m` consecutive inputs of a row.
     NOfM {
-        /// Kept at most.
+        /// The maximum number kept.
         n: usize,
-        /// Group length.
+        /// The group's length.
         m: usize,
     },
 }
@@ -86,7 +86,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// A mask over `values`; what it drops is zero.
+/// A mask over `values`; elements that it drops are zero.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Sparse {
     pub(super) pattern: Pattern,
@@ -96,9 +96,9 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    /// A sparse matrix. `mask`: bool, of the shape that [`Pattern::grid`] says; `values`: dense or quantized `[out, in]`,
-    /// whose elements (or codes) outside of the mask become zero, so that equal maps have equal data. Values that are
-    /// zero there already stay the part that they are.
+    /// A sparse matrix. `mask`: bool, of the shape that [`Pattern::grid`] gives; `values`: dense or quantized `[out, in]`,
+    /// whose elements (or codes) outside the mask become zero, so that equal maps have equal data. Values that are
+    /// already zero there keep their part's identity.
     pub fn new(pattern: Pattern, mask: Tensor, values: Part) -> Result<Sparse, MapError> {
         let shape = values.matrix_shape()?;
         if !matches!(&*values, LinearMap::Dense(_) | LinearMap::Quantized(_)) {
@@ -172,19 +172,19 @@ impl Sparse {
         Ok(self.pattern.expand(self.values.matrix_shape()?, self.mask.bools()?))
     }
 
-    /// The number of elements kept, or `None` where neither the mask's data nor its count is at hand.
+    /// The number of elements kept, or `None` if neither the mask's data nor its count is available.
     pub fn kept(&self) -> Option<usize> {
         self.kept
     }
 
-    /// Says how many elements a mask without data keeps; does nothing where the mask has data.
+    /// Sets how many elements a mask without data keeps; does nothing if the mask has data.
     pub fn with_kept(mut self, kept: usize) -> Sparse {
         self.kept = self.kept.or(Some(kept));
         self
     }
 }
 
-/// `t` with zeros where the mask keeps nothing; none where it is so already.
+/// `t` with zeros where the mask keeps nothing; `None` if it already has them.
 fn masked(
     t: &Tensor,
     pattern: Pattern,

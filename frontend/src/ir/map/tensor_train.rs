@@ -5,10 +5,10 @@ use super::{MapError, Part};
 
 /// A matrix in tensor-train form (Oseledets 2011; for layers Novikov et al. 2015, eq. 3).
 ///
-/// Row `i` and column `j` are written in mixed radix, first mode most significant: `i = (i1, .., id)` over `out_modes`,
+/// Row `i` and column `j` are written in mixed radix, most significant mode first: `i = (i1, .., id)` over `out_modes`,
 /// `j = (j1, .., jd)` over `in_modes`. Core `k` is a map of shape `[r(k-1) * out_modes[k], in_modes[k] * r(k)]` whose element
 /// `(a * m + i, j * r + b)` is `Gk[a, i, j, b]`; `r(0) = r(d) = 1`. The modes' products may exceed the
-/// matrix, at most twofold: the rest is cut. Cores may be quantized, but products with them take f32 vectors.
+/// matrix's dimensions, at most twofold: the rest is cut off. Cores may be quantized, but products with them take f32 vectors.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TensorTrain {
     pub(super) shape: [usize; 2],
@@ -73,12 +73,12 @@ impl TensorTrain {
         self.shape
     }
 
-    /// Radices of the output index, first most significant.
+    /// Radices of the output index, most significant first.
     pub fn out_modes(&self) -> &[usize] {
         &self.out_modes
     }
 
-    /// Radices of the input index, first most significant.
+    /// Radices of the input index, most significant first.
     pub fn in_modes(&self) -> &[usize] {
         &self.in_modes
     }

@@ -110,11 +110,11 @@ pub(in crate::ir) fn prototypes() -> Vec<Op> {
     all
 }
 
-/// What is done with each attribute.
+/// An operation on each attribute.
 pub(in crate::ir) trait Visitor {
     fn field<T: Attribute>(&mut self, name: &'static str, value: &mut T) -> Result<(), ParseError>;
 
-    /// An attribute that is left out where it has its usual value, as a prototype has it.
+    /// An attribute that is omitted if it has its default value, which is the prototype's.
     fn usually<T: Attribute + PartialEq>(
         &mut self,
         name: &'static str,
@@ -127,10 +127,10 @@ pub(in crate::ir) trait Visitor {
 
 /// A type that attributes have.
 pub(in crate::ir) trait Attribute: Sized {
-    /// Whether the attribute may be left out.
+    /// Whether the attribute may be omitted.
     const OPTIONAL: bool = false;
 
-    /// The text; none where it is left out.
+    /// The text; `None` if the attribute is omitted.
     fn write(&self) -> Option<String>;
 
     /// Reads the text.
@@ -161,7 +161,7 @@ pub(in crate::ir) fn write(op: &Op) -> String {
     if writer.0.is_empty() { String::new() } else { format!(" {{{}}}", writer.0.join(", ")) }
 }
 
-/// Reads `{name = value, ...}` into `op`, if it is there; every attribute that is not optional must be.
+/// Reads `{name = value, ...}` into `op`, if present; every attribute that is not optional must be present.
 pub(super) fn read(p: &mut Parser<'_, '_>, op: &mut Op, at: Located) -> Result<(), ParseError> {
     struct Names(Vec<&'static str>, Vec<&'static str>);
     impl Visitor for Names {

@@ -9,7 +9,7 @@ pub(in crate::ir) struct Located {
     pub(super) len: usize,
 }
 
-/// Why a text is no graph: the message, and where.
+/// Why a text is not a graph: the message, and where it applies.
 ///
 /// Displays as
 /// ```text
@@ -26,9 +26,9 @@ pub struct ParseError {
     pub column: usize,
     /// What is wrong.
     pub message: String,
-    /// The line's text, or the part around the column where it is long.
+    /// The line's text, or the part around the column if the line is long.
     pub text: String,
-    /// How many characters of `text` come before the place.
+    /// The number of characters of `text` before the error.
     indent: usize,
     width: usize,
 }
@@ -86,7 +86,7 @@ pub(super) fn unknown(what: &str, found: &str, known: &[&str]) -> String {
     }
 }
 
-/// Levenshtein distance, of the first characters alone where a name is long.
+/// Levenshtein distance; of the first characters only if a name is long.
 pub(super) fn distance(a: &str, b: &str) -> usize {
     const MAX: usize = 60;
     let b: Vec<char> = b.chars().take(MAX).collect();

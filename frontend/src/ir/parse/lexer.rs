@@ -13,7 +13,7 @@ use super::{Located, ParseError};
 use std::borrow::Cow;
 use std::fmt;
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Kind<'a> {
     /// A keyword, number or plain name.
@@ -51,12 +51,12 @@ fn shortened(s: &str) -> Cow<'_, str> {
     }
 }
 
-/// A token and where it stands.
+/// A token and its position.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Token<'a> {
     pub(super) kind: Kind<'a>,
     pub(super) at: Located,
-    /// Whether it is the first of its line.
+    /// Whether it is the first on its line.
     pub(super) starts_line: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Lexer<'a> {
     position: usize,
 }
 
-/// Whether `c` may stand in a name that needs no quotes.
+/// Whether `c` may appear in a name without quotes.
 pub(in crate::ir) fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
 }

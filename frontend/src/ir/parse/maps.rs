@@ -15,16 +15,16 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Maps inside maps, at most.
+/// The maximum nesting depth of maps.
 const MAX_NESTING: usize = 16;
 
 /// The largest dimension of a weight.
 const MAX_DIMENSION: usize = u32::MAX as usize;
 
-/// The words that begin a map, after the dtypes of dense ones and the formats of codes.
+/// The words that begin a map, in addition to the dtypes of dense maps and the formats of codes.
 const KINDS: [&str; 3] = ["sparse", "low_rank", "tensor_train"];
 
-/// The mask over the values that are being read.
+/// The mask over the values being read.
 type Mask<'m> = Option<(Pattern, &'m Tensor)>;
 
 /// What a tensor is for: which numbers `random` may draw.
@@ -350,7 +350,7 @@ impl Parser<'_, '_> {
         hash: ContentHash,
         at: Located,
     ) -> Result<Tensor, ParseError> {
-        // A mask of another shape than the tensor's: an error once the map is made.
+        // A mask of another shape than the tensor's: an error when the map is built.
         let fits = |pattern: Pattern, mask: &Tensor| {
             <[usize; 2]>::try_from(shape).is_ok_and(|shape| mask.shape() == pattern.grid(shape))
         };
@@ -396,7 +396,7 @@ impl Parser<'_, '_> {
     {
         let start = self.here();
         self.expect_punct('[')?;
-        // Each element takes at least two bytes of text, but for the last.
+        // Each element except the last takes at least two bytes of text.
         let mut all = Vec::with_capacity(count.min(self.remaining() / 2 + 1));
         while !self.eat_punct(']')? {
             if !all.is_empty() {

@@ -1,4 +1,4 @@
-//! The text form, read.
+//! The parser of the text form.
 //!
 //! ```text
 //! text      = "model" STRING [ "(" "vocabulary" N ")" ] "{" node* return "}" weight*
@@ -21,12 +21,12 @@
 //! data      = "#" HEX8 | "[" number, ... "]" | "random" SEED
 //! ```
 //!
-//! A node and a weight stand on a line of their own; a list may go on after a comma. `//` begins a comment. Names that are not plain
+//! Each node and each weight is on its own line; a list may continue after a comma. `//` begins a comment. Names that are not plain
 //! (`[A-Za-z0-9_.-]+`) are quoted: `%"/lstm/LSTM_output_0"`. [`random`](super::arbitrary::random_tensor) data makes file tests short:
 //! codes are drawn from their width, scales are positive, a mask keeps `density` (or half) of its blocks, or `n` of every `m`.
 //!
-//! The parser takes hostile text: nothing is allocated that the text's own length does not pay for, nesting is bounded, and every
-//! error points at its place.
+//! The parser accepts untrusted text: allocations are bounded by the text's own length, nesting is bounded, and every
+//! error points to its position.
 
 pub(super) mod attributes;
 mod error;
@@ -42,7 +42,7 @@ pub use error::ParseError;
 pub(super) use lexer::is_plain;
 pub use source::{Kept, NoWeights, Wanted, WeightSource};
 
-/// Reads a graph. Tensors given by hash alone are elided.
+/// Reads a graph. Tensors given only by hash are elided.
 pub fn parse(text: &str) -> Result<Graph, ParseError> {
     parse_with(text, &mut NoWeights)
 }

@@ -22,11 +22,11 @@ pub(in crate::ir) struct Parser<'a, 's> {
     pub(super) source: &'s mut dyn WeightSource,
     /// The children of maps read so far, by path.
     pub(super) parts: HashMap<String, Part>,
-    /// Elements that `random` may still make.
+    /// The number of elements that `random` may still produce.
     pub(super) random_budget: usize,
 }
 
-/// What `random` may make in one text: more than any test needs, less than a machine would notice.
+/// The number of elements that `random` may produce in one text: more than any test needs, few enough to cost little memory.
 const MAX_RANDOM: usize = 1 << 24;
 
 struct Defined<'a> {
@@ -245,7 +245,7 @@ impl<'a, 's> Parser<'a, 's> {
             }
             return Ok(vec![graph.add_source(op.clone(), &result.name, ty.clone())]);
         }
-        // Before inference, which would make that many facts.
+        // Before inference, which would create that many facts.
         if let Op::Split { outputs, .. } = op
             && *outputs != results.len()
         {
@@ -305,7 +305,7 @@ impl<'a, 's> Parser<'a, 's> {
         let mut known: Vec<&str> = known.iter().map(String::as_str).collect();
         let found = format!("{sigil}{}", print::name(name));
         if known.len() > 12 {
-            // The nearest dozen: a long list helps nobody.
+            // The nearest dozen: a long list does not help.
             known.sort_by_cached_key(|k| (distance(&found, k), *k));
             known.truncate(12);
         }
@@ -366,7 +366,7 @@ impl<'a> Parser<'a, '_> {
         &self.next.kind
     }
 
-    /// Where the next token is.
+    /// The position of the next token.
     pub(super) fn here(&self) -> Located {
         self.next.at
     }
@@ -378,7 +378,7 @@ impl<'a> Parser<'a, '_> {
         Located { start: start.start + skip, len: text.trim_end().len().saturating_sub(skip) }
     }
 
-    /// Bytes of text not yet read: an upper bound on what it can still hold.
+    /// Bytes of text not yet read: an upper bound on its remaining content.
     pub(super) fn remaining(&self) -> usize {
         self.lexer.text.len() - self.next.at.start
     }
@@ -387,7 +387,7 @@ impl<'a> Parser<'a, '_> {
         ParseError::new(self.lexer.text, at, message)
     }
 
-    /// Takes the next token.
+    /// Consumes the next token.
     pub(super) fn bump(&mut self) -> Result<Token<'a>, ParseError> {
         let next = self.lexer.next()?;
         Ok(std::mem::replace(&mut self.next, next))

@@ -1,12 +1,12 @@
-//! Where the data of tensors given by hash comes from.
+//! Sources for the data of tensors given by hash.
 
 use crate::ir::map::Pattern;
 use crate::tensor::{DType, Tensor};
 
-/// A tensor whose data is asked for.
+/// A tensor whose data is requested.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// Weight, parts, tensor: `decoder/values/codes`. A weight's name that is not plain is quoted as in text: `"onnx::W"/data`.
+    /// Weight, parts, tensor: `decoder/values/codes`. A weight's name that is not plain is quoted as in the text form: `"onnx::W"/data`.
     pub path: &'a str,
     /// The dtype it must have.
     pub dtype: DType,
@@ -19,15 +19,15 @@ pub struct Wanted<'a> {
 /// Which elements of a matrix a sparse map keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Kept<'a> {
-    /// What a flag of the mask covers.
+    /// The region that a flag of the mask covers.
     pub pattern: Pattern,
-    /// The mask, of the shape that [`Pattern::grid`] says.
+    /// The mask, of the shape that [`Pattern::grid`] gives.
     pub mask: &'a [bool],
 }
 
 /// Supplies data to [`parse_with`](super::parse_with).
 pub trait WeightSource {
-    /// The tensor, of exactly the dtype and shape wanted; none leaves it elided; an error becomes the parser's.
+    /// The tensor, of exactly the requested dtype and shape. `None` leaves it elided; an error becomes the parser's error.
     fn tensor(&mut self, wanted: &Wanted<'_>) -> Result<Option<Tensor>, String>;
 
     /// Whether the hashes in the text need not be checked against the data, because a checksum already covers both.

@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
         Reader { bytes, pending: 0, available: 0 }
     }
 
-    /// Has at least `bits` (at most 56) pending, if the stream has them.
+    /// Ensures that at least `bits` (at most 56) are pending, if the stream has them.
     fn fill(&mut self, bits: u32) -> bool {
         while self.available < bits {
             let Some((&first, rest)) = self.bytes.split_first() else { return false };
@@ -56,7 +56,7 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// The next `bits` (at most 32); none where the stream ends before.
+    /// The next `bits` (at most 32); `None` if the stream ends before that.
     fn take(&mut self, bits: u32) -> Option<u64> {
         if !self.fill(bits) {
             return None;
@@ -67,7 +67,7 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
-    /// The number of zeros before the next one, which is taken too; the error is the number of zeros at the stream's end.
+    /// The number of 0 bits before the next 1 bit, which is consumed too; the error is the number of 0 bits at the stream's end.
     fn unary(&mut self) -> Result<u64, u64> {
         let mut zeros = 0;
         loop {
@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether what is left is padding of the last byte.
+    /// Whether only padding of the last byte is left.
     fn is_padding(&self) -> bool {
         self.bytes.is_empty() && self.available < 8 && self.pending == 0
     }
@@ -100,7 +100,7 @@ pub(super) fn pack(codes: impl Iterator<Item = i8>, format: CodeFormat) -> Vec<u
     writer.finish()
 }
 
-/// `count` codes; none where the bytes are too few, too many or padded with anything but zeros.
+/// `count` codes; `None` if the bytes are too few, too many or padded with anything but zeros.
 pub(super) fn unpack(bytes: &[u8], count: usize, format: CodeFormat) -> Option<Vec<i8>> {
     if bytes.len() != count.checked_mul(format.bits().into())?.div_ceil(8) {
         return None;
@@ -125,7 +125,7 @@ pub(super) fn write_bitmap(mask: &[bool]) -> Vec<u8> {
     mask.chunks(8).map(byte).collect()
 }
 
-/// `count` flags; none where the bytes do not fit them.
+/// `count` flags; `None` if the bytes do not fit them.
 pub(super) fn read_bitmap(bytes: &[u8], count: usize) -> Option<Vec<bool>> {
     if bytes.len() != count.div_ceil(8) {
         return None;
@@ -146,7 +146,7 @@ fn gaps(mask: &[bool]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The Rice parameter that makes a mask smallest, and how many bytes that is.
+/// The Rice parameter that makes a mask smallest, and the number of bytes that results.
 pub(super) fn best_rice(mask: &[bool]) -> (u8, usize) {
     let mut quotients = [0u64; MAX_RICE as usize + 1];
     let mut count = 0u64;
@@ -174,7 +174,7 @@ pub(super) fn write_rice(mask: &[bool], k: u8) -> Vec<u8> {
     writer.finish()
 }
 
-/// The mask of `count` flags that [`write_rice`] wrote; none where the bytes are no such mask.
+/// The mask of `count` flags that [`write_rice`] wrote; `None` if the bytes are no such mask.
 pub(super) fn read_rice(bytes: &[u8], count: usize) -> Option<Vec<bool>> {
     let (&k, bytes) = bytes.split_first()?;
     if k > MAX_RICE {

@@ -1,4 +1,4 @@
-//! Entropy coding of blobs: the last step of Deep Compression (Han, Mao and Dally 2016, section 4), with rANS in place of Huffman codes.
+//! Entropy coding of blobs: the last step of Deep Compression (Han, Mao and Dally 2016, section 4), with rANS instead of Huffman codes.
 //!
 //! Codes of a quantized map are far from uniform: a bell around zero, in which a good 4-bit quantization has some 3.3 bits of entropy.
 //! Range asymmetric numeral systems (Duda 2013) come within a hundredth of a bit of that.
@@ -7,8 +7,8 @@
 //! u32 count | u16 symbols - 1 | symbols x (u8 symbol, u16 frequency) | u32 state | renormalisation bytes
 //! ```
 //!
-//! All little-endian. Frequencies sum up to 2^12. A symbol is one code where the inner blob is packed, one byte elsewhere. The
-//! decoder runs forward: symbols come out in order. A blob is coded only where that makes it smaller.
+//! All little-endian. Frequencies sum up to 2^12. A symbol is one code if the inner blob is packed, and one byte otherwise. The
+//! decoder runs forward: symbols come out in order. A blob is coded only if that makes it smaller.
 
 use super::{Encoding, Inner, MAX_ELEMENTS_PER_BYTE, Stored, bits, may_expand};
 
@@ -18,7 +18,7 @@ const TOTAL: u32 = 1 << SCALE;
 /// The state stays in `[LOW, LOW << 8)`.
 const LOW: u32 = 1 << 23;
 
-/// Codes a blob, where that makes it smaller; any other is returned as it was.
+/// Codes a blob if that makes it smaller; otherwise returns it unchanged.
 pub fn compress(stored: Stored<'_>) -> Stored<'_> {
     let Some((inner, symbols)) = symbols(&stored) else { return stored };
     let Some(bytes) = encode(&symbols) else { return stored };
@@ -30,7 +30,7 @@ pub fn compress(stored: Stored<'_>) -> Stored<'_> {
     Stored { encoding: Encoding::Entropy(inner), bytes: bytes.into(), ..stored }
 }
 
-/// The blob that was coded, or none where the bytes are not what [`compress`] makes of `elements` elements.
+/// The blob that was coded, or `None` if the bytes are not what [`compress`] produces for `elements` elements.
 pub(super) fn expand(inner: Inner, bytes: &[u8], elements: usize) -> Option<Vec<u8>> {
     let count = match inner {
         Inner::Packed(_) => elements,
@@ -54,7 +54,7 @@ pub(super) fn expand(inner: Inner, bytes: &[u8], elements: usize) -> Option<Vec<
     }
 }
 
-/// What a blob is made of, for the coder.
+/// A blob as the coder sees it.
 fn symbols(stored: &Stored<'_>) -> Option<(Inner, Vec<u8>)> {
     match stored.encoding {
         Encoding::Packed(format) => {
@@ -74,7 +74,7 @@ fn frequencies(symbols: &[u8]) -> [u32; 256] {
     symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
     let total = symbols.len() as u64;
     let mut scaled = counts.map(|c| if c == 0 { 0 } else { ((c * u64::from(TOTAL) / total) as u32).max(1) });
-    // What rounding left over or took too much goes to or from the largest, where it matters least.
+    // The rounding surplus or deficit goes to or comes from the largest, where it matters least.
     loop {
         let sum: u32 = scaled.iter().sum();
         if sum == TOTAL {

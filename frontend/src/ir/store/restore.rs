@@ -4,16 +4,16 @@ use super::{Encoding, Inner, MAX_ELEMENTS_PER_BYTE, MAX_FLAGS_PER_BYTE, Stored, 
 use crate::ir::parse::{Kept, Wanted, WeightSource};
 use crate::tensor::{DType, Tensor, TensorError, element_count};
 
-/// Why a blob is not the tensor that is wanted.
+/// Why a blob is not the requested tensor.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The dtype cannot be stored so.
+    /// The encoding cannot hold the dtype.
     #[error("{path}: a {dtype} tensor cannot be stored as {encoding}")]
     Encoding {
         /// The tensor.
         path: String,
-        /// The dtype wanted.
+        /// The requested dtype.
         dtype: DType,
         /// The blob's encoding.
         encoding: Encoding,
@@ -23,14 +23,14 @@ pub enum RestoreError {
     Shape {
         /// The tensor.
         path: String,
-        /// The shape wanted.
+        /// The requested shape.
         expected: Vec<usize>,
         /// The elements kept, under a mask.
         kept: Option<usize>,
         /// The blob's shape.
         found: Vec<usize>,
     },
-    /// The bytes are too few, too many or not what the encoding makes.
+    /// The bytes are too few, too many or not what the encoding produces.
     #[error("{path}: {bytes} bytes are no {encoding} blob of {elements} elements")]
     Bytes {
         /// The tensor.
@@ -47,7 +47,7 @@ pub enum RestoreError {
     Expansion {
         /// The tensor.
         path: String,
-        /// The elements wanted.
+        /// The requested number of elements.
         elements: usize,
         /// The blob's length.
         bytes: usize,
@@ -62,7 +62,7 @@ pub enum RestoreError {
     },
 }
 
-/// Restores a tensor from what [`store`](super::store) made of it; elements that a mask drops become zero.
+/// Restores a tensor from what [`store`](super::store) wrote; elements that a mask drops become zero.
 pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, RestoreError> {
     let path = || wanted.path.to_string();
     let tensor_error = |error| RestoreError::Tensor { path: path(), error };
@@ -150,7 +150,7 @@ fn scatter<T: Copy>((kept, shape): (Kept<'_>, [usize; 2]), size: usize, values: 
     }
 }
 
-/// Blobs as the source of a parser's data: `find` gives the blob of a path. A blob that is not there is an error.
+/// Blobs as the source of a parser's data: `find` returns the blob at a path. A missing blob is an error.
 ///
 /// ```
 /// use lstmc_frontend::ir::{arbitrary, parse_with, print, store::{StoredWeights, store}};
@@ -173,7 +173,7 @@ impl<'a, F: FnMut(&str) -> Option<Stored<'a>>> StoredWeights<F> {
         StoredWeights { find, trusted: false }
     }
 
-    /// Leaves the hashes unchecked, where a checksum over text and blobs already vouches for both.
+    /// Skips the check of the hashes, for text and blobs that a checksum already covers.
     pub fn trusted(self) -> StoredWeights<F> {
         StoredWeights { trusted: true, ..self }
     }

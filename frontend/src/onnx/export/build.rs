@@ -15,18 +15,18 @@ pub(super) enum Dimension {
     Constant(usize),
 }
 
-/// A graph under construction. Names that are asked for are wishes: a taken one is made unique.
+/// A graph under construction. Requested names are suggestions: a name that is taken is made unique.
 pub(super) struct Builder {
     opset: i64,
     graph: GraphProto,
     names: BTreeSet<String>,
-    /// Integer constants that have been made, by wish.
+    /// Integer constants made so far, by requested name.
     ints: BTreeMap<(String, Vec<i64>), String>,
 }
 
 impl Builder {
     pub(super) fn new(opset: i64) -> Builder {
-        // Names of inputs and outputs are what callers know.
+        // Callers use the names of inputs and outputs.
         let names = ["tokens", "logits", "h0", "c0", "hn", "cn"].map(String::from);
         Builder { opset, graph: GraphProto::default(), names: names.into(), ints: BTreeMap::new() }
     }
@@ -41,16 +41,16 @@ impl Builder {
         name
     }
 
-    /// An input of exactly this name.
+    /// An input with exactly this name.
     pub(super) fn input(&mut self, name: &str, ty: DataType, shape: &[Dimension]) -> String {
         self.names.insert(name.to_string());
         self.graph.input.push(info(name, ty, shape));
         name.to_string()
     }
 
-    /// Returns `value` as an output of exactly this name.
+    /// Returns `value` as an output with exactly this name.
     pub(super) fn output(&mut self, name: &str, value: &str, ty: DataType, shape: &[Dimension]) {
-        // The node that makes the value makes it under the output's name, unless it is an output already.
+        // The node that computes the value gets the output's name for it, unless it is an output already.
         let is_free = !self.graph.output.iter().any(|o| o.name == value);
         let maker = self.graph.node.iter().position(|n| is_free && n.output.iter().any(|o| o == value));
         match maker {
@@ -63,7 +63,7 @@ impl Builder {
         self.graph.output.push(info(name, ty, shape));
     }
 
-    /// A node; the names of its results.
+    /// Adds a node; returns the names of its results.
     pub(super) fn node(
         &mut self,
         op: &str,
@@ -76,7 +76,7 @@ impl Builder {
         outputs
     }
 
-    /// A node of one result.
+    /// Adds a node with one result.
     pub(super) fn node1(
         &mut self,
         op: &str,
@@ -117,7 +117,7 @@ impl Builder {
         self.constant(wish, DataType::Float, shape, bytes)
     }
 
-    /// A vector of i64; equal ones of one wish are one.
+    /// A vector of i64; equal ones with the same requested name are one.
     pub(super) fn int_constant(&mut self, wish: &str, values: &[i64]) -> String {
         let key = (wish.to_string(), values.to_vec());
         if let Some(name) = self.ints.get(&key) {

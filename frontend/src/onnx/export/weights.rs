@@ -6,14 +6,14 @@ use super::{BLOCKS_OPSET, Exporter};
 use crate::ir::{ExportedType, Granularity, LinearMap, MapError, Part, Quantized, TensorTrain};
 use crate::tensor::Tensor;
 
-/// How a matrix `[out, in]` is wanted.
+/// The requested form of a matrix `[out, in]`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Form {
-    /// As it is; constants of other ranks too.
+    /// Unchanged; also for constants of other ranks.
     Matrix,
     /// `[in, out]`, for products with rows.
     Transposed,
-    /// `[1, out, in]`, for an LSTM of one direction.
+    /// `[1, out, in]`, for an LSTM with one direction.
     Stacked,
 }
 
@@ -114,13 +114,13 @@ impl Exporter<'_> {
         }
     }
 
-    /// Whether the opset has codes like these.
+    /// Whether the opset supports codes like these.
     fn has_codes(&self, q: &Quantized) -> bool {
         self.options.opset >= BLOCKS_OPSET
             || (q.format().exported() == ExportedType::Int8 && q.granularity() == Granularity::Row)
     }
 
-    /// `DequantizeLinear` of codes in the wanted form.
+    /// `DequantizeLinear` of codes in the requested form.
     fn dequantized(&mut self, q: &Quantized, name: &str, form: Form) -> Result<String, MapError> {
         let [out, cols] = [q.codes().shape()[0], q.codes().shape()[1]];
         let groups = q.granularity().groups(cols);
@@ -155,7 +155,7 @@ impl Exporter<'_> {
             }
             None => None,
         };
-        // The axis of rows where a scale is for a row, that of inputs where it is for a group.
+        // The axis of rows if scales are per row, that of inputs if they are per group.
         let axis = match (form, is_row) {
             (Form::Matrix, true) | (Form::Transposed, false) => 0,
             (Form::Matrix, false) | (Form::Transposed, true) | (Form::Stacked, true) => 1,
@@ -170,7 +170,7 @@ impl Exporter<'_> {
         Ok(self.builder.node1("DequantizeLinear", &inputs, name, attributes))
     }
 
-    /// The matrix of a tensor train: a product core by core, then digits of rows and of columns brought together.
+    /// The matrix of a tensor train: a product core by core, then the digits of rows and of columns are grouped.
     ///
     /// Core `k` is `[r(k-1) mk, nk r(k)]` in memory, which is `[r(k-1), mk nk r(k)]` too.
     fn contracted(&mut self, t: &TensorTrain, name: &str) -> Result<String, MapError> {
@@ -215,7 +215,7 @@ impl Exporter<'_> {
         Ok(self.builder.node1("MatMul", &[x, &t], "product", vec![]))
     }
 
-    /// The rows of a map that `tokens` says, `[.., in]`.
+    /// The rows of a map that `tokens` selects, `[.., in]`.
     pub(super) fn rows(&mut self, map: &Part, name: &str, tokens: &str) -> Result<String, MapError> {
         match &**map {
             _ if self.options.dense => {}
@@ -236,7 +236,7 @@ impl Exporter<'_> {
         self.builder.node1("Gather", &[matrix, tokens], result, vec![int("axis", 0)])
     }
 
-    /// Gathers codes and scales, then decodes what was gathered: `scale * (code - zero point)` in f32.
+    /// Gathers codes and scales, then decodes them: `scale * (code - zero point)` in f32.
     fn quantized_rows(&mut self, q: &Quantized, name: &str, tokens: &str) -> Result<String, MapError> {
         let [out, cols] = [q.codes().shape()[0], q.codes().shape()[1]];
         let groups = q.granularity().groups(cols);
@@ -277,7 +277,7 @@ impl Exporter<'_> {
 
     /// The codes of rows, as f32 `[.., in]`.
     ///
-    /// Those of `INT4`, which `Gather` does not take, are kept two in a byte, first half low, as `code + 8`: `byte = low + 16 high`.
+    /// Those of `INT4`, which `Gather` does not take, are stored two per byte, the first half in the low bits, as `code + 8`: `byte = low + 16 high`.
     fn gathered_codes(&mut self, q: &Quantized, name: &str, tokens: &str) -> Result<String, MapError> {
         let [out, cols] = [q.codes().shape()[0], q.codes().shape()[1]];
         let (codes, wish) = (q.codes().i8s()?, format!("{name}.codes"));
@@ -315,7 +315,7 @@ impl Exporter<'_> {
     }
 }
 
-/// Whether what a mask drops from `values` is zero without the mask: codes of zero mean something else under a zero point.
+/// Whether elements that a mask drops from `values` are zero without the mask: code zero means something else with a zero point.
 fn has_zeros(values: &LinearMap) -> bool {
     !matches!(values, LinearMap::Quantized(q) if q.zero_points().is_some())
 }

@@ -1,4 +1,4 @@
-//! The attributes of one node: each is taken by the code that knows it, and one that is left over is an error.
+//! The attributes of one node: each is consumed by the code that knows it, and a remaining one is an error.
 
 use super::super::error::{NodeProblem, attribute_type_name};
 use super::super::proto::{AttributeProto, AttributeType, NodeProto, TensorProto};
@@ -38,7 +38,7 @@ impl Attributes {
         }
     }
 
-    /// The attribute of this name and type, or none.
+    /// The attribute with this name and type, if any.
     fn take(&mut self, name: &str, ty: AttributeType) -> Result<Option<AttributeProto>, NodeProblem> {
         match self.rest.remove(name) {
             Some(a) if a.r#type != ty as i32 => {
@@ -57,7 +57,7 @@ impl Attributes {
         self.int(name)?.ok_or_else(|| self.wrong(name, "an integer", "none"))
     }
 
-    /// An integer that is a truth value.
+    /// An integer that is a boolean.
     pub(super) fn flag(&mut self, name: &str, default: bool) -> Result<bool, NodeProblem> {
         match self.int(name)? {
             None => Ok(default),
@@ -110,12 +110,12 @@ impl Attributes {
         }
     }
 
-    /// Whether the attribute is there, of whatever type.
+    /// Whether the attribute is present, with any type.
     pub(super) fn has(&self, name: &str) -> bool {
         self.rest.contains_key(name)
     }
 
-    /// Takes an attribute that changes nothing here, of whatever value.
+    /// Takes an attribute that has no effect here, with any value.
     pub(super) fn ignore(&mut self, name: &str) {
         self.rest.remove(name);
     }

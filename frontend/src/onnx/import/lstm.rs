@@ -33,7 +33,7 @@ pub(super) fn lstm(
     })
 }
 
-/// The attribute, or where it is not given the last dimension of `R: [directions, 4 hidden, hidden]`. Both must agree.
+/// The attribute or, if it is not given, the last dimension of `R: [directions, 4 hidden, hidden]`. Both must agree.
 fn hidden_size(
     attributes: &mut Attributes,
     graph: &Graph,
@@ -82,7 +82,7 @@ fn activations(attributes: &mut Attributes, directions: usize) -> Result<Vec<Fun
         functions.push(function);
     }
     for (attribute, rest) in [("activation_alpha", alphas.len()), ("activation_beta", betas.len())] {
-        // Values for functions that have none say nothing, but among functions that have some it is open which is meant.
+        // Values for functions without parameters have no effect, but among functions with some it is ambiguous which one is meant.
         let parametric = functions.iter_mut().any(|f: &mut Function| !f.parameters().is_empty());
         if rest > 0 && parametric {
             let found = format!("{rest} more");

@@ -9,9 +9,9 @@ use crate::ir::{Binary, Function, Op, Operand, Scalar};
 use crate::tensor::{DType, Data, Tensor};
 use std::ops::RangeInclusive;
 
-/// What a node becomes.
+/// The translation of a node.
 enum Lowering {
-    /// A node, with these operands.
+    /// A node with these operands.
     Node(Op, Vec<Operand>),
     /// A weight.
     Constant(Tensor),
@@ -21,7 +21,7 @@ enum Lowering {
 
 type Lower = fn(&mut Node) -> Result<Lowering, NodeProblem>;
 
-/// An operator's name, how many inputs it has (the least are required), and what it becomes.
+/// An operator's name, its number of inputs (the range's start is the required number), and its translation.
 const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
     ("Add", 2..=2, |n| n.becomes(Op::Binary(Binary::Add))),
     ("Cast", 1..=1, cast),
@@ -98,7 +98,7 @@ fn function(node: &mut Node) -> Result<Lowering, NodeProblem> {
 
 /// Adds a node whose inputs are all defined.
 pub(super) fn add(importer: &mut Importer, proto: &mut NodeProto, index: usize) -> Result<(), NodeProblem> {
-    // As it is shown: escaped, where it is no word.
+    // As displayed: escaped if it is not a word.
     let op = proto.op_type.chars().take(80).flat_map(char::escape_debug).collect::<String>();
     if importer.functions.contains(&(proto.domain.clone(), proto.op_type.clone())) {
         return Err(NodeProblem::Function { op });
@@ -127,7 +127,7 @@ pub(super) fn add(importer: &mut Importer, proto: &mut NodeProto, index: usize) 
     node.add(lowering, &proto.name)
 }
 
-/// What to do about operators that language models are known to have.
+/// Suggestions for operators that language models are known to have.
 fn hint(op: &str) -> &'static str {
     match op {
         "GRU" | "RNN" => " (only LSTM layers are)",
@@ -147,12 +147,12 @@ struct Node<'a> {
     attributes: Attributes,
     operands: Vec<Operand>,
     outputs: &'a [String],
-    /// What invented names begin with.
+    /// The prefix of generated names.
     base: String,
 }
 
 impl Node<'_> {
-    /// This operator on the operands as they are.
+    /// This operator on the unchanged operands.
     fn becomes(&mut self, op: Op) -> Result<Lowering, NodeProblem> {
         Ok(Lowering::Node(op, std::mem::take(&mut self.operands)))
     }
@@ -214,7 +214,7 @@ impl Node<'_> {
             .map_err(|problem| NodeProblem::Tensor { attribute, problem })
     }
 
-    /// Adds what the node became and gives its results their names.
+    /// Adds the node's translation and names its results.
     fn add(self, lowering: Lowering, origin: &str) -> Result<(), NodeProblem> {
         let Node { importer, op: name, attributes, operands, outputs, base } = self;
         attributes.finish()?;
@@ -262,7 +262,7 @@ impl Node<'_> {
                 let flat = one(Op::Flatten { axis }, &operands, &wishes[0])?;
                 let rows = one(op, &[flat.into()], &wishes[1])?;
                 let shape = one(Op::Shape { start: 0, end: None }, &operands, &wishes[2])?;
-                // The shape has its zeros from the value itself.
+                // The zeros of the shape come from the value itself.
                 vec![one(Op::Reshape { allow_zero: true }, &[rows.into(), shape.into()], &names[0])?]
             }
         };
@@ -277,7 +277,7 @@ impl Node<'_> {
 
 fn cast(n: &mut Node) -> Result<Lowering, NodeProblem> {
     let code = n.attributes.required_int("to")?;
-    // Both concern eight-bit floats alone, which there are none of.
+    // Both apply only to eight-bit floats, which are not supported.
     n.attributes.ignore("saturate");
     n.attributes.ignore("round_mode");
     let to =
@@ -339,7 +339,7 @@ fn constant_of_shape(n: &mut Node) -> Result<Lowering, NodeProblem> {
     n.becomes(Op::ConstantOfShape { value })
 }
 
-/// At inference the ratio and the seed say nothing; training mode must be off.
+/// At inference the ratio and the seed have no effect; training mode must be off.
 fn dropout(n: &mut Node) -> Result<Lowering, NodeProblem> {
     if n.importer.opset < 12 {
         n.check_inputs(1..=1)?;

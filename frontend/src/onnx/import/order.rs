@@ -1,4 +1,4 @@
-//! The order of the nodes: as in the file, but for nodes that come before what they read.
+//! The order of the nodes: as in the file, except for nodes that come before their inputs.
 
 use super::super::error::{NodeProblem, OnnxError};
 use super::super::proto::NodeProto;
@@ -45,7 +45,7 @@ pub(super) fn order(nodes: &[NodeProto], known: &HashMap<String, Operand>) -> Re
     }
 }
 
-/// Walks from a node that waits to one that it waits for, until one comes again.
+/// Walks from a waiting node to one that it waits for, until a node repeats.
 fn cycle(nodes: &[NodeProto], producers: &HashMap<&str, usize>, waits: &[usize], start: usize) -> OnnxError {
     const MOST_SHOWN: usize = 8;
     let mut path = vec![start];
@@ -62,7 +62,7 @@ fn cycle(nodes: &[NodeProto], producers: &HashMap<&str, usize>, waits: &[usize],
             break;
         }
     }
-    // From what makes to what reads.
+    // From producer to reader.
     path.reverse();
     let mut names: Vec<String> = path.iter().map(|&i| node_name(&nodes[i], i)).collect();
     if names.len() > MOST_SHOWN {

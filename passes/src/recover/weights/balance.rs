@@ -1,12 +1,13 @@
-//! Factors of like size: `A B = (A D) (D^-1 B)` for any diagonal `D`, and descent is best conditioned where column `j` of the left factor is as long as
-//! row `j` of the right one; low-rank decompositions leave all of a direction's size on one side. (Balanced factors: Tu et al. 2016, "Low-rank solutions of linear matrix equations via
-//! Procrustes flow"; Du et al. 2018, who show that gradient flow keeps what balance there is at the start.)
+//! Factors of similar size: `A B = (A D) (D^-1 B)` for any diagonal `D`, and descent is best conditioned if column `j` of the left factor has the
+//! same norm as row `j` of the right one; low-rank decompositions leave all of a direction's norm on one side. (Balanced factors: Tu et al. 2016,
+//! "Low-rank solutions of linear matrix equations via Procrustes flow"; Du et al. 2018, who show that gradient flow keeps what balance there is at
+//! the start.)
 
 use super::super::number::Number;
 use super::{Form, Kind, Slot, Weights};
 use std::collections::BTreeSet;
 
-/// What products of two slots there are.
+/// The products of two slots.
 #[derive(Default)]
 struct Products {
     pairs: Vec<[usize; 2]>,
@@ -47,8 +48,9 @@ impl Products {
 }
 
 impl<T: Number> Weights<T> {
-    /// Scales the factors of low-rank maps so that columns of the left and rows of the right are of equal length, jointly where factors are shared; their products stay.
-    /// A factor that is not trained, or held to codes, or read in another way as well, stays with all its partners.
+    /// Scales the factors of low-rank maps so that columns of the left and rows of the right are of equal length, jointly if factors are shared;
+    /// their products do not change. A factor that is not trained, is rounded to codes, or is also read in another way stays unchanged, with all its
+    /// partners.
     pub(in super::super) fn balance(&mut self) {
         let mut products = Products::default();
         self.whole.values().for_each(|form| products.visit(form));

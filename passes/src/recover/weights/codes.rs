@@ -1,10 +1,10 @@
-//! Parameters that are rounded to what codes can say, and the scales of the codes, which are trained too.
+//! Parameters that are rounded to the values of codes, and the codes' scales, which are trained too.
 //!
 //! ```text
 //!   forward    u = x / s,  code = clamp(round(u) + zero),  value = (code - zero) s
 //!   backward   dx = dvalue                                      straight through (Bengio et al. 2013)
-//!              ds = sum of dvalue (code - zero - u)             u within reach of the codes
-//!                 + sum of dvalue (code - zero)                 u out of reach
+//!              ds = sum of dvalue (code - zero - u)             u within the range of the codes
+//!                 + sum of dvalue (code - zero)                 u out of range
 //!              times 1 / sqrt(n max code), of n parameters      (LSQ: Esser et al. 2020, equations 3 and section 2.2)
 //! ```
 
@@ -13,13 +13,13 @@ use lstmc_frontend::ir::{MapError, Quantized};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
-/// Sums that a loop keeps apart, so that it becomes vector code.
+/// Separate accumulators of a loop, so that it vectorises.
 const LANES: usize = 16;
 
-/// Steps that a number may be out of reach of the codes and still be taken for the last of them: more than a division rounds.
+/// How many steps beyond the last code a number still counts as in range: more than the rounding error of a division.
 const EDGE: f64 = 1e-3;
 
-/// Steps that a number may go out of reach of the codes; further, it would take as long to come back as it went.
+/// How many steps beyond the last code a number may go; from further away, it would take as long to return as it took to get there.
 const MARGIN: f64 = 0.5;
 
 /// Parameters that are rounded.
@@ -33,7 +33,7 @@ pub(super) struct Codes<T> {
     range: [T; 2],
 }
 
-/// Parameters of one scale.
+/// The parameters of one scale.
 #[derive(Clone, Copy)]
 struct Grid<T> {
     scale: T,
@@ -67,7 +67,7 @@ impl<T: Number> Codes<T> {
         Ok(Codes { trained, scales, group, groups, zeros, range })
     }
 
-    /// Parameters of a row.
+    /// The parameters of a row.
     fn cols(&self) -> usize {
         self.trained.len() / (self.zeros.len() / self.groups).max(1)
     }
@@ -76,7 +76,7 @@ impl<T: Number> Codes<T> {
         Grid { scale, low: low - zero, high: high - zero }
     }
 
-    /// Writes what the nearest codes stand for, and brings back what went too far.
+    /// Writes the values of the nearest codes, and clamps parameters that went too far.
     pub(super) fn round(&mut self, scales: &[T], values: &mut [T]) {
         let (cols, group, groups, range) = (self.cols(), self.group, self.groups, self.range);
         let rows = self.trained.par_chunks_exact_mut(cols).zip(values.par_chunks_exact_mut(cols));

@@ -1,13 +1,13 @@
-//! Masks, and the weights that make the best of them.
+//! Masks, and the optimal weights under them.
 //!
 //! ```text
-//!   scores ──▶ select (pattern, scope, density) ──▶ resolve (least squares in H for what is kept)
+//!   scores ──▶ select (pattern, scope, density) ──▶ resolve (least squares in H for the kept weights)
 //!                                              └──▶ project (alternate between the two, a better mask)
 //!   sparsegpt: columns in blocks, the error of each block moving the columns after it
 //! ```
 //!
-//! For a row with kept columns `K` the best weights are `v_K = (H_KK)^-1 (H w)_K`: [`resolve`] never does worse than leaving the kept
-//! weights as they are, in any row, whatever chose the mask.
+//! For a row with kept columns `K` the best weights are `v_K = (H_KK)^-1 (H w)_K`: [`resolve`] is never worse than leaving the kept
+//! weights as they are, in any row, for any mask.
 
 mod project;
 mod resolve;
@@ -21,7 +21,7 @@ pub use sparsegpt::{COLUMNS, sparsegpt};
 
 use super::{Hessian, SolveError, expect_finite, expect_length, expect_matrix};
 
-/// What a weight is worth.
+/// The score of a weight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Score {
     /// `w^2`.
@@ -29,7 +29,7 @@ pub enum Score {
     /// `w^2 H_jj`: Wanda (Sun et al. 2024, eq. 1), squared.
     #[default]
     Activation,
-    /// `w^2 / [H^-1]_jj`: what is lost when the others make up for it (Optimal Brain Surgeon, eq. 5).
+    /// `w^2 / [H^-1]_jj`: the loss after the others compensate (Optimal Brain Surgeon, eq. 5).
     Obs,
 }
 
@@ -43,7 +43,7 @@ pub enum Scope {
     Row,
 }
 
-/// What a mask keeps.
+/// The constraints of a mask.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Keep {
     /// Which positions may be kept.
@@ -82,10 +82,12 @@ pub fn scores(
     Ok(w.iter().enumerate().map(of).collect())
 }
 
-/// Row weights of an output layer, or of an embedding: `(c + floor)^0.5`, scaled to mean 1, where `c` says how much the loss minds an error of each output.
+/// Row weights of an output layer, or of an embedding: `(c + floor)^0.5`, scaled to mean 1, where `c` is the loss's sensitivity to an error of each
+/// output.
 ///
 /// The loss of a language model is `-log softmax(W x + b)`; its second derivative in logit `i` is `c_i = E[p_i (1 - p_i)]`. The floor is a hundredth of the mean: a word that
-/// calibration never expects still counts. An exponent of 1 would be the second-order estimate of the loss; errors that are not small ask for less.
+/// calibration never expects still counts. An exponent of 1 would be the second-order estimate of the loss; errors that are not small need a smaller
+/// one.
 ///
 /// ```
 /// use lstmc_passes::solve::prune::row_weights;
@@ -101,7 +103,7 @@ pub fn row_weights(counts: &[f64]) -> Vec<f64> {
     raw.iter().map(|w| if mean > 0.0 { w / mean } else { 1.0 }).collect()
 }
 
-/// The mask that keeps the greatest scores: one flag per block of `pattern`, in the shape of [`Pattern::grid`].
+/// The mask that keeps the highest scores: one flag per block of `pattern`, in the shape of [`Pattern::grid`].
 ///
 /// `density` is the fraction of blocks kept (to the nearest block; per row of blocks for [`Scope::Row`]); an `n:m` pattern has its own, `n` of every `m`, and a last group
 /// of `l < m` inputs keeps `round(l n / m)` of them. A block's score is the mean of its elements', so that blocks cut at the edge compete fairly. Ties go
@@ -147,7 +149,7 @@ pub fn select(
     Ok(mask)
 }
 
-/// The columns after which a pattern begins again.
+/// The period of a pattern, in columns.
 pub(crate) fn period(pattern: Pattern) -> usize {
     match pattern {
         Pattern::Block { cols, .. } => cols,
@@ -155,9 +157,9 @@ pub(crate) fn period(pattern: Pattern) -> usize {
     }
 }
 
-/// Shares one number of kept weights out over several maps, given the scores of each: the density of each map when all compete in one list.
+/// Distributes one number of kept weights over several maps, given the scores of each: the density of each map when all compete in one list.
 ///
-/// Scores of different maps must be in one unit, an estimate of the loss: `w^2 H_jj` times row weights that say what the loss minds (see
+/// Scores of different maps must be in one unit, an estimate of the loss: `w^2 H_jj` times row weights for the loss's sensitivity (see
 /// [`scores`]); `factors` multiplies each map's.
 pub fn allocate_density(
     maps: &[(&[f64], f64)],
@@ -172,7 +174,7 @@ pub fn allocate_density(
     let mut left = (density * total as f64).round() as usize;
     for (k, (scores, factor)) in maps.iter().enumerate() {
         expect_finite("scores", scores)?;
-        // The least number of each map is given first; the rest compete.
+        // Each map gets its minimum first; the rest compete.
         let least = ((min_density * scores.len() as f64).round() as usize).min(left);
         let mut sorted = scores.to_vec();
         sorted.sort_by(|a, b| b.total_cmp(a));
@@ -187,7 +189,7 @@ pub fn allocate_density(
     Ok(counts.iter().zip(maps).map(|(&c, (s, _))| c as f64 / s.len().max(1) as f64).collect())
 }
 
-/// Sets the flags of the `count` greatest values.
+/// Sets the flags of the `count` largest values.
 fn keep_greatest(values: &[f64], flags: &mut [bool], count: usize) {
     flags.fill(false);
     let count = count.min(values.len());

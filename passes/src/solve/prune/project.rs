@@ -1,4 +1,4 @@
-//! A better mask, by alternating between least squares and the mask's constraint.
+//! Better masks, by alternating between least squares and the mask's constraint.
 
 use super::{Keep, resolve, select};
 use crate::solve::{Hessian, SolveError, expect_length, expect_matrix, factor};
@@ -16,12 +16,12 @@ const GROWTH: f64 = 1.1;
 ///
 /// ```text
 ///   V = (W H + rho (D - U)) (H + rho I)^-1        least squares, pulled towards D
-///   D = the greatest of V + U, the rest zero      the constraint
-///   U = U + V - D                                 what they disagree about, summed
+///   D = the largest of V + U, the rest zero      the constraint
+///   U = U + V - D                                 the accumulated difference
 /// ```
 ///
-/// in coordinates where `diag H = 1`, `rho` rising from step to step (Boyd et al. 2011, section 9.1; for layers: Meng et al. 2024, "ALPS", section 3.1; Boža 2024). At the end the weights of the
-/// last mask are re-solved exactly. `row_weights` are the `r_i`.
+/// in coordinates where `diag H = 1`, with `rho` rising from step to step (Boyd et al. 2011, section 9.1; for layers: Meng et al. 2024, "ALPS",
+/// section 3.1; Boža 2024). At the end the weights of the last mask are re-solved exactly. `row_weights` are the `r_i`.
 pub fn project(
     w: &[f32],
     shape: [usize; 2],

@@ -4,11 +4,11 @@ use crate::solve::{Hessian, SolveError, expect_length, expect_matrix, factor};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// The weights that a mask keeps, at their best: for each row with kept columns `K`, `v_K = (H_KK)^-1 (H w)_K`, zero elsewhere.
+/// The optimal weights under a mask: for each row with kept columns `K`, `v_K = (H_KK)^-1 (H w)_K`, zero elsewhere.
 ///
-/// `w`, `mask`: `[out, in]`, the mask by element (see [`Pattern::expand`](super::Pattern::expand)). Where more than half of a row is kept the equivalent
-/// `v = w - H^-1_:P (H^-1_PP)^-1 w_P` over the pruned columns `P` is solved instead, so the cost of a row is `min(|K|, |P|)^3 / 3`. Consecutive rows with the same
-/// mask share a factorisation.
+/// `w`, `mask`: `[out, in]`, the mask by element (see [`Pattern::expand`](super::Pattern::expand)). If more than half of a row is kept, the
+/// equivalent `v = w - H^-1_:P (H^-1_PP)^-1 w_P` over the pruned columns `P` is solved instead, so the cost of a row is `min(|K|, |P|)^3 / 3`.
+/// Consecutive rows with the same mask share a factorisation.
 ///
 /// ```
 /// use lstmc_passes::solve::{prune::resolve, Hessian};

@@ -1,18 +1,18 @@
-//! SparseGPT: masks chosen block by block of columns, each error moving the columns after it.
+//! SparseGPT: masks chosen one block of columns at a time, with each error compensated in later columns.
 
 use super::{Keep, period, resolve, select};
 use crate::solve::factor::{add_scaled, reverse_cholesky};
 use crate::solve::{Hessian, SolveError, expect_length, expect_matrix};
 use rayon::prelude::*;
 
-/// The columns of a step that the paper uses.
+/// The columns per step in the paper.
 pub const COLUMNS: usize = 128;
 
 /// Prunes `w: [out, in]` as SparseGPT does (Frantar and Alistarh 2023, algorithm 1): returns the mask (one flag per block) and the weights.
 ///
-/// The feedback is that of [`quantize`](crate::solve::quantize), a dropped weight being one rounded to zero. Weights are scored by their present values and by what is lost when
-/// later columns make up for them. A step has so many `columns`, which blocks and groups should divide, and keeps the density. With `resolves`, all kept weights are re-solved by least
-/// squares at the end, which the feedback only approximates.
+/// The feedback is that of [`quantize`](crate::solve::quantize), with a dropped weight rounded to zero. Weights are scored by their current values
+/// and by the loss after later columns compensate for them. A step has `columns` columns, which blocks and groups should divide, and keeps the
+/// density. With `resolves`, all kept weights are re-solved by least squares at the end, which the feedback only approximates.
 pub fn sparsegpt(
     w: &[f32],
     shape: [usize; 2],

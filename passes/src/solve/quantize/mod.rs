@@ -4,21 +4,21 @@
 //!
 //! ```text
 //!   per row:  for each group, in order:  try each scale on the targets, keep the best ─▶ round its columns one by one,
-//!                                        each error moving the targets of the columns not yet rounded (GPTQ)
+//!                                        each error moves the targets of the columns not yet rounded (GPTQ)
 //!             then descend:              least squares for each scale given the codes; each code given all else
 //! ```
 //!
-//! - **Error feedback.** GPTQ (Frantar et al. 2023, algorithm 1) fixes the columns one after another and moves those that are left to
-//!   where the error is least. With `H = U U^T`, `U` upper triangular, the error of a row is `sum over k of U_kk^2 (q_k - t_k)^2`, where the target
-//!   `t_k = w_k - sum over i < k of (q_i - w_i) U_ik / U_kk` is known by the time that column `k` is rounded: the same steps as with the Cholesky
-//!   factor of `H^-1`, without inverting anything. With `H = I` it is round to nearest.
-//! - **Scales** are chosen per group from shrunken max-abs scales, by exactly those terms of the error that the group settles; where it is
-//!   wider than [`QuantizeOptions::FEEDBACK_SEARCH_WIDTH`], each column's error counts by `1 / [H^-1]_jj` of the columns left instead. Without feedback, by the squared error of the weights.
-//!   The range of the codes reaches one step further below zero than above, which matters for few bits: a *negative* scale
-//!   turns it around, at no cost in bytes ([`QuantizeOptions::signed_scales`]).
-//! - **Descent.** Greedy rounding never looks back. Afterwards each scale is refitted in closed form, each code is moved to its best value given all others, and so on;
-//!   every step lowers the error, so the result is never worse than GPTQ's.
-//! - **Scales in f16** are rounded *before* they are judged, so that codes answer to the scale that is stored.
+//! - **Error feedback.** GPTQ (Frantar et al. 2023, algorithm 1) fixes the columns one after another and moves the remaining ones to
+//!   where the error is smallest. With `H = U U^T`, `U` upper triangular, the error of a row is `sum over k of U_kk^2 (q_k - t_k)^2`, where the
+//!   target `t_k = w_k - sum over i < k of (q_i - w_i) U_ik / U_kk` is known when column `k` is rounded: the same steps as with the Cholesky
+//!   factor of `H^-1`, without an inversion. With `H = I` it is round to nearest.
+//! - **Scales** are chosen per group from shrunken max-abs scales, by exactly those terms of the error that the group determines; if it is
+//!   wider than [`QuantizeOptions::FEEDBACK_SEARCH_WIDTH`], each column's error counts by `1 / [H^-1]_jj` of the remaining columns instead. Without
+//!   feedback, by the squared error of the weights. The range of the codes reaches one step further below zero than above, which matters for few
+//!   bits: a *negative* scale reverses this, at no cost in bytes ([`QuantizeOptions::signed_scales`]).
+//! - **Descent.** Greedy rounding never revisits a code. Afterwards each scale is refitted in closed form, each code is moved to its best value given
+//!   all others, and so on; every step lowers the error, so the result is never worse than GPTQ's.
+//! - **Scales in f16** are rounded *before* they are judged, so that codes fit the scale that is stored.
 
 mod row;
 
@@ -35,18 +35,18 @@ pub enum Rounding {
     Nearest,
     /// GPTQ, columns from first to last.
     Feedback,
-    /// GPTQ, groups by falling sum of `H_jj`, columns by falling `H_jj` inside of each: important columns are rounded
-    /// while the most others can still answer for them ("act-order"), and scales still cover consecutive inputs.
+    /// GPTQ, groups by decreasing sum of `H_jj`, columns by decreasing `H_jj` inside each: important columns are rounded
+    /// while most others can still compensate for them ("act-order"), and scales still cover consecutive inputs.
     #[default]
     FeedbackByActivation,
 }
 
-/// What [`quantize`] is to do. The default suits 2 to 4 bits.
+/// The options of [`quantize`]. The default suits 2 to 4 bits.
 #[derive(Clone, PartialEq, Debug)]
 pub struct QuantizeOptions {
     /// The width of codes.
     pub format: CodeFormat,
-    /// Consecutive inputs per scale; none is one scale per row.
+    /// Consecutive inputs per scale; `None` means one scale per row.
     pub group: Option<usize>,
     /// How codes are chosen.
     pub rounding: Rounding,
@@ -72,20 +72,20 @@ impl Default for QuantizeOptions {
 }
 
 impl QuantizeOptions {
-    /// Rounds of descent, where nobody says how many.
+    /// The default number of rounds of descent.
     pub const SWEEPS: usize = 8;
 
-    /// What suits codes of this width, with error feedback (which needs a second moment) or without.
+    /// Good options for codes of this width, with error feedback (which needs a second moment) or without.
     pub fn new(format: CodeFormat, has_feedback: bool) -> Self {
         QuantizeOptions {
             format,
             group: None,
             rounding: if has_feedback { Rounding::FeedbackByActivation } else { Rounding::Nearest },
             shrinks: 26,
-            // Of fine codes, clipping even a little costs more than a finer step gives.
+            // With fine codes, even a little clipping costs more than a finer step gains.
             min_shrink: if format.is_fine() { 0.9 } else { 0.4 },
             f16_scales: true,
-            // The one code more on the negative side is worth a sign only where codes are few.
+            // The extra code on the negative side is worth a sign only if codes are few.
             signed_scales: !format.is_fine(),
             asymmetric: false,
             sweeps: Self::SWEEPS,
@@ -95,7 +95,7 @@ impl QuantizeOptions {
     /// The widest group whose scales are tried with feedback: each try costs `width^2 / 2`.
     pub const FEEDBACK_SEARCH_WIDTH: usize = 256;
 
-    /// Least and greatest code.
+    /// The smallest and the largest code.
     pub fn range(&self) -> [i32; 2] {
         let (low, high) = self.format.range().into_inner();
         [low.into(), high.into()]
@@ -125,11 +125,11 @@ pub struct QuantizedMatrix {
     pub shape: [usize; 2],
     /// Inputs per scale.
     pub group: usize,
-    /// `[out, in]`; zero points where a mask drops the weight, so that it reads as zero.
+    /// `[out, in]`; the zero point where a mask drops the weight, so that it reads as zero.
     pub codes: Vec<i8>,
-    /// `[out, groups]`, representable in f16 if that was asked for.
+    /// `[out, groups]`, representable in f16 if that was requested.
     pub scales: Vec<f32>,
-    /// `[out, groups]`, or none for symmetric codes.
+    /// `[out, groups]`, or `None` for symmetric codes.
     pub zero_points: Option<Vec<i8>>,
     /// Mean squared output error against the matrix given, of each row.
     pub row_errors: Vec<f64>,
@@ -141,7 +141,7 @@ impl QuantizedMatrix {
         self.shape[1].div_ceil(self.group)
     }
 
-    /// The matrix that the codes stand for, `[out, in]`.
+    /// The matrix that the codes represent, `[out, in]`.
     pub fn to_dense(&self) -> Vec<f32> {
         let ([_, cols], groups) = (self.shape, self.groups());
         let of = |k: usize| {
@@ -155,9 +155,9 @@ impl QuantizedMatrix {
 
 /// Quantizes `w: [out, in]`.
 ///
-/// `h` is the second moment of the inputs (none: every weight counts alike). `mask`, `[out, in]`, tells what is kept: the rest is zero, does not bear on scales
-/// and takes no error; `w` should then be zero there, or better, re-solved (see [`prune::resolve`](super::prune::resolve)), the error being counted against `w`
-/// on the kept columns.
+/// `h` is the second moment of the inputs (`None`: all weights count equally). `mask`, `[out, in]`, says what is kept: the rest is zero, does not
+/// affect scales and takes no error; `w` should then be zero there, or better, re-solved (see [`prune::resolve`](super::prune::resolve)), since the
+/// error is measured against `w` on the kept columns.
 ///
 /// ```
 /// use lstmc_frontend::ir::CodeFormat;
@@ -177,7 +177,7 @@ pub fn quantize(
     quantize_watched(w, shape, h, mask, options, &Steps::unwatched())
 }
 
-/// As [`quantize`], counting rows.
+/// Like [`quantize`], but counts rows.
 pub(crate) fn quantize_watched(
     w: &[f32],
     shape: [usize; 2],
@@ -205,7 +205,7 @@ pub(crate) fn quantize_watched(
             let problem = Problem::new(order, group, h, cols, options)?;
             (0..rows).into_par_iter().map(|i| solve(&problem, i)).collect()
         }
-        // Runs of rows with one mask (blocks of rows) share a factorisation.
+        // Runs of rows with the same mask (blocks of rows) share a factorisation.
         Some(mask) => {
             let runs = super::prune::equal_rows(mask, rows, cols);
             let solve_run = |run: &std::ops::Range<usize>| -> Result<Vec<RowCodes>, SolveError> {
@@ -255,7 +255,7 @@ fn column_order(h: Option<&Hessian>, cols: usize, group: usize, rounding: Roundi
     order
 }
 
-/// The f16 nearest to `x`, ties to even, as f32; beyond the range, the greatest finite f16.
+/// The f16 nearest to `x`, ties to even, as f32; beyond the range, the largest finite f16.
 pub fn round_to_f16(x: f32) -> f32 {
     const MAX: f32 = 65504.0;
     const MIN_NORMAL: f32 = 6.103_515_6e-5; // 2^-14

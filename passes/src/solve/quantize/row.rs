@@ -5,7 +5,7 @@ use crate::solve::factor::{add_scaled, dot, reverse_cholesky};
 use crate::solve::{Hessian, SolveError};
 use std::ops::Range;
 
-/// What rows with the same kept columns share.
+/// The data that rows with the same kept columns share.
 pub(super) struct Problem {
     cols: Vec<usize>,                  // matrix columns in the order of rounding, [n]
     parts: Vec<(usize, Range<usize>)>, // (group, its positions in `cols`)
@@ -34,13 +34,13 @@ struct Grid {
 }
 
 impl Grid {
-    /// The code nearest to `x`, half to even, of those in range.
+    /// The code in range nearest to `x`, ties to even.
     #[inline]
     fn code(self, x: f64) -> f64 {
         if self.scale == 0.0 {
             return self.zero;
         }
-        // Adding and taking away 1.5 * 2^52 rounds to an integer.
+        // Adding and subtracting 1.5 * 2^52 rounds to an integer.
         const INTEGER: f64 = 6_755_399_441_055_744.0;
         ((x / self.scale + self.zero + INTEGER) - INTEGER).clamp(self.low, self.high)
     }
@@ -134,7 +134,7 @@ impl Problem {
         for ((g, range), grid) in self.parts.iter().zip(grids) {
             out.scales[*g] = grid.scale as f32;
             out.zeros[*g] = grid.zero as i8;
-            // What a mask drops reads as zero.
+            // Dropped weights read as zero.
             out.codes[g * self.group..((g + 1) * self.group).min(self.width)].fill(grid.zero as i8);
             for k in range.clone() {
                 out.codes[self.cols[k]] = codes[k] as i8;
@@ -164,7 +164,7 @@ impl Problem {
         best.1.expect("at least one candidate")
     }
 
-    /// The error that the columns of `range` settle on `grid`, or anything above `limit` once it is passed.
+    /// The error that the columns of `range` determine on `grid`, or any value above `limit` once it is exceeded.
     fn cost(
         &self,
         range: &Range<usize>,
@@ -199,7 +199,7 @@ impl Problem {
         cost
     }
 
-    /// Refits scales and codes in turn, each step lowering `d H d`, until nothing moves or `options.sweeps` are over.
+    /// Refits scales and codes in turn; each step lowers `d H d`, until nothing changes or `options.sweeps` are done.
     fn descend(&self, codes: &mut [f64], grids: &mut [Grid], slope: &mut [f64], options: &QuantizeOptions) {
         let n = codes.len();
         let mut step = vec![0.0; n]; // H times a change
@@ -233,7 +233,7 @@ impl Problem {
         }
     }
 
-    /// Moves the scale of `range` to its least-squares value given all codes; tells whether the error fell.
+    /// Moves the scale of `range` to its least-squares value given all codes; returns whether the error fell.
     fn refit_scale(
         &self,
         range: &Range<usize>,
@@ -244,7 +244,7 @@ impl Problem {
         options: &QuantizeOptions,
     ) -> bool {
         let n = codes.len();
-        // step = H c, c being the codes of this group less the zero point.
+        // step = H c, where c is the codes of this group minus the zero point.
         step.fill(0.0);
         for k in range.clone() {
             let c = codes[k] - grid.zero;
@@ -299,7 +299,7 @@ fn candidates(values: &[f64], options: &QuantizeOptions) -> impl Iterator<Item =
                 (low..=high).contains(&zero).then_some(Grid { scale, zero, low, high })
             })
         } else {
-            // The least scale that clips nothing, with the longer side of the range below zero or, negated, above.
+            // The smallest scale that clips nothing, with the longer side of the range below zero or, negated, above.
             let plain = f64::max(most / high, least / low);
             let turned = f64::max(most / -low, -least / high);
             let scales = [shrink * plain, -shrink * turned];

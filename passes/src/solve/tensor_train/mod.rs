@@ -1,18 +1,19 @@
 //! A matrix as a chain of small cores.
 //!
-//! Row and column are written in mixed radix, `i = (i1, .., id)` over `out_modes`, `j = (j1, .., jd)` over `in_modes`, first digit most significant, and
-//! `W[i, j] = G1[i1, j1] G2[i2, j2] .. Gd[id, jd]`, a product of matrices `r(k-1) x r(k)` (Novikov et al. 2015, eq. 3). TT-SVD (Oseledets 2011, algorithm 1) splits
-//! one core off after another by a truncated SVD:
+//! The row and the column are written in mixed radix, `i = (i1, .., id)` over `out_modes`, `j = (j1, .., jd)` over `in_modes`, most significant digit
+//! first, and `W[i, j] = G1[i1, j1] G2[i2, j2] .. Gd[id, jd]`, a product of matrices `r(k-1) x r(k)` (Novikov et al. 2015, eq. 3). TT-SVD (Oseledets
+//! 2011, algorithm 1) splits one core off after another by a truncated SVD:
 //!
 //! ```text
 //!   C: [r(k-1) mk nk, rest]  ─ SVD ─▶  U: [r(k-1) mk nk, r(k)] = Gk     and the rest, S V^T, is the next C
 //! ```
 //!
-//! The error is at most the root of the sum of the squares of all that was dropped (Oseledets, theorem 2.2): [`Cores::bound`].
+//! The error is at most the root of the sum of the squares of all dropped singular values (Oseledets, theorem 2.2): [`Cores::bound`].
 //!
 //! **Whitening.** The error that matters is `|(W - V) S|` with `H = S S^T`. Truncating `W S` and undoing `S` keeps the chain only if `S` acts on each input digit by itself, so `H` is replaced by the Kronecker
 //! product of its partial traces, `H1 x H2 x .. x Hd`, one factor per input mode, each undone in its own core. That is exact where one core holds all of the input (`in_modes` like `[1, 1, 200]`), and
-//! for any `H` of that form; otherwise it uses what part of `H` it can. Row weights are treated likewise, as a product of one weight per output digit.
+//! for any `H` of that form; otherwise it uses the part of `H` that it can. Row weights are treated the same way, as a product of one weight per
+//! output digit.
 
 mod modes;
 
@@ -25,26 +26,26 @@ use faer::MatRef;
 /// How far to truncate.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Truncation {
-    /// The inner ranks `r(1) .. r(d-1)`; lowered where the matrix has not as many.
+    /// The inner ranks `r(1) .. r(d-1)`; lowered if the matrix has fewer.
     Ranks(Vec<usize>),
-    /// So that the error is at most this fraction of the norm of the (whitened) matrix.
+    /// The error is at most this fraction of the norm of the (whitened) matrix.
     RelativeError(f64),
-    /// As accurate as the bound can be made with at most so many numbers in all cores.
+    /// The smallest bound with at most this many numbers in all cores.
     Parameters(usize),
 }
 
-/// What [`tensor_train`] is to do.
+/// The options of [`tensor_train`].
 #[derive(Clone, Debug)]
 pub struct TensorTrainOptions<'a> {
     /// Radices of the output index; their product is at least `out`.
     pub out_modes: Vec<usize>,
-    /// Radices of the input index, as many; their product is at least `in`.
+    /// Radices of the input index, as many as output modes; their product is at least `in`.
     pub in_modes: Vec<usize>,
     /// How far to truncate.
     pub truncation: Truncation,
     /// Second moment of the inputs.
     pub h: Option<&'a Hessian>,
-    /// How much an error of each row counts.
+    /// The weight of an error of each row.
     pub row_weights: Option<&'a [f64]>,
 }
 
@@ -59,9 +60,9 @@ pub struct Cores {
     pub in_modes: Vec<usize>,
     /// `r(0) .. r(d)`; the ends are 1.
     pub ranks: Vec<usize>,
-    /// Core `k` is `[r(k-1) * out_modes[k], in_modes[k] * r(k)]`, element `(a * m + i, j * r + b)` being `Gk[a, i, j, b]`.
+    /// Core `k` is `[r(k-1) * out_modes[k], in_modes[k] * r(k)]`, with `Gk[a, i, j, b]` at element `(a * m + i, j * r + b)`.
     pub cores: Vec<Vec<f32>>,
-    /// At least the norm of the error, of the whitened matrix if it was whitened.
+    /// An upper bound on the norm of the error, of the whitened matrix if it was whitened.
     pub bound: f64,
     /// The norm of the matrix that was decomposed, to compare `bound` with.
     pub norm: f64,
@@ -73,7 +74,7 @@ impl Cores {
         self.cores.iter().map(Vec::len).sum()
     }
 
-    /// The matrix that the cores stand for, `[out, in]`.
+    /// The matrix that the cores represent, `[out, in]`.
     pub fn to_dense(&self) -> Vec<f32> {
         let (mut acc, mut rank) = (vec![1.0f64], 1);
         // acc: [(i1 j1 .. ik jk), r(k)]
@@ -193,7 +194,7 @@ fn for_each_position(out_modes: &[usize], in_modes: &[usize], mut f: impl FnMut(
     }
 }
 
-/// The least rank, at least 1, whose tail has a norm of at most `tolerance`.
+/// The smallest rank, at least 1, whose tail has a norm of at most `tolerance`.
 fn rank_for_tail(spectrum: &[f64], tolerance: f64) -> usize {
     let mut sum = 0.0;
     let mut rank = spectrum.len();
@@ -210,7 +211,7 @@ fn rank_for_tail(spectrum: &[f64], tolerance: f64) -> usize {
 /// Inner ranks for which the cores have at most `budget` numbers, from the spectra of the tensor's unfoldings.
 ///
 /// The squared error is at most the sum over `k` of the tail of unfolding `k` at rank `r(k)`. One threshold for all tails is lowered as far as the budget allows;
-/// what is left goes, rank by rank, to where the bound falls most per number.
+/// the rest goes, rank by rank, to where the bound falls most per number.
 fn ranks_for_budget(tensor: &[f64], cells: &[usize], budget: usize) -> Result<Vec<usize>, SolveError> {
     let inner = cells.len() - 1;
     let mut spectra = Vec::with_capacity(inner);
@@ -247,9 +248,9 @@ fn ranks_for_budget(tensor: &[f64], cells: &[usize], budget: usize) -> Result<Ve
     Ok(ranks)
 }
 
-/// Singular values of the tensor as a matrix of `rows` rows, falling, from the eigenvalues of its smaller Gram matrix.
+/// Singular values of the tensor as a matrix of `rows` rows, in descending order, from the eigenvalues of its smaller Gram matrix.
 ///
-/// Small ones are lost in rounding (below `1e-8` of the greatest), which choosing ranks can bear.
+/// Small ones are lost in rounding (below `1e-8` of the largest), which is acceptable for choosing ranks.
 fn unfolding_spectrum(tensor: &[f64], rows: usize) -> Result<Vec<f64>, SolveError> {
     let columns = tensor.len() / rows;
     let a = MatRef::from_row_major_slice(tensor, rows, columns);
@@ -261,7 +262,7 @@ fn unfolding_spectrum(tensor: &[f64], rows: usize) -> Result<Vec<f64>, SolveErro
     Ok(values.into_iter().map(|x| x.max(0.0).sqrt()).collect())
 }
 
-/// Scales cores to one root mean square, leaving their product as it is.
+/// Scales cores to the same root mean square without changing their product.
 fn balance(cores: &mut [Vec<f64>]) {
     let sizes: Vec<f64> =
         cores.iter().map(|c| (c.iter().map(|x| x * x).sum::<f64>() / c.len().max(1) as f64).sqrt()).collect();
@@ -392,7 +393,7 @@ fn partial_traces(h: &Hessian, in_modes: &[usize]) -> Vec<Vec<f64>> {
         _ if i == j => mean,
         _ => 0.0,
     };
-    // A mode that holds all of the input carries the scale of H itself.
+    // A mode that holds all of the input keeps the scale of H itself.
     let whole = in_modes.iter().position(|&m| m == padded);
     let mut after = padded;
     in_modes

@@ -1,9 +1,10 @@
 //! Choosing the modes of a dimension.
 
-/// `d` modes whose product is `size` or a little more, as equal as can be, rising.
+/// `d` modes whose product is `size` or a little more, as equal as possible, in ascending order.
 ///
-/// A size that does not split evenly is padded by up to a twentieth; padding is charged so that it is used only where it shortens the
-/// sum of the modes, hence the cores, by more. Pair rising output modes with falling input modes (reverse one list), so that all cores are of a size.
+/// A size that does not split evenly is padded by up to a twentieth; padding has a cost, so that it is used only if it reduces the
+/// sum of the modes, hence the cores, by more. Pair ascending output modes with descending input modes (reverse one list), so that all cores have
+/// similar sizes.
 ///
 /// ```
 /// use lstmc_passes::solve::tensor_train::balanced_modes;
@@ -24,7 +25,7 @@ pub fn balanced_modes(size: usize, d: usize) -> Vec<usize> {
     best.map(|(_, m)| m).unwrap_or_else(|| vec![size; 1])
 }
 
-/// The `d` rising factors of `size`, none below `least`, of the least sum.
+/// The `d` ascending factors of `size`, none below `least`, with the smallest sum.
 fn split(size: usize, d: usize, least: usize) -> Option<Vec<usize>> {
     if d == 1 {
         return (size >= least).then(|| vec![size]);
