@@ -13,7 +13,7 @@ const PARALLEL_FROM: usize = if cfg!(test) { 1 << 4 } else { 1 << 22 };
 pub(super) const CHUNK: usize = 1 << 16;
 
 /// Runs a loop compiled for this machine's vector instructions; its `call` must always be inlined. Multiplications and additions are not fused, so
-/// results are the same on every machine.
+/// the results of elementwise loops do not depend on the instruction set.
 #[inline(always)]
 pub(super) fn vectorized<L: NullaryFnOnce>(work: L) -> L::Output {
     pulp::Arch::new().dispatch(work)

@@ -3,7 +3,7 @@
 //!
 //! | map | `H`, by which errors of its columns count | rows count by |
 //! |---|---|---|
-//! | output layer | second moment of its inputs | `c^0.5 p^0.2`: `c` is how often the word came next, `p = E[softmax (1 - softmax)]` |
+//! | output layer | second moment of its inputs | `(c + 0.01)^0.5 p^0.2`: `c` is how often the word came next, `p = E[softmax (1 - softmax)]` |
 //! | embedding | `W^T W` of the map that reads it | `(c + 1)^0.5`: `c` is how often the word was looked up |
 //! | maps of an lstm, other linear maps | second moment of their inputs | equally |
 //!
