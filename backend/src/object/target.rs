@@ -178,14 +178,16 @@ impl Target {
     pub(super) fn rust_names(&self) -> (&'static str, &'static str) {
         let arch = match self.isa.triple().architecture {
             Architecture::Aarch64(_) => "aarch64",
-            _ => "x86_64",
+            Architecture::X86_64 => "x86_64",
+            other => unreachable!("`TRIPLES` has no target of {other}"),
         };
         let os = match self.triple {
             t if t.ends_with("linux-gnu") => "linux",
             t if t.ends_with("android") => "android",
             t if t.ends_with("darwin") => "macos",
             t if t.ends_with("ios") => "ios",
-            _ => "windows",
+            t if t.contains("windows") => "windows",
+            other => unreachable!("`TRIPLES` has no target {other}"),
         };
         (arch, os)
     }
