@@ -26,7 +26,7 @@ use std::process::ExitCode;
 #[derive(Parser, Debug)]
 #[command(name = "lstmc", version, verbatim_doc_comment, max_term_width = 110)]
 struct Cli {
-    /// Tell more on standard error: -v what is done, -vv how.
+    /// Log more on standard error: -v logs each step, -vv its details.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]

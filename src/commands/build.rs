@@ -18,11 +18,11 @@ Targets:
   {}
 
 CPUs:
-  generic   every CPU of the target's architecture: SSE2 on x86-64, NEON on arm64
-  native    all that this machine's CPU has
+  generic   any CPU of the target's architecture: SSE2 on x86-64, NEON on arm64
+  native    all features of this machine's CPU
   LEVEL     a processor level that `lstmc cpu` lists: avx2, avx2-vnni, avx512-vnni; on arm64 neon, dotprod, i8mm
-  FEATURES  names apart by commas, each with what it needs: x86-64-v3, avx-vnni, fma.
-            On a CPU without them the program ends by an illegal instruction
+  FEATURES  names separated by commas, each with the features it implies: x86-64-v3, avx-vnni, fma.
+            On a CPU without them the program stops with an illegal instruction
 
 Examples:
   lstmc build model.lstmc --name keyboard -o target
@@ -37,13 +37,13 @@ pub(crate) struct Args {
     /// The target's triple; this machine's by default
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// What the CPU has: generic, native, a level, or features
+    /// CPU features: generic, native, a level, or a list
     #[arg(long, value_name = "CPU", default_value = "generic")]
     cpu: String,
-    /// What to write, apart by commas
+    /// What to write, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "staticlib,header")]
     emit: Vec<Emit>,
-    /// The folder to write to; it is made if it is not there
+    /// The folder to write to; it is created if it does not exist
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     /// Print JSON: target, features, files[] {path, bytes}, code_bytes, weight_bytes, word_bytes, state_bytes

@@ -37,7 +37,7 @@ pub(crate) struct TextArgs {
     /// Text that passes collect statistics on, or statistics that `lstmc calibrate` collected
     #[arg(long, value_name = "TEXT|STATS", help_heading = "Measuring")]
     calibrate: Option<PathBuf>,
-    /// Text that the pass `recover` trains on
+    /// Text that the passes `recover` and `refit`, and `prune` with `steps`, train on
     #[arg(long, value_name = "TEXT", help_heading = "Training")]
     train: Option<PathBuf>,
     /// Text on which perplexity is measured before and after each lossy pass, and by which passes share out a budget

@@ -17,7 +17,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
         OptionInfo::new(
             "sparsity",
             Kind::FRACTION,
-            "the fraction of weights that go; required without pattern",
+            "the fraction of weights to remove; required without pattern",
         ),
         OptionInfo::new("block", Kind::Sizes, "keep or drop blocks of outputs times inputs: 1x16"),
         OptionInfo::new("pattern", Kind::NOfM, "keep n of every m consecutive inputs: 2:4"),
