@@ -1,7 +1,8 @@
 //! The command line, as a function: a custom program gets all its commands with its own passes.
 //!
 //! ```no_run
-//! use lstmc::passes::registry::{PassInfo, extended};
+//! use lstmc::passes::PassInfo;
+//! use lstmc::passes::registry::extended;
 //! use std::process::ExitCode;
 //!
 //! fn main() -> ExitCode {
@@ -11,7 +12,7 @@
 //! ```
 
 use crate::commands;
-use crate::passes::pipeline::Table;
+use crate::passes::Table;
 use crate::terminal;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

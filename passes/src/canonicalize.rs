@@ -2,8 +2,8 @@
 //!
 //! *Lossless* up to the rounding of a sum of two biases (and of weights stored in f64). What it does is [`lstmc_frontend::canonicalize`].
 
+use crate::info::PassInfo;
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::registry::PassInfo;
 use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::ir::Graph;
 

@@ -5,9 +5,9 @@
 //! undoes no other loss of earlier passes, and makes the model larger. It is useful to give a compressed model to another pass
 //! that needs dense weights, and to export it.
 
+use crate::info::PassInfo;
 use crate::options::OptionInfo;
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::registry::PassInfo;
 use crate::target::Target;
 use lstmc_frontend::ir::{Graph, LinearMap};
 use lstmc_frontend::tensor::DType;

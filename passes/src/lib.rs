@@ -19,7 +19,9 @@
 pub mod budget;
 pub mod calibrate;
 mod canonicalize;
+mod checkpoint;
 mod decode;
+mod info;
 mod low_rank;
 pub mod manager;
 pub mod options;
@@ -41,11 +43,11 @@ mod watch;
 
 pub use budget::{Budget, Evaluate};
 pub use calibrate::{Calibration, CalibrationError, Statistics};
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use info::{PassInfo, Table};
 pub use manager::{Run, RunError, Settings, StepError, run};
 pub use pass::{Change, Context, Outcome, Pass, PassError, Patch};
 pub use pipeline::{Invocation, Pipeline, PipelineError};
-pub use recover::{Checkpoint, CheckpointError};
-pub use registry::PassInfo;
 pub use report::{Report, TextInfo};
 pub use target::{Target, TargetError};
 pub use trail::{Measure, Record, Trail, Verdict};

@@ -2,7 +2,7 @@
 
 use crate::budget::Evaluate;
 use crate::calibrate::{Calibration, CalibrationError, Statistics};
-use crate::recover::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::solve::SolveError;
 use crate::target::TargetError;
 use crate::watch::{Interrupt, Steps, Watcher};

@@ -26,13 +26,11 @@ mod text;
 
 pub use error::{PipelineError, Place, Problem};
 
+use crate::info::{PassInfo, Table};
 use crate::options::{OptionInfo, Options, Presence, Value};
 use crate::pass::{Pass, PassError};
-use crate::registry::{PASSES, PassInfo, closest};
+use crate::registry::{PASSES, closest};
 use std::fmt;
-
-/// The passes that may be named.
-pub type Table = &'static [PassInfo];
 
 /// Passes in order.
 #[derive(Clone, Debug, Default)]

@@ -1,8 +1,7 @@
 //! The pass table: all passes, for the parser, help and documentation.
 
-use crate::options::{OptionInfo, Options, Presence};
-use crate::pass::{Pass, PassError};
-use crate::pipeline::Table;
+use crate::info::{PassInfo, Table};
+use crate::options::Presence;
 use crate::{canonicalize, decode, low_rank, prune, quantize, recover, tensor_train, tie};
 
 /// Every pass, in the order in which they are usually run.
@@ -49,32 +48,6 @@ fn check(table: &[PassInfo]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// A pass's row in the table.
-#[derive(Clone, Copy, Debug)]
-pub struct PassInfo {
-    /// The name in pipelines, in words joined by `-`.
-    pub name: &'static str,
-    /// What it does, in one line without a full stop.
-    pub summary: &'static str,
-    /// Its options.
-    pub options: &'static [OptionInfo],
-    /// Whether it changes what the model computes: perplexity is measured after it.
-    pub lossy: bool,
-    /// Whether it recovers the loss of the pass directly before it: both are judged together.
-    pub recovers: bool,
-    /// Whether it reads statistics of calibration text, with these options.
-    pub needs_calibration: fn(&Options) -> bool,
-    /// Creates the pass. An error if options are valid one by one but not together.
-    pub make: fn(&Options) -> Result<Box<dyn Pass>, PassError>,
-}
-
-impl PassInfo {
-    /// The option with this name.
-    pub fn option(&self, name: &str) -> Option<&'static OptionInfo> {
-        self.options.iter().find(|o| o.name == name)
-    }
 }
 
 /// The element of `known` closest to a misspelt `name`, if it is close.

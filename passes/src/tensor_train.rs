@@ -11,9 +11,9 @@
 //! One of `rank`, `ranks`, `error`, `parameters` and `bytes` must be given. Matrices must be dense.
 
 use crate::calibrate::Statistics;
+use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::registry::PassInfo;
 use crate::sites::{Biases, Means, Site, Weighting, dense, expect_dense, sites};
 use crate::solve::SolveError;
 use crate::solve::tensor_train::{Cores, TensorTrainOptions, Truncation, balanced_modes, tensor_train};

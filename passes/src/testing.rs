@@ -25,8 +25,9 @@
 //! ```
 
 use crate::calibrate::Calibration;
+use crate::info::Table;
 use crate::manager::{Settings, run};
-use crate::pipeline::{Pipeline, Table};
+use crate::pipeline::Pipeline;
 use lstmc_frontend::ir::{parse, print};
 use std::path::Path;
 

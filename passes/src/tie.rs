@@ -7,9 +7,9 @@
 //! imported (text, `.lstmc`), equal layers (a cell that was unrolled over depth, zero biases), and parts of maps: two weights whose left factors or
 //! cores are equal share them. A shared weight is stored once, and later passes change it for all its users.
 
+use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::registry::PassInfo;
 use crate::target::Target;
 use lstmc_frontend::ir::{
     Graph, InferError, LinearMap, MapError, Op, Operand, OutputRole, Part, Rewrite, ValueId, Weight, WeightId,

@@ -5,7 +5,7 @@ use super::{CpuArgs, ModelArgs, read_utf8, table};
 use crate::backend::isa::{self, OptLevel};
 use crate::backend::{Options, Stage, listing};
 use crate::frontend::ir::{Graph, print};
-use crate::passes::pipeline::Table;
+use crate::passes::Table;
 use crate::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
 use crate::terminal::{self, Usage, bytes, thousands};
 use crate::{Engine, Format, Source};

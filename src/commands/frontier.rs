@@ -6,7 +6,7 @@ mod points;
 use super::texts::{TextArgs, Texts, scorer, text};
 use super::{CpuArgs, ModelArgs, read_utf8, write_whole};
 use crate::backend::Options;
-use crate::passes::pipeline::Table;
+use crate::passes::Table;
 use crate::passes::{
     Calibration, Context, Evaluate, Measure, Pipeline, Settings, Trail, Verdict, run as run_passes,
 };

@@ -3,7 +3,7 @@
 use super::compile::{PrintIr, pipeline};
 use super::{read_text, read_utf8};
 use crate::frontend::ir::{Graph, PrintOptions, parse, print_with};
-use crate::passes::pipeline::Table;
+use crate::passes::Table;
 use crate::passes::{Context as PassContext, Settings, run as run_passes};
 use crate::runtime::Vocabulary;
 use crate::terminal::Usage;

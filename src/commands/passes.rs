@@ -1,8 +1,8 @@
 //! `lstmc passes`: the passes that pipelines may name.
 
+use crate::passes::PassInfo;
+use crate::passes::Table;
 use crate::passes::options::Presence;
-use crate::passes::pipeline::Table;
-use crate::passes::registry::PassInfo;
 use crate::terminal::{self, Usage};
 use serde_json::json;
 use std::io::Write;

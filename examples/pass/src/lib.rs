@@ -5,8 +5,8 @@
 
 use lstmc::frontend::ir::{Graph, LinearMap, Pattern, Sparse};
 use lstmc::frontend::tensor::{Data, Tensor};
+use lstmc::passes::Table;
 use lstmc::passes::options::{Kind, OptionInfo, Options};
-use lstmc::passes::pipeline::Table;
 use lstmc::passes::registry::extended;
 use lstmc::passes::{Context, Outcome, Pass, PassError, PassInfo, Patch, Target};
 use std::sync::Arc;
@@ -62,8 +62,7 @@ impl Pass for RowPrune {
             notes.push(format!("@{}: {count} of {} weights kept", weight.name, kept.len()));
             let mask = Tensor::new(tensor.shape().to_vec(), Data::Bool(Arc::new(kept)));
             let mask = mask.map_err(|e| error(e.into()))?;
-            let map =
-                Sparse::new(Pattern::UNSTRUCTURED, mask, weight.map.clone()).map_err(error)?;
+            let map = Sparse::new(Pattern::UNSTRUCTURED, mask, weight.map.clone()).map_err(error)?;
             changes.push((id, LinearMap::Sparse(map)));
         }
         if changes.is_empty() {

@@ -19,9 +19,9 @@
 mod allocate;
 mod problem;
 
+use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::registry::PassInfo;
 use crate::sites::{Biases, Means, SiteKind, expect_dense, sites};
 use crate::target::Target;
 use lstmc_frontend::ir::Graph;

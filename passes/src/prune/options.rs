@@ -1,9 +1,9 @@
 //! The options of `prune`.
 
 use super::{Competition, Method, Prune, gradual};
+use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::PassError;
-use crate::registry::PassInfo;
 use crate::sites::{DAMPING_OPTION, REFIT_OPTION};
 use crate::solve::Hessian;
 use crate::solve::prune::{Pattern, Score};

@@ -22,9 +22,9 @@
 
 mod sum;
 
+use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError};
-use crate::registry::PassInfo;
 use crate::sites::{
     DAMPING_OPTION, Draft, Moment, REFIT_OPTION, Site, SiteKind, corrected_bias, dense_map, describe,
     reader_hessian, sites,

@@ -28,7 +28,6 @@
 //!
 //! `refit` is this pass with the output layer as its target and the whole loss from the original model.
 
-mod checkpoint;
 mod formula;
 mod loss;
 mod network;
@@ -42,11 +41,9 @@ mod text;
 mod train_contraction;
 mod weights;
 
-pub use checkpoint::{Checkpoint, CheckpointError};
-
+use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
-use crate::registry::PassInfo;
 use crate::target::Target;
 use lstmc_frontend::ir::{Graph, Program, StepKind};
 use network::Network;

@@ -1,12 +1,12 @@
 //! The training run: windows of streams, steps, and the best weights.
 
-use super::checkpoint::{CheckpointError, Identity};
 use super::network::Network;
 use super::optimizer::{Method, Optimizer, Schedule, norm};
 use super::shard::{self, Shard};
 use super::text::Text;
 use super::weights::{Values, sizes};
 use crate::budget::Evaluate;
+use crate::checkpoint::{CheckpointError, Identity};
 use crate::pass::{Context, PassError};
 use crate::watch::{Interrupt, Listening};
 use lstmc_frontend::ir::{Graph, Part, WeightId, print};
@@ -117,7 +117,7 @@ impl Job<'_> {
             kept: Kept { measured: before.map(|p| (0.0, p)).into_iter().collect(), ..Kept::default() },
         };
         if let Some(checkpoint) = &mut context.checkpoint
-            && let Some((parameters, saved)) = checkpoint.begin(&identity)?
+            && let Some((parameters, saved)) = checkpoint.begin::<(Values<f32>, Progress)>(&identity)?
         {
             if !saved.is_of(self, &progress, network, &parameters) {
                 return Err(CheckpointError::Damaged("its numbers do not fit the run".into()).into());
@@ -161,7 +161,7 @@ impl Job<'_> {
                 kept.check(graph, network, epochs, evaluator)?;
             }
             if let (Some(checkpoint), true) = (&mut context.checkpoint, is_check || is_asked) {
-                checkpoint.keep(&identity, &network.weights.values(), &progress)?;
+                checkpoint.keep(&identity, &(network.weights.values(), &progress))?;
             }
             if is_asked && progress.step < total {
                 stopped = Some(format!("interrupted after window {} of {total}", progress.step));

@@ -1,5 +1,7 @@
 //! Gradients against finite differences, and what training comes to.
 
+mod checkpoint;
+
 use super::loss::cross_entropy;
 use super::network::{Network, State};
 use super::optimizer::{Method, Optimizer, Schedule};
