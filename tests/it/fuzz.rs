@@ -36,7 +36,7 @@ fn finds_stay_mended() {
 
 /// Writes anew the seeds that a change of a format has made useless. `cargo test --test it write_seeds -- --ignored`
 #[test]
-#[ignore = "writes to testdata/fuzz"]
+#[ignore = "writes to testdata/fuzz: `cargo test --test it write_seeds -- --ignored`"]
 fn write_seeds() {
     for (target, name, bytes) in targets::seeds() {
         std::fs::write(root().join("testdata/fuzz").join(target).join(name), bytes).unwrap();
