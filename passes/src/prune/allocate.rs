@@ -3,6 +3,7 @@
 use super::{Layer, Method, Prune};
 use crate::calibrate::CalibrationError;
 use crate::pass::{Context, PassError};
+use crate::sites::patched;
 use crate::solve::allocate::{Choice, descend};
 use crate::solve::prune::{Pattern, Score, allocate_density};
 use crate::solve::row_errors;
@@ -58,10 +59,7 @@ pub(super) fn by_trial(
     for layer in layers {
         let mut curve = vec![];
         for trial in TRIALS {
-            let mut now = graph.clone();
-            for (id, map) in prune.pruned(graph, layer, trial, method)? {
-                now.set_weight(id, map).expect("a pruned map has the shape of the map");
-            }
+            let now = patched(graph, &prune.pruned(graph, layer, trial, method)?);
             let rise = calibration.loss(&now, TRIAL_TOKENS)? - base;
             tracing::debug!(layer = layer.site.name, density = trial, rise, "tried");
             curve.push((trial, rise));
