@@ -131,4 +131,12 @@ pub enum ObjectError {
     /// Too many words.
     #[error("the vocabulary takes more than 4 GiB, which is more than an object file's tables can index")]
     Words,
+    /// A vocabulary of another model.
+    #[error("the vocabulary has {found} words, and the model {expected}")]
+    Vocabulary {
+        /// Words in the vocabulary.
+        found: usize,
+        /// Words that the model predicts.
+        expected: usize,
+    },
 }

@@ -31,7 +31,7 @@ pub struct Floats<'a> {
 impl Floats<'_> {
     /// Multiply-adds of this many steps, or the number that takes as long.
     pub(crate) fn work(&self, steps: usize, out: usize) -> usize {
-        steps.max(FEW_STEPS) * out * self.input
+        steps.max(FEW_STEPS).saturating_mul(out).saturating_mul(self.input)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::integer::Unpacked;
 use crate::level::Level;
+use crate::pool::MOST_WORKERS;
 use crate::share::{Destination, PanelRange, deserved, split};
 use crate::softmax::{Sums, log_sum_exp_of};
 use crate::{Activations, CodePanels, Floats, PANEL, Start, dense, integer};
@@ -57,11 +58,11 @@ impl std::fmt::Debug for Products {
 }
 
 impl Products {
-    /// At a level, on at most this many threads; 0 means all cores.
+    /// At a level, on at most this many threads, and no more than a pool may have; 0 means all cores.
     pub fn new(level: Level, threads: usize) -> Products {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
+            n => n.min(MOST_WORKERS),
         };
         let own = (0..threads).map(|_| Own::default()).collect();
         Products { level, own, totals: Mutex::default() }
@@ -154,7 +155,8 @@ impl Products {
         to: &mut [f32],
     ) {
         let product = Product::new(self, targets.len(), out, terms);
-        let work = product.work.saturating_add(targets.len() * count * EXP_WORK);
+        let exponentials = targets.len().saturating_mul(count).saturating_mul(EXP_WORK);
+        let work = product.work.saturating_add(exponentials);
         let threads = deserved(self.threads(), sections(count), work);
         product.log_probabilities_on(threads, count, start, targets, to);
     }
@@ -254,6 +256,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
         assert!(count <= self.out, "{count} outputs of {}", self.out);
         assert!(targets.iter().all(|&t| (t as usize) < count), "targets are below {count}");
         assert!(!matches!(start, Start::Accumulate), "there are no logits to add to");
+        start.check(count);
         let mut totals = self.with.totals.lock().unwrap_or_else(PoisonError::into_inner);
         totals.clear();
         totals.resize(steps * 2 * sections, 0.0);

@@ -5,7 +5,7 @@
 //!   logits(weights, scratch, out)                    output layer, all logits
 //!   score(weights, scratch, target) -> f32           `logits`, and the log-probability of one word (object files)
 //!   top_k(weights, scratch, ids, values, k)          `logits`, and the k best words (object files)
-//!   recurrent_N(weights, gates, state, scratch)      the gates' sums of an LSTM step from those of its input (batched path)
+//!   recurrent_N(weights, gates, state, scratch)      the gates' sums of a cell's step from those of its input (batched path)
 //!   gather(weights, scratch, token)                  a row of the embedding (batched path)
 //!   phase_N(weights, state, scratch, token, out,     a phase of a step, its panels from..to if they are shared
 //!           from, to)                                (several threads)

@@ -12,7 +12,7 @@ use crate::plan::{
     Source, Start, Step, Vector,
 };
 
-/// The functions a program has. `Recurrent` counts LSTM steps in the plan's order.
+/// The functions a program has. `Recurrent` counts cells in the plan's order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Entry {
     /// Consume a token.
@@ -25,7 +25,7 @@ pub(crate) enum Entry {
     TopK,
     /// Insertion into the list of the best; local.
     Insert,
-    /// The gates' sums of one LSTM step, from those of its input.
+    /// The gates' sums of one cell's step, from those of its input.
     Recurrent(usize),
     /// A token's row of the embedding.
     Gather,

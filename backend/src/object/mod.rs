@@ -122,6 +122,11 @@ pub fn compile(
     check_name(name)?;
     let tables = words.map(Tables::new).transpose()?;
     let plan = Plan::new(graph, plan_target(&**target.isa()))?;
+    if let Some(found) = words.map(Vocabulary::len)
+        && found != plan.vocabulary
+    {
+        return Err(ObjectError::Vocabulary { found, expected: plan.vocabulary }.into());
+    }
     let weights = pack(&plan, graph)?;
     let failed = |reason: String| CompileError::Codegen { function: name.into(), reason };
     let builder = ObjectBuilder::new(target.isa().clone(), name, cranelift_module::default_libcall_names())

@@ -29,7 +29,7 @@ pub(super) fn linear<T: Real>(
     let [s, b, _] = sequence(x, weight.cols())?;
     let mut out = weight.apply_plain(s * b, &T::elements(x)?);
     if let Some(bias) = bias {
-        add_rows(&mut out, &vector(bias, weight.rows())?);
+        add_rows(&mut out, &vector("a bias", bias, weight.rows())?);
     }
     of_reals(T::DTYPE, &[s, b, weight.rows()], out)
 }
@@ -55,8 +55,9 @@ impl<T: Real> Cell<'_, T> {
             }
         }
         let width = self.spec.gates.count() * n;
-        let bias = vector::<T>(self.bias, width)?;
-        let parameters = self.parameters.map(|p| vector::<T>(p, self.spec.parameters * n)).transpose()?;
+        let bias = vector::<T>("a bias", self.bias, width)?;
+        let parameters =
+            self.parameters.map(|p| vector::<T>("parameters", p, self.spec.parameters * n)).transpose()?;
         let parameters = parameters.unwrap_or_default();
         let mut gates = self.input.apply_plain(s * b, &T::elements(x)?);
         add_rows(&mut gates, &bias);
@@ -108,9 +109,9 @@ fn sequence(x: &Tensor, features: usize) -> Result<[usize; 3], InferError> {
     }
 }
 
-fn vector<T: Real>(t: &Tensor, n: usize) -> Result<Vec<T>, InferError> {
+fn vector<T: Real>(what: &str, t: &Tensor, n: usize) -> Result<Vec<T>, InferError> {
     if t.shape() != [n] {
-        return Err(InferError::new(format!("a bias of shape [{n}]"), format!("{:?}", t.shape())));
+        return Err(InferError::new(format!("{what} of shape [{n}]"), format!("{:?}", t.shape())));
     }
     Ok(T::elements(t)?)
 }

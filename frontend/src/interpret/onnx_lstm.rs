@@ -37,7 +37,7 @@ pub(super) fn evaluate<T: Real>(
     let x = T::elements(x)?;
     let (w, r) = (elements(1)?.unwrap_or_default(), elements(2)?.unwrap_or_default());
     let bias = elements(3)?.unwrap_or_else(|| vec![T::default(); d * 8 * h]);
-    let peepholes = elements(7)?.unwrap_or_else(|| vec![T::default(); d * 3 * h]);
+    let peepholes = elements(7)?;
     let lengths = match get(4) {
         Some(lengths) => integers(lengths)?,
         None => vec![s as i64; b],
@@ -61,12 +61,12 @@ pub(super) fn evaluate<T: Real>(
             activations: [functions[0], functions[1], functions[2]],
         };
         let direction = Weights {
-            spec: &attributes.spec(true),
+            spec: &attributes.spec(peepholes.is_some()),
             coupled: lstm.input_forget,
             w: &w[dir * 4 * h * i..(dir + 1) * 4 * h * i],
             r: &r[dir * 4 * h * h..(dir + 1) * 4 * h * h],
             bias: &bias[dir * 8 * h..(dir + 1) * 8 * h],
-            peepholes: &peepholes[dir * 3 * h..(dir + 1) * 3 * h],
+            peepholes: peepholes.as_ref().map_or(&[], |p| &p[dir * 3 * h..(dir + 1) * 3 * h]),
         };
         let reverse = lstm.direction == Direction::Reverse || dir == 1;
         for (stream, &length) in lengths.iter().enumerate() {
@@ -94,10 +94,11 @@ struct Weights<'a, T> {
     spec: &'a CellSpec,
     /// The rows of the forget gate exist, but are unused.
     coupled: bool,
-    w: &'a [T],         // [4 h, i]
-    r: &'a [T],         // [4 h, h]
-    bias: &'a [T],      // [8 h]: W's, then R's
-    peepholes: &'a [T], // [3 h]: i, o, f
+    w: &'a [T],    // [4 h, i]
+    r: &'a [T],    // [4 h, h]
+    bias: &'a [T], // [8 h]: W's, then R's
+    /// `[3 h]`: i, o, f; or none.
+    peepholes: &'a [T],
 }
 
 impl<T: Real> Weights<'_, T> {

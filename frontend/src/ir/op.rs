@@ -226,12 +226,28 @@ pub enum Function {
     Sigmoid,
     Tanh,
     Relu,
-    Affine { alpha: f32, beta: f32 },
-    LeakyRelu { alpha: f32 },
-    ThresholdedRelu { alpha: f32 },
-    ScaledTanh { alpha: f32, beta: f32 },
-    HardSigmoid { alpha: f32, beta: f32 },
-    Elu { alpha: f32 },
+    Affine {
+        alpha: f32,
+        beta: f32,
+    },
+    LeakyRelu {
+        alpha: f32,
+    },
+    /// `x` from `alpha` on, as in an ONNX LSTM; the operator of that name gives 0 at `alpha` itself.
+    ThresholdedRelu {
+        alpha: f32,
+    },
+    ScaledTanh {
+        alpha: f32,
+        beta: f32,
+    },
+    HardSigmoid {
+        alpha: f32,
+        beta: f32,
+    },
+    Elu {
+        alpha: f32,
+    },
     Softsign,
     Softplus,
 }

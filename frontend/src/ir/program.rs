@@ -307,15 +307,12 @@ pub fn parameters(graph: &Graph) -> usize {
 fn lookup_multiply_adds(table: &LinearMap) -> usize {
     match table {
         LinearMap::Dense(_) | LinearMap::Quantized(_) | LinearMap::Sparse(_) => 0,
-        LinearMap::LowRank(l) => lookup_multiply_adds(l.left()) + row_times(l.right()),
+        LinearMap::LowRank(l) => {
+            // As many as for the map times a vector, unless a factor is a tensor train, which passes do not make.
+            lookup_multiply_adds(l.left()).saturating_add(l.right().multiply_adds())
+        }
         LinearMap::TensorTrain(t) => train_row_multiply_adds(t),
     }
-}
-
-/// Multiply-adds of a row vector times a map: as many as for the map times a vector, except for tensor trains, which contract
-/// in another order; passes do not nest tensor trains in factors.
-fn row_times(map: &LinearMap) -> usize {
-    map.multiply_adds()
 }
 
 /// A row is built left to right: `[n1 .. n(k-1), r(k-1)]` times the core's slice `[r(k-1), nk rk]`.

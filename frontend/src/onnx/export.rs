@@ -165,6 +165,10 @@ impl Exporter<'_> {
         let program = self.program;
         let tokens = self.builder.input("tokens", DataType::Int64, &[Dimension::Steps, Dimension::Streams]);
         let widths: Vec<usize> = program.cells().map(|(step, _)| step.width).collect();
+        if !widths.is_empty() && !are_equal(&widths) {
+            let names = |k| ["hn", "cn"].map(|name| format!("{name}_{k}"));
+            (0..widths.len()).flat_map(names).for_each(|name| self.builder.reserve(name));
+        }
         let h = self.initial_states("h0", &widths);
         let c = self.initial_states("c0", &widths);
         let (mut last_h, mut last_c) = (vec![], vec![]);

@@ -133,7 +133,10 @@ unsafe impl Send for Shared {}
 impl Pool {
     /// A pool of `workers`, at least 2.
     pub fn new(workers: usize) -> std::io::Result<Pool> {
-        assert!(workers <= MOST_WORKERS, "{workers} threads in a pool");
+        if workers > MOST_WORKERS {
+            let why = format!("at most {MOST_WORKERS} can work together");
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+        }
         let shared = Arc::new(Shared {
             left: Apart(AtomicUsize::new(0)),
             shares: (0..workers).map(|_| Apart(Share::empty())).collect(),
@@ -371,7 +374,7 @@ const NEXT: u32 = END + 8;
 const WORKERS: u32 = NEXT + 8;
 
 /// The largest pool: the number of workers that fits in the word.
-const MOST_WORKERS: usize = (1 << (32 - WORKERS)) - 1;
+pub(crate) const MOST_WORKERS: usize = (1 << (32 - WORKERS)) - 1;
 
 impl Share {
     fn empty() -> Share {

@@ -31,6 +31,11 @@ impl Builder {
         Builder { opset, graph: GraphProto::default(), names: names.into(), ints: BTreeMap::new() }
     }
 
+    /// Keeps a name for an output that is made later.
+    pub(super) fn reserve(&mut self, name: String) {
+        self.names.insert(name);
+    }
+
     fn unique(&mut self, wish: &str) -> String {
         let mut name = wish.to_string();
         let mut n = 1;
