@@ -152,8 +152,10 @@ fn names_and_words_that_c_cannot_have_are_refused() {
         assert!(check_name(name).is_err(), "{name}");
     }
     let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
-    let words = Vocabulary::from_words(["a", "b\0c"]).unwrap();
-    let error = compile(&language_model(2, 1, 2, 1), Some(&words), &target, "lm", "{}").unwrap_err();
+    let with_nul = Vocabulary::from_words(["a", "b\0c"]).unwrap();
+    let error = compile(&language_model(2, 1, 2, 1), Some(&with_nul), &target, "lm", "{}").unwrap_err();
     assert!(matches!(error, CompileError::Object(_)), "{error}");
     assert!(error.to_string().contains("word 1"), "{error}");
+    let error = compile(&language_model(2, 1, 3, 1), Some(&words(2)), &target, "lm", "{}").unwrap_err();
+    assert_eq!(error.to_string(), "the vocabulary has 2 words, and the model 3");
 }

@@ -3,7 +3,7 @@
 use crate::ir::arbitrary::{self, Kind, language_model, language_model_of, random_map, sparse};
 use crate::ir::{
     Activations, CodeFormat, ExportedType, Granularity, Graph, LinearMap, LowRank, Part, Pattern,
-    SetActivations,
+    SetActivations, parse,
 };
 use crate::onnx::proto::{DataType, ModelProto, TensorProto};
 use crate::onnx::{ExportOptions, export};
@@ -150,4 +150,45 @@ fn refusals() {
     insta::assert_snapshot!(error(99), @"opset 99: expected a number from 13 to 22");
     let error = export(&Graph::new("empty"), &ExportOptions::default()).unwrap_err();
     insta::assert_snapshot!(error);
+}
+
+/// Outputs have fixed names, which values and weights of the same name must leave to them.
+#[test]
+fn names_of_outputs_are_free() {
+    let graph = parse(
+        r#"
+model "m" (vocabulary 6) {
+  %tokens: i64[S, B] = input
+  %h0: f32[B, 2] = state
+  %c0: f32[B, 2] = state
+  %h1: f32[B, 3] = state
+  %c1: f32[B, 3] = state
+  %cn_1 = embedding %tokens, @hn_0
+  %x1, %h0.next, %c0.next = lstm %cn_1, %h0, %c0, @logits, @hn_1, @tokens {gates = iofc}
+  %hn, %h1.next, %c1.next = lstm %x1, %h1, %c1, @cn_0, @h0_1, @b1 {gates = iofc}
+  %logits = linear %hn, @decoder, @decoder.bias
+  return logits %logits, state %h0 = %h0.next, state %c0 = %c0.next, state %h1 = %h1.next, state %c1 = %c1.next
+}
+@hn_0: f32[6, 4] random 1
+@logits: f32[8, 4] random 2
+@hn_1: f32[8, 2] random 3
+@tokens: f32[8] random 4
+@cn_0: f32[12, 2] random 5
+@h0_1: f32[12, 3] random 6
+@b1: f32[12] random 7
+@decoder: f32[6, 3] random 8
+@decoder.bias: f32[6] random 9
+"#,
+    )
+    .unwrap();
+    let model = export(&graph, &ExportOptions { dense: false, opset: 21 }).unwrap().model;
+    let graph = model.graph.unwrap();
+    let mut defined: Vec<&String> = graph.input.iter().map(|i| &i.name).collect();
+    defined.extend(graph.initializer.iter().map(|t| &t.name));
+    defined.extend(graph.node.iter().flat_map(|n| &n.output));
+    defined.retain(|name| !name.is_empty());
+    let all = defined.len();
+    defined.sort();
+    defined.dedup();
+    assert_eq!(defined.len(), all, "each name is defined once");
 }
