@@ -16,15 +16,12 @@ use crate::plan::{Cell, Plan};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_kernels::{Level, PackedData, Pool, log_sum_exp, top_k};
-use lstmc_runtime::{Kernels, Layout, Workspace};
+use lstmc_runtime::{Kernels, Layout, Workspace, score_stepwise};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// Texts of at most this many tokens are scored step by step: batched products of one or two rows gain nothing and need buffers.
 const STEPWISE: usize = 3;
-
-/// How often scoring word by word reports its progress, in tokens.
-const PROGRESS_INTERVAL: usize = 256;
 
 type Advance = unsafe extern "C" fn(*const usize, *mut f32, *mut f32, usize);
 type Logits = unsafe extern "C" fn(*const usize, *mut f32, *mut f32);
@@ -167,9 +164,9 @@ impl Jit {
             .with_state(plan.state_len, plan.state.clone())
             .with_scratch(plan.scratch_len * 4)
             .with_weight_bytes_per_token(plan.weight_bytes_per_token());
-        let lanes = plan.cells().map(Cell::lanes).collect();
         let module = Mutex::new(Some(module));
         let execution = Execution::new(&plan, level, threads);
+        let lanes = plan.cells().map(Cell::lanes).collect();
         Ok(Jit { plan, layout, weights, table, lanes, execution, level, entries, workers, module })
     }
 
@@ -232,28 +229,6 @@ impl Jit {
     /// Whether this many streams take a step together.
     fn together(&self, streams: usize) -> bool {
         self.execution.fewest_streams.is_some_and(|fewest| streams >= fewest)
-    }
-
-    /// Scores a sequence word by word.
-    fn score_stepwise(
-        &self,
-        state: &mut [f32],
-        scratch: &mut [u8],
-        tokens: &[u32],
-        progress: &mut dyn FnMut(usize),
-    ) -> f64 {
-        let targets = tokens.len().saturating_sub(1);
-        let mut sum = 0.0;
-        for (n, pair) in tokens.windows(2).enumerate() {
-            sum += f64::from(self.score(state, scratch, pair[0], pair[1]));
-            if (n + 1) % PROGRESS_INTERVAL == 0 || n + 1 == targets {
-                progress(n + 1);
-            }
-        }
-        if targets == 0 {
-            progress(0);
-        }
-        sum
     }
 
     /// Takes a step and returns its logits, which stay in scratch.
@@ -381,7 +356,7 @@ impl Kernels for Jit {
             self.word(token);
         }
         if tokens.len() <= STEPWISE || self.execution.fewest_streams.is_none() {
-            return self.score_stepwise(state, scratch, tokens, progress);
+            return score_stepwise(self, state, scratch, tokens, progress);
         }
         let buffers = workspace.get::<Buffers>().expect("the workspace is one of `sequence_workspace`");
         self.execution.score(self.model(), buffers, state, scratch, tokens, progress)

@@ -22,6 +22,7 @@
 
 mod error;
 mod recipe;
+mod spelling;
 mod text;
 
 pub use error::{PipelineError, Place, Problem};
@@ -29,7 +30,8 @@ pub use error::{PipelineError, Place, Problem};
 use crate::info::{PassInfo, Table};
 use crate::options::{OptionInfo, Options, Presence, Value};
 use crate::pass::{Pass, PassError};
-use crate::registry::{PASSES, closest};
+use crate::registry::PASSES;
+use spelling::closest;
 use std::fmt;
 
 /// Passes in order.

@@ -214,16 +214,7 @@ pub trait Kernels: Send + Sync {
         progress: &mut dyn FnMut(usize),
     ) -> f64 {
         let _ = workspace;
-        let targets = tokens.len().saturating_sub(1);
-        let mut sum = 0.0;
-        for (index, pair) in tokens.windows(2).enumerate() {
-            sum += f64::from(self.score(state, scratch, pair[0], pair[1]));
-            let done = index + 1;
-            if done % PROGRESS_INTERVAL == 0 || done == targets {
-                progress(done);
-            }
-        }
-        sum
+        score_stepwise(self, state, scratch, tokens, progress)
     }
 
     /// Consumes `token`, updates the state and writes the most likely next words with their natural
@@ -263,6 +254,27 @@ pub trait Kernels: Send + Sync {
     fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32) {
         logits_of(self, state, scratch, token);
     }
+}
+
+/// [`Kernels::score_sequence`], word by word.
+pub fn score_stepwise<K: Kernels + ?Sized>(
+    kernels: &K,
+    state: &mut [f32],
+    scratch: &mut [u8],
+    tokens: &[u32],
+    progress: &mut dyn FnMut(usize),
+) -> f64 {
+    let targets = tokens.len().saturating_sub(1);
+    let mut sum = 0.0;
+    for (index, pair) in tokens.windows(2).enumerate() {
+        sum += f64::from(kernels.score(state, scratch, pair[0], pair[1]));
+        let done = index + 1;
+        if done % PROGRESS_INTERVAL == 0 && done != targets {
+            progress(done);
+        }
+    }
+    progress(targets);
+    sum
 }
 
 /// The output of a step.
@@ -336,6 +348,26 @@ mod tests {
         own.advance(3).unwrap();
         given.advance(3).unwrap();
         assert_eq!(own.save_state(), given.save_state());
+    }
+
+    #[test]
+    fn progress_ends_with_the_number_of_targets() {
+        let kernels = Least(Bigram::new(&[&[0.0; 3], &[0.0; 3], &[0.0; 3]]));
+        for (tokens, expected) in
+            [(0, vec![0]), (1, vec![0]), (2, vec![1]), (257, vec![256]), (600, vec![256, 512, 599])]
+        {
+            let (mut state, mut scratch, mut seen) = (vec![0.0; 3], vec![0; 12], vec![]);
+            let tokens = vec![1; tokens];
+            let mut progress = |done| seen.push(done);
+            kernels.score_sequence(
+                &mut state,
+                &mut scratch,
+                &mut Workspace::default(),
+                &tokens,
+                &mut progress,
+            );
+            assert_eq!(seen, expected);
+        }
     }
 
     #[test]

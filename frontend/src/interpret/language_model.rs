@@ -37,10 +37,9 @@ pub struct LanguageModel<T: Real> {
     chunk: usize,
 }
 
-/// A node, and the buffer of its result.
+/// A node. The buffer of its result has the layer's index.
 struct Layer<T> {
     node: NodeId,
-    result: usize,
     /// Whether a later layer reads the result.
     read: bool,
     kind: Kind<T>,
@@ -213,10 +212,10 @@ impl<T: Real> LanguageModel<T> {
         let Some((_, targets)) = tokens.split_first() else { return Ok(()) };
         let (mut work, mut state) = (self.workspace(), self.state());
         let predictions = observer.wants_predictions();
-        let node = self.layers.iter().find(|l| l.result == self.logits).map(|l| l.node);
+        let node = self.layers[self.logits].node;
         for (chunk, targets) in tokens[..targets.len()].chunks(self.chunk).zip(targets.chunks(self.chunk)) {
             self.read(&mut work, &mut state, chunk, predictions, Some(observer));
-            if let (true, Some(node)) = (predictions, node) {
+            if predictions {
                 let vocabulary = self.vocabulary();
                 let logits = &mut work.buffers[self.logits];
                 logits.par_chunks_mut(vocabulary).for_each(|row| {
@@ -231,12 +230,7 @@ impl<T: Real> LanguageModel<T> {
     }
 
     fn check(&self, tokens: &[u32]) -> Result<(), InterpretError> {
-        // An embedding may have fewer rows than there are words to predict.
-        let known = |layer: &Layer<T>| match &layer.kind {
-            Kind::Embedding { matrix, .. } => Some(matrix.rows()),
-            _ => None,
-        };
-        let vocabulary = self.layers.iter().filter_map(known).fold(self.vocabulary(), usize::min);
+        let vocabulary = self.vocabulary();
         match tokens.iter().position(|&t| t as usize >= vocabulary) {
             Some(position) => Err(InterpretError::Token { position, token: tokens[position], vocabulary }),
             None => Ok(()),
@@ -257,10 +251,10 @@ impl<T: Real> LanguageModel<T> {
         mut observer: Option<&mut (dyn Observer<T> + '_)>,
     ) {
         let n = tokens.len();
-        for layer in &self.layers {
+        for (k, layer) in self.layers.iter().enumerate() {
             // Moved out, so that a layer can read other buffers while it writes its own.
-            let mut out = std::mem::take(&mut work.buffers[layer.result]);
-            let needed = layer.read || (logits && layer.result == self.logits);
+            let mut out = std::mem::take(&mut work.buffers[k]);
+            let needed = layer.read || (logits && k == self.logits);
             match &layer.kind {
                 Kind::Embedding { table, matrix } => {
                     out.clear();
@@ -291,7 +285,7 @@ impl<T: Real> LanguageModel<T> {
                     }
                 }
                 Kind::Map { formula, operands } if needed => {
-                    let width = self.widths[layer.result];
+                    let width = self.widths[k];
                     out.clear();
                     for row in 0..n {
                         let inputs: Vec<&[T]> = operands.iter().map(|o| o.row(work, row, width)).collect();
@@ -300,7 +294,7 @@ impl<T: Real> LanguageModel<T> {
                 }
                 Kind::Map { .. } => {}
             }
-            work.buffers[layer.result] = out;
+            work.buffers[k] = out;
         }
     }
 }

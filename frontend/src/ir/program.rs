@@ -169,25 +169,6 @@ impl NotCanonical {
     }
 }
 
-impl Step {
-    /// The steps whose sequences this one reads.
-    pub fn reads(&self) -> Vec<StepId> {
-        match &self.kind {
-            StepKind::Embed(_) => vec![],
-            StepKind::Apply(apply) => vec![apply.x],
-            StepKind::Cell(cell) => vec![cell.x],
-            StepKind::Map(map) => map
-                .operands
-                .iter()
-                .filter_map(|o| match o {
-                    Source::Step(s) => Some(*s),
-                    Source::Constant(_) => None,
-                })
-                .collect(),
-        }
-    }
-}
-
 impl<'g> Program<'g> {
     /// Checks that `graph` is in language-model form and lists its steps.
     pub fn of(graph: &'g Graph) -> Result<Program<'g>, NotCanonical> {
@@ -254,14 +235,6 @@ impl<'g> Program<'g> {
             StepKind::Cell(cell) => Some((s, &**cell)),
             _ => None,
         })
-    }
-
-    /// The product that computes the logits; `None` if they come from another step.
-    pub fn output_layer(&self) -> Option<&Apply> {
-        match &self.step(self.logits).kind {
-            StepKind::Apply(apply) => Some(apply),
-            _ => None,
-        }
     }
 
     /// The number of operands of the graph's nodes that are this weight.
@@ -609,7 +582,8 @@ model "m" (vocabulary 6) {
         let model = Program::of(&graph).unwrap();
         let (embedding, lstm, decoder) = (6 * 3 + 3 * 4, 8 + 4 + 2 + 8, 4 + 12 + 6);
         assert_eq!(model.parameters(), embedding + lstm + decoder);
-        let train = graph.weight(model.output_layer().unwrap().weight).map.multiply_adds();
+        let StepKind::Apply(output) = &model.step(model.logits()).kind else { panic!("a product") };
+        let train = graph.weight(output.weight).map.multiply_adds();
         // A row of the embedding is a row of the left factor times the right one; the shared factor is applied once.
         assert_eq!(model.multiply_adds(), 3 * 4 + (8 + 4 + 2) + train);
     }
@@ -621,7 +595,7 @@ model "m" (vocabulary 6) {
         let (step, cell) = model.cells().next().unwrap();
         assert_eq!((cell.inputs, step.width, model.vocabulary()), (4, 2, 6));
         assert_eq!(graph.name_of(model.states()[cell.states[1].index()].next), "c0.next");
-        assert_eq!(model.output_layer().unwrap().inputs, 2);
+        assert!(matches!(&model.step(model.logits()).kind, StepKind::Apply(output) if output.inputs == 2));
         let widths: Vec<usize> = model.steps().map(|(_, s)| s.width).collect();
         assert_eq!(widths, [4, 2, 6]);
     }

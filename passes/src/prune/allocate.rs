@@ -106,7 +106,7 @@ fn share(curves: &[Curve], sizes: &[f64], density: f64) -> Vec<f64> {
     let falling = |d: &f64| Some(d - STEP).filter(|&d| d >= LEAST);
     let densities: Vec<f64> = std::iter::successors(Some(1.0), falling).collect();
     let choices = curves.iter().zip(sizes).map(|(curve, size)| {
-        densities.iter().map(|&d| Choice { bytes: d * size, error: curve.rise(d) }).collect()
+        densities.iter().map(|&d| Choice { size: d * size, error: curve.rise(d) }).collect()
     });
     let budget = density * sizes.iter().sum::<f64>();
     let Some(descent) = descend(&choices.collect::<Vec<_>>(), budget) else {

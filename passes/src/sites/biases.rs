@@ -5,7 +5,7 @@ use super::{Moment, Site, dense, dense_map, sites};
 use crate::options::{Kind, OptionInfo};
 use crate::pass::{Context, PassError};
 use crate::solve::{Hessian, SolveError};
-use lstmc_frontend::ir::{Graph, MapError, Part, WeightId};
+use lstmc_frontend::ir::{Graph, Part, WeightId};
 use lstmc_frontend::tensor::Tensor;
 use std::collections::BTreeMap;
 
@@ -90,14 +90,8 @@ pub(crate) fn patched(graph: &Graph, changed: &[(WeightId, Part)]) -> Graph {
 
 /// A dense constant with numbers added.
 fn add_to_constant(graph: &Graph, id: WeightId, more: Vec<f64>) -> Result<(WeightId, Part), PassError> {
-    let weight = graph.weight(id);
-    let sum = || {
-        let old = weight.map.to_dense()?.to_f32()?;
-        let sum = old.iter().zip(more).map(|(&b, m)| (f64::from(b) + m) as f32).collect();
-        Ok(Tensor::from_f32(weight.map.shape(), sum)?.into())
-    };
-    let map = sum().map_err(|source: MapError| PassError::Map { weight: weight.name.clone(), source })?;
-    Ok((id, map))
+    let sum = dense(graph, id)?.iter().zip(more).map(|(&b, m)| (f64::from(b) + m) as f32).collect();
+    Ok((id, vector(graph, id, sum)?))
 }
 
 /// Biases with the vectors added to them.
@@ -160,15 +154,11 @@ impl Biases {
         graph: &Graph,
         changed: &[(WeightId, Part)],
     ) -> Result<Vec<(WeightId, Part)>, PassError> {
-        let error = |id: WeightId| {
-            let weight = graph.weight(id).name.clone();
-            move |source| PassError::Map { weight, source }
-        };
         for shift in std::mem::take(&mut self.shifts) {
             let Some((reader, bias)) = shift.reader else { continue };
+            let old = graph.weight(reader);
             let map = changed.iter().find(|(id, _)| *id == reader).map(|(_, m)| m);
-            let dense = map.unwrap_or(&graph.weight(reader).map).to_dense().map_err(error(reader))?;
-            let dense = dense.to_f32().map_err(|e| error(reader)(e.into()))?;
+            let dense = dense_map(&old.name, map.unwrap_or(&old.map))?;
             let product = dense
                 .chunks(shift.row.len())
                 .map(|w| w.iter().zip(&shift.row).map(|(&w, m)| f64::from(w) * m).sum());

@@ -1,52 +1,52 @@
-//! Distributing a budget of bytes over weights.
+//! Distributing a budget over weights, in bytes or another unit of size.
 //!
-//! A weight has a curve: a list of possible choices, each with its bytes and its error. Errors of different weights add up, so they must be in one
+//! A weight has a curve: a list of possible choices, each with its size and its error. Errors of different weights add up, so they must be in one
 //! unit, preferably that of the loss.
 //!
 //! | function | for |
 //! |---|---|
 //! | [`allocate`] | curves whose choices are independent; any order, convex or not |
 //! | [`descend`] | measured curves whose steps can be taken in part |
-//! | `bisect`, `climb` | the parts of [`allocate`], for choices whose bytes depend on each other |
+//! | `bisect`, `climb` | the parts of [`allocate`], for choices whose sizes depend on each other |
 
 /// One choice for a weight.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Choice {
-    /// Its share of the budget: bytes, numbers, or another unit that the budget counts.
-    pub bytes: f64,
+    /// Its size in the budget's unit: bytes, or numbers.
+    pub size: f64,
     /// Its cost in loss.
     pub error: f64,
 }
 
-/// The choice of each curve, as an index, for the smallest sum of errors with at most `budget` bytes in total; `None` if even the smallest choices
+/// The choice of each curve, as an index, for the smallest sum of errors with a total size of at most `budget`; `None` if even the smallest choices
 /// exceed it.
 ///
-/// Bisection on the price of a byte: at a price, each weight takes the choice that minimises `error + price * bytes` (the Lagrangian relaxation;
-/// Everett 1963, theorem 1), the first of equals. The remaining bytes are spent greedily: on the *next* choice of the list that lowers the error most
-/// per byte and fits. A list whose errors are convex in its bytes should be in ascending order, so that this loses less than one step.
+/// Bisection on the price of a unit of size: at a price, each weight takes the choice that minimises `error + price * size` (the Lagrangian relaxation;
+/// Everett 1963, theorem 1), the first of equals. The rest of the budget is spent greedily: on the *next* choice of the list that lowers the error most
+/// per unit and fits. A list whose errors are convex in its size should be in ascending order, so that this loses less than one step.
 ///
 /// ```
 /// use lstmc_passes::solve::allocate::{Choice, allocate};
 /// let curve = |errors: [f64; 3]| -> Vec<Choice> {
-///     errors.iter().zip([1.0, 2.0, 3.0]).map(|(&error, bytes)| Choice { bytes, error }).collect()
+///     errors.iter().zip([1.0, 2.0, 3.0]).map(|(&error, size)| Choice { size, error }).collect()
 /// };
 /// assert_eq!(allocate(&[curve([9.0, 2.0, 1.0]), curve([5.0, 3.5, 3.0])], 4.0), Some(vec![1, 1]));
 /// assert_eq!(allocate(&[curve([9.0, 2.0, 1.0])], 0.5), None);
 /// ```
 pub fn allocate(curves: &[Vec<Choice>], budget: f64) -> Option<Vec<usize>> {
-    let smallest = |curve: &Vec<Choice>| curve.iter().fold(f64::INFINITY, |least, c| least.min(c.bytes));
+    let smallest = |curve: &Vec<Choice>| curve.iter().fold(f64::INFINITY, |least, c| least.min(c.size));
     let least: f64 = curves.iter().map(smallest).sum();
     if budget.is_nan() || budget < least {
         return None;
     }
     let at_price = |price: f64| -> Vec<usize> {
-        let value = |c: &Choice| c.error + price * c.bytes;
+        let value = |c: &Choice| c.error + price * c.size;
         let best = |curve: &Vec<Choice>| {
             (1..curve.len()).fold(0, |b, k| if value(&curve[k]) < value(&curve[b]) { k } else { b })
         };
         curves.iter().map(best).collect()
     };
-    let total = |chosen: &[usize]| bytes(curves, chosen);
+    let total = |chosen: &[usize]| size(curves, chosen);
     let mut chosen = at_price(0.0);
     if total(&chosen) > budget {
         let fits = |price: f64| total(&at_price(price)) <= budget;
@@ -67,23 +67,23 @@ pub fn allocate(curves: &[Vec<Choice>], budget: f64) -> Option<Vec<usize>> {
 pub struct Descent {
     /// The choice of each curve.
     pub choices: Vec<usize>,
-    /// The curve of the last step, and the bytes that the step freed beyond what was needed.
+    /// The curve of the last step, and the size that the step freed beyond what was needed.
     pub last: Option<(usize, f64)>,
 }
 
-/// Descends from the first choice of each curve, which has most bytes, until at most `budget` are left: of all next steps, the one that adds least
-/// error per byte, the first of equals. `None` if all curves end before that.
+/// Descends from the first choice of each curve, which is the largest, until the total is at most `budget`: of all next steps, the one that adds least
+/// error per unit, the first of equals. `None` if all curves end before that.
 ///
 /// Unlike [`allocate`] it takes no step over a hump, so it relies on a measured curve only up to the current choice; and the last step can be taken
 /// in part.
 pub fn descend(curves: &[Vec<Choice>], budget: f64) -> Option<Descent> {
     let mut choices = vec![0; curves.len()];
-    let mut over = bytes(curves, &choices) - budget;
+    let mut over = size(curves, &choices) - budget;
     let mut last = None;
     while over > 0.0 {
         let step = |k: usize| {
             let (now, next) = (curves[k][choices[k]], curves[k].get(choices[k] + 1)?);
-            let freed = now.bytes - next.bytes;
+            let freed = now.size - next.size;
             Some((k, freed, (next.error - now.error) / freed))
         };
         let (k, freed, _) = (0..curves.len()).filter_map(step).min_by(|a, b| a.2.total_cmp(&b.2))?;
@@ -94,9 +94,9 @@ pub fn descend(curves: &[Vec<Choice>], budget: f64) -> Option<Descent> {
     Some(Descent { choices, last })
 }
 
-/// The bytes of a choice of each curve.
-fn bytes(curves: &[Vec<Choice>], chosen: &[usize]) -> f64 {
-    curves.iter().zip(chosen).map(|(curve, &k)| curve[k].bytes).sum()
+/// The size of a choice of each curve.
+fn size(curves: &[Vec<Choice>], chosen: &[usize]) -> f64 {
+    curves.iter().zip(chosen).map(|(curve, &k)| curve[k].size).sum()
 }
 
 /// The smallest price up to `high` that fits; `high` must fit, and so must every price above one that fits.
@@ -109,21 +109,21 @@ pub(super) fn bisect(mut high: f64, rounds: usize, fits: impl Fn(f64) -> bool) -
     high
 }
 
-/// Raises choices one by one while the budget allows: of those whose next choice fits, the one that lowers the error most per byte. `bytes` is that
+/// Raises choices one by one while the budget allows: of those whose next choice fits, the one that lowers the error most per unit. `size` is that
 /// of all choices together; `fall` returns how much lower the error is after a choice of a curve; `None` after the last.
 pub(super) fn climb(
     chosen: &mut [usize],
     budget: f64,
-    bytes: impl Fn(&[usize]) -> f64,
+    size: impl Fn(&[usize]) -> f64,
     fall: impl Fn(usize, usize) -> Option<f64>,
 ) {
     loop {
-        let now = bytes(chosen);
+        let now = size(chosen);
         let mut best: Option<(f64, usize)> = None;
         for k in 0..chosen.len() {
             let Some(fall) = fall(k, chosen[k]).filter(|&fall| fall > 0.0) else { continue };
             chosen[k] += 1;
-            let more = bytes(chosen);
+            let more = size(chosen);
             chosen[k] -= 1;
             let gain = fall / (more - now);
             if more <= budget && best.is_none_or(|(most, _)| gain > most) {
@@ -143,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn curve(points: &[(f64, f64)]) -> Vec<Choice> {
-        points.iter().map(|&(bytes, error)| Choice { bytes, error }).collect()
+        points.iter().map(|&(size, error)| Choice { size, error }).collect()
     }
 
     proptest! {
@@ -156,12 +156,12 @@ mod tests {
                 let mut falls = falls.clone();
                 falls.sort_by(|a, b| b.total_cmp(a));
                 let error = |k: usize| falls[k..].iter().sum::<f64>();
-                (0..=4).map(|k| Choice { bytes: 1.0 + k as f64, error: error(k) }).collect()
+                (0..=4).map(|k| Choice { size: 1.0 + k as f64, error: error(k) }).collect()
             }).collect();
             let error = |chosen: &[usize]| curves.iter().zip(chosen).map(|(c, &k)| c[k].error).sum::<f64>();
             let found = allocate(&curves, budget).unwrap();
-            prop_assert!(bytes(&curves, &found) <= budget);
-            let all = (0..125).map(|n| [n % 5, n / 5 % 5, n / 25]).filter(|c| bytes(&curves, c) <= budget);
+            prop_assert!(size(&curves, &found) <= budget);
+            let all = (0..125).map(|n| [n % 5, n / 5 % 5, n / 25]).filter(|c| size(&curves, c) <= budget);
             let best = all.map(|c| error(&c)).fold(f64::INFINITY, f64::min);
             prop_assert!(error(&found) <= best + 1e-9, "steps of one byte, convex: {} {best}", error(&found));
         }

@@ -140,10 +140,10 @@ pub fn rank_choices(spectrum: &[f64], weight: f64, unit: f64, dense: Option<f64>
         tails.push(tails[tails.len() - 1] + s * s);
     }
     let ranked = tails.iter().rev().enumerate().skip(1);
-    let whole = dense.map(|bytes| Choice { bytes, error: 0.0 });
+    let whole = dense.map(|size| Choice { size, error: 0.0 });
     whole
         .into_iter()
-        .chain(ranked.map(|(k, e)| Choice { bytes: k as f64 * unit, error: e * weight }))
+        .chain(ranked.map(|(k, e)| Choice { size: k as f64 * unit, error: e * weight }))
         .collect()
 }
 
@@ -210,7 +210,7 @@ mod tests {
     fn choices_are_those_of_the_spectrum() {
         let found = rank_choices(&[4.0, 1.0], 2.0, 10.0, Some(15.0));
         let expected = [(15.0, 0.0), (10.0, 2.0), (20.0, 0.0)];
-        assert_eq!(found.iter().map(|c| (c.bytes, c.error)).collect::<Vec<_>>(), expected);
+        assert_eq!(found.iter().map(|c| (c.size, c.error)).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl<T: Real> LanguageModel<T> {
         let program = Program::of(graph)?;
         let mut builder = Builder { graph, decoder: Decoder::new(), matrices: BTreeMap::new() };
         let mut layers = vec![];
-        for (id, step) in program.steps() {
+        for (_, step) in program.steps() {
             let kind = match &step.kind {
                 StepKind::Embed(e) => Kind::Embedding { table: e.table, matrix: builder.matrix(e.table)? },
                 StepKind::Apply(a) => Kind::Linear {
@@ -30,7 +30,7 @@ impl<T: Real> LanguageModel<T> {
                     operands: map.operands.iter().map(|o| builder.source(*o)).collect::<Result<_, _>>()?,
                 },
             };
-            layers.push(Layer { node: step.node, result: id.index(), read: step.is_read, kind });
+            layers.push(Layer { node: step.node, read: step.is_read, kind });
         }
         let widths = program.steps().map(|(_, s)| s.width).collect();
         let states = program.states().iter().map(|s| s.width).collect();
