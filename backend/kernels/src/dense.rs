@@ -42,7 +42,6 @@ pub(crate) struct Job<'a> {
     x_stride: usize,
     input: usize,
     weights: &'a [f32],
-    out: usize,
 }
 
 impl<'a> Job<'a> {
@@ -56,7 +55,7 @@ impl<'a> Job<'a> {
             "f32 panels of [{out}, {input}] have {need} f32s, not {}",
             weights.len()
         );
-        Job { steps, x, x_stride, input, weights, out }
+        Job { steps, x, x_stride, input, weights }
     }
 
     /// `to = start + x w^T` in `panels`. Panics if the destination lacks one of them or has other tokens.
@@ -79,10 +78,9 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The panel's weights and its width in f32s.
-    fn panel(&self, panel: usize) -> (&[f32], usize) {
-        let width = PANEL.min((self.out - panel * PANEL).next_multiple_of(4));
-        (&self.weights[panel * PANEL * self.input..][..width * self.input], width)
+    /// The panel's weights, `[input][PANEL]`.
+    fn panel(&self, panel: usize) -> &[f32] {
+        &self.weights[panel * PANEL * self.input..][..PANEL * self.input]
     }
 
     /// The reference implementation of the kernels below.
@@ -91,26 +89,17 @@ impl<'a> Job<'a> {
     /// Only this thread writes these panels' columns of the destination during the call.
     unsafe fn portable(&self, panels: PanelRange, to: &Destination<'_>) {
         for panel in panels.each() {
-            let (weights, width) = self.panel(panel);
+            let weights = self.panel(panel).as_chunks::<PANEL>().0;
             for t in 0..self.steps {
                 let mut sums = [0.0f32; PANEL];
                 let x = &self.x[t * self.x_stride..][..self.input];
-                if width == PANEL {
-                    // With a constant width, the sums stay in registers.
-                    for (half, sums) in sums.as_chunks_mut::<{ PANEL / 2 }>().0.iter_mut().enumerate() {
-                        let mut local = *sums;
-                        for (x, w) in x.iter().zip(weights.as_chunks::<PANEL>().0) {
-                            let w = &w.as_chunks::<{ PANEL / 2 }>().0[half];
-                            local = std::array::from_fn(|i| local[i] + x * w[i]);
-                        }
-                        *sums = local;
+                for (half, sums) in sums.as_chunks_mut::<{ PANEL / 2 }>().0.iter_mut().enumerate() {
+                    let mut local = *sums;
+                    for (x, w) in x.iter().zip(weights) {
+                        let w = &w.as_chunks::<{ PANEL / 2 }>().0[half];
+                        local = std::array::from_fn(|i| local[i] + x * w[i]);
                     }
-                } else {
-                    for (x, w) in x.iter().zip(weights.chunks_exact(width)) {
-                        for (sum, w) in sums.iter_mut().zip(w) {
-                            *sum += x * w;
-                        }
-                    }
+                    *sums = local;
                 }
                 // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
                 unsafe { to.tile(t, 1, panel, 0) }.store_plain(&sums);
@@ -136,8 +125,8 @@ impl<'a> Job<'a> {
             // Tiles of nearly equal size: a small one would be bound by the latency of its sums.
             let (least, larger) = (tokens / tiles, tokens % tiles);
             for panel in panels.each() {
-                let (weights, width) = self.panel(panel);
-                let next_step = width / tiles;
+                let weights = self.panel(panel);
+                let next_step = PANEL / tiles;
                 // Outputs of a panel that are not kept are not computed.
                 for skip in (0..to.columns(panel)).step_by(N * V::LANES) {
                     let mut of = Operands {
@@ -145,8 +134,6 @@ impl<'a> Job<'a> {
                         x_stride: self.x_stride,
                         input: self.input,
                         weights: weights.as_ptr().wrapping_add(skip),
-                        width,
-                        lanes: (width - skip).min(N * V::LANES),
                         next: weights.as_ptr_range().end,
                         next_step,
                     };
@@ -171,11 +158,8 @@ struct Operands {
     x: *const f32,
     x_stride: usize,
     input: usize,
-    /// The part's first weight; those of the next input are `width` further.
+    /// The part's first weight; those of the next input are a panel's width further.
     weights: *const f32,
-    width: usize,
-    /// f32s of the part per input; it is partial if they are fewer than its vectors hold.
-    lanes: usize,
     /// Weights to prefetch: this tile's share of the next panel, `next_step` f32s per input.
     next: *const f32,
     next_step: usize,
@@ -187,35 +171,17 @@ struct Operands {
 /// The processor has the instructions of `V`; the operands have `T` tokens and the tile too.
 #[inline(always)]
 unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(of: &Operands, tile: Tile) {
-    if of.width == PANEL {
-        // SAFETY: vectors divide a whole panel, so the part is full; instructions and tokens are there, as the caller promises.
-        unsafe { product_of::<V, T, N, U, false>(of, tile) }
-    } else {
-        // SAFETY: instructions and tokens are there, as the caller promises.
-        unsafe { product_of::<V, T, N, U, true>(of, tile) }
-    }
-}
-
-/// See [`product`]; a part that is not `PARTIAL` is one of a whole panel.
-///
-/// # Safety
-/// As [`product`].
-#[inline(always)]
-unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, const PARTIAL: bool>(
-    of: &Operands,
-    tile: Tile,
-) {
     // SAFETY: inputs are below `of.input` and tokens below `T`, which the operands and the tile have; the caller has the instructions.
     unsafe {
         let mut sums = [[[V::splat(0.0); N]; T]; U];
         let whole = of.input / U * U;
         for k in (0..whole).step_by(U) {
             for (u, sums) in sums.iter_mut().enumerate() {
-                add_input::<V, T, N, PARTIAL>(of, k + u, sums);
+                add_input::<V, T, N>(of, k + u, sums);
             }
         }
         for k in whole..of.input {
-            add_input::<V, T, N, PARTIAL>(of, k, &mut sums[0]);
+            add_input::<V, T, N>(of, k, &mut sums[0]);
         }
         for t in 0..T {
             for n in 0..N {
@@ -234,26 +200,19 @@ unsafe fn product_of<V: Vector, const T: usize, const N: usize, const U: usize, 
 /// # Safety
 /// As [`product`]; the input exists.
 #[inline(always)]
-unsafe fn add_input<V: Vector, const T: usize, const N: usize, const PARTIAL: bool>(
+unsafe fn add_input<V: Vector, const T: usize, const N: usize>(
     of: &Operands,
     k: usize,
     sums: &mut [[V; N]; T],
 ) {
-    // SAFETY: loads stay within the operands' tokens and weights: `load_first` touches only lanes that exist, `load` is used where all do. The caller
-    // has the instructions.
+    // SAFETY: loads stay within the operands' tokens and weights: vectors divide a panel. The caller has the instructions.
     unsafe {
         let mut w = [V::splat(0.0); N];
-        let width = if PARTIAL { of.width } else { PANEL };
         if T > 1 {
             V::prefetch(of.next.wrapping_add(k * of.next_step));
         }
         for (n, w) in w.iter_mut().enumerate() {
-            let from = of.weights.wrapping_add(k * width + n * V::LANES);
-            *w = if PARTIAL {
-                V::load_first(from, of.lanes.saturating_sub(n * V::LANES))
-            } else {
-                V::load(from)
-            };
+            *w = V::load(of.weights.wrapping_add(k * PANEL + n * V::LANES));
         }
         for (t, sums) in sums.iter_mut().enumerate() {
             let x = V::splat(*of.x.add(t * of.x_stride + k));

@@ -33,7 +33,7 @@
 //!
 //! [`Format`] names the layouts of packed weights, which generated code reads one token at a time.
 //!
-//! **f32**: `[out / 32][input][32]`, then, if 32 does not divide `out`, one last panel `[input][4 ceil((out % 32) / 4)]`.
+//! **f32**: `[out / 32][input][32]`, the last panel padded.
 //!
 //! **Integers** of a [`PackedWidth`](lstmc_frontend::ir::PackedWidth), `L = 8 / bits` codes per byte: for every panel of 32 outputs (the last one
 //! padded) and every group of inputs (the last one may be shorter), `[quads][8 / L][16]` bytes and the group's scales, `[32]` f32 or f16. A quad is
@@ -105,8 +105,8 @@ pub enum Start<'a> {
 }
 
 /// f32s of a map packed in f32 panels; `usize::MAX` if there are more.
-pub fn f32_panels_len(out: usize, input: usize) -> usize {
-    (out / PANEL * PANEL).saturating_add((out % PANEL).next_multiple_of(4)).saturating_mul(input)
+pub(crate) fn f32_panels_len(out: usize, input: usize) -> usize {
+    out.div_ceil(PANEL).saturating_mul(PANEL).saturating_mul(input)
 }
 
 /// Panics unless `steps` rows of `len` at `stride` fit in `have` elements.

@@ -43,7 +43,7 @@ fn scale(e: &mut dyn Emit, y: &[Value], shifted: &[Value]) -> Vec<Value> {
     })
 }
 
-/// Lanewise `e^x` of arguments below [`EXP_HIGH`](lstmc_kernels::elementary::EXP_HIGH), clamped to [`EXP_LOW`]; NaN stays NaN.
+/// Lanewise `e^x` of arguments up to `-EXP_LOW`, clamped to [`EXP_LOW`] from below; NaN stays NaN.
 pub(crate) fn exp(e: &mut dyn Emit, x: &[Value]) -> Vec<Value> {
     let low = e.constant(EXP_LOW);
     let x = each(e, x, |e, x| e.max(low, x));

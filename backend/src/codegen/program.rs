@@ -164,8 +164,8 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
             let phase = &plan.phases()[n];
             let range = phase.panels.map(|_| [p[5], p[6]]);
-            for &part in &phase.pieces {
-                emit_part(e, &frame, p[3], p[4], range, part);
+            for &piece in &phase.pieces {
+                emit_piece(e, &frame, p[3], p[4], range, piece);
             }
         }
         Entry::Recurrent(n) => {
@@ -209,20 +209,20 @@ fn keep(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
     e.copy(from, to, cell.units);
 }
 
-/// A part of a phase; `range` gives this thread's panels, if they are shared.
-fn emit_part(
+/// A piece of a phase; `range` gives this thread's panels, if they are shared.
+fn emit_piece(
     e: &mut dyn Emit,
     frame: &Frame<'_>,
     token: Value,
     logits: Value,
     range: Option<[Value; 2]>,
-    part: Piece,
+    piece: Piece,
 ) {
     let cell = |n: usize| match &frame.plan.steps[n] {
         Step::Cell(cell) => cell,
         other => unreachable!("{other:?} is no cell"),
     };
-    match (part, range) {
+    match (piece, range) {
         (Piece::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
         (Piece::Prologue(n), _) => {
             emit_steps(e, frame, None, &cell(n).prologue);
@@ -230,10 +230,8 @@ fn emit_part(
         (Piece::Panels(n), _) => match &frame.plan.steps[n] {
             Step::Product { product, out } => {
                 let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
-                match range {
-                    Some(range) => product::store_range(e, &map, range, to, true),
-                    None => output::store_padded(e, &map, to),
-                }
+                let range = range.expect("panels are a piece of their own only if they are shared");
+                product::store_range(e, &map, range, to, true);
             }
             _ => {
                 let at = cell_at(e, frame, cell(n));

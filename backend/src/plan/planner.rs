@@ -256,6 +256,13 @@ impl<'p> Planner<'p> {
     fn rounded(&mut self, map: &LinearMap, x: Vector, prologue: &mut Vec<Step>) -> Vector {
         match map {
             LinearMap::Quantized(q) if q.activations() == Activations::Int8 => {
+                let made = self.made(prologue, |step| match step {
+                    Step::Round { x: of, out } if *of == x => Some(*out),
+                    _ => None,
+                });
+                if let Some(out) = made {
+                    return Vector::Scratch(out);
+                }
                 let out = self.buffer(x.len());
                 prologue.push(Step::Round { x, out });
                 Vector::Scratch(out)
@@ -274,13 +281,19 @@ impl<'p> Planner<'p> {
         Integer { width, groups, scale, signed: self.target.signed_bytes }
     }
 
+    /// What an earlier step has made, if `of` finds it in one.
+    fn made<T>(&self, prologue: &[Step], of: impl Fn(&Step) -> Option<T>) -> Option<T> {
+        self.steps.iter().chain(prologue).find_map(of)
+    }
+
     /// The codes of `x`, computed once for all maps that read them in the same groups.
     fn quantize(&mut self, x: Vector, groups: Groups, prologue: &mut Vec<Step>) -> Codes {
-        for step in self.steps.iter().chain(prologue.iter()) {
-            match step {
-                Step::Quantize { x: of, out } if *of == x && out.groups == groups => return *out,
-                _ => {}
-            }
+        let made = self.made(prologue, |step| match step {
+            Step::Quantize { x: of, out } if *of == x && out.groups == groups => Some(*out),
+            _ => None,
+        });
+        if let Some(codes) = made {
+            return codes;
         }
         let mut codes = Codes { offset: 0, groups };
         codes.offset = self.buffer(codes.len()).offset;
@@ -290,11 +303,12 @@ impl<'p> Planner<'p> {
 
     /// The table that sparse maps look codes up in, computed once.
     fn spread(&mut self, codes: Codes, prologue: &mut Vec<Step>) -> Input {
-        for step in self.steps.iter().chain(prologue.iter()) {
-            match step {
-                Step::Spread { codes: of, out } if *of == codes => return Input::Spread(*out, codes),
-                _ => {}
-            }
+        let made = self.made(prologue, |step| match step {
+            Step::Spread { codes: of, out } if *of == codes => Some(*out),
+            _ => None,
+        });
+        if let Some(out) = made {
+            return Input::Spread(out, codes);
         }
         let out = self.buffer(QUAD * codes.groups.len);
         prologue.push(Step::Spread { codes, out });
