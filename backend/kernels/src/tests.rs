@@ -469,7 +469,7 @@ fn a_target_that_is_no_output_is_refused() {
 #[test]
 fn nothing_is_written_where_there_is_nothing() {
     let mut to = [GAP; 4];
-    one_thread().product(0, 4, once(floats(&[], 3, 3, &[0.0; 12])), &mut to, 4, Start::Zero);
+    one_thread().product(0, 4, once(floats(&[], 3, 3, &[0.0; 3 * PANEL])), &mut to, 4, Start::Zero);
     assert_eq!(to, [GAP; 4]);
     // No inputs: a sum of nothing.
     for level in Level::all() {
@@ -490,9 +490,9 @@ fn nothing_is_written_where_there_is_nothing() {
 }
 
 #[test]
-#[should_panic(expected = "f32 panels of [33, 2] have 72 f32s, not 71")]
+#[should_panic(expected = "f32 panels of [33, 2] have 128 f32s, not 127")]
 fn short_panels_are_refused() {
-    one_thread().product(1, 33, once(floats(&[0.0; 2], 2, 2, &[0.0; 71])), &mut [0.0; 33], 33, Start::Zero);
+    one_thread().product(1, 33, once(floats(&[0.0; 2], 2, 2, &[0.0; 127])), &mut [0.0; 33], 33, Start::Zero);
 }
 
 #[test]
