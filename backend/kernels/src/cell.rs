@@ -73,7 +73,9 @@ pub fn update(
 mod tests {
     use super::*;
     use crate::elementary::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
-    use lstmc_frontend::ir::{Algebra, Binary, FormulaBuilder, Function, GateOrder, Lstm, plain_lstm};
+    use lstmc_frontend::ir::{
+        Algebra, Binary, FormulaBuilder, Function, GateOrder, GateRows, Lstm, plain_lstm,
+    };
 
     /// Each gate of all units, in the order of lanes.
     fn in_parts(gates: [&[f32]; 4]) -> Vec<f32> {
@@ -180,7 +182,7 @@ mod tests {
             };
             b.result(0, &y);
             let mut spec = lstm();
-            spec.gates = spec.gates.first(1);
+            spec.gates = GateRows::new(0..1);
             (spec.states, spec.parameters, spec.formula) = (1, 1, b.build(|_| Some(1)));
             let parameters: Vec<f32> =
                 (0..units.next_multiple_of(PANEL)).map(|i| (i % 5) as f32 - 1.5).collect();

@@ -224,7 +224,7 @@ impl Emitter {
     fn tied(&self, weight: &Tensor) -> Option<WeightId> {
         let table = self.embedding?;
         let same = match &*self.graph.weight(table).map {
-            LinearMap::Dense(t) => t.shape() == weight.shape() && t == weight,
+            LinearMap::Dense(t) => t == weight,
             _ => false,
         };
         same.then_some(table)

@@ -66,7 +66,8 @@ pub struct GateRows {
 }
 
 impl GateRows {
-    fn new(blocks: impl Iterator<Item = usize>) -> GateRows {
+    /// The blocks of all gates, in order; at most eight.
+    pub fn new(blocks: impl Iterator<Item = usize>) -> GateRows {
         let mut rows = GateRows { count: 0, blocks: [0; MOST_GATES] };
         for (to, block) in rows.blocks.iter_mut().zip(blocks) {
             *to = block as u8;
@@ -78,11 +79,6 @@ impl GateRows {
     /// How many gates.
     pub fn count(self) -> usize {
         self.count.into()
-    }
-
-    /// The first `n` gates.
-    pub fn first(self, n: usize) -> GateRows {
-        GateRows { count: self.count.min(n as u8), ..self }
     }
 
     /// The block of gate `n`.

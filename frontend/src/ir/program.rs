@@ -14,7 +14,7 @@
 use super::cell::CellSpec;
 use super::formula::{Algebra, Formula, FormulaBuilder};
 use super::graph::{Graph, Node, NodeId, Operand, OutputRole, Type, ValueId, WeightId};
-use super::map::{LinearMap, PartId, TensorTrain};
+use super::map::{LinearMap, Part, PartId, TensorTrain};
 use super::op::Op;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -263,12 +263,14 @@ impl<'g> Program<'g> {
 
 /// Numbers stored in all weights of any graph; a map that several weights share counts once.
 pub fn parameters(graph: &Graph) -> usize {
-    fn count(map: &LinearMap, seen: &mut BTreeSet<PartId>) -> usize {
-        match map {
-            LinearMap::Dense(_) | LinearMap::Quantized(_) | LinearMap::Sparse(_) => map.parameters(),
+    fn count(part: &Part, seen: &mut BTreeSet<PartId>) -> usize {
+        if !seen.insert(part.id()) {
+            return 0;
+        }
+        match &**part {
+            LinearMap::Dense(_) | LinearMap::Quantized(_) | LinearMap::Sparse(_) => part.parameters(),
             LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => {
-                let children = map.children();
-                children.iter().map(|(_, c)| if seen.insert(c.id()) { count(c, seen) } else { 0 }).sum()
+                part.children().iter().map(|(_, child)| count(child, seen)).sum()
             }
         }
     }

@@ -95,7 +95,7 @@ impl Rewrite {
         Ok(new)
     }
 
-    /// Whether a part inside this one was rewritten before.
+    /// Whether this rewrite has met a part inside the map.
     pub fn has_met_part_of(&self, map: &LinearMap) -> bool {
         map.children().iter().any(|(_, part)| self.done.contains_key(&part.id) || self.has_met_part_of(part))
     }
