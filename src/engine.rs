@@ -3,7 +3,7 @@
 use crate::Error;
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::interpret;
-use lstmc_frontend::ir::Graph;
+use lstmc_frontend::ir::{Graph, Head};
 use lstmc_runtime::{Description, Model};
 use std::sync::Arc;
 
@@ -25,6 +25,9 @@ pub struct Scorer<'a> {
     options: Options,
     tokens: &'a [u32],
     progress: Box<dyn FnMut(usize) + 'a>,
+    /// The first model that returns hidden vectors, which others are compared with.
+    #[cfg(feature = "passes")]
+    reference: Option<Graph>,
 }
 
 impl<'a> Scorer<'a> {
@@ -36,12 +39,22 @@ impl<'a> Scorer<'a> {
         tokens: &'a [u32],
         progress: impl FnMut(usize) + 'a,
     ) -> Scorer<'a> {
-        Scorer { engine, options, tokens, progress: Box::new(progress) }
+        Scorer {
+            engine,
+            options,
+            tokens,
+            progress: Box::new(progress),
+            #[cfg(feature = "passes")]
+            reference: None,
+        }
     }
 
     /// Perplexity of a graph in language-model form: the exponential of the mean negative log-likelihood of `tokens[1..]`, with the state carried
     /// from zero through the whole text.
     pub fn perplexity(&mut self, graph: &Graph) -> Result<f64, Error> {
+        if graph.output_named(Head::Hidden.name()).is_some() {
+            return Err(interpret::InterpretError::NoPredictions.into());
+        }
         match self.engine {
             Engine::Jit => {
                 let jit = Jit::new(graph, self.options)?;
@@ -63,6 +76,14 @@ impl<'a> Scorer<'a> {
 #[cfg(feature = "passes")]
 impl lstmc_passes::Evaluate for Scorer<'_> {
     fn perplexity(&mut self, graph: &Graph) -> Result<f64, String> {
-        Scorer::perplexity(self, graph).map_err(|e| e.to_string())
+        if graph.output_named(Head::Hidden.name()).is_none() {
+            return Scorer::perplexity(self, graph).map_err(|e| e.to_string());
+        }
+        let model = interpret::LanguageModel::<f32>::new;
+        let reference = model(self.reference.get_or_insert_with(|| graph.clone()));
+        let (reference, model) =
+            (reference.map_err(|e| e.to_string())?, model(graph).map_err(|e| e.to_string())?);
+        let error = model.relative_error(&reference, self.tokens, &mut self.progress);
+        Ok(1.0 + error.map_err(|e| e.to_string())?)
     }
 }

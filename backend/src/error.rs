@@ -1,6 +1,6 @@
 //! Why a model cannot be compiled.
 
-use lstmc_frontend::ir::{MapError, Node};
+use lstmc_frontend::ir::MapError;
 
 /// Why a model cannot be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -9,16 +9,6 @@ pub enum CompileError {
     /// The graph is not in language-model form.
     #[error("only a graph in language-model form can be compiled: {0}")]
     NotCanonical(String),
-    /// An operator, or a use of one, that has no kernel.
-    #[error("{op}{}: {reason}", if origin.is_empty() { String::new() } else { format!(" (node \"{origin}\")") })]
-    Unsupported {
-        /// The operator.
-        op: &'static str,
-        /// The node's name in the model's file.
-        origin: String,
-        /// Why, and what to do.
-        reason: String,
-    },
     /// A weight that cannot be read.
     #[error("@{name}: {error}")]
     Map {
@@ -54,12 +44,6 @@ pub enum CompileError {
         /// The code generator's message.
         reason: String,
     },
-}
-
-impl CompileError {
-    pub(crate) fn unsupported(node: &Node, reason: &str) -> CompileError {
-        CompileError::Unsupported { op: node.op.name(), origin: node.origin.clone(), reason: reason.into() }
-    }
 }
 
 /// Why code cannot be compiled for a target.

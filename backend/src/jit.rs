@@ -12,7 +12,7 @@ use crate::error::CompileError;
 use crate::execution::{Buffers, Execution, Generated, Model};
 use crate::isa::{self, OptLevel};
 use crate::pack::pack;
-use crate::plan::{Cell, Plan};
+use crate::plan::{Head, Plan};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_kernels::{Level, PackedData, Pool, log_sum_exp, top_k};
@@ -50,10 +50,9 @@ pub struct Jit {
     weights: Arc<Vec<PackedData>>,
     /// Addresses of `weights`, as generated code reads them.
     table: Vec<usize>,
-    /// Lanes of each cell's panels.
+    /// Lanes of the gates that each loop takes.
     lanes: Vec<usize>,
     execution: Execution,
-    level: Level,
     entries: Entries,
     workers: Option<Workers>,
     /// Owns the code; not used again until it is dropped.
@@ -82,7 +81,7 @@ impl std::fmt::Debug for Jit {
         f.debug_struct("Jit")
             .field("plan", &self.plan.name)
             .field("layout", &self.layout)
-            .field("level", &self.level)
+            .field("level", &self.level())
             .finish_non_exhaustive()
     }
 }
@@ -96,7 +95,7 @@ impl Jit {
 
     /// As [`Jit::new`], but in parts. Each part runs the plan's steps in its own range, and has the whole output layer.
     /// The parts share the weights and have the same buffers: advancing one after another, then computing logits with the last one, is one step of
-    /// the whole model, if the ranges are consecutive and cover all steps.
+    /// the whole model, if the ranges are consecutive and cover all steps. They take no sequences.
     ///
     /// # Panics
     /// If the plan has no such steps.
@@ -106,7 +105,8 @@ impl Jit {
         ranges: impl FnOnce(&Plan) -> Vec<Range<usize>>,
     ) -> Result<Vec<Jit>, CompileError> {
         let (plan, weights) = Jit::prepare(graph, options)?;
-        let part = |range: Range<usize>| Plan { steps: plan.steps[range].to_vec(), ..plan.clone() };
+        let part =
+            |range: Range<usize>| Plan { steps: plan.steps[range].to_vec(), loops: vec![], ..plan.clone() };
         ranges(&plan).into_iter().map(|r| Jit::compile(part(r), weights.clone(), options)).collect()
     }
 
@@ -130,14 +130,13 @@ impl Jit {
             let id = program.functions.iter().find(|(e, _)| *e == entry).expect("every entry is built").1;
             module.get_finalized_function(id)
         };
-        let cells = plan.cells().count();
         // SAFETY: each address is that of a function which `codegen::program` built with exactly this signature in the
         // target's default calling convention, which is the C one; the code lives as long as `module`, which this `Jit` owns.
         let entries = unsafe {
             Entries {
                 advance: std::mem::transmute::<*const u8, Advance>(address(Entry::Advance)),
                 logits: std::mem::transmute::<*const u8, Logits>(address(Entry::Logits)),
-                recurrent: (0..cells)
+                recurrent: (0..plan.loops.len())
                     .map(|n| std::mem::transmute::<*const u8, Recurrent>(address(Entry::Recurrent(n))))
                     .collect(),
                 gather: std::mem::transmute::<*const u8, Gather>(address(Entry::Gather)),
@@ -160,14 +159,25 @@ impl Jit {
         } else {
             None
         };
-        let layout = Layout::new(plan.vocabulary)
+        let mut initial = vec![0.0; if plan.initial.is_empty() { 0 } else { plan.state_len }];
+        for &(slot, from) in &plan.initial {
+            initial[slot.offset..][..slot.len].copy_from_slice(&weights[from.0].f32s()[..slot.len]);
+        }
+        let layout = Layout::new(plan.vocabulary);
+        let layout = match plan.head {
+            Head::Logits => layout,
+            Head::Hidden => layout.with_hidden(plan.logits.len),
+        };
+        let layout = layout
             .with_state(plan.state_len, plan.state.clone())
+            .with_initial(initial)
             .with_scratch(plan.scratch_len * 4)
             .with_weight_bytes_per_token(plan.weight_bytes_per_token());
         let module = Mutex::new(Some(module));
         let execution = Execution::new(&plan, level, threads);
-        let lanes = plan.cells().map(Cell::lanes).collect();
-        Ok(Jit { plan, layout, weights, table, lanes, execution, level, entries, workers, module })
+        let lanes = |of| plan.cell(of).map_or(0, |(cell, _)| cell.gates[0].sums.padded());
+        let lanes = plan.loops.iter().map(lanes).collect();
+        Ok(Jit { plan, layout, weights, table, lanes, execution, entries, workers, module })
     }
 
     /// The plan that was compiled.
@@ -177,7 +187,7 @@ impl Jit {
 
     /// The processor level it was compiled for.
     pub fn level(&self) -> Level {
-        self.level
+        self.execution.level
     }
 
     /// Packed weights, in the plan's order.
@@ -209,7 +219,7 @@ impl Jit {
         token as usize
     }
 
-    /// Takes a step and writes its logits; `state` and `scratch` as [`Jit::check`] returns them, `logits` has room for all.
+    /// Takes a step and writes its output; `state` and `scratch` as [`Jit::check`] returns them, `logits` has room for all of it.
     fn logits(&self, state: *mut f32, scratch: *mut f32, token: usize, logits: *mut f32) {
         if self
             .workers
@@ -233,6 +243,7 @@ impl Jit {
 
     /// Takes a step and returns its logits, which stay in scratch.
     fn logits_in_scratch<'s>(&self, state: &mut [f32], scratch: &'s mut [u8], token: u32) -> &'s [f32] {
+        assert_eq!(self.plan.head, Head::Logits, "the output of a step");
         let token = self.word(token);
         let (state, to) = self.check(state, scratch);
         let at = self.plan.logits.offset;
@@ -254,11 +265,11 @@ impl Generated for Jit {
         unsafe { (self.entries.gather)(self.table.as_ptr(), scratch, token) }
     }
 
-    fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
-        assert!(gates.len() >= self.lanes[cell], "length of the gates");
+    fn recurrent(&self, of: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]) {
+        assert!(gates.len() >= self.lanes[of], "length of the gates");
         let (state, scratch) = self.check(state, scratch);
         // SAFETY: lengths and alignment were checked just above against the plan that the code was made from.
-        unsafe { (self.entries.recurrent[cell])(self.table.as_ptr(), gates.as_ptr(), state, scratch) }
+        unsafe { (self.entries.recurrent[of])(self.table.as_ptr(), gates.as_ptr(), state, scratch) }
     }
 }
 
@@ -268,7 +279,7 @@ impl Kernels for Jit {
     }
 
     fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]) {
-        assert_eq!(logits.len(), self.layout.vocabulary, "length of the logits");
+        assert_eq!(logits.len(), self.layout.outputs, "length of the output");
         let token = self.word(token);
         let (state, scratch) = self.check(state, scratch);
         self.logits(state, scratch, token, logits.as_mut_ptr());
@@ -306,7 +317,7 @@ impl Kernels for Jit {
     ) {
         let streams = tokens.len();
         assert_eq!(states.len(), streams * self.layout.state, "length of the states");
-        assert_eq!(logits.len(), streams * self.layout.vocabulary, "length of the logits");
+        assert_eq!(logits.len(), streams * self.layout.outputs, "length of the output");
         for &token in tokens {
             self.word(token);
         }
@@ -316,9 +327,9 @@ impl Kernels for Jit {
                 .expect("the workspace is one of `streams_workspace`, of as many streams");
             return self.execution.step(self.model(), buffers, states, scratch, tokens, logits);
         }
-        let Layout { state: each, vocabulary, .. } = self.layout;
+        let Layout { state: each, outputs, .. } = self.layout;
         for (n, &token) in tokens.iter().enumerate() {
-            let logits = &mut logits[n * vocabulary..][..vocabulary];
+            let logits = &mut logits[n * outputs..][..outputs];
             self.step(&mut states[n * each..][..each], scratch, token, logits);
         }
     }
@@ -326,7 +337,7 @@ impl Kernels for Jit {
     fn score(&self, state: &mut [f32], scratch: &mut [u8], token: u32, target: u32) -> f32 {
         let target = self.word(target);
         let logits = self.logits_in_scratch(state, scratch, token);
-        logits[target] - log_sum_exp(self.level, logits)
+        logits[target] - log_sum_exp(self.level(), logits)
     }
 
     fn top_k(
@@ -340,7 +351,7 @@ impl Kernels for Jit {
         let k = ids.len().min(log_probabilities.len()).min(self.layout.vocabulary);
         assert!(k > 0, "at least one word is asked for");
         let logits = self.logits_in_scratch(state, scratch, token);
-        top_k(self.level, logits, &mut ids[..k], &mut log_probabilities[..k]);
+        top_k(self.level(), logits, &mut ids[..k], &mut log_probabilities[..k]);
         k
     }
 
@@ -352,6 +363,7 @@ impl Kernels for Jit {
         tokens: &[u32],
         progress: &mut dyn FnMut(usize),
     ) -> f64 {
+        assert_eq!(self.plan.head, Head::Logits, "the output of a step");
         for &token in tokens {
             self.word(token);
         }

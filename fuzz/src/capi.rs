@@ -181,10 +181,13 @@ fn token(cursor: &mut Cursor<'_>) -> u32 {
 
 fn model_calls(model: *mut ModelHandle, words: &Vocabulary, cursor: &mut Cursor<'_>, nulls: [bool; 3]) {
     // SAFETY: null or a handle.
-    let (size, info) = unsafe {
+    let (size, outputs, info) = unsafe {
         let model = unless(nulls[0], model);
-        (library::lstmc_model_vocabulary_size(model), library::lstmc_model_info(model))
+        let (size, outputs) =
+            (library::lstmc_model_vocabulary_size(model), library::lstmc_model_output_size(model));
+        (size, outputs, library::lstmc_model_info(model))
     };
+    assert_eq!(outputs, size as usize);
     assert_eq!((size, info.is_null()), if nulls[0] { (0, true) } else { (words.len() as u32, false) });
     if !info.is_null() {
         // SAFETY: a C string that lives as long as the model.

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 /// Measures models. The command line implements it with compiled kernels, and tests with the interpreter.
 pub trait Evaluate {
-    /// The perplexity of a model in language-model form on the validation text.
+    /// The perplexity of a model in language-model form on the validation text; for one that returns hidden vectors, one plus the relative error of
+    /// its outputs against those of the model before compression.
     fn perplexity(&mut self, graph: &Graph) -> Result<f64, String>;
 }
 

@@ -133,8 +133,11 @@ fn retied(
     for (_, node) in graph.nodes() {
         let names: Vec<&str> = node.results().iter().map(|&v| graph.name_of(v)).collect();
         let results = if matches!(node.op, Op::Input | Op::State) {
-            let ty = graph.type_of(node.results()[0]).clone();
-            vec![new.add_source(node.op.clone(), names[0], ty)]
+            let (value, ty) = (node.results()[0], graph.type_of(node.results()[0]).clone());
+            vec![match graph.initial_state(value) {
+                None => new.add_source(node.op.clone(), names[0], ty),
+                Some(w) => new.add_state(names[0], ty, weights[replaced.get(&w).unwrap_or(&w)])?,
+            }]
         } else {
             let operands = node.operands().iter().map(|operand| match operand {
                 Operand::Value(v) => Operand::Value(values[v]),

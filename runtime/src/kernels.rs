@@ -25,6 +25,15 @@ impl StateSlot {
     }
 }
 
+/// What the output of a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// A logit for each word of the vocabulary.
+    Logits,
+    /// A vector of any length, such as that of a transducer's prediction network: it gives no probabilities of words.
+    Hidden,
+}
+
 /// The sizes that a caller of [`Kernels`] must know.
 ///
 /// ```text
@@ -48,15 +57,21 @@ impl StateSlot {
 /// let layout = layout.with_state(448, vec![slot("h0", 0), slot("c0", 224)]).with_scratch(4096);
 /// assert_eq!(layout.slot("c0").unwrap().range(), 224..424);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Layout {
-    /// Words in the vocabulary: tokens are `0..vocabulary`, and there is one logit per word.
+    /// Words in the vocabulary: tokens are `0..vocabulary`.
     pub vocabulary: usize,
+    /// What a step writes.
+    pub head: Head,
+    /// `f32` elements of it.
+    pub outputs: usize,
     /// `f32` elements of one stream's recurrent state, including padding.
     pub state: usize,
     /// The state's vectors, within `0..state`.
     pub slots: Vec<StateSlot>,
+    /// The state before the first token; empty if it is all zeros.
+    pub initial: Vec<f32>,
     /// Bytes of working memory that one call needs; its contents between calls do not matter.
     pub scratch: usize,
     /// Bytes of weights that one [`Kernels::step`] reads: the bound of its speed.
@@ -64,9 +79,47 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A model with this many words that has no state, needs no scratch and reads no weights.
+    /// A model of the logits of this many words that has no state, needs no scratch and reads no weights.
     pub fn new(vocabulary: usize) -> Self {
-        Layout { vocabulary, state: 0, slots: Vec::new(), scratch: 0, weight_bytes_per_token: 0 }
+        Layout {
+            vocabulary,
+            head: Head::Logits,
+            outputs: vocabulary,
+            state: 0,
+            slots: Vec::new(),
+            initial: Vec::new(),
+            scratch: 0,
+            weight_bytes_per_token: 0,
+        }
+    }
+
+    /// With a hidden vector of `len` elements as output.
+    #[must_use]
+    pub fn with_hidden(self, len: usize) -> Self {
+        Layout { head: Head::Hidden, outputs: len, ..self }
+    }
+
+    /// With this state before the first token; empty for zeros.
+    ///
+    /// # Panics
+    ///
+    /// If it is neither empty nor as long as the state.
+    #[must_use]
+    pub fn with_initial(self, initial: Vec<f32>) -> Self {
+        assert!(initial.is_empty() || initial.len() == self.state, "length of the initial state");
+        Layout { initial, ..self }
+    }
+
+    /// Sets a state to that before the first token.
+    ///
+    /// # Panics
+    ///
+    /// If it has another length.
+    pub fn reset(&self, state: &mut [f32]) {
+        match self.initial.is_empty() {
+            true => state.fill(0.0),
+            false => state.copy_from_slice(&self.initial),
+        }
     }
 
     /// With a state of `len` elements, and the vectors in it.
@@ -135,14 +188,16 @@ impl fmt::Debug for Workspace {
 ///
 /// All methods share these arguments:
 ///
-/// - `state`: exactly [`Layout::state`] elements, updated in place. All zeros is the state before the
-///   first token. [`Layout::slots`] says where its vectors are.
+/// - `state`: exactly [`Layout::state`] elements, updated in place. [`Layout::reset`] gives the state before the
+///   first token, [`Layout::slots`] says where its vectors are.
 /// - `scratch`: at least [`Layout::scratch`] bytes, overwritten.
 /// - `workspace`: of the same kernels, from [`Kernels::streams_workspace`] or [`Kernels::sequence_workspace`].
 /// - `token`, `target`: ids below [`Layout::vocabulary`].
 ///
 /// `state` (or `states`) and `scratch` start at a multiple of [`ALIGNMENT`](crate::ALIGNMENT) bytes, as an
 /// [`Aligned`](crate::Aligned) buffer does. `logits`, `ids` and `log_probabilities` need not.
+///
+/// If [`Layout::head`] is a hidden vector, there are no words to score or to select: the methods that do are not called.
 ///
 /// # Panics
 ///
@@ -152,8 +207,8 @@ pub trait Kernels: Send + Sync {
     /// The sizes of the buffers below. They never change.
     fn layout(&self) -> &Layout;
 
-    /// Consumes `token`, updates the state and writes the logits (before the softmax) of every word
-    /// that may come next. `logits` has [`Layout::vocabulary`] elements.
+    /// Consumes `token`, updates the state and writes the output: the logits (before the softmax) of every word
+    /// that may come next, or the hidden vector. `logits` has [`Layout::outputs`] elements.
     fn step(&self, state: &mut [f32], scratch: &mut [u8], token: u32, logits: &mut [f32]);
 
     /// The workspace that [`Kernels::step_streams`] needs for this many streams.
@@ -168,7 +223,7 @@ pub trait Kernels: Send + Sync {
     }
 
     /// Takes a [`step`](Kernels::step) in each of `tokens.len()` streams. `states` and `logits` hold
-    /// [`Layout::state`] and [`Layout::vocabulary`] elements for each, one stream after another.
+    /// [`Layout::state`] and [`Layout::outputs`] elements for each, one stream after another.
     ///
     /// Implementations may load a weight once for all streams; the default takes them one by one.
     fn step_streams(
@@ -180,12 +235,11 @@ pub trait Kernels: Send + Sync {
         logits: &mut [f32],
     ) {
         let _ = workspace;
-        let Layout { vocabulary, state, .. } = *self.layout();
+        let Layout { outputs, state, .. } = *self.layout();
         assert_eq!(states.len(), tokens.len() * state, "length of the states");
-        assert_eq!(logits.len(), tokens.len() * vocabulary, "length of the logits");
+        assert_eq!(logits.len(), tokens.len() * outputs, "length of the output");
         for (n, &token) in tokens.iter().enumerate() {
-            let (state, logits) =
-                (&mut states[n * state..][..state], &mut logits[n * vocabulary..][..vocabulary]);
+            let (state, logits) = (&mut states[n * state..][..state], &mut logits[n * outputs..][..outputs]);
             self.step(state, scratch, token, logits);
         }
     }
@@ -284,7 +338,7 @@ fn logits_of<K: Kernels + ?Sized>(
     scratch: &mut [u8],
     token: u32,
 ) -> Vec<f32> {
-    let mut logits = vec![0.0; kernels.layout().vocabulary];
+    let mut logits = vec![0.0; kernels.layout().outputs];
     kernels.step(state, scratch, token, &mut logits);
     logits
 }

@@ -92,7 +92,7 @@ pub use container::{
     Blob, BlobOut, Container, ContainerError, Contents, FORMAT_VERSION, Flaw, Guess, MAGIC, MAX_HEADER_BYTES,
     MAX_RANK, MAX_TENSORS,
 };
-pub use kernels::{Kernels, Layout, StateSlot, Workspace, score_stepwise};
+pub use kernels::{Head, Kernels, Layout, StateSlot, Workspace, score_stepwise};
 pub use sampling::{Rng, Sampling};
 pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
 pub use streams::Streams;

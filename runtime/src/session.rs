@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::aligned::Aligned;
-use crate::kernels::{Kernels, Layout, StateSlot, Workspace};
+use crate::kernels::{Head, Kernels, Layout, StateSlot, Workspace};
 use crate::sampling::{self, Rng, Sampling};
 use crate::vocabulary::{Vocabulary, VocabularyError};
 
@@ -99,6 +99,15 @@ pub enum SessionError {
         /// Tokens given.
         tokens: usize,
     },
+    /// Probabilities of words, of a model that has none.
+    #[error(
+        "the model's output is a hidden vector of {width} elements, not logits: it gives no probabilities of words, so there is no \
+         scoring, perplexity, suggestion or sampling; a step gives the vector"
+    )]
+    Hidden {
+        /// Elements of the vector.
+        width: usize,
+    },
     /// A temperature that is negative, infinite or NaN.
     #[error("temperature {0} is not a finite number of at least 0")]
     Temperature(f32),
@@ -138,14 +147,16 @@ impl Model {
     /// A new stream of text, at its beginning. Allocates all that the stream needs.
     pub fn session(&self) -> Session {
         let layout = self.layout();
-        Session {
+        let mut session = Session {
             state: Aligned::zeroed(layout.state),
             scratch: Aligned::zeroed(layout.scratch),
             workspace: None,
-            logits: Aligned::zeroed(layout.vocabulary),
+            logits: Aligned::zeroed(layout.outputs),
             candidates: Vec::new(),
             model: self.clone(),
-        }
+        };
+        session.reset();
+        session
     }
 
     /// The sizes of the model and of its sessions' buffers.
@@ -197,7 +208,7 @@ pub struct Session {
     state: Aligned<f32>,          // [layout.state], vectors and padding
     scratch: Aligned<u8>,         // [layout.scratch]
     workspace: Option<Workspace>, // made when first a sequence is scored
-    logits: Aligned<f32>,         // [vocabulary]
+    logits: Aligned<f32>,         // [layout.outputs]
     candidates: Vec<u32>,         // [largest k sampled from so far]
 }
 
@@ -238,7 +249,7 @@ impl Session {
     }
 
     /// Consumes `token` and returns the logits (before the softmax) of every word that may come next,
-    /// `[vocabulary]`. They are as the kernels wrote them, NaNs included.
+    /// `[vocabulary]`, or the model's hidden vector: see [`Layout::head`]. They are as the kernels wrote them, NaNs included.
     ///
     /// # Errors
     ///
@@ -267,7 +278,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If the model has no such token, the buffers differ in length, or what was written is not finite.
+    /// If the model has no such token or no logits, the buffers differ in length, or what was written is not finite.
     pub fn top_k_into(
         &mut self,
         token: u32,
@@ -275,6 +286,7 @@ impl Session {
         log_probabilities: &mut [f32],
     ) -> Result<usize, SessionError> {
         self.check(token)?;
+        self.check_logits()?;
         if ids.len() != log_probabilities.len() {
             return Err(SessionError::Buffers { ids: ids.len(), log_probabilities: log_probabilities.len() });
         }
@@ -301,6 +313,7 @@ impl Session {
     /// `top_k` of 0, or the model's output is not finite.
     pub fn sample(&mut self, token: u32, sampling: &Sampling, rng: &mut Rng) -> Result<u32, SessionError> {
         self.check(token)?;
+        self.check_logits()?;
         let temperature = sampling.temperature;
         if !(temperature.is_finite() && temperature >= 0.0) {
             return Err(SessionError::Temperature(temperature));
@@ -359,6 +372,7 @@ impl Session {
         progress: &mut dyn FnMut(usize),
     ) -> Result<f64, SessionError> {
         tokens.iter().try_for_each(|&token| self.check(token))?;
+        self.check_logits()?;
         if tokens.len() < 2 {
             return Ok(0.0);
         }
@@ -371,7 +385,7 @@ impl Session {
         Ok(sum)
     }
 
-    /// The perplexity of a text of `N` tokens: from a zero state, tokens `1..N-1` predict tokens
+    /// The perplexity of a text of `N` tokens: from the initial state, tokens `1..N-1` predict tokens
     /// `2..N`, and the result is `exp` of the mean negative natural log-probability. The stream is reset
     /// first and ends after the second-to-last token.
     ///
@@ -397,14 +411,15 @@ impl Session {
             return Err(SessionError::TooFewTokens { found: tokens.len() });
         }
         tokens.iter().try_for_each(|&token| self.check(token))?;
+        self.check_logits()?;
         self.reset();
         let sum = self.score_with_progress(tokens, progress)?;
         Ok((-sum / (tokens.len() - 1) as f64).exp())
     }
 
-    /// Returns to the beginning: a zero state.
+    /// Returns to the beginning: the model's initial state.
     pub fn reset(&mut self) {
-        self.state.fill(0.0);
+        self.model.shared.kernels.layout().reset(&mut self.state);
     }
 
     /// The vectors of the state by name, in the layout's order.
@@ -430,7 +445,7 @@ impl Session {
     ///
     /// ```
     /// # fn example(session: &mut lstmc_runtime::Session, trained: &[f32]) -> Option<()> {
-    /// // A model that was trained with an initial state of its own.
+    /// // A state that was trained apart from the model.
     /// session.state_vector_mut("h0")?.copy_from_slice(trained);
     /// # Some(())
     /// # }
@@ -469,8 +484,16 @@ impl Session {
     }
 
     fn check(&self, token: u32) -> Result<(), SessionError> {
-        let vocabulary = self.logits.len();
+        let vocabulary = self.layout().vocabulary;
         if (token as usize) < vocabulary { Ok(()) } else { Err(SessionError::Token { token, vocabulary }) }
+    }
+
+    /// An error if the model's output gives no probabilities.
+    fn check_logits(&self) -> Result<(), SessionError> {
+        match self.layout().head {
+            Head::Logits => Ok(()),
+            Head::Hidden => Err(SessionError::Hidden { width: self.layout().outputs }),
+        }
     }
 }
 

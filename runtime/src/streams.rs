@@ -29,7 +29,7 @@ pub struct Streams {
     states: Aligned<f32>, // [count][layout.state], vectors and padding
     scratch: Aligned<u8>, // [layout.scratch]
     workspace: Workspace,
-    logits: Aligned<f32>, // [count][vocabulary]
+    logits: Aligned<f32>, // [count][layout.outputs]
 }
 
 impl Model {
@@ -41,14 +41,16 @@ impl Model {
     pub fn streams(&self, count: usize) -> Streams {
         let layout = self.layout();
         let all = |each: usize| each.checked_mul(count).expect("streams fit memory");
-        Streams {
+        let mut streams = Streams {
             count,
             states: Aligned::zeroed(all(layout.state)),
             scratch: Aligned::zeroed(layout.scratch),
             workspace: self.kernels().streams_workspace(count),
-            logits: Aligned::zeroed(all(layout.vocabulary)),
+            logits: Aligned::zeroed(all(layout.outputs)),
             model: self.clone(),
-        }
+        };
+        (0..count).for_each(|stream| streams.reset(stream));
+        streams
     }
 }
 
@@ -69,7 +71,7 @@ impl Streams {
     }
 
     /// Consumes a token in each stream and returns the logits (before the softmax) of every word that may come next,
-    /// `[streams][vocabulary]`. They are as the kernels wrote them, NaNs included.
+    /// `[streams][vocabulary]`, or the model's hidden vectors. They are as the kernels wrote them, NaNs included.
     ///
     /// # Errors
     ///
@@ -87,13 +89,13 @@ impl Streams {
         Ok(&self.logits)
     }
 
-    /// The logits of one stream after the last step, `[vocabulary]`; zeros before the first.
+    /// The logits of one stream after the last step, `[vocabulary]`, or its hidden vector; zeros before the first.
     ///
     /// # Panics
     ///
     /// If there is no such stream.
     pub fn logits(&self, stream: usize) -> &[f32] {
-        let each = self.model.layout().vocabulary;
+        let each = self.model.layout().outputs;
         &self.logits[self.checked(stream) * each..][..each]
     }
 
@@ -128,13 +130,15 @@ impl Streams {
         Some(&mut self.all_mut(stream)[range])
     }
 
-    /// Returns one stream to the beginning: a zero state.
+    /// Returns one stream to the beginning: the model's initial state.
     ///
     /// # Panics
     ///
     /// If there is no such stream.
     pub fn reset(&mut self, stream: usize) {
-        self.all_mut(stream).fill(0.0);
+        self.checked(stream);
+        let model = self.model.clone();
+        model.layout().reset(self.all_mut(stream));
     }
 
     /// Copies the state of stream `from` to stream `to`.

@@ -1,5 +1,5 @@
 /* Runs a model on tokens, which are u32 in a file:
- *     run logits TOKENS OUT    all logits after each token, f32
+ *     run logits TOKENS OUT    the output after each token, f32: all logits, or the hidden vector
  *     run score TOKENS         perplexity, from the log-probability of each next token */
 #include "lm.h"
 #include <math.h>
@@ -7,8 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef LM_OUTPUT_SIZE
+enum { WIDTH = LM_OUTPUT_SIZE };
+#else
+enum { WIDTH = LM_VOCABULARY_SIZE };
+#endif
+
 static _Alignas(LM_STATE_ALIGN) unsigned char state[LM_STATE_SIZE];
-static float logits[LM_VOCABULARY_SIZE];
+static float output[WIDTH];
 
 int main(int argc, char **argv) {
     static uint32_t tokens[1 << 20];
@@ -17,6 +23,7 @@ int main(int argc, char **argv) {
     int status = lm_reset(state, sizeof state, LM_ABI_VERSION);
     if (n < 2 || status)
         return 2;
+#ifndef LM_OUTPUT_SIZE
     if (!strcmp(argv[1], "score")) {
         double sum = 0;
         for (size_t i = 0; i + 1 < n && !status; i++) {
@@ -27,10 +34,11 @@ int main(int argc, char **argv) {
         printf("%.6f\n", exp(-sum / (n - 1)));
         return status;
     }
+#endif
     FILE *out = fopen(argv[3], "wb");
     for (size_t i = 0; i < n && !status; i++) {
-        status = lm_step(state, tokens[i], logits, LM_VOCABULARY_SIZE);
-        fwrite(logits, sizeof *logits, LM_VOCABULARY_SIZE, out);
+        status = lm_step(state, tokens[i], output, WIDTH);
+        fwrite(output, sizeof *output, WIDTH, out);
     }
     return status || fclose(out);
 }

@@ -109,9 +109,9 @@ fn logits() {
     let (graph, tokens) = (graph(), recorded_tokens());
     let steps = tokens.len();
     let single = LanguageModel::<f32>::new(&graph).unwrap();
-    let single = wide(&single.logits(&mut single.state(), &tokens).unwrap());
+    let single = wide(&single.outputs(&mut single.state(), &tokens).unwrap());
     let double = LanguageModel::<f64>::new(&graph).unwrap();
-    let double = double.logits(&mut double.state(), &tokens).unwrap();
+    let double = double.outputs(&mut double.state(), &tokens).unwrap();
     let onnx = wide(&recorded_f32("logits"));
 
     assert_close("ONNX Runtime, interpreter in f64", steps, 1, &onnx, &double);

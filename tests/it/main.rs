@@ -16,6 +16,7 @@ mod containers;
 mod demo;
 mod engines;
 mod entropy;
+mod exports;
 mod frontier;
 mod fuzz;
 mod interrupt;

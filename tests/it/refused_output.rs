@@ -36,7 +36,7 @@ fn outputs_that_the_system_refuses() {
 fn an_old_file_survives_a_failure() {
     let sandbox = Sandbox::new();
     let path = sandbox.file("out.lstmc", "old");
-    sandbox.refused(&["compile", "testdata/refused/gru/model.onnx", "-o", "[dir]/out.lstmc"]);
+    sandbox.refused(&["compile", "testdata/refused/reverse/model.onnx", "-o", "[dir]/out.lstmc"]);
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     sandbox.ok(&compile("[dir]/out.lstmc"));
     assert!(lstmc::load(path).is_ok());
@@ -53,7 +53,7 @@ fn closed_pipes() {
         &["inspect", TINY][..],
         &["inspect", TINY, "--json"],
         &["inspect", TINY, "--ir"],
-        &["inspect", "testdata/refused/gru/../bidirectional/model.onnx"],
+        &["inspect", "testdata/refused/reverse/../bidirectional/model.onnx"],
         &["compile", TINY, "--print-ir", "after-all"],
         &["compile", TINY, "--print", "asm"],
         &["eval", "[dir]/tiny.lstmc", "--text", "testdata/tiny/text.txt"],

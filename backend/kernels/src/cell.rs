@@ -9,72 +9,83 @@
 use crate::formula::{Ends, Terms, Way, check, evaluate};
 use crate::layout::{PANEL, UNITS, gate_lanes};
 use crate::level::Level;
-use lstmc_frontend::ir::CellSpec;
+use lstmc_frontend::ir::Formula;
 
-/// A cell, and the positions of its states.
+/// A cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell<'a> {
-    spec: &'a CellSpec,
+    formula: &'a Formula,
     units: usize,
-    states: &'a [usize],
+    inputs: usize,
+    states: usize,
+    parameters: usize,
     way: Way,
 }
 
+/// The maximum number of inputs of a cell's formula.
+const MOST: usize = 24;
+
 impl<'a> Cell<'a> {
-    /// A cell with this many units, and the offset of each of its states. There must be room for the units in whole parts of [`UNITS`].
+    /// A cell with this many units, whose formula has as inputs the gates' sums, the states and the parameters: this many of each. Results are the
+    /// new states. There must be room for the units in whole parts of [`UNITS`].
     ///
     /// # Panics
-    /// Where the formula has inputs or results that the spec has not.
-    pub fn new(spec: &'a CellSpec, units: usize, states: &'a [usize]) -> Cell<'a> {
-        check(&spec.formula, spec.parameter_input(spec.parameters), spec.states);
-        Cell { spec, units, states, way: Way::of(&spec.formula) }
+    /// Where the formula has other inputs or results.
+    pub fn new(formula: &'a Formula, units: usize, [gates, states, parameters]: [usize; 3]) -> Cell<'a> {
+        let inputs = gates + states + parameters;
+        check(formula, [inputs, states]);
+        Cell { formula, units, inputs, states, parameters, way: Way::of(formula) }
     }
 }
 
-/// One step of one stream: new states from the gates' sums and the old states.
+/// One step of one stream: new states from the gates' sums and the old states. Each of `gates` is a number of gates and the lanes that hold their
+/// sums; `offsets` are the states'.
 ///
 /// Errors of sigmoid and hyperbolic tangent are within [`MAX_SIGMOID_ERROR_ULPS`](crate::elementary::MAX_SIGMOID_ERROR_ULPS) and
 /// [`MAX_TANH_ERROR_ULPS`](crate::elementary::MAX_TANH_ERROR_ULPS).
 ///
 /// # Panics
-/// If gates, a state or the parameters do not have an element for each unit, in whole parts.
+/// If gates, a state or the parameters do not have an element for each unit, in whole parts, or are not as many as the cell has.
 pub fn update(
     level: Level,
     cell: &Cell<'_>,
-    gates: &[f32],
+    gates: &[(usize, &[f32])],
     state: &mut [f32],
+    offsets: impl Iterator<Item = usize>,
     parameters: &[f32],
     terms: &mut Terms,
 ) {
-    let (spec, padded) = (cell.spec, cell.units.next_multiple_of(UNITS));
-    let (count, stride) = (spec.gates.count(), cell.units.next_multiple_of(PANEL));
-    let lanes = gate_lanes(count, cell.units);
-    assert!(gates.len() >= lanes, "{lanes} f32s of gates, not {}", gates.len());
-    assert!(cell.states.len() >= spec.states, "{} states", spec.states);
-    assert!(parameters.len() >= spec.parameters * stride, "{} parameters", spec.parameters);
-    let mut ends = Ends::new();
-    for n in 0..count {
-        ends.read(&gates[(n * UNITS).min(lanes)..], count * UNITS);
+    let (padded, stride) = (cell.units.next_multiple_of(UNITS), cell.units.next_multiple_of(PANEL));
+    assert!(parameters.len() >= cell.parameters * stride, "{} parameters", cell.parameters);
+    let mut ends = Ends::<MOST>::new();
+    for &(count, gates) in gates {
+        let lanes = gate_lanes(count, cell.units);
+        assert!(gates.len() >= lanes, "{lanes} f32s of gates, not {}", gates.len());
+        for n in 0..count {
+            ends.read(&gates[(n * UNITS).min(lanes)..], count * UNITS);
+        }
     }
     let (base, len) = (state.as_mut_ptr(), state.len());
-    for &offset in &cell.states[..spec.states] {
+    for offset in offsets.take(cell.states) {
         assert!(offset <= len && len - offset >= padded, "a state of {padded} f32s at {offset} of {len}");
         // SAFETY: the state has this many f32s.
         ends.replace(unsafe { base.add(offset) });
     }
-    for n in 0..spec.parameters {
+    for n in 0..cell.parameters {
         ends.read(&parameters[n * stride..][..padded], UNITS);
     }
-    // SAFETY: all of them have been measured here, and the formula in `Cell::new`.
-    unsafe { evaluate(level, &spec.formula, cell.way, ends, padded, terms) };
+    assert_eq!(ends.count(), [cell.inputs, cell.states], "inputs and states of the cell");
+    // SAFETY: all of them have been measured here, counted just above, and compared with the formula in `Cell::new`.
+    unsafe { evaluate(level, cell.formula, cell.way, &ends, padded, terms) };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::elementary::{MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS};
+    use crate::formula::{Row, map};
     use lstmc_frontend::ir::{
-        Algebra, Binary, FormulaBuilder, Function, GateOrder, GateRows, Lstm, plain_lstm,
+        Algebra, Binary, CellSpec, ERF_ERROR, FormulaBuilder, Function, GateOrder, Lstm, plain_lstm,
     };
 
     /// Each gate of all units, in the order of lanes.
@@ -94,8 +105,8 @@ mod tests {
         let mut state = vec![0.0; units];
         state.resize(2 * units, c);
         let states = [0, units];
-        let cell = Cell::new(&spec, units, &states);
-        update(level, &cell, gates, &mut state, &[], &mut Terms::default());
+        let cell = Cell::new(&spec.formula, units, [4, 2, 0]);
+        update(level, &cell, &[(4, gates)], &mut state, states.into_iter(), &[], &mut Terms::default());
         (state[units..].to_vec(), state[..units].to_vec())
     }
 
@@ -152,15 +163,54 @@ mod tests {
         let (units, gates) =
             (45, (0..4 * 48).map(|i| ((i * 37 % 101) as f32 - 50.0) / 9.0).collect::<Vec<_>>());
         for level in Level::all() {
-            let cell = Cell::new(&spec, units, &[0, 48]);
+            let cell = Cell::new(&spec.formula, units, [4, 2, 0]);
             assert_eq!(cell.way, Way::PlainLstm);
             let run = |way: Way| {
                 let mut state: Vec<f32> = (0..96).map(|i| (i as f32 - 48.0) / 30.0).collect();
                 let cell = Cell { way, ..cell };
-                update(level, &cell, &gates, &mut state, &[], &mut Terms::default());
+                update(
+                    level,
+                    &cell,
+                    &[(4, &gates)],
+                    &mut state,
+                    [0, 48].into_iter(),
+                    &[],
+                    &mut Terms::default(),
+                );
                 state
             };
             assert_eq!(run(Way::PlainLstm), run(Way::ByTerm), "{level:?}");
+        }
+    }
+
+    /// The error function by a series of positive terms.
+    fn erf(x: f64) -> f64 {
+        let (mut term, mut sum, mut n) = (x.abs(), 0.0, 0.0);
+        while term > 1e-20 * sum {
+            sum += term;
+            n += 1.0;
+            term *= 2.0 * x * x / (2.0 * n + 1.0);
+        }
+        (2.0 / std::f64::consts::PI.sqrt() * (-x * x).exp() * sum).copysign(x)
+    }
+
+    #[test]
+    fn the_error_function_is_within_its_bound() {
+        let mut b = FormulaBuilder::new();
+        let x = b.input(0);
+        let y = b.function(Function::Erf, &x);
+        b.result(0, &y);
+        let formula = b.build(|_| None);
+        let step_by = if cfg!(miri) { 400 } else { 1 };
+        let x: Vec<f32> = (0..40_000).step_by(step_by).map(|i| (i as f32 - 20_000.0) / 4000.0).collect();
+        let x = &x[..x.len() / UNITS * UNITS];
+        for level in Level::all() {
+            let mut have = vec![0.0; x.len()];
+            map(level, &formula, [Row::Each(x)].into_iter(), &mut have, &mut Terms::default());
+            for (&x, &y) in x.iter().zip(&have) {
+                let error = (f64::from(y) - erf(x.into())).abs();
+                assert!(error <= ERF_ERROR, "{level:?}: erf({x}): {y}, off by {error:e}");
+            }
         }
     }
 
@@ -181,18 +231,24 @@ mod tests {
                 Err(op) => b.binary(op, &gate, &parameter),
             };
             b.result(0, &y);
-            let mut spec = lstm();
-            spec.gates = GateRows::new(0..1);
-            (spec.states, spec.parameters, spec.formula) = (1, 1, b.build(|_| Some(1)));
+            let formula = b.build(|_| Some(1));
             let parameters: Vec<f32> =
                 (0..units.next_multiple_of(PANEL)).map(|i| (i % 5) as f32 - 1.5).collect();
             let exact: Vec<f64> = x[..units].iter().map(|&x| x.into()).collect();
             let exact_parameters: Vec<f64> = parameters[..units].iter().map(|&x| x.into()).collect();
-            let want = &spec.formula.values(&[&exact, &exact, &exact_parameters])[0];
+            let want = &formula.values(&[&exact, &exact, &exact_parameters])[0];
             for level in Level::all() {
                 let mut state = vec![0.0; x.len()];
-                let cell = Cell::new(&spec, units, &[0]);
-                update(level, &cell, &x, &mut state, &parameters, &mut Terms::default());
+                let cell = Cell::new(&formula, units, [1, 1, 1]);
+                update(
+                    level,
+                    &cell,
+                    &[(1, &x)],
+                    &mut state,
+                    [0].into_iter(),
+                    &parameters,
+                    &mut Terms::default(),
+                );
                 for (u, (&y, &want)) in state.iter().zip(want).enumerate() {
                     // Functions of several steps, each within a few ULP of 1 or of its result.
                     let near = f64::from(y) == want

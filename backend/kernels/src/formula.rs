@@ -57,8 +57,8 @@ impl Terms {
 pub enum Row<'a> {
     /// One element per element of the result.
     Each(&'a [f32]),
-    /// The same value for all elements, repeated eight times.
-    One(&'a [f32; UNITS]),
+    /// The same value for all elements.
+    One(f32),
 }
 
 /// A formula's only result for `to.len()` elements, a multiple of [`UNITS`].
@@ -73,34 +73,39 @@ pub fn map<'a>(
     terms: &mut Terms,
 ) {
     assert!(to.len().is_multiple_of(UNITS), "{} elements", to.len());
-    let mut ends = Ends::new();
-    for input in inputs {
+    let mut all = Ends::<MOST>::new();
+    let mut ones = [[0.0; UNITS]; MOST];
+    for (input, one) in inputs.zip(&mut ones) {
         match input {
-            Row::Each(x) => ends.read(&x[..to.len()], UNITS),
-            Row::One(x) => ends.read(x, 0),
+            Row::Each(x) => all.read(&x[..to.len()], UNITS),
+            Row::One(x) => {
+                *one = [x; UNITS];
+                all.read(one, 0);
+            }
         }
     }
-    ends.write(to);
-    check(formula, ends.count[0], 1);
+    all.write(to);
+    check(formula, all.count);
     // SAFETY: inputs are cut to the length of the result, of which there is one.
-    unsafe { evaluate(level, formula, Way::ByTerm, ends, to.len(), terms) };
+    unsafe { evaluate(level, formula, Way::ByTerm, &all, to.len(), terms) };
 }
 
 /// Evaluates a formula for `len` units.
 ///
 /// # Safety
 /// Each input and result of `ends` has an element for each unit, and [`check`] has seen the formula and as many inputs and results.
-pub(crate) unsafe fn evaluate(
+pub(crate) unsafe fn evaluate<const N: usize>(
     level: Level,
     formula: &Formula,
     way: Way,
-    ends: Ends,
+    ends: &Ends<N>,
     len: usize,
     terms: &mut Terms,
 ) {
     terms.reserve(formula);
     let Terms { values, slots } = terms;
-    let mut at = Place { ends, way, values: values.as_mut_ptr(), unit: 0, next: 0 };
+    let (inputs, results) = (ends.inputs(), &ends.results[..]);
+    let mut at = Place { inputs, results, way, values: values.as_mut_ptr(), unit: 0, next: 0 };
     match level.set() {
         Set::Portable => {
             for unit in 0..len {
@@ -118,19 +123,32 @@ pub(crate) unsafe fn evaluate(
     }
 }
 
-/// The maximum number of inputs, and of results, of a formula.
-const MOST: usize = 16;
+/// The maximum number of inputs of an elementwise step.
+const MOST: usize = 40;
 
-/// The addresses of a formula's inputs and results: for each, element `u` is at `first + u / 8 * step + u % 8`.
-pub(crate) struct Ends {
-    inputs: [(*const f32, usize); MOST],
-    results: [*mut f32; MOST],
+/// The maximum number of results.
+const MOST_RESULTS: usize = 8;
+
+/// The addresses of a formula's results, and of its inputs, at most `N`: for each, element `u` is at `first + u / 8 * step + u % 8`.
+pub(crate) struct Ends<const N: usize> {
+    inputs: [(*const f32, usize); N],
+    results: [*mut f32; MOST_RESULTS],
     count: [usize; 2],
 }
 
-impl Ends {
-    pub(crate) fn new() -> Ends {
-        Ends { inputs: [(std::ptr::null(), 0); MOST], results: [std::ptr::null_mut(); MOST], count: [0; 2] }
+impl<const N: usize> Ends<N> {
+    pub(crate) fn new() -> Ends<N> {
+        let results = [std::ptr::null_mut(); MOST_RESULTS];
+        Ends { inputs: [(std::ptr::null(), 0); N], results, count: [0; 2] }
+    }
+
+    fn inputs(&self) -> &[(*const f32, usize)] {
+        &self.inputs[..self.count[0]]
+    }
+
+    /// The numbers of inputs and results.
+    pub(crate) fn count(&self) -> [usize; 2] {
+        self.count
     }
 
     /// The next input.
@@ -154,14 +172,15 @@ impl Ends {
 }
 
 /// Panics unless the formula has at most so many inputs and results.
-pub(crate) fn check(formula: &Formula, inputs: usize, results: usize) {
+pub(crate) fn check(formula: &Formula, [inputs, results]: [usize; 2]) {
     let reads = formula.terms().iter().all(|t| !matches!(t, Term::Input(n) if *n >= inputs));
-    assert!(reads && inputs <= MOST && formula.results().len() <= results, "inputs and results of a formula");
+    assert!(reads && formula.results().len() <= results, "inputs and results of a formula");
 }
 
 /// The ends of a formula, and the current units and term.
-struct Place {
-    ends: Ends,
+struct Place<'e> {
+    inputs: &'e [(*const f32, usize)],
+    results: &'e [*mut f32],
     way: Way,
     /// `[terms][TOGETHER]`
     values: *mut f32,
@@ -169,14 +188,14 @@ struct Place {
     next: usize,
 }
 
-impl Place {
+impl Place<'_> {
     /// The address of an input's element `after` the current unit.
     ///
     /// # Safety
     /// There is such a unit.
     #[inline(always)]
     unsafe fn input(&self, n: usize, after: usize) -> *const f32 {
-        let ((first, step), unit) = (self.ends.inputs[n], self.unit + after);
+        let ((first, step), unit) = (self.inputs[n], self.unit + after);
         // SAFETY: inputs have an element for each unit, as callers of `evaluate` have checked.
         unsafe { first.add(unit / UNITS * step + unit % UNITS) }
     }
@@ -188,7 +207,7 @@ impl Place {
     #[inline(always)]
     unsafe fn result(&self, n: usize, after: usize) -> *mut f32 {
         // SAFETY: as for inputs; elements of results are consecutive.
-        unsafe { self.ends.results[n].add(self.unit + after) }
+        unsafe { self.results[n].add(self.unit + after) }
     }
 
     /// The values of the next term.
@@ -200,9 +219,9 @@ impl Place {
 }
 
 /// One unit: the reference implementation of [`Vectors`].
-struct Scalar<'p>(&'p mut Place);
+struct Scalar<'p, 'e>(&'p mut Place<'e>);
 
-impl Scalar<'_> {
+impl Scalar<'_, '_> {
     fn get(&self, at: usize) -> f32 {
         // SAFETY: `at` is a term's, for which `evaluate` has made room.
         unsafe { *self.0.values.add(at) }
@@ -216,7 +235,7 @@ impl Scalar<'_> {
     }
 }
 
-impl Algebra for Scalar<'_> {
+impl Algebra for Scalar<'_, '_> {
     type Value = usize;
 
     fn input(&mut self, n: usize) -> usize {
@@ -248,6 +267,7 @@ impl Algebra for Scalar<'_> {
             Primitive::Tanh => tanh(x),
             Primitive::Exp => exp2(LOG2_E * x),
             Primitive::Ln1p => x.ln_1p(),
+            Primitive::Sqrt => x.sqrt(),
         })
     }
 
@@ -267,14 +287,14 @@ macro_rules! v {
 }
 
 /// `N` vectors of units, in registers.
-struct Registers<'p, V, const N: usize>(&'p mut Place, PhantomData<V>);
+struct Registers<'p, 'e, V, const N: usize>(&'p mut Place<'e>, PhantomData<V>);
 
-impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
+impl<V: Split, const N: usize> Algebra for Registers<'_, '_, V, N> {
     type Value = [V; N];
 
     #[inline(always)]
     fn input(&mut self, n: usize) -> [V; N] {
-        let ((first, step), mut x) = (self.0.ends.inputs[n], v!([V::splat(0.0); N]));
+        let ((first, step), mut x) = (self.0.inputs[n], v!([V::splat(0.0); N]));
         // The unit at hand is the first of a part.
         let first = v!(first.add(self.0.unit / UNITS * step));
         for (k, x) in x.iter_mut().enumerate() {
@@ -341,6 +361,12 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
                 }
                 x
             }
+            Primitive::Sqrt => {
+                for x in &mut x {
+                    *x = x.sqrt();
+                }
+                x
+            }
         })
     }
 
@@ -353,11 +379,11 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, V, N> {
 }
 
 /// `N` vectors of units, in memory: a value is the position of its term's vectors.
-struct Vectors<'p, V, const N: usize>(&'p mut Place, PhantomData<V>);
+struct Vectors<'p, 'e, V, const N: usize>(&'p mut Place<'e>, PhantomData<V>);
 
-impl<V: Split, const N: usize> Vectors<'_, V, N> {
+impl<'e, V: Split, const N: usize> Vectors<'_, 'e, V, N> {
     #[inline(always)]
-    fn registers(&mut self) -> Registers<'_, V, N> {
+    fn registers(&mut self) -> Registers<'_, 'e, V, N> {
         Registers(self.0, PhantomData)
     }
 
@@ -382,7 +408,7 @@ impl<V: Split, const N: usize> Vectors<'_, V, N> {
     }
 }
 
-impl<V: Split, const N: usize> Algebra for Vectors<'_, V, N> {
+impl<V: Split, const N: usize> Algebra for Vectors<'_, '_, V, N> {
     type Value = usize;
 
     #[inline(always)]
@@ -483,7 +509,7 @@ unsafe fn tanh_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
 /// The processor has the instructions; vectors divide a part; the units exist, and the formula's inputs and results.
 #[inline(always)]
 unsafe fn update_some<V: Split, const N: usize>(
-    at: &mut Place,
+    at: &mut Place<'_>,
     formula: &Formula,
     unit: usize,
     slots: &mut Vec<usize>,
@@ -501,7 +527,7 @@ unsafe fn update_some<V: Split, const N: usize>(
 /// As [`update_some`].
 #[inline(always)]
 unsafe fn update_all<V: Split, const MANY: usize, const ONE: usize>(
-    at: &mut Place,
+    at: &mut Place<'_>,
     formula: &Formula,
     units: usize,
     slots: &mut Vec<usize>,
@@ -521,7 +547,7 @@ unsafe fn update_all<V: Split, const MANY: usize, const ONE: usize>(
 /// As [`update_all`]; the instructions are those of AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2(at: &mut Place, formula: &Formula, units: usize, slots: &mut Vec<usize>) {
+unsafe fn avx2(at: &mut Place<'_>, formula: &Formula, units: usize, slots: &mut Vec<usize>) {
     // SAFETY: AVX2 and FMA are enabled here; the caller has checked the lengths.
     unsafe { update_all::<std::arch::x86_64::__m256, 4, 1>(at, formula, units, slots) }
 }
@@ -530,7 +556,7 @@ unsafe fn avx2(at: &mut Place, formula: &Formula, units: usize, slots: &mut Vec<
 /// As [`update_all`]; the instructions are those of NEON.
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-unsafe fn neon(at: &mut Place, formula: &Formula, units: usize, slots: &mut Vec<usize>) {
+unsafe fn neon(at: &mut Place<'_>, formula: &Formula, units: usize, slots: &mut Vec<usize>) {
     // SAFETY: NEON is enabled here; the caller has checked the lengths.
     unsafe { update_all::<std::arch::aarch64::float32x4_t, 8, 2>(at, formula, units, slots) }
 }

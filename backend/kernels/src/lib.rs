@@ -22,6 +22,7 @@
 //! CodeRows::fill(level, steps, x, x_stride, groups)               quantizes tokens' activations
 //! update(level, cell, gates, state, parameters, terms)            a cell's step from its gates' sums
 //! map(level, formula, inputs, to, terms)                          a formula, element by element
+//! normalize(x, scale, shift, epsilon, to)                         a vector's normalisation
 //! log_sum_exp(level, row), top_k(level, row, ids, log_probabilities)    of one token's logits
 //! ```
 //!
@@ -67,6 +68,7 @@ mod integer;
 mod layout;
 mod level;
 pub mod limits;
+mod norm;
 mod packed;
 mod pool;
 mod product;
@@ -87,6 +89,7 @@ pub use layout::{
     Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS, gate_lanes,
 };
 pub use level::{Level, LevelError};
+pub use norm::normalize;
 pub use packed::PackedData;
 pub use pool::Pool;
 pub use product::{Products, Term};

@@ -41,6 +41,7 @@ pub(crate) trait Split: Vector {
     unsafe fn scale2(self, n: Self) -> Self;
     /// Lanewise `then` where `self < other`, else `otherwise`, also if either is NaN.
     unsafe fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self;
+    unsafe fn sqrt(self) -> Self;
 }
 
 /// Lanes of the widest vector.
@@ -189,6 +190,7 @@ mod x86 {
             fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self {
                 _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_LT_OQ>(self, other))
             }
+            fn sqrt(self) -> Self { _mm256_sqrt_ps(self) }
         }
     }
 
@@ -256,6 +258,7 @@ mod arm {
             fn select_less(self, other: Self, then: Self, otherwise: Self) -> Self {
                 vbslq_f32(vcltq_f32(self, other), then, otherwise)
             }
+            fn sqrt(self) -> Self { vsqrtq_f32(self) }
         }
     }
 }

@@ -6,17 +6,15 @@
 use super::emit::{Constant, Emit, Memory, Type, Value};
 use super::formula::{self, Ends};
 use super::product::Map;
-use crate::plan::{Cell, LANES, PANEL, UNITS};
-use lstmc_frontend::ir::{CellSpec, Term};
+use crate::plan::{Cell, CellInput, LANES, PANEL, UNITS};
+use lstmc_frontend::ir::Term;
 
 /// The operands of a cell's step.
 pub(crate) struct CellAt<'p> {
     /// The cell.
     pub(crate) cell: &'p Cell,
-    /// The gates' product, which starts from the gate bias.
-    pub(crate) map: Map,
-    /// The buffer for the gates of all panels.
-    pub(crate) gates: Value,
+    /// The products of the gates, which start from the bias, and the buffers for their sums.
+    pub(crate) products: Vec<(Map, Value)>,
     /// The states; all but the first are updated in place.
     pub(crate) states: Vec<Value>,
     /// The cell's own vectors.
@@ -27,12 +25,14 @@ pub(crate) struct CellAt<'p> {
 
 /// Emits all panels of one step. Lanes past the last unit are zero and are written to the padding of the states and `out`.
 pub(crate) fn step(e: &mut dyn Emit, at: &CellAt<'_>) {
-    sums(e, &at.map, None, at.gates);
+    for (map, gates) in &at.products {
+        sums(e, map, None, *gates);
+    }
     let parts = at.cell.units.div_ceil(UNITS);
-    let places = Places::of(&at.cell.spec);
+    let places = Places::of(at.cell);
     let p = places.pointers(e, at);
-    let p = e.repeat(parts / TOGETHER, &p, |e, _, p| places.update(e, &at.cell.spec, p, TOGETHER));
-    e.repeat(parts % TOGETHER, &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
+    let p = e.repeat(parts / TOGETHER, &p, |e, _, p| places.update(e, p, TOGETHER));
+    e.repeat(parts % TOGETHER, &p, |e, _, p| places.update(e, p, 1));
 }
 
 /// Emits the gates' sums of all panels, plus the `given` terms, if any: f32s in the panels' order, possibly unaligned.
@@ -46,18 +46,21 @@ pub(crate) fn sums(e: &mut dyn Emit, map: &Map, given: Option<Value>, gates: Val
 
 /// Emits the shares `from..to`, at least one.
 pub(crate) fn range(e: &mut dyn Emit, at: &CellAt<'_>, [from, to]: [Value; 2]) {
-    let [panels, parts] = at.cell.share();
-    let [first, end] = scaled(e, [from, to], panels, at.map.out.div_ceil(PANEL));
-    let mut carried = at.map.pointers_at(e, first);
-    let pointers = carried.len();
-    carried.push(e.advance(at.gates, first, PANEL * 4));
-    e.repeat_range([first, end], &carried, |e, _, p| product(e, &at.map, pointers, p));
+    let parts = at.cell.share();
+    for ((map, sums), gates) in at.products.iter().zip(&at.cell.gates) {
+        let panels = gates.count * UNITS * parts / PANEL;
+        let [first, end] = scaled(e, [from, to], panels, map.out.div_ceil(PANEL));
+        let mut carried = map.pointers_at(e, first);
+        let pointers = carried.len();
+        carried.push(e.advance(*sums, first, PANEL * 4));
+        e.repeat_range([first, end], &carried, |e, _, p| product(e, map, pointers, p));
+    }
     let [first, end] = scaled(e, [from, to], parts, at.cell.units.div_ceil(UNITS));
-    let places = Places::of(&at.cell.spec);
+    let places = Places::of(at.cell);
     let p = places.pointers(e, at);
     let p: Vec<Value> =
         p.into_iter().zip(&places.strides).map(|(p, &stride)| e.advance(p, first, stride)).collect();
-    e.repeat_range([first, end], &p, |e, _, p| places.update(e, &at.cell.spec, p, 1));
+    e.repeat_range([first, end], &p, |e, _, p| places.update(e, p, 1));
 }
 
 /// The range scaled by `each`, clipped to `all`.
@@ -95,8 +98,9 @@ const TOGETHER: usize = 2;
 /// Vectors per part.
 const WIDTH: usize = UNITS / LANES;
 
-/// The positions of the pointers that a part advances: the gates' is first, `out` last.
-struct Places {
+/// The positions of the pointers that a part advances: those of the gates' sums are first, `out` last.
+struct Places<'p> {
+    cell: &'p Cell,
     /// `None` for a first state that the formula does not read.
     states: Vec<Option<usize>>,
     parameters: Vec<usize>,
@@ -104,25 +108,25 @@ struct Places {
     strides: Vec<usize>,
 }
 
-impl Places {
-    fn of(spec: &CellSpec) -> Places {
-        let mut strides = vec![spec.gates.count() * UNITS * 4];
+impl<'p> Places<'p> {
+    fn of(cell: &'p Cell) -> Places<'p> {
+        let mut strides: Vec<usize> = cell.gates.iter().map(|g| g.count * UNITS * 4).collect();
         let mut next = || {
             strides.push(UNITS * 4);
             strides.len() - 1
         };
-        let reads = |n: usize| spec.formula.terms().contains(&Term::Input(n));
-        let states =
-            (0..spec.states).map(|k| (k > 0 || reads(spec.state_input(k))).then(&mut next)).collect();
-        let parameters = (0..spec.parameters).map(|_| next()).collect();
+        let [gates, states, parameters] = cell.counts();
+        let reads = |n: usize| cell.formula.terms().contains(&Term::Input(n));
+        let states = (0..states).map(|k| (k > 0 || reads(gates)).then(&mut next)).collect();
+        let parameters = (0..parameters).map(|_| next()).collect();
         next();
-        Places { states, parameters, strides }
+        Places { cell, states, parameters, strides }
     }
 
     fn pointers(&self, e: &mut dyn Emit, at: &CellAt<'_>) -> Vec<Value> {
-        let mut p = vec![at.gates];
+        let mut p: Vec<Value> = at.products.iter().map(|(_, sums)| *sums).collect();
         p.extend(at.states.iter().zip(&self.states).filter(|(_, place)| place.is_some()).map(|(&s, _)| s));
-        let bytes = at.cell.units.next_multiple_of(PANEL) * 4;
+        let bytes = self.cell.units.next_multiple_of(PANEL) * 4;
         for k in 0..self.parameters.len() {
             let first = at.parameters.expect("the plan packs a cell's parameters");
             p.push(e.offset(first, k * bytes));
@@ -132,31 +136,31 @@ impl Places {
     }
 
     /// The new states of `parts` times eight units from the sums of their gates; and the advanced pointers.
-    fn update(&self, e: &mut dyn Emit, spec: &CellSpec, p: &[Value], parts: usize) -> Vec<Value> {
-        formula::emit(e, &spec.formula, parts * WIDTH, &Parts { places: self, spec, p, parts });
+    fn update(&self, e: &mut dyn Emit, p: &[Value], parts: usize) -> Vec<Value> {
+        formula::emit(e, &self.cell.formula, parts * WIDTH, &Parts { places: self, p, parts });
         p.iter().zip(&self.strides).map(|(&p, &stride)| e.offset(p, parts * stride)).collect()
     }
 }
 
 /// The inputs and results of a cell's formula for some parts.
 struct Parts<'a> {
-    places: &'a Places,
-    spec: &'a CellSpec,
+    places: &'a Places<'a>,
     p: &'a [Value],
     parts: usize,
 }
 
 impl Ends for Parts<'_> {
     fn load(&self, e: &mut dyn Emit, input: usize) -> Vec<Value> {
-        let (gates, places) = (self.spec.gates.count(), self.places);
+        let (places, cell) = (self.places, self.places.cell);
         let all = 0..self.parts * WIDTH;
-        if input < gates {
-            let at = |v: usize| ((v / WIDTH * gates + input) * WIDTH + v % WIDTH) * LANES * 4;
-            return all.map(|v| e.load(Type::F32x4, Memory::Caller, self.p[0], at(v))).collect();
-        }
-        let (place, memory) = match input.checked_sub(self.spec.parameter_input(0)) {
-            Some(k) => (Some(places.parameters[k]), Memory::Weights),
-            None => (places.states[input - gates], Memory::Buffer),
+        let (place, memory) = match cell.input(input) {
+            CellInput::Gate { sums, gate } => {
+                let count = cell.gates[sums].count;
+                let at = |v: usize| ((v / WIDTH * count + gate) * WIDTH + v % WIDTH) * LANES * 4;
+                return all.map(|v| e.load(Type::F32x4, Memory::Caller, self.p[sums], at(v))).collect();
+            }
+            CellInput::Parameter(k) => (Some(places.parameters[k]), Memory::Weights),
+            CellInput::State(k) => (places.states[k], Memory::Buffer),
         };
         let p = self.p[place.expect("a state that is read has a pointer")];
         all.map(|v| e.load(Type::F32x4, memory, p, v * LANES * 4)).collect()

@@ -203,6 +203,7 @@ impl Emit for Clif<'_, '_> {
         value(match op {
             Unary::Neg => ins.fneg(x),
             Unary::Abs => ins.fabs(x),
+            Unary::Sqrt => ins.sqrt(x),
             Unary::ToFloat => ins.fcvt_from_sint(float, x),
             Unary::Extend => ins.uextend(pointer, x),
             Unary::Truncate => ins.ireduce(types::I32, x),

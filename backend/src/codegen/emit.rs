@@ -62,6 +62,7 @@ pub(crate) struct Features {
 pub(crate) enum Unary {
     Neg,
     Abs,
+    Sqrt,
     /// A signed integer, or four, as floats.
     ToFloat,
     /// An unsigned integer of 32 bits, extended to the width of an address.
@@ -193,7 +194,7 @@ pub(crate) trait Emit {
 
     shorthands! {
         unary(x):
-        neg = Neg, abs = Abs, to_float = ToFloat, extend = Extend, truncate = Truncate, splat = Splat, any = Any, is_not_zero = IsNotZero
+        neg = Neg, abs = Abs, sqrt = Sqrt, to_float = ToFloat, extend = Extend, truncate = Truncate, splat = Splat, any = Any, is_not_zero = IsNotZero
     }
     shorthands! {
         binary(x, y):
@@ -288,11 +289,26 @@ impl dyn Emit + '_ {
 
     /// Copies `len` f32s, padded to whole vectors, between buffers.
     pub(crate) fn copy(&mut self, from: Value, to: Value, len: usize) {
-        self.repeat(len.div_ceil(LANES), &[from, to], |e, _, p| {
-            let v = e.load(Type::F32x4, Memory::Buffer, p[0], 0);
-            e.store(Memory::Buffer, v, p[1], 0);
-            vec![e.offset(p[0], 16), e.offset(p[1], 16)]
+        self.copy_vectors([from, to], [Memory::Buffer; 2], len.div_ceil(LANES));
+    }
+
+    /// Copies exactly `len` f32s.
+    pub(crate) fn copy_exact(&mut self, ends: [Value; 2], memory: [Memory; 2], len: usize) {
+        let [from, to] = self.copy_vectors(ends, memory, len / LANES);
+        for i in 0..len % LANES {
+            let v = self.load(Type::F32, memory[0], from, 4 * i);
+            self.store(memory[1], v, to, 4 * i);
+        }
+    }
+
+    /// Returns the pointers after the last vector.
+    fn copy_vectors(&mut self, ends: [Value; 2], [from, to]: [Memory; 2], count: usize) -> [Value; 2] {
+        let p = self.repeat(count, &ends, |e, _, p| {
+            let v = e.load(Type::F32x4, from, p[0], 0);
+            e.store(to, v, p[1], 0);
+            vec![e.offset(p[0], LANES * 4), e.offset(p[1], LANES * 4)]
         });
+        [p[0], p[1]]
     }
 
     /// All values reduced as a tree: neighbours first, then the results.

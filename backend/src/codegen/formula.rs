@@ -70,6 +70,7 @@ impl<E: Ends> Algebra for Instructions<'_, E> {
             Primitive::Sigmoid => math::sigmoid(self.e, x),
             Primitive::Exp => math::exp(self.e, x),
             Primitive::Ln1p => x.iter().map(|&x| ln_1p(self.e, x)).collect(),
+            Primitive::Sqrt => x.iter().map(|&x| self.e.sqrt(x)).collect(),
         }
     }
 

@@ -8,15 +8,7 @@ use crate::plan::{Groups, Integer, LANES, PANEL, Packing, QUAD, Rows, Scale};
 /// Copies an f32 row, which starts at a multiple of four bytes and must not be read past its end.
 pub(crate) fn floats(e: &mut dyn Emit, table: Value, token: Value, to: Value, len: usize) {
     let from = e.advance(table, token, len * 4);
-    let p = e.repeat(len / 4, &[from, to], |e, _, p| {
-        let v = e.load(Type::F32x4, Memory::Rows, p[0], 0);
-        e.store(Memory::Buffer, v, p[1], 0);
-        vec![e.offset(p[0], 16), e.offset(p[1], 16)]
-    });
-    for i in 0..len % 4 {
-        let v = e.load(Type::F32, Memory::Rows, p[0], 4 * i);
-        e.store(Memory::Buffer, v, p[1], 4 * i);
-    }
+    e.copy_exact([from, to], [Memory::Rows, Memory::Buffer], len);
 }
 
 /// Decodes a row of codes. Each group's last vector writes beyond it, where the next group then writes.

@@ -1,11 +1,12 @@
 //! From a plan to code: one function per entry point, the same for JIT and object files.
 //!
 //! ```text
+//!   reset(weights, state)                            initial states that are not zero (object files)
 //!   advance(weights, state, scratch, token)          gather, layers; the state is replaced
-//!   logits(weights, scratch, out)                    output layer, all logits
+//!   logits(weights, scratch, out)                    output layer: all logits, or a hidden vector
 //!   score(weights, scratch, target) -> f32           `logits`, and the log-probability of one word (object files)
 //!   top_k(weights, scratch, ids, values, k)          `logits`, and the k best words (object files)
-//!   recurrent_N(weights, gates, state, scratch)      the gates' sums of a cell's step from those of its input (batched path)
+//!   recurrent_N(weights, gates, state, scratch)      a loop's time step; of a cell, the gates' sums from those of its input (batched path)
 //!   gather(weights, scratch, token)                  a row of the embedding (batched path)
 //!   phase_N(weights, state, scratch, token, out,     a phase of a step, its panels from..to if they are shared
 //!           from, to)                                (several threads)
@@ -24,6 +25,7 @@ mod gather;
 mod integer;
 mod math;
 mod module;
+mod norm;
 mod output;
 mod panel;
 mod product;

@@ -1,7 +1,7 @@
 //! A program's functions in any `cranelift_module::Module`.
 
 use super::clif::Clif;
-use super::program::{Entry, STEPWISE, batched, body};
+use super::program::{Entry, batched, body, stepwise};
 use crate::error::CompileError;
 use crate::plan::Plan;
 use cranelift_codegen::Context;
@@ -22,7 +22,7 @@ pub(crate) struct Program {
 
 /// Defines every function of `plan` in `module` except the phases, and keeps CLIF and disassembly.
 pub(crate) fn build_listed(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
-    build_entries(plan, module, true, STEPWISE.into_iter().chain(batched(plan)))
+    build_entries(plan, module, true, stepwise(plan).chain(batched(plan)))
 }
 
 /// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is needed from the logits is
@@ -39,7 +39,7 @@ pub(crate) fn build_engine(
 
 /// Defines the functions of `plan` that are self-contained in an object.
 pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
-    build_entries(plan, module, false, STEPWISE)
+    build_entries(plan, module, false, stepwise(plan))
 }
 
 /// Defines functions of `plan`, in order.

@@ -8,7 +8,7 @@ use super::Entry;
 use super::emit::{Constant, Emit, Memory, Type, Value};
 use super::math::{exp, exp2_of_sum as exp2, ln};
 use super::product::{Map, for_each_panel};
-use crate::plan::{Fill, LANES, PANEL};
+use crate::plan::{LANES, PANEL};
 
 /// Stores every output at `to`, which belongs to the caller and has room for exactly that many.
 pub(crate) fn store_exact(e: &mut dyn Emit, map: &Map, to: Value) {
@@ -93,9 +93,12 @@ fn finish(e: &mut dyn Emit, m: Value, s: Value) -> Value {
     e.add(top, log)
 }
 
-/// Pads the `count` logits to a whole panel with a number that never counts.
+/// A logit that never counts. It is finite: the difference of two infinities would be NaN.
+const LOW: f32 = -1e30;
+
+/// Pads the `count` logits to a whole panel with numbers that never count.
 fn pad(e: &mut dyn Emit, logits: Value, count: usize) {
-    let low = e.f32(Fill::Low.value());
+    let low = e.f32(LOW);
     for i in count..count.next_multiple_of(PANEL) {
         e.store(Memory::Buffer, low, logits, i * 4);
     }
@@ -125,15 +128,33 @@ fn for_each_panel_of(
 
 /// The log-probability of word `target` (a pointer-sized integer) from `count` logits in scratch, which has room for whole panels.
 pub(crate) fn score(e: &mut dyn Emit, logits: Value, count: usize, target: Value) -> Value {
+    let total = log_sum_exp(e, logits, count);
+    let at = e.element(logits, target);
+    let logit = e.load(Type::F32, Memory::Buffer, at, 0);
+    e.sub(logit, total)
+}
+
+/// The log-sum-exp of `count` logits in scratch, which has room for whole panels.
+fn log_sum_exp(e: &mut dyn Emit, logits: Value, count: usize) -> Value {
     let start = nothing(e);
     let out = for_each_panel_of(e, logits, count, &start, |e, _, _, x, p| {
         let best = e.tree(x.to_vec(), |e, x, y| e.max(x, y));
         fold(e, x, best, p[0], p[1]).to_vec()
     });
-    let total = finish(e, out[0], out[1]);
-    let at = e.element(logits, target);
-    let logit = e.load(Type::F32, Memory::Buffer, at, 0);
-    e.sub(logit, total)
+    finish(e, out[0], out[1])
+}
+
+/// `to = x - log-sum-exp of x`; `to` has room for whole panels.
+pub(crate) fn log_softmax(e: &mut dyn Emit, x: Value, count: usize, to: Value) {
+    e.copy(x, to, count);
+    let total = log_sum_exp(e, to, count);
+    let total = e.splat(total);
+    e.repeat(count.div_ceil(LANES), &[to], |e, _, p| {
+        let x = e.load(Type::F32x4, Memory::Buffer, p[0], 0);
+        let x = e.sub(x, total);
+        e.store(Memory::Buffer, x, p[0], 0);
+        vec![e.offset(p[0], LANES * 4)]
+    });
 }
 
 /// The addresses and the count that `top_k` fills.

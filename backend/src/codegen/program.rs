@@ -6,18 +6,20 @@ use super::formula::{self, Ends};
 use super::integer::CodesAt;
 use super::output::{self, Best};
 use super::product::{self, Map, Operand, Term};
-use super::{gather, quantize};
+use super::{gather, norm, quantize};
 use crate::plan::{
-    Buffer, Cell, Codes, Format, Input, PackedId, Packing, Panels, Piece, Plan, Product, Rows, Segment,
-    Source, Start, Step, Vector,
+    Buffer, Cell, Codes, Elements, Format, Head, Input, LANES, Output, PackedId, Packing, Panels, Piece,
+    Plan, Product, Rows, Segment, Start, Step, Vector,
 };
 
-/// The functions a program has. `Recurrent` counts cells in the plan's order.
+/// The functions a program has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Entry {
+    /// Write the states that a text starts from, where they are not zero.
+    Reset,
     /// Consume a token.
     Advance,
-    /// All logits.
+    /// The whole output: all logits, or a hidden vector.
     Logits,
     /// The log-probability of one word.
     Score,
@@ -25,7 +27,7 @@ pub(crate) enum Entry {
     TopK,
     /// Insertion into the list of the best; local.
     Insert,
-    /// The gates' sums of one cell's step, from those of its input.
+    /// One time step of a loop of the plan; of a cell, the sums of the first state's gates, from those of its input.
     Recurrent(usize),
     /// A token's row of the embedding.
     Gather,
@@ -37,6 +39,7 @@ impl Entry {
     /// The function's name within the program.
     pub(crate) fn name(self) -> String {
         match self {
+            Entry::Reset => "reset".into(),
             Entry::Advance => "advance".into(),
             Entry::Logits => "logits".into(),
             Entry::Score => "score".into(),
@@ -51,6 +54,7 @@ impl Entry {
     /// The number of its parameters, all as wide as an address; whether it returns an f32; and the functions that it calls.
     pub(super) fn shape(self) -> (usize, bool, &'static [Entry]) {
         match self {
+            Entry::Reset => (2, false, &[]),
             Entry::Advance => (4, false, &[]),
             Entry::Logits => (3, false, &[]),
             Entry::Score => (3, true, &[Entry::Logits]),
@@ -64,13 +68,18 @@ impl Entry {
 }
 
 /// The functions that process a text word by word; each may call those before it.
-pub(crate) const STEPWISE: [Entry; 5] =
-    [Entry::Insert, Entry::Advance, Entry::Logits, Entry::Score, Entry::TopK];
+pub(crate) fn stepwise(plan: &Plan) -> impl Iterator<Item = Entry> {
+    let scores = match plan.head {
+        Head::Logits => [Entry::Insert, Entry::Score, Entry::TopK].as_slice(),
+        Head::Hidden => &[],
+    };
+    let reset = (!plan.initial.is_empty()).then_some(Entry::Reset);
+    reset.into_iter().chain([Entry::Advance, Entry::Logits]).chain(scores.iter().copied())
+}
 
 /// The functions that read many words at once, in addition to the kernels of [`lstmc_kernels`].
 pub(crate) fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
-    let cells = plan.cells().count();
-    std::iter::once(Entry::Gather).chain((0..cells).map(Entry::Recurrent))
+    std::iter::once(Entry::Gather).chain((0..plan.loops.len()).map(Entry::Recurrent))
 }
 
 /// The addresses of a function's data.
@@ -129,10 +138,22 @@ impl Frame<'_> {
         Map { terms: self.terms(e, &p.segments), start, out: p.out }
     }
 
-    /// The output layer, after the preparation of its input.
-    fn output(&self, e: &mut dyn Emit) -> Map {
-        emit_steps(e, self, None, &self.plan.output.prologue);
-        self.map(e, &self.plan.output.product)
+    /// Stores the output, or with a `range` some panels of it.
+    fn output(&self, e: &mut dyn Emit, range: Option<[Value; 2]>, to: Value) {
+        match (&self.plan.output.result, range) {
+            (Output::Product(product), Some(range)) => {
+                let map = self.map(e, product);
+                product::store_range(e, &map, range, to, false);
+            }
+            (Output::Product(product), None) => {
+                let map = self.map(e, product);
+                output::store_exact(e, &map, to);
+            }
+            (Output::Buffer(b), _) => {
+                let from = self.buffer(e, *b);
+                e.copy_exact([from, to], [Memory::Buffer, Memory::Caller], b.len);
+            }
+        }
     }
 }
 
@@ -143,10 +164,17 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
             let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
             emit_steps(e, &frame, Some(p[3]), &plan.steps);
         }
+        Entry::Reset => {
+            let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[1] };
+            for &(state, from) in &plan.initial {
+                let (from, to) = (frame.weight(e, from), frame.state(e, state.offset));
+                e.copy(from, to, state.len);
+            }
+        }
         Entry::Logits => {
             let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
-            let map = frame.output(e);
-            output::store_exact(e, &map, p[2]);
+            emit_steps(e, &frame, None, &plan.output.prologue);
+            frame.output(e, None, p[2]);
         }
         Entry::Score => {
             let logits = e.offset(p[1], plan.logits.offset * 4);
@@ -170,11 +198,19 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
         }
         Entry::Recurrent(n) => {
             let frame = Frame { plan, weights: p[0], state: Some(p[2]), scratch: p[3] };
-            if let Some(cell) = plan.cells().nth(n) {
-                emit_steps(e, &frame, None, &cell.prologue);
-                let map = Map { terms: frame.terms(e, &cell.recurrent), start: None, out: cell.gates.len };
-                let gates = frame.buffer(e, cell.gates);
-                cell::sums(e, &map, Some(p[1]), gates);
+            let of = &plan.loops[n];
+            match plan.cell(of) {
+                Some((cell, prologue)) => {
+                    emit_steps(e, &frame, None, prologue);
+                    let sums = cell.last();
+                    // Sums of their own start from their own bias, others from those of the input.
+                    let apart = cell.gates.len() > 1;
+                    let start = apart.then(|| frame.weight(e, sums.start));
+                    let map = Map { terms: frame.terms(e, &cell.recurrent), start, out: sums.sums.len };
+                    let to = frame.buffer(e, sums.sums);
+                    cell::sums(e, &map, (!apart).then_some(p[1]), to);
+                }
+                None => emit_steps(e, &frame, None, &plan.steps[of.steps.clone()]),
             }
         }
         Entry::Gather => {
@@ -190,23 +226,19 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
 
 /// A cell's operands.
 fn cell_at<'p>(e: &mut dyn Emit, frame: &Frame<'_>, cell: &'p Cell) -> CellAt<'p> {
-    let mut terms = frame.terms(e, &cell.inputs);
-    terms.extend(frame.terms(e, &cell.recurrent));
-    let start = Some(frame.weight(e, cell.bias));
+    let mut products = vec![];
+    for (gates, terms) in cell.products() {
+        let (terms, start) = (frame.terms(e, &terms), Some(frame.weight(e, gates.start)));
+        let sums = frame.buffer(e, gates.sums);
+        products.push((Map { terms, start, out: gates.sums.len }, sums));
+    }
     CellAt {
         cell,
-        map: Map { terms, start, out: cell.gates.len },
-        gates: frame.buffer(e, cell.gates),
+        products,
         states: cell.states.iter().map(|s| frame.state(e, s.offset)).collect(),
-        parameters: cell.parameters.map(|id| frame.weight(e, id)),
+        parameters: cell.parameters.map(|(id, _)| frame.weight(e, id)),
         out: frame.buffer(e, cell.out),
     }
-}
-
-/// The new first state replaces the old one.
-fn keep(e: &mut dyn Emit, frame: &Frame<'_>, cell: &Cell) {
-    let (from, to) = (frame.buffer(e, cell.out), frame.state(e, cell.h().offset));
-    e.copy(from, to, cell.units);
 }
 
 /// A piece of a phase; `range` gives this thread's panels, if they are shared.
@@ -218,40 +250,21 @@ fn emit_piece(
     range: Option<[Value; 2]>,
     piece: Piece,
 ) {
-    let cell = |n: usize| match &frame.plan.steps[n] {
-        Step::Cell(cell) => cell,
-        other => unreachable!("{other:?} is no cell"),
-    };
+    let step = |n: usize| frame.plan.all_steps().nth(n).expect("a phase has pieces of steps");
     match (piece, range) {
-        (Piece::Step(n), _) => emit_step(e, frame, Some(token), &frame.plan.steps[n]),
-        (Piece::Prologue(n), _) => {
-            emit_steps(e, frame, None, &cell(n).prologue);
-        }
-        (Piece::Panels(n), _) => match &frame.plan.steps[n] {
+        (Piece::Output, range) => frame.output(e, range, logits),
+        (Piece::Panels(n), Some(range)) => match step(n) {
             Step::Product { product, out } => {
                 let (map, to) = (frame.map(e, product), frame.buffer(e, *out));
-                let range = range.expect("panels are a piece of their own only if they are shared");
                 product::store_range(e, &map, range, to, true);
             }
-            _ => {
-                let at = cell_at(e, frame, cell(n));
-                match range {
-                    Some(range) => cell::range(e, &at, range),
-                    None => cell::step(e, &at),
-                }
+            Step::Cell(cell) => {
+                let at = cell_at(e, frame, cell);
+                cell::range(e, &at, range);
             }
+            other => unreachable!("{other:?} has no panels"),
         },
-        (Piece::Keep(n), _) => keep(e, frame, cell(n)),
-        (Piece::OutputPrologue, _) => {
-            emit_steps(e, frame, None, &frame.plan.output.prologue);
-        }
-        (Piece::Output, range) => {
-            let map = frame.map(e, &frame.plan.output.product);
-            match range {
-                Some(range) => product::store_range(e, &map, range, logits, false),
-                None => output::store_exact(e, &map, logits),
-            }
-        }
+        (Piece::Step(n) | Piece::Panels(n), _) => emit_step(e, frame, Some(token), step(n)),
     }
 }
 
@@ -298,40 +311,71 @@ fn emit_step(e: &mut dyn Emit, frame: &Frame<'_>, token: Option<Value>, step: &S
             output::store_padded(e, &map, to);
         }
         Step::Cell(cell) => {
-            emit_steps(e, frame, None, &cell.prologue);
             let at = cell_at(e, frame, cell);
             cell::step(e, &at);
-            keep(e, frame, cell);
         }
         Step::Map { formula, operands, out } => {
             let mut p = vec![frame.buffer(e, *out)];
-            p.extend(operands.iter().map(|source| match source {
-                Source::Buffer(b) => frame.buffer(e, *b),
-                Source::Weight(id) | Source::Scalar(id) => frame.weight(e, *id),
+            p.extend(operands.iter().map(|source| match source.of {
+                Elements::Vector(v) => frame.vector(e, v),
+                Elements::Weight(id) => frame.weight(e, id),
             }));
-            let strides: Vec<usize> = std::iter::once(VECTOR)
-                .chain(operands.iter().map(|s| if matches!(s, Source::Scalar(_)) { 0 } else { VECTOR }))
-                .collect();
-            e.repeat(out.len.div_ceil(4), &p, |e, _, p| {
-                formula::emit(e, formula, 1, &OneVector(p));
-                p.iter().zip(&strides).map(|(&p, &stride)| e.offset(p, stride)).collect()
+            let scalars: Vec<bool> = operands.iter().map(|source| source.is_scalar).collect();
+            e.repeat(out.len.div_ceil(LANES), &p, |e, _, p| {
+                formula::emit(e, formula, 1, &OneVector { p, scalars: &scalars });
+                let stays = std::iter::once(&false).chain(&scalars);
+                p.iter().zip(stays).map(|(&p, &stays)| if stays { p } else { e.offset(p, VECTOR) }).collect()
             });
+        }
+        Step::Norm { x, scale, shift, epsilon, out } => {
+            let (from, to) = (frame.vector(e, *x), frame.buffer(e, *out));
+            let own = [*scale, *shift].map(|id| id.map(|id| frame.weight(e, id)));
+            norm::normalize(e, from, x.len(), own, *epsilon, to);
+        }
+        Step::LogSoftmax { x, out } => {
+            let (from, to) = (frame.vector(e, *x), frame.buffer(e, *out));
+            output::log_softmax(e, from, x.len(), to);
+        }
+        Step::Concat { parts, out } => {
+            let mut at = *out;
+            for part in parts {
+                let (from, to) = (frame.vector(e, *part), frame.buffer(e, at));
+                e.copy_exact([from, to], [Memory::Caller; 2], part.len());
+                at.offset += part.len();
+            }
+        }
+        Step::Delay { x, state, out } => {
+            let at = frame.state(e, state.offset);
+            if let Some(out) = out {
+                let to = frame.buffer(e, *out);
+                e.copy(at, to, state.len);
+            }
+            let from = frame.buffer(e, *x);
+            e.copy(from, at, state.len);
         }
     }
 }
 
 /// Bytes of a vector.
-const VECTOR: usize = 16;
+const VECTOR: usize = LANES * 4;
 
-/// One vector: the pointer of the result, then those of the operands.
-struct OneVector<'a>(&'a [Value]);
+/// One vector: the pointer of the result, then those of the operands, and which of these are scalars.
+struct OneVector<'a> {
+    p: &'a [Value],
+    scalars: &'a [bool],
+}
 
 impl Ends for OneVector<'_> {
     fn load(&self, e: &mut dyn Emit, input: usize) -> Vec<Value> {
-        vec![e.load(Type::F32x4, Memory::Buffer, self.0[1 + input], 0)]
+        let at = self.p[1 + input];
+        if self.scalars[input] {
+            let x = e.load(Type::F32, Memory::Buffer, at, 0);
+            return vec![e.splat(x)];
+        }
+        vec![e.load(Type::F32x4, Memory::Buffer, at, 0)]
     }
 
     fn store(&self, e: &mut dyn Emit, _: usize, vectors: &[Value]) {
-        e.store(Memory::Buffer, vectors[0], self.0[0], 0);
+        e.store(Memory::Buffer, vectors[0], self.p[0], 0);
     }
 }

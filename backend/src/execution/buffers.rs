@@ -1,20 +1,22 @@
 //! Memory of one run over a sequence, or of steps of streams.
 
 use super::{Execution, Model, code_panels};
-use crate::plan::{Buffer, Codes, Format, Groups, PANEL, PackedId, Packing, Step, Vector};
+use crate::plan::{Buffer, Codes, Format, Gates, Groups, PackedId, Packing, Step, UNITS, Vector};
 use lstmc_kernels::{CodeRows, Products, Terms};
 
 /// Buffers of one run over a sequence, or of steps of streams: allocated once, for a fixed number of rows. Rows of f32s are padded to whole panels.
 pub(crate) struct Buffers {
     pub(super) products: Products,
-    /// `[T, width]` by offset in scratch.
-    floats: Vec<(usize, Vec<f32>)>,
-    /// Hidden states `[T, width]`, by offset in the state.
-    hidden: Vec<(usize, Vec<f32>)>,
+    /// `[T, width]` of buffers in scratch.
+    floats: Vec<(Buffer, Vec<f32>)>,
+    /// `[T, width]` of states, which streams read.
+    states: Vec<(Buffer, Vec<f32>)>,
     /// Integer activations by offset in scratch.
     codes: Vec<(usize, CodeRows)>,
     /// `[T, lanes]` of the current layer.
     pub(super) gates: Vec<f32>,
+    /// `[T, lanes]` of its first state's sums, if they are apart.
+    pub(super) apart: Vec<f32>,
     /// Its hidden state.
     pub(super) h_codes: CodeRows,
     /// For the current formula.
@@ -29,16 +31,20 @@ impl Buffers {
         let mut buffers = Buffers {
             products: Products::new(execution.level, execution.threads),
             floats: vec![],
-            hidden: vec![],
+            states: vec![],
             codes: vec![],
             gates: vec![],
+            apart: vec![],
             h_codes: CodeRows::default(),
             terms: Terms::default(),
             log_probabilities: Vec::with_capacity(rows),
         };
         let plan = model.plan;
-        for step in plan.steps.iter().chain(&plan.output.prologue) {
+        for step in plan.all_steps() {
             buffers.reserve(step, rows);
+        }
+        for state in plan.loops.iter().flat_map(|of| &of.states) {
+            at(&mut buffers.states, *state).reserve(rows * state.padded());
         }
         for (n, packed) in plan.weights.iter().enumerate() {
             if let Packing::Panels(p) | Packing::Transposed(p) = packed.packing
@@ -51,56 +57,55 @@ impl Buffers {
     }
 
     /// Allocates the rows that a step writes.
-    pub(super) fn reserve(&mut self, step: &Step, rows: usize) {
-        let mut floats = |out: &Buffer| at(&mut self.floats, out.offset).reserve(rows * stride(*out));
+    fn reserve(&mut self, step: &Step, rows: usize) {
+        if let Some(out) = step.out() {
+            at(&mut self.floats, out).reserve(rows * out.padded());
+        }
         match step {
-            Step::Gather { out, .. } | Step::GatherTrain { out, .. } | Step::Product { out, .. } => {
-                floats(out)
-            }
-            Step::Map { formula, out, .. } => {
-                floats(out);
-                self.terms.reserve(formula);
-            }
+            Step::Map { formula, .. } => self.terms.reserve(formula),
             Step::Quantize { out, .. } => at(&mut self.codes, out.offset).reserve(rows, out.groups),
-            Step::Round { x, out } => {
-                floats(out);
+            Step::Round { x, .. } => {
                 let codes = rounded(*x);
                 at(&mut self.codes, codes.offset).reserve(rows, codes.groups);
             }
-            Step::Spread { .. } => {}
             Step::Cell(cell) => {
-                floats(&cell.out);
-                let h = cell.h();
-                at(&mut self.hidden, h.offset).reserve(rows * stride(h));
-                let gates = rows * cell.lanes();
-                self.terms.reserve(&cell.spec.formula);
-                self.gates.reserve(gates.saturating_sub(self.gates.len()));
-                self.h_codes.reserve(1, Groups::one(h.len));
-                cell.prologue.iter().for_each(|step| self.reserve(step, rows));
+                self.terms.reserve(&cell.formula);
+                let reserve = |to: &mut Vec<f32>, gates: &Gates| {
+                    to.reserve((rows * gates.sums.padded()).saturating_sub(to.len()));
+                };
+                reserve(&mut self.gates, &cell.gates[0]);
+                cell.gates[1..].iter().for_each(|apart| reserve(&mut self.apart, apart));
+                self.h_codes.reserve(1, Groups::one(cell.units));
             }
+            _ => {}
         }
     }
 
-    pub(super) fn vectors(&self, vector: Vector) -> &[f32] {
-        match vector {
-            Vector::Scratch(buffer) => self.rows(buffer),
-            Vector::State(h) => {
-                let found = self.hidden.iter().find(|(offset, _)| *offset == h.offset);
-                &found.expect("what needs rows of the state is done where they are made").1
-            }
-        }
+    /// The rows of a vector, and how far apart they are.
+    pub(super) fn vectors(&self, vector: Vector) -> (&[f32], usize) {
+        let (all, b) = match vector {
+            Vector::Scratch(b) => (&self.floats, b),
+            Vector::State(b) => (&self.states, b),
+        };
+        let (whole, rows) = all
+            .iter()
+            .find(|(whole, _)| whole.has(b))
+            .expect("a step fills a buffer before another reads it");
+        (rows.get(b.offset - whole.offset..).unwrap_or(&[]), whole.padded())
     }
 
-    /// The rows of a hidden state, to be filled.
-    pub(super) fn hidden(&mut self, h: Buffer, steps: usize) -> &mut [f32] {
-        let rows = at(&mut self.hidden, h.offset);
-        rows.resize(steps * stride(h), 0.0);
+    /// One row, in whole parts of [`UNITS`] as far as they belong to the vector.
+    pub(super) fn row(&self, vector: Vector, t: usize) -> &[f32] {
+        let (rows, stride) = self.vectors(vector);
+        let end = (t * stride + vector.len().next_multiple_of(UNITS)).min(rows.len());
+        &rows[t * stride..end]
+    }
+
+    /// The rows of a state, to be filled.
+    pub(super) fn state(&mut self, state: Buffer, count: usize) -> &mut [f32] {
+        let rows = at(&mut self.states, state);
+        rows.resize(count * state.padded(), 0.0);
         rows
-    }
-
-    pub(super) fn rows(&self, buffer: Buffer) -> &[f32] {
-        let found = self.floats.iter().find(|(offset, _)| *offset == buffer.offset);
-        &found.expect("a step fills a buffer before another reads it").1
     }
 
     pub(super) fn codes_of(&self, codes: Codes) -> &CodeRows {
@@ -110,23 +115,24 @@ impl Buffers {
 
     /// Fills the rows of a buffer.
     pub(super) fn floats(&mut self, to: Buffer, steps: usize, fill: impl FnOnce(&mut Buffers, &mut [f32])) {
-        let mut rows = std::mem::take(at(&mut self.floats, to.offset));
-        rows.resize(steps * stride(to), 0.0);
+        let mut rows = std::mem::take(at(&mut self.floats, to));
+        rows.resize(steps * to.padded(), 0.0);
         fill(self, &mut rows);
-        *at(&mut self.floats, to.offset) = rows;
+        *at(&mut self.floats, to) = rows;
     }
 
     pub(super) fn quantize(&mut self, x: Vector, to: Codes, steps: usize) {
         let mut q = std::mem::take(at(&mut self.codes, to.offset));
-        q.fill(self.products.level(), steps, self.vectors(x), stride(x.buffer()), to.groups);
+        let (rows, stride) = self.vectors(x);
+        q.fill(self.products.level(), steps, rows, stride, to.groups);
         *at(&mut self.codes, to.offset) = q;
     }
 }
 
-/// The rows at an offset, created empty if there are none.
-fn at<T: Default>(all: &mut Vec<(usize, T)>, offset: usize) -> &mut T {
-    let found = all.iter().position(|(o, _)| *o == offset).unwrap_or_else(|| {
-        all.push((offset, T::default()));
+/// The rows of a place, created empty if there are none.
+fn at<K: PartialEq, T: Default>(all: &mut Vec<(K, T)>, place: K) -> &mut T {
+    let found = all.iter().position(|(p, _)| *p == place).unwrap_or_else(|| {
+        all.push((place, T::default()));
         all.len() - 1
     });
     &mut all[found].1
@@ -135,11 +141,6 @@ fn at<T: Default>(all: &mut Vec<(usize, T)>, offset: usize) -> &mut T {
 /// The codes of a vector that is rounded but kept in f32.
 pub(super) fn rounded(x: Vector) -> Codes {
     Codes { offset: usize::MAX, groups: Groups::one(x.len()) }
-}
-
-/// f32s from one row to the next.
-pub(super) fn stride(buffer: Buffer) -> usize {
-    buffer.len.next_multiple_of(PANEL)
 }
 
 /// A buffer of scratch.

@@ -11,9 +11,10 @@ mod streams;
 pub(crate) use buffers::Buffers;
 
 use crate::plan::{
-    Buffer, Cell, Format, Input, Integer, PANEL, PackedId, Plan, Product, Segment, Source, Start, Step,
+    Buffer, Cell, Elements, Format, Input, Integer, Loop, PANEL, PackedId, Plan, Product, Segment, Start,
+    Step, UNITS, Vector,
 };
-use buffers::{floats, rounded, stride};
+use buffers::{floats, rounded};
 use lstmc_kernels::{self as kernels, CodePanels, Level, PackedData, Term};
 use std::sync::OnceLock;
 
@@ -22,9 +23,11 @@ pub(crate) trait Generated: Sync {
     /// Reads a token's row of the embedding into its buffer in scratch.
     fn gather(&self, token: u32, scratch: &mut [u8]);
 
-    /// The gates' sums of a step of the `cell`th cell, in the order of the panels' lanes, whose input terms and bias are given in that order. The
-    /// sums are left in the plan's `gates` buffer of that cell.
-    fn recurrent(&self, cell: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]);
+    /// One time step of a loop of the plan. What it reads and writes of scratch is left there.
+    ///
+    /// Of a cell, only the sums of [`Cell::last`], in its buffer: if there are no other sums, those of the input's terms and the bias are `gates`, in
+    /// the order of the panels' lanes.
+    fn recurrent(&self, of: usize, gates: &[f32], state: &mut [f32], scratch: &mut [u8]);
 }
 
 /// A plan, its packed weights, and its generated code.
@@ -37,7 +40,7 @@ pub(crate) struct Model<'a> {
 
 /// How a model is executed with batched kernels, apart from the [`Model`] and its [`Buffers`].
 pub(crate) struct Execution {
-    level: Level,
+    pub(crate) level: Level,
     /// 0: all cores.
     threads: usize,
     /// The number of streams from which a joint step is faster than single steps; `None` if kernels in plain Rust are slower than generated
@@ -54,31 +57,37 @@ impl Execution {
         Execution { level, threads, fewest_streams, expanded }
     }
 
-    /// Executes the plan for one vector per token up to the output layer's product: rows of the embedding, layers by
-    /// `cell(buffers, scratch, n, the nth cell)`, and the steps that are independent of the state.
+    /// Executes the plan for one vector per token, except for the output layer's product: rows of the embedding, steps that do not depend on
+    /// the state, and by `stateful(buffers, scratch, what)` those that do.
     fn follow(
         &self,
         model: Model<'_>,
         buffers: &mut Buffers,
         scratch: &mut [u8],
         tokens: &[u32],
-        mut cell: impl FnMut(&mut Buffers, &mut [u8], usize, &Cell),
+        mut stateful: impl FnMut(&mut Buffers, &mut [u8], Stateful<'_>),
     ) {
-        let plan = model.plan;
-        let mut cells = 0;
-        for step in plan.steps.iter().chain(&plan.output.prologue) {
+        let (plan, mut end) = (model.plan, 0);
+        for (n, step) in plan.all_steps().enumerate() {
+            let first_of = plan.loops.iter().position(|of| of.steps.start == n);
             match step {
+                _ if let Some(found) = first_of => {
+                    let of = &plan.loops[found];
+                    end = of.steps.end;
+                    stateful(buffers, scratch, Stateful::Loop(found, of));
+                }
+                _ if n < end => {}
                 Step::Gather { out, .. } | Step::GatherTrain { out, .. } => {
                     buffers.floats(*out, tokens.len(), |_, rows| {
-                        for (row, &token) in rows.chunks_exact_mut(stride(*out)).zip(tokens) {
+                        for (row, &token) in rows.chunks_exact_mut(out.padded()).zip(tokens) {
                             model.code.gather(token, scratch);
                             row[..out.len].copy_from_slice(floats(scratch, *out));
                         }
                     });
                 }
-                Step::Cell(of) => {
-                    cell(buffers, scratch, cells, of);
-                    cells += 1;
+                Step::Delay { x, state, out } => {
+                    let (x, state, out) = (*x, *state, *out);
+                    stateful(buffers, scratch, Stateful::Delay { x, state, out });
                 }
                 other => self.stateless(model, buffers, other, tokens.len()),
             }
@@ -87,8 +96,8 @@ impl Execution {
 
     /// The gates' terms that do not depend on the state, bias included, in rows of whole panels.
     fn inputs(&self, model: Model<'_>, buffers: &Buffers, cell: &Cell, steps: usize, gates: &mut Vec<f32>) {
-        let lanes = cell.lanes();
-        let bias = model.weights[cell.bias.0].f32s();
+        let sums = cell.gates[0];
+        let (lanes, bias) = (sums.sums.padded(), model.weights[sums.start.0].f32s());
         gates.resize(steps * lanes, 0.0);
         if cell.inputs.is_empty() {
             gates.chunks_exact_mut(lanes.max(1)).for_each(|row| row.copy_from_slice(&bias[..lanes]));
@@ -98,7 +107,7 @@ impl Execution {
         }
     }
 
-    /// A step that is independent of the state, or reads rows of it that [`Buffers::hidden`] was given.
+    /// A step that is independent of the state, or reads rows of it that [`Buffers::state`] was given.
     fn stateless(&self, model: Model<'_>, buffers: &mut Buffers, step: &Step, steps: usize) {
         match step {
             Step::Quantize { x, out } => buffers.quantize(*x, *out, steps),
@@ -107,7 +116,7 @@ impl Execution {
                 buffers.quantize(*x, codes, steps);
                 buffers.floats(*out, steps, |buffers, rows| {
                     let q = buffers.codes_of(codes).activations();
-                    for (t, row) in rows.chunks_exact_mut(stride(*out)).enumerate() {
+                    for (t, row) in rows.chunks_exact_mut(out.padded()).enumerate() {
                         for (y, &c) in row.iter_mut().zip(&q.codes[t * q.stride..][..x.len()]) {
                             *y = f32::from(c) * q.scales[t];
                         }
@@ -119,30 +128,64 @@ impl Execution {
             Step::Product { product, out } => buffers.floats(*out, steps, |buffers, rows| {
                 let lanes = product.out.next_multiple_of(PANEL);
                 let start = start(model, product).unwrap_or_else(|buffer| {
-                    rows[..steps * lanes].copy_from_slice(&buffers.rows(buffer)[..steps * lanes]);
+                    rows.copy_from_slice(buffers.vectors(Vector::Scratch(buffer)).0);
                     kernels::Start::Accumulate
                 });
                 let terms = self.terms(model, buffers, &product.segments, lanes);
                 buffers.products.product(steps, lanes, terms, rows, lanes, start);
             }),
-            Step::Map { formula, operands, out } => buffers.floats(*out, steps, |buffers, rows| {
-                let width = stride(*out);
+            Step::Map { formula, operands, out } => self.each(buffers, *out, steps, |buffers, t, row| {
                 let mut terms = std::mem::take(&mut buffers.terms);
-                for (t, row) in rows.chunks_exact_mut(width).enumerate() {
-                    let operands = operands.iter().map(|operand| match *operand {
-                        Source::Buffer(b) => kernels::Row::Each(&buffers.rows(b)[t * width..][..width]),
-                        Source::Weight(id) => kernels::Row::Each(model.weights[id.0].f32s()),
-                        Source::Scalar(id) => {
-                            let eight = model.weights[id.0].f32s().first_chunk();
-                            kernels::Row::One(eight.expect("a scalar is packed eight times"))
-                        }
-                    });
-                    kernels::map(self.level, formula, operands, row, &mut terms);
-                }
+                let operands = operands.iter().map(|operand| {
+                    let elements = match operand.of {
+                        Elements::Vector(x) => buffers.row(x, t),
+                        Elements::Weight(id) => model.weights[id.0].f32s(),
+                    };
+                    if operand.is_scalar {
+                        kernels::Row::One(elements[0])
+                    } else {
+                        kernels::Row::Each(elements)
+                    }
+                });
+                let whole = out.len.next_multiple_of(UNITS);
+                kernels::map(self.level, formula, operands, &mut row[..whole], &mut terms);
                 buffers.terms = terms;
+            }),
+            Step::Norm { x, scale, shift, epsilon, out } => {
+                self.each(buffers, *out, steps, |buffers, t, row| {
+                    let [scale, shift] = [scale, shift].map(|id| id.map(|id| model.weights[id.0].f32s()));
+                    kernels::normalize(&buffers.row(*x, t)[..x.len()], scale, shift, *epsilon, row);
+                })
+            }
+            Step::LogSoftmax { x, out } => self.each(buffers, *out, steps, |buffers, t, row| {
+                let x = &buffers.row(*x, t)[..x.len()];
+                let total = kernels::log_sum_exp(self.level, x);
+                row.iter_mut().zip(x).for_each(|(y, x)| *y = x - total);
+            }),
+            Step::Concat { parts, out } => self.each(buffers, *out, steps, |buffers, t, mut row| {
+                for part in parts {
+                    let to;
+                    (to, row) = row.split_at_mut(part.len());
+                    to.copy_from_slice(&buffers.row(*part, t)[..part.len()]);
+                }
             }),
             other => unreachable!("the plan puts {other:?} where the state is at hand"),
         }
+    }
+
+    /// Fills a buffer row by row: `fill(buffers, t, row)`.
+    fn each(
+        &self,
+        buffers: &mut Buffers,
+        out: Buffer,
+        steps: usize,
+        mut fill: impl FnMut(&mut Buffers, usize, &mut [f32]),
+    ) {
+        buffers.floats(out, steps, |buffers, rows| {
+            for (t, row) in rows.chunks_exact_mut(out.padded().max(1)).enumerate() {
+                fill(buffers, t, row);
+            }
+        });
     }
 
     /// The weights and inputs of segments with `out` outputs.
@@ -156,12 +199,10 @@ impl Execution {
         let term = move |s: &'a Segment| {
             let (input, format, data) = self.panels(model, s.weights);
             match (format, s.input) {
-                (Format::F32, Input::Floats(x)) => Term::Floats(kernels::Floats {
-                    x: buffers.vectors(x),
-                    stride: stride(x.buffer()),
-                    input,
-                    weights: data.f32s(),
-                }),
+                (Format::F32, Input::Floats(x)) => {
+                    let (x, stride) = buffers.vectors(x);
+                    Term::Floats(kernels::Floats { x, stride, input, weights: data.f32s() })
+                }
                 (Format::Integer(i), Input::Codes(c) | Input::Spread(_, c)) => {
                     Term::Codes(buffers.codes_of(c).activations(), code_panels(i, data, out))
                 }
@@ -185,10 +226,18 @@ impl Execution {
     }
 }
 
+/// What depends on the state.
+enum Stateful<'p> {
+    /// A loop, and its number.
+    Loop(usize, &'p Loop),
+    /// A [`Step::Delay`] outside of loops.
+    Delay { x: Buffer, state: Buffer, out: Option<Buffer> },
+}
+
 /// A cell as the kernels take it, and its own vectors.
 fn cell_of<'a>(model: Model<'a>, cell: &'a Cell) -> (kernels::Cell<'a>, &'a [f32]) {
-    let parameters = cell.parameters.map_or(&[][..], |id| model.weights[id.0].f32s());
-    (kernels::Cell::new(&cell.spec, cell.units, &cell.offsets), parameters)
+    let parameters = cell.parameters.map_or(&[][..], |(id, _)| model.weights[id.0].f32s());
+    (kernels::Cell::new(&cell.formula, cell.units, cell.counts()), parameters)
 }
 
 /// The start of a product, or its buffer if it starts from one.

@@ -8,9 +8,9 @@
 //! Only the recurrence must run step by step; input products and the output layer are batched ([`lstmc_kernels`]), which uses a weight for
 //! all steps of a chunk once it is loaded.
 
-use super::buffers::{floats, floats_mut, stride};
-use super::{Buffers, Execution, Model, cell_of, code_panels, start};
-use crate::plan::{Buffer, Cell, Format, Input, PANEL, Product, Start, Step, Vector};
+use super::buffers::{floats, floats_mut};
+use super::{Buffers, Execution, Model, Stateful, cell_of, code_panels, start};
+use crate::plan::{Buffer, Cell, Format, Input, Loop, Output, PANEL, Product, Start, Step, Vector};
 use lstmc_kernels::{self as kernels, PackedData, Term};
 
 /// The maximum number of steps per chunk: enough to use each weight many times, few enough that a chunk's logits stay in cache.
@@ -20,7 +20,9 @@ impl Execution {
     /// Memory to score sequences with.
     pub(crate) fn sequence_buffers(&self, model: Model<'_>) -> Buffers {
         let mut buffers = Buffers::new(self, model, CHUNK);
-        buffers.products.reserve_log_probabilities(CHUNK, model.plan.output.product.out);
+        if let Output::Product(product) = &model.plan.output.result {
+            buffers.products.reserve_log_probabilities(CHUNK, product.out);
+        }
         buffers
     }
 
@@ -38,19 +40,37 @@ impl Execution {
         let inputs = tokens.len().saturating_sub(1);
         // Chunks of similar length: a short last one would reuse its weights less.
         let chunk = inputs.div_ceil(inputs.div_ceil(CHUNK).max(1)).max(1);
-        let product = &model.plan.output.product;
-        let start = start(model, product).expect("nothing but a bias is added to logits");
-        let lanes = product.out.next_multiple_of(PANEL);
         for first in (0..inputs).step_by(chunk) {
             let steps = chunk.min(inputs - first);
-            self.follow(model, buffers, scratch, &tokens[first..][..steps], |buffers, scratch, n, cell| {
-                self.cell(model, buffers, state, scratch, n, cell, steps);
+            self.follow(model, buffers, scratch, &tokens[first..][..steps], |buffers, scratch, what| {
+                match what {
+                    Stateful::Loop(n, of) => match model.plan.cell(of) {
+                        Some((cell, prologue)) => {
+                            self.cell(model, buffers, state, scratch, (n, cell, prologue), steps);
+                        }
+                        None => step_by_step(model, buffers, state, scratch, (n, of), steps),
+                    },
+                    Stateful::Delay { x, state: of, out } => delay(buffers, state, x, of, out, steps),
+                }
             });
             let mut found = std::mem::take(&mut buffers.log_probabilities);
             found.resize(steps, 0.0);
-            let terms = self.terms(model, buffers, &product.segments, lanes);
             let targets = &tokens[first + 1..][..steps];
-            buffers.products.log_probabilities([lanes, product.out], terms, start, targets, &mut found);
+            match &model.plan.output.result {
+                Output::Product(product) => {
+                    let start = start(model, product).expect("nothing but a bias is added to logits");
+                    let lanes = product.out.next_multiple_of(PANEL);
+                    let terms = self.terms(model, buffers, &product.segments, lanes);
+                    let out = [lanes, product.out];
+                    buffers.products.log_probabilities(out, terms, start, targets, &mut found);
+                }
+                Output::Buffer(b) => {
+                    for (t, (found, &target)) in found.iter_mut().zip(targets).enumerate() {
+                        let logits = &buffers.row(Vector::Scratch(*b), t)[..b.len];
+                        *found = logits[target as usize] - kernels::log_sum_exp(self.level, logits);
+                    }
+                }
+            }
             total += found.iter().map(|&p| f64::from(p)).sum::<f64>();
             buffers.log_probabilities = found;
             progress(first + steps);
@@ -58,65 +78,77 @@ impl Execution {
         total
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one stream's buffers and one layer's place in the plan")]
     fn cell(
         &self,
         model: Model<'_>,
         buffers: &mut Buffers,
         state: &mut [f32],
         scratch: &mut [u8],
-        n: usize,
-        cell: &Cell,
+        (n, cell, prologue): (usize, &Cell, &[Step]),
         steps: usize,
     ) {
-        let lanes = cell.lanes();
+        let (lanes, last) = (cell.gates[0].sums.padded(), cell.last());
         let (of, parameters) = cell_of(model, cell);
         let mut gates = std::mem::take(&mut buffers.gates);
         self.inputs(model, buffers, cell, steps, &mut gates);
+        // The sums of the first state's terms, if they are apart, and the bias that they start from.
+        let mut apart = std::mem::take(&mut buffers.apart);
+        let (is_apart, bias) = (cell.gates.len() > 1, model.weights[last.start.0].f32s());
+        apart.resize(if is_apart { last.sums.padded() } else { 0 }, 0.0);
         // If the recurrent term is one plain product, the batched kernels with their wider vectors compute it, one step at a time.
-        let wide = self.wide(model, cell);
+        let wide = self.wide(model, cell, prologue);
         let mut h_codes = std::mem::take(&mut buffers.h_codes);
         buffers.floats(cell.out, steps, |buffers, rows| {
-            for (t, row) in rows.chunks_exact_mut(stride(cell.out)).enumerate() {
+            for (t, row) in rows.chunks_exact_mut(cell.out.padded()).enumerate() {
                 let gates = &mut gates[t * lanes..][..lanes];
-                let gates = if let Some((format, weights)) = wide {
+                let generated = if let Some((format, weights)) = wide {
+                    let sums = if is_apart { &mut apart[..] } else { &mut *gates };
                     let h = &state[cell.h().offset..][..cell.units];
                     let input = h.len();
                     let term = match format {
                         Format::Integer(i) => {
                             h_codes.fill(self.level, 1, h, input, i.groups);
-                            Term::Codes(h_codes.activations(), code_panels(i, weights, lanes))
+                            Term::Codes(h_codes.activations(), code_panels(i, weights, sums.len()))
                         }
                         _ => {
                             let weights = weights.f32s();
                             Term::Floats(kernels::Floats { x: h, stride: input, input, weights })
                         }
                     };
-                    buffers.products.recurrent_product(lanes, term, gates, t % 2 == 1);
-                    &*gates
+                    if is_apart {
+                        sums.copy_from_slice(bias);
+                    }
+                    buffers.products.recurrent_product(sums.len(), term, sums, t % 2 == 1);
+                    None
                 } else {
-                    for step in &cell.prologue {
+                    for step in prologue {
                         if let Step::Product { product: Product { start: Start::Buffer(b), .. }, .. } = step {
-                            let from = &buffers.rows(*b)[t * stride(*b)..][..b.len];
-                            floats_mut(scratch, *b).copy_from_slice(from);
+                            floats_mut(scratch, *b)
+                                .copy_from_slice(&buffers.row(Vector::Scratch(*b), t)[..b.len]);
                         }
                     }
                     model.code.recurrent(n, gates, state, scratch);
-                    floats(scratch, Buffer { len: lanes, ..cell.gates })
+                    Some(floats(scratch, Buffer { len: last.sums.padded(), ..last.sums }))
                 };
-                kernels::update(self.level, &of, gates, state, parameters, &mut buffers.terms);
+                let sums = generated.unwrap_or(if is_apart { &apart } else { gates });
+                let both = [(cell.gates[0].count, &*gates), (last.count, sums)];
+                let offsets = cell.states.iter().map(|s| s.offset);
+                let terms = &mut buffers.terms;
+                let sums = if is_apart { &both[..] } else { &both[1..] };
+                kernels::update(self.level, &of, sums, state, offsets, parameters, terms);
                 row[..cell.units].copy_from_slice(&state[cell.h().offset..][..cell.units]);
             }
         });
         buffers.gates = gates;
+        buffers.apart = apart;
         buffers.h_codes = h_codes;
     }
 
     /// The panels of a cell's recurrent term, if it is a plain product of the hidden state and batched kernels read them as they are.
-    fn wide<'a>(&self, model: Model<'a>, cell: &Cell) -> Option<(Format, &'a PackedData)> {
+    fn wide<'a>(&self, model: Model<'a>, cell: &Cell, prologue: &[Step]) -> Option<(Format, &'a PackedData)> {
         let h = Vector::State(cell.h());
         let [s] = cell.recurrent[..] else { return None };
-        let plain = match (s.input, &cell.prologue[..]) {
+        let plain = match (s.input, prologue) {
             (Input::Floats(x), []) => x == h,
             (Input::Codes(codes), [Step::Quantize { x, out }]) => (*x, *out) == (h, codes),
             _ => false,
@@ -130,4 +162,42 @@ impl Execution {
         };
         (plain && as_they_are).then_some((format, data))
     }
+}
+
+/// A loop by generated code.
+fn step_by_step(
+    model: Model<'_>,
+    buffers: &mut Buffers,
+    state: &mut [f32],
+    scratch: &mut [u8],
+    (n, of): (usize, &Loop),
+    steps: usize,
+) {
+    of.writes.iter().for_each(|&to| buffers.floats(to, steps, |_, _| ()));
+    for t in 0..steps {
+        for &from in &of.reads {
+            floats_mut(scratch, from).copy_from_slice(&buffers.row(Vector::Scratch(from), t)[..from.len]);
+        }
+        model.code.recurrent(n, &[], state, scratch);
+        for &to in &of.writes {
+            let row = t * to.padded();
+            buffers.floats(to, steps, |_, rows| rows[row..][..to.len].copy_from_slice(floats(scratch, to)));
+        }
+    }
+}
+
+/// The rows of a state before each step, and its value after the last one.
+fn delay(buffers: &mut Buffers, state: &mut [f32], x: Buffer, of: Buffer, out: Option<Buffer>, steps: usize) {
+    let slot = &mut state[of.offset..][..of.len];
+    if let Some(out) = out {
+        buffers.floats(out, steps, |buffers, rows| {
+            let (x, stride) = buffers.vectors(Vector::Scratch(x));
+            rows[..of.len].copy_from_slice(slot);
+            for (to, from) in rows[out.padded()..].chunks_exact_mut(out.padded()).zip(x.chunks_exact(stride))
+            {
+                to[..of.len].copy_from_slice(&from[..of.len]);
+            }
+        });
+    }
+    slot.copy_from_slice(&buffers.row(Vector::Scratch(x), steps - 1)[..of.len]);
 }

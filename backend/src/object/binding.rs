@@ -1,6 +1,6 @@
 //! The interface of an object file for other languages: a C header, and a Rust module or crate.
 
-use super::{ABI_VERSION, Object, STATE_ALIGN, Target};
+use super::{ABI_VERSION, Head, Object, STATE_ALIGN, Target};
 
 /// A C and C++ header.
 pub fn header(object: &Object, target: &Target) -> String {
@@ -43,6 +43,22 @@ fn filled(template: &str, object: &Object, target: &Target) -> String {
         ("@state_size@", object.sizes.state.to_string()),
         ("@state_align@", STATE_ALIGN.to_string()),
         ("@vocabulary@", object.sizes.vocabulary.to_string()),
+        ("@outputs@", object.sizes.outputs.to_string()),
     ];
-    words.iter().fold(template.to_string(), |text, (word, value)| text.replace(word, value))
+    let text = of_head(template, object.head);
+    words.iter().fold(text, |text, (word, value)| text.replace(word, value))
+}
+
+/// A template without the lines that belong to another output, which follow `@if logits@` or `@if hidden@` up to `@end@`.
+fn of_head(template: &str, head: Head) -> String {
+    let (mut text, mut is_kept) = (String::new(), true);
+    for line in template.split_inclusive('\n') {
+        match line.trim().strip_prefix("@if ").and_then(|rest| rest.strip_suffix('@')) {
+            Some(name) => is_kept = name == head.name(),
+            None if line.trim() == "@end@" => is_kept = true,
+            None if is_kept => text += line,
+            None => {}
+        }
+    }
+    text
 }

@@ -4,7 +4,7 @@
 //!   state, 64-byte aligned:   [identity u64, zeros to 64][recurrent state f32][scratch]
 //! ```
 //!
-//! The recurrent state is the plan's: `h` and `c` of each layer, each padded to whole panels. This layout is not part of the interface.
+//! The recurrent state is the plan's, each vector padded to whole panels. This layout is not part of the interface.
 //!
 //! The identity is written by `reset` and compared by everything else, so that memory that was never reset, or was reset by another model, is
 //! refused.
@@ -13,6 +13,7 @@ use super::Status;
 use super::vocabulary::STRIDE_BITS;
 use crate::codegen::{self, Entry, Program, clear};
 use crate::error::CompileError;
+use crate::plan::Head;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{FuncRef, InstBuilder, MemFlagsData, Type, Value, types};
 use cranelift_frontend::FunctionBuilder;
@@ -33,6 +34,9 @@ pub(super) struct Parts<'p> {
     pub(super) words: Option<Words>,
     /// Words in the vocabulary.
     pub(super) vocabulary: usize,
+    /// What a step writes, and f32s of it.
+    pub(super) head: Head,
+    pub(super) outputs: usize,
     /// Bytes from the start of the caller's memory to scratch, and to its end.
     pub(super) scratch: usize,
     pub(super) size: usize,
@@ -74,7 +78,7 @@ const ALL: [(Public, &str, &str, char, &[Entry]); 12] = [
     (Public::StateAlign, "state_align", "", 'p', &[]),
     (Public::VocabularySize, "vocabulary_size", "", 'i', &[]),
     (Public::Info, "info", "", 'p', &[]),
-    (Public::Reset, "reset", "ppi", 'i', &[]),
+    (Public::Reset, "reset", "ppi", 'i', &[Entry::Reset]),
     (Public::Advance, "advance", "pi", 'i', &[Entry::Advance]),
     (Public::Step, "step", "pipp", 'i', &[Entry::Advance, Entry::Logits]),
     (Public::Score, "score", "piip", 'i', &[Entry::Advance, Entry::Score]),
@@ -83,23 +87,31 @@ const ALL: [(Public, &str, &str, char, &[Entry]); 12] = [
     (Public::Token, "token", "ppp", 'i', &[]),
 ];
 
-/// The suffixes of all public symbols, in the header's order.
-pub fn suffixes() -> impl Iterator<Item = &'static str> {
-    ALL.into_iter().map(|(_, suffix, ..)| suffix)
+/// The suffixes of all public symbols of a model with this output, in the header's order.
+pub fn suffixes(head: Head) -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().filter(move |(public, ..)| public.is_of(head)).map(|(_, suffix, ..)| suffix)
+}
+
+impl Public {
+    /// Whether a model with this output has the function: a hidden vector gives no probabilities of words.
+    fn is_of(self, head: Head) -> bool {
+        head == Head::Logits || !matches!(self, Public::Score | Public::TopK)
+    }
 }
 
 /// Defines every public function in `module`.
 pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), CompileError> {
     let pointer = module.target_config().pointer_type();
     let text = parts.words.map(|words| define_text(module, words)).transpose()?;
-    for (public, suffix, parameters, result, calls) in ALL {
+    for (public, suffix, parameters, result, calls) in ALL.into_iter().filter(|f| f.0.is_of(parts.head)) {
         let name = format!("{}_{suffix}", parts.name);
         let ty = |c| if c == 'p' { pointer } else { types::I32 };
         let signature = (parameters.chars().map(ty).collect(), Some(ty(result)));
         codegen::define(module, &name, Linkage::Export, signature, None, |module, b, p| {
-            let entry = |call| parts.program.functions.iter().find(|(e, _)| e == call);
-            let ids = calls.iter().map(|call| entry(call).expect("every entry is built").1);
-            let calls = ids.map(|id| module.declare_func_in_func(id, b.func)).collect();
+            // All are built but the one of states that start at zero.
+            let entries =
+                calls.iter().filter_map(|call| parts.program.functions.iter().find(|(e, _)| e == call));
+            let calls = entries.map(|(_, id)| module.declare_func_in_func(*id, b.func)).collect();
             let text = text.filter(|_| matches!(public, Public::Word | Public::Token));
             let text = text.map(|id| module.declare_func_in_func(id, b.func));
             let mut body = Body { b, pointer, module, parts, calls, text };
@@ -192,8 +204,8 @@ impl Body<'_, '_, '_> {
                 self.check_state(p[0]);
                 let token = self.check_token(p[1]);
                 self.refuse_null(p[2]);
-                let words = self.size(parts.vocabulary);
-                self.refuse_if(IntCC::UnsignedLessThan, p[3], words, Status::Size);
+                let outputs = self.size(parts.outputs);
+                self.refuse_if(IntCC::UnsignedLessThan, p[3], outputs, Status::Size);
                 let (weights, scratch) = self.advance(p[0], token);
                 self.b.ins().call(self.calls[1], &[weights, scratch, p[2]]);
                 self.ok()
@@ -234,6 +246,10 @@ impl Body<'_, '_, '_> {
         let size = self.size(self.parts.size);
         self.refuse_if(IntCC::UnsignedLessThan, p[1], size, Status::Size);
         clear(self.b, self.module.isa(), p[0], self.parts.size);
+        if let Some(&reset) = self.calls.first() {
+            let (weights, recurrent) = (self.address(self.parts.weights), self.offset(p[0], STATE_ALIGN));
+            self.b.ins().call(reset, &[weights, recurrent]);
+        }
         let identity = self.identity();
         self.b.ins().store(aligned(), identity, p[0], 0);
         self.ok()

@@ -26,6 +26,7 @@ pub use crate::error::{ObjectError, TargetError};
 use crate::error::CompileError;
 use crate::isa::plan_target;
 use crate::pack::pack;
+pub use crate::plan::Head;
 use crate::plan::Plan;
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
 use cranelift_object::object::read::{Object as _, ObjectSection};
@@ -94,6 +95,8 @@ pub struct Object {
     pub bytes: Vec<u8>,
     /// The sizes of its parts.
     pub sizes: Sizes,
+    /// What a step writes.
+    pub head: Head,
 }
 
 /// Sizes in bytes, except for the vocabulary's.
@@ -109,6 +112,8 @@ pub struct Sizes {
     pub state: usize,
     /// The number of words of the model.
     pub vocabulary: usize,
+    /// The number of f32s that a step writes.
+    pub outputs: usize,
 }
 
 /// Compiles a graph in language-model form. `info` is what `NAME_info` returns.
@@ -158,6 +163,8 @@ pub fn compile(
         info,
         words,
         vocabulary: plan.vocabulary,
+        head: plan.head,
+        outputs: plan.logits.len,
         scratch,
         size,
         identity,
@@ -167,8 +174,15 @@ pub fn compile(
     let file = object::File::parse(&*bytes).map_err(|e| failed(e.to_string()))?;
     let text = file.sections().filter(|s| s.kind() == SectionKind::Text);
     let code = text.map(|s| s.size() as usize).sum();
-    let sizes = Sizes { code, weights: sum, words: size_of_words, state: size, vocabulary: plan.vocabulary };
-    Ok(Object { name: name.into(), bytes, sizes })
+    let sizes = Sizes {
+        code,
+        weights: sum,
+        words: size_of_words,
+        state: size,
+        vocabulary: plan.vocabulary,
+        outputs: plan.logits.len,
+    };
+    Ok(Object { name: name.into(), bytes, sizes, head: plan.head })
 }
 
 /// Alignment of weights and words.

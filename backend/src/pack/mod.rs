@@ -4,7 +4,7 @@ mod integer;
 mod strips;
 
 use crate::error::CompileError;
-use crate::plan::{Format, LANES, PANEL, Packed, Packing, Panels, Plan, RowOrder, Rows, StripValues, dense};
+use crate::plan::{Format, LANES, PANEL, Packed, Packing, Panels, Plan, Rows, StripValues, dense, gate_row};
 use lstmc_frontend::ir::{Graph, LinearMap, Quantized};
 use lstmc_kernels::PackedData;
 
@@ -15,14 +15,7 @@ pub fn pack(plan: &Plan, graph: &Graph) -> Result<Vec<PackedData>, CompileError>
 
 /// Packs one weight.
 pub fn pack_one(packed: &Packed, graph: &Graph) -> Result<PackedData, CompileError> {
-    let Some(source) = &packed.source else {
-        let Packing::Vector { len, fill } = packed.packing else {
-            unreachable!("only a missing bias has no source")
-        };
-        let mut to = PackedData::zeros(packed.packing.bytes());
-        to.f32s_mut()[len..].fill(fill.value());
-        return Ok(to);
-    };
+    let source = &packed.source;
     let mut to = match packed.packing {
         Packing::Rows { format: Rows::F32, .. } => return Ok(PackedData::shared(dense(graph, source)?)),
         _ => PackedData::zeros(packed.packing.bytes()),
@@ -69,16 +62,13 @@ pub fn pack_one(packed: &Packed, graph: &Graph) -> Result<PackedData, CompileErr
         Packing::Core { modes, rank, width } => {
             core(&dense(graph, source)?, modes, rank, width, to.f32s_mut());
         }
-        Packing::Vector { len, fill } => {
-            to.f32s_mut()[..len].copy_from_slice(&dense(graph, source)?);
-            to.f32s_mut()[len..].fill(fill.value());
-        }
+        Packing::Vector { len } => to.f32s_mut()[..len].copy_from_slice(&dense(graph, source)?),
         Packing::GateBias { units, gates } => {
-            let (out, order) = (gates.count() * units, RowOrder::Gates(gates));
-            let column = Panels { out, input: 1, order, format: Format::F32 };
-            panels(&column, &dense(graph, source)?, to.f32s_mut());
+            let bias = dense(graph, source)?;
+            for (lane, to) in to.f32s_mut().iter_mut().enumerate() {
+                *to = gate_row(gates, units, lane).map_or(0.0, |row| bias[row]);
+            }
         }
-        Packing::Scalar => to.f32s_mut().fill(dense(graph, source)?[0]),
         Packing::Parameters { units, .. } => {
             let all = dense(graph, source)?;
             let rows = to.f32s_mut().chunks_exact_mut(units.next_multiple_of(PANEL).max(1));

@@ -1,7 +1,9 @@
 //! The plan as text.
 
-use super::{Buffer, Codes, Input, PackedId, Plan, Product, Segment, Source, Start, Step, Vector};
-use lstmc_frontend::ir::CellSpec;
+use super::{
+    Buffer, Cell, CellInput, Codes, Elements, Input, Output, PackedId, Plan, Product, Segment, Start, Step,
+    Vector,
+};
 use std::fmt;
 
 fn buffer(b: &Buffer) -> String {
@@ -23,14 +25,14 @@ fn vector(v: &Vector) -> String {
     }
 }
 
-/// A cell's formula: gates `g`, states `s`, parameters `p`.
-fn cell_text(spec: &CellSpec) -> String {
-    let input = |n: usize| match n.checked_sub(spec.gates.count()) {
-        None => format!("g{n}"),
-        Some(k) if k < spec.states => format!("s{k}"),
-        Some(k) => format!("p{}", k - spec.states),
+/// A cell's formula: gates `g` (and `u`, if the first state has sums of its own), states `s`, parameters `p`.
+fn cell_text(cell: &Cell) -> String {
+    let input = |n: usize| match cell.input(n) {
+        CellInput::Gate { sums, gate } => format!("{}{gate}", ["g", "u"][sums]),
+        CellInput::State(n) => format!("s{n}"),
+        CellInput::Parameter(n) => format!("p{n}"),
     };
-    spec.formula.text(&input, &|n| format!("s{n}"))
+    cell.formula.text(&input, &|n| format!("s{n}"))
 }
 
 impl Plan {
@@ -75,27 +77,41 @@ impl Plan {
             }
             Step::Cell(cell) => {
                 let states: Vec<String> = cell.states.iter().map(|s| slot(s.offset, s.len)).collect();
-                let parameters = cell.parameters.map(|id| format!(", {}", self.name(id))).unwrap_or_default();
+                let parameters =
+                    cell.parameters.map(|(id, _)| format!(", {}", self.name(id))).unwrap_or_default();
                 writeln!(f, "{} = cell {}{parameters}", buffer(&cell.out), states.join(", "))?;
-                for s in &cell.prologue {
-                    self.step(f, indent + 2, s)?;
+                for (gates, terms) in cell.products() {
+                    let terms = self.segments(&terms);
+                    writeln!(f, "{:indent$}  gates {} + {terms}", "", self.name(gates.start))?;
                 }
-                let terms: Vec<String> = [&cell.inputs, &cell.recurrent]
-                    .into_iter()
-                    .filter(|s| !s.is_empty())
-                    .map(|s| self.segments(s))
-                    .collect();
-                writeln!(f, "{:indent$}  gates {} + {}", "", self.name(cell.bias), terms.join(" + "))?;
-                writeln!(f, "{:indent$}  {}", "", cell_text(&cell.spec))
+                writeln!(f, "{:indent$}  {}", "", cell_text(cell))
             }
             Step::Map { formula, operands, out } => {
-                let operand = |source: &Source| match source {
-                    Source::Buffer(x) => buffer(x),
-                    Source::Weight(id) => self.name(*id).to_string(),
-                    Source::Scalar(id) => format!("{} (scalar)", self.name(*id)),
+                let operand = |n: usize| {
+                    let of = match &operands[n].of {
+                        Elements::Vector(x) => vector(x),
+                        Elements::Weight(id) => self.name(*id).to_string(),
+                    };
+                    if operands[n].is_scalar { format!("{of} (scalar)") } else { of }
                 };
-                let operands: Vec<String> = operands.iter().map(operand).collect();
-                writeln!(f, "{}", formula.text(&|n| operands[n].clone(), &|_| buffer(out)))
+                writeln!(f, "{}", formula.text(&operand, &|_| buffer(out)))
+            }
+            Step::Norm { x, scale, shift, epsilon, out } => {
+                let scale = scale.map(|id| format!(" * {}", self.name(id))).unwrap_or_default();
+                let shift = shift.map(|id| format!(" + {}", self.name(id))).unwrap_or_default();
+                writeln!(f, "{} = normalize({}, {epsilon:e}){scale}{shift}", buffer(out), vector(x))
+            }
+            Step::LogSoftmax { x, out } => writeln!(f, "{} = log_softmax({})", buffer(out), vector(x)),
+            Step::Concat { parts, out } => {
+                let parts: Vec<String> = parts.iter().map(vector).collect();
+                writeln!(f, "{} = {}", buffer(out), parts.join(", "))
+            }
+            Step::Delay { x, state, out } => {
+                let state = slot(state.offset, state.len);
+                if let Some(out) = out {
+                    write!(f, "{} = {state}; ", buffer(out))?;
+                }
+                writeln!(f, "{state} = {}", buffer(x))
             }
         }
     }
@@ -116,17 +132,29 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "state: {} f32", self.state_len)?;
         for s in &self.state {
-            writeln!(f, "  {}  {}", s.name, slot(s.offset, s.len))?;
+            write!(f, "  {}  {}", s.name, slot(s.offset, s.len))?;
+            match self.initial.iter().find(|(at, _)| at.offset == s.offset && at.len == s.len) {
+                Some((_, from)) => writeln!(f, ", at first {}", self.name(*from))?,
+                None => writeln!(f)?,
+            }
         }
-        writeln!(f, "scratch: {} f32, logits {}", self.scratch_len, buffer(&self.logits))?;
+        let head = self.head.name();
+        writeln!(f, "scratch: {} f32, {head} {}", self.scratch_len, buffer(&self.logits))?;
         writeln!(f, "steps:")?;
-        for step in &self.steps {
-            self.step(f, 2, step)?;
+        for (n, step) in self.steps.iter().enumerate() {
+            if self.loops.iter().any(|l| !l.is_cell && l.steps.start == n) {
+                writeln!(f, "  once for each time step:")?;
+            }
+            let is_inner = self.loops.iter().any(|l| !l.is_cell && l.steps.contains(&n));
+            self.step(f, if is_inner { 4 } else { 2 }, step)?;
         }
         writeln!(f, "output:")?;
         for step in &self.output.prologue {
             self.step(f, 2, step)?;
         }
-        writeln!(f, "  logits = {}", self.product(&self.output.product))
+        match &self.output.result {
+            Output::Product(p) => writeln!(f, "  {head} = {}", self.product(p)),
+            Output::Buffer(b) => writeln!(f, "  {head} = {}", buffer(b)),
+        }
     }
 }

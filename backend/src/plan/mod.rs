@@ -1,28 +1,32 @@
 //! The plan: how a language model's weights are packed and where its buffers are, before any code is generated.
 //!
 //! ```text
-//!   graph in language-model form ──▶ Plan { weights, state, scratch, steps, output } ──▶ codegen
+//!   graph in language-model form ──▶ Plan { weights, state, scratch, steps, loops, output } ──▶ codegen
 //! ```
 //!
 //! A plan is read by the code generator, by the packer and by the execution of sequences and streams, and prints itself as text
 //! (`lstmc compile --print plan`). Every length and offset that generated code relies on is decided here and only here.
 
+mod cell;
 mod display;
+mod loops;
 mod packing;
 mod phases;
 mod planner;
 mod strips;
 
+pub use cell::{Cell, CellInput, Gates};
+pub use loops::Loop;
 pub use lstmc_kernels::{Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS};
 pub use lstmc_runtime::StateSlot;
-pub use packing::{Fill, Packing, Panels, RowOrder, Rows};
+pub(crate) use packing::gate_row;
+pub use packing::{Packing, Panels, RowOrder, Rows};
 pub use phases::{Phase, Piece};
 pub(crate) use strips::strip_inputs;
 
 use crate::error::CompileError;
-use lstmc_frontend::ir::{
-    CellSpec, Formula, Graph, LinearMap, Part, Program, WeightId, verify_language_model,
-};
+pub use lstmc_frontend::ir::Head;
+use lstmc_frontend::ir::{Formula, Graph, LinearMap, Part, Program, WeightId, verify_language_model};
 use std::sync::Arc;
 
 /// Buffers and state slots are aligned and padded to this many f32s, so that whole panels can be written.
@@ -93,19 +97,36 @@ pub struct Packed {
     pub name: String,
     /// The layout.
     pub packing: Packing,
-    /// Its source; `None` for zeros.
-    pub source: Option<MapRef>,
+    /// Its source.
+    pub source: MapRef,
     /// The source's representation in the graph, for display.
     pub represented: String,
 }
 
-/// A vector of f32s in scratch.
+/// A vector of f32s in scratch or in the state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Buffer {
-    /// First f32 of scratch.
+    /// The first f32.
     pub offset: usize,
     /// Elements.
     pub len: usize,
+}
+
+impl Buffer {
+    /// Elements `from..from + len`.
+    pub fn part(self, from: usize, len: usize) -> Buffer {
+        Buffer { offset: self.offset + from, len }
+    }
+
+    /// f32s that belong to it: whole panels.
+    pub fn padded(self) -> usize {
+        self.len.next_multiple_of(PANEL)
+    }
+
+    /// Whether another one is a part of it.
+    pub fn has(self, part: Buffer) -> bool {
+        (self.offset..self.offset + self.padded().max(1)).contains(&part.offset)
+    }
 }
 
 /// A vector of integer activations in scratch: codes, then the sum of each group's, then one scale.
@@ -156,6 +177,14 @@ impl Vector {
     pub fn buffer(self) -> Buffer {
         match self {
             Vector::Scratch(b) | Vector::State(b) => b,
+        }
+    }
+
+    /// Elements `from..from + len`.
+    pub fn part(self, from: usize, len: usize) -> Vector {
+        match self {
+            Vector::Scratch(b) => Vector::Scratch(b.part(from, len)),
+            Vector::State(b) => Vector::State(b.part(from, len)),
         }
     }
 
@@ -214,60 +243,20 @@ pub struct Product {
 
 /// An input of a formula.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Source {
-    /// A buffer as long as the result.
-    Buffer(Buffer),
-    /// A weight with as many elements as the result.
+pub struct Source {
+    /// Its elements.
+    pub of: Elements,
+    /// Whether its only element counts for every element of the result.
+    pub is_scalar: bool,
+}
+
+/// Elements that a formula reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Elements {
+    /// Of a vector.
+    Vector(Vector),
+    /// Of a weight.
     Weight(PackedId),
-    /// A weight with one element.
-    Scalar(PackedId),
-}
-
-/// One step of a cell.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Cell {
-    /// What is computed from the gates' sums.
-    pub spec: CellSpec,
-    /// Units.
-    pub units: usize,
-    /// The gates' terms that do not depend on the first state: those of the input.
-    pub inputs: Vec<Segment>,
-    /// The preparation of the first state before its terms: quantization, right factors.
-    pub prologue: Vec<Step>,
-    /// The gates' terms that depend on the first state.
-    pub recurrent: Vec<Segment>,
-    /// Gate bias.
-    pub bias: PackedId,
-    /// The cell's own vectors.
-    pub parameters: Option<PackedId>,
-    /// The sums of all gates, in the order of their panels' lanes.
-    pub gates: Buffer,
-    /// Its states, each updated in place; the first is the output of the previous time step.
-    pub states: Vec<Buffer>,
-    /// Where each state begins.
-    pub offsets: Vec<usize>,
-    /// The new first state.
-    pub out: Buffer,
-}
-
-impl Cell {
-    /// The first state.
-    pub fn h(&self) -> Buffer {
-        self.states[0]
-    }
-
-    /// Lanes of the gates' panels.
-    pub fn lanes(&self) -> usize {
-        self.gates.len.next_multiple_of(PANEL)
-    }
-
-    /// Panels, and parts of eight units, that have the same gates: what threads can share.
-    pub fn share(&self) -> [usize; 2] {
-        // This many gates of eight units fill whole panels: gates * 8 * parts = 32 * panels.
-        let gates = self.spec.gates.count();
-        let common = [4, 2, 1].into_iter().find(|n| gates.is_multiple_of(*n)).unwrap_or(1);
-        [gates / common, 4 / common]
-    }
 }
 
 /// One step of the program that consumes a token.
@@ -329,15 +318,114 @@ pub enum Step {
         /// The result.
         out: Buffer,
     },
+    /// `out = scale (x - mean) / sqrt(variance + epsilon) + shift`.
+    Norm {
+        /// The vector.
+        x: Vector,
+        /// `scale`; without it 1.
+        scale: Option<PackedId>,
+        /// `shift`; without it 0.
+        shift: Option<PackedId>,
+        /// Added to the variance.
+        epsilon: f32,
+        /// The result.
+        out: Buffer,
+    },
+    /// `out = x - log-sum-exp of x`.
+    LogSoftmax {
+        /// The vector.
+        x: Vector,
+        /// The result.
+        out: Buffer,
+    },
+    /// `out` = all parts, side by side.
+    Concat {
+        /// The parts, which may begin anywhere.
+        parts: Vec<Vector>,
+        /// The result.
+        out: Buffer,
+    },
+    /// `out = state`, if that is read later, and `state = x`.
+    Delay {
+        /// The next value.
+        x: Buffer,
+        /// The state, in whole.
+        state: Buffer,
+        /// The destination of the value so far.
+        out: Option<Buffer>,
+    },
 }
 
-/// The layer that computes logits.
+impl Step {
+    /// The vectors that it reads.
+    pub fn reads(&self) -> Vec<Vector> {
+        let of = |segments: &[Segment]| -> Vec<Vector> {
+            let vector = |s: &Segment| match s.input {
+                Input::Floats(v) => Some(v),
+                Input::Codes(_) | Input::Spread(..) => None,
+            };
+            segments.iter().filter_map(vector).collect()
+        };
+        match self {
+            Step::Gather { .. } | Step::GatherTrain { .. } | Step::Spread { .. } => vec![],
+            Step::Quantize { x, .. }
+            | Step::Round { x, .. }
+            | Step::Norm { x, .. }
+            | Step::LogSoftmax { x, .. } => vec![*x],
+            Step::Product { product, .. } => {
+                let mut all = of(&product.segments);
+                if let Start::Buffer(b) = product.start {
+                    all.push(Vector::Scratch(b));
+                }
+                all
+            }
+            Step::Cell(cell) => [of(&cell.inputs), of(&cell.recurrent)].concat(),
+            Step::Map { operands, .. } => {
+                let vector = |o: &Source| match o.of {
+                    Elements::Vector(v) => Some(v),
+                    Elements::Weight(_) => None,
+                };
+                operands.iter().filter_map(vector).collect()
+            }
+            Step::Concat { parts, .. } => parts.clone(),
+            Step::Delay { x, .. } => vec![Vector::Scratch(*x)],
+        }
+    }
+
+    /// The buffer of f32s that it fills.
+    pub fn out(&self) -> Option<Buffer> {
+        match self {
+            Step::Quantize { .. } | Step::Spread { .. } => None,
+            Step::Gather { out, .. }
+            | Step::GatherTrain { out, .. }
+            | Step::Round { out, .. }
+            | Step::Product { out, .. }
+            | Step::Map { out, .. }
+            | Step::Norm { out, .. }
+            | Step::LogSoftmax { out, .. }
+            | Step::Concat { out, .. } => Some(*out),
+            Step::Cell(cell) => Some(cell.out),
+            Step::Delay { out, .. } => *out,
+        }
+    }
+}
+
+/// What computes the output after [`Plan::steps`]; it reads no state.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OutputLayer {
-    /// The preparation of its input: quantization, right factors.
+    /// Steps that the state does not depend on, and the preparation of the product's input: quantization, right factors.
     pub prologue: Vec<Step>,
-    /// The product, whose bias is padded with [`Fill::Low`].
-    pub product: Product,
+    /// The output.
+    pub result: Output,
+}
+
+/// The output.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// A product.
+    Product(Product),
+    /// A buffer that a step has filled.
+    Buffer(Buffer),
 }
 
 /// A compiled layout of one language model.
@@ -347,19 +435,25 @@ pub struct Plan {
     pub name: String,
     /// Words.
     pub vocabulary: usize,
+    /// What the output is.
+    pub head: Head,
     /// Packed weights.
     pub weights: Vec<Packed>,
     /// State slots, as the model declares them, each padded to whole panels.
     pub state: Vec<StateSlot>,
+    /// The states that do not start at zero, and the vectors that they start from.
+    pub initial: Vec<(Buffer, PackedId)>,
     /// f32s of state.
     pub state_len: usize,
     /// f32s of scratch.
     pub scratch_len: usize,
-    /// The buffer for all logits in scratch, from which single ones are selected.
+    /// The buffer for the whole output in scratch, from which single logits are selected.
     pub logits: Buffer,
     /// The steps that consume a token.
     pub steps: Vec<Step>,
-    /// The layer that computes logits.
+    /// Those of them that cannot run for many time steps at once, in order.
+    pub loops: Vec<Loop>,
+    /// What computes the output.
     pub output: OutputLayer,
 }
 
@@ -397,12 +491,9 @@ impl Plan {
         }
     }
 
-    /// The cells, in order.
-    pub fn cells(&self) -> impl Iterator<Item = &Cell> {
-        self.steps.iter().filter_map(|s| match s {
-            Step::Cell(cell) => Some(&**cell),
-            _ => None,
-        })
+    /// All steps, in order.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().chain(&self.output.prologue)
     }
 }
 

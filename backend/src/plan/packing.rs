@@ -11,7 +11,7 @@ use std::fmt;
 pub enum RowOrder {
     /// Row `32 p + l` in lane `l` of panel `p`.
     Plain,
-    /// The rows are the gates of a cell's units, `[gates][units]`; the lanes of all panels are `[units / 8][gates][8]`.
+    /// The rows are the gates of a cell's units, `[gates][units]`; the lanes of all panels are `[units / 8][gates][8]`. Each gate has rows.
     Gates(GateRows),
 }
 
@@ -20,11 +20,7 @@ impl RowOrder {
     pub fn row(self, out: usize, p: usize, lane: usize) -> Option<usize> {
         match self {
             RowOrder::Plain => Some(p * PANEL + lane).filter(|&r| r < out),
-            RowOrder::Gates(gates) => {
-                let (part, units) = ((p * PANEL + lane) / UNITS, out / gates.count());
-                let unit = part / gates.count() * UNITS + lane % UNITS;
-                (unit < units).then(|| gates.block(part % gates.count()) * units + unit)
-            }
+            RowOrder::Gates(gates) => gate_row(gates, out / gates.count(), p * PANEL + lane),
         }
     }
 
@@ -35,6 +31,13 @@ impl RowOrder {
             RowOrder::Gates(gates) => gate_lanes(gates.count(), out / gates.count()),
         }
     }
+}
+
+/// The row that a lane holds; `None` for padding, and for a gate without rows.
+pub(crate) fn gate_row(gates: GateRows, units: usize, lane: usize) -> Option<usize> {
+    let part = lane / UNITS;
+    let unit = part / gates.count() * UNITS + lane % UNITS;
+    gates.block(part % gates.count()).filter(|_| unit < units).map(|block| block * units + unit)
 }
 
 /// A map of products, in panels.
@@ -154,22 +157,18 @@ pub enum Packing {
         /// Input mode times right rank.
         width: usize,
     },
-    /// An f32 vector padded with `fill` to whole panels.
+    /// An f32 vector padded with zero to whole panels.
     Vector {
         /// Elements.
         len: usize,
-        /// The value of the padding.
-        fill: Fill,
     },
     /// The bias of a cell in the order of its panels' lanes, padded with zero.
     GateBias {
         /// Units.
         units: usize,
-        /// The order of the gates in the graph.
+        /// The order of the gates in the graph; a gate without elements gets zeros.
         gates: GateRows,
     },
-    /// One f32, repeated eight times.
-    Scalar,
     /// A cell's own vectors, f32 `[count][units, padded to a panel]`.
     Parameters {
         /// The number of vectors.
@@ -177,25 +176,6 @@ pub enum Packing {
         /// Units.
         units: usize,
     },
-}
-
-/// The padding of a vector.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Fill {
-    /// Zero: padded lanes compute zero.
-    Zero,
-    /// A number so low that a padded logit never counts in a softmax.
-    Low,
-}
-
-impl Fill {
-    /// The value. `Low` is finite: the difference of two infinities would be NaN.
-    pub fn value(self) -> f32 {
-        match self {
-            Fill::Zero => 0.0,
-            Fill::Low => -1e30,
-        }
-    }
 }
 
 impl Packing {
@@ -208,11 +188,10 @@ impl Packing {
             }
             Packing::Panels(p) | Packing::Transposed(p) => p.bytes(),
             Packing::Core { modes, rank, width } => modes * rank * width.next_multiple_of(LANES) * 4,
-            Packing::Vector { len, .. } => len.next_multiple_of(PANEL) * 4,
+            Packing::Vector { len } => len.next_multiple_of(PANEL) * 4,
             Packing::GateBias { units, gates } => {
                 gate_lanes(gates.count(), units).next_multiple_of(PANEL) * 4
             }
-            Packing::Scalar => UNITS * 4,
             Packing::Parameters { count, units } => count * units.next_multiple_of(PANEL) * 4,
         }
     }
@@ -239,12 +218,8 @@ impl fmt::Display for Packing {
             Packing::Panels(p) => p.fmt(f),
             Packing::Transposed(p) => write!(f, "transposed {p}"),
             Packing::Core { modes, rank, width } => write!(f, "core f32 [{modes}][{rank}][{width}]"),
-            Packing::Vector { len, fill } => {
-                write!(f, "vector f32 [{}] of {len}", self.bytes() / 4)?;
-                if *fill == Fill::Low { f.write_str(", padded low") } else { Ok(()) }
-            }
+            Packing::Vector { len } => write!(f, "vector f32 [{}] of {len}", self.bytes() / 4),
             Packing::GateBias { .. } => write!(f, "gate bias f32 [{}]", self.bytes() / 4),
-            Packing::Scalar => f.write_str("scalar f32"),
             Packing::Parameters { count, .. } => {
                 write!(f, "vectors f32 [{count}][{}]", self.bytes() / 4 / count.max(&1))
             }
@@ -259,7 +234,7 @@ mod tests {
 
     #[test]
     fn gates_share_a_panel() {
-        let gates = Lstm::new(GateOrder::Ifgo).spec(false).gates;
+        let gates = Lstm::new(GateOrder::Ifgo).spec(false).input;
         let p = Panels { out: 40, input: 1, order: RowOrder::Gates(gates), format: Format::F32 };
         assert_eq!((p.count(), p.lanes()), (2, 64));
         let rows = p.rows(1);
@@ -270,7 +245,7 @@ mod tests {
 
     #[test]
     fn three_gates_of_eight_units_follow_one_another() {
-        let gates = Lstm { coupled: true, ..Lstm::new(GateOrder::Iofc) }.spec(false).gates;
+        let gates = Lstm { coupled: true, ..Lstm::new(GateOrder::Iofc) }.spec(false).input;
         let p = Panels { out: 3 * 10, input: 1, order: RowOrder::Gates(gates), format: Format::F32 };
         assert_eq!((p.count(), p.lanes()), (2, 64));
         // Input, output and cell gates of units 0 to 7, then of 8 and 9.

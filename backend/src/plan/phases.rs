@@ -1,6 +1,6 @@
 //! The plan in phases, for several threads: work for one thread, and panels that all threads share.
 
-use super::{Cell, Format, PANEL, Plan, Product, Segment, Step};
+use super::{Cell, Format, Output, PANEL, Plan, Product, Segment, Step, UNITS};
 
 /// Panels of a product below which sharing them costs more than it saves.
 const FEW_PANELS: usize = 64;
@@ -8,17 +8,11 @@ const FEW_PANELS: usize = 64;
 /// A piece of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Piece {
-    /// The whole step with this number.
+    /// The whole of this one of [`Plan::all_steps`].
     Step(usize),
-    /// The preparation of the first state of this step's cell.
-    Prologue(usize),
-    /// The panels of this step: a cell's or a product's.
+    /// Panels of that step, a cell or a product.
     Panels(usize),
-    /// The new first state of this step's cell replaces the old one.
-    Keep(usize),
-    /// The preparation of the output layer's input.
-    OutputPrologue,
-    /// The panels of the output layer.
+    /// The output.
     Output,
 }
 
@@ -27,54 +21,39 @@ pub enum Piece {
 pub struct Phase {
     /// The pieces, in order.
     pub pieces: Vec<Piece>,
-    /// The number of shares of the only piece: panels, or groups of a cell's panels ([`Cell::share`]); `None` if one thread does everything.
+    /// The number of shares of the only piece: panels, or groups of a cell's parts ([`Cell::share`]); `None` if one thread does everything.
     pub panels: Option<usize>,
 }
 
 impl Plan {
-    /// The phases of a step that writes all logits.
+    /// The phases of a step that writes the whole output.
     pub fn phases(&self) -> Vec<Phase> {
-        let mut phases = vec![];
-        let mut alone = vec![];
-        let share = |alone: &mut Vec<Piece>, phases: &mut Vec<Phase>, piece: Piece, panels: usize| {
-            if !alone.is_empty() {
-                phases.push(Phase { pieces: std::mem::take(alone), panels: None });
-            }
-            phases.push(Phase { pieces: vec![piece], panels: Some(panels) });
+        let panels = |step: &Step| match step {
+            Step::Cell(cell) => self.cell_panels(cell),
+            Step::Product { product, .. } => self.product_panels(product),
+            _ => None,
         };
-        for (n, step) in self.steps.iter().enumerate() {
-            match step {
-                Step::Cell(cell) => {
-                    alone.push(Piece::Prologue(n));
-                    match self.cell_panels(cell) {
-                        Some(panels) => share(&mut alone, &mut phases, Piece::Panels(n), panels),
-                        None => alone.push(Piece::Panels(n)),
-                    }
-                    alone.push(Piece::Keep(n));
-                }
-                Step::Product { product, .. } => match self.product_panels(product) {
-                    Some(panels) => share(&mut alone, &mut phases, Piece::Panels(n), panels),
-                    None => alone.push(Piece::Step(n)),
-                },
-                _ => alone.push(Piece::Step(n)),
-            }
+        let mut pieces: Vec<(Piece, Option<usize>)> = vec![];
+        for (n, step) in self.all_steps().enumerate() {
+            let panels = panels(step);
+            pieces.push((if panels.is_some() { Piece::Panels(n) } else { Piece::Step(n) }, panels));
         }
-        alone.push(Piece::OutputPrologue);
-        match self.product_panels(&self.output.product) {
-            Some(panels) => share(&mut alone, &mut phases, Piece::Output, panels),
-            None => alone.push(Piece::Output),
-        }
-        if !alone.is_empty() {
-            phases.push(Phase { pieces: alone, panels: None });
-        }
-        phases
+        let panels = match &self.output.result {
+            Output::Product(product) => self.product_panels(product),
+            Output::Buffer(_) => None,
+        };
+        pieces.push((Piece::Output, panels));
+        let of = |alone: &[(Piece, Option<usize>)]| Phase {
+            pieces: alone.iter().map(|(piece, _)| *piece).collect(),
+            panels: alone[0].1,
+        };
+        pieces.chunk_by(|a, b| a.1.is_none() && b.1.is_none()).map(of).collect()
     }
 
     /// The shares of a cell, if each can be located without the one before.
     fn cell_panels(&self, cell: &Cell) -> Option<usize> {
         let all = cell.inputs.iter().chain(&cell.recurrent);
-        let [panels, _] = cell.share();
-        self.addressable(all).then_some((cell.lanes() / PANEL).div_ceil(panels))
+        self.addressable(all).then_some(cell.units.div_ceil(cell.share() * UNITS))
     }
 
     fn product_panels(&self, p: &Product) -> Option<usize> {

@@ -1,15 +1,16 @@
 //! From a graph to a plan.
 
+use super::cell::{of_sums, with_rows};
 use super::strips::strips;
 use super::{
-    Buffer, Cell, Codes, Fill, Format, Groups, Input, Integer, MapRef, OutputLayer, Packed, PackedId,
-    Packing, Panels, Plan, Product, QUAD, RowOrder, Rows, SLOT, Scale, Segment, Source, Start, StateSlot,
-    Step, Target, Vector,
+    Buffer, Cell, Codes, Elements, Format, Gates, Groups, Input, Integer, Loop, MapRef, Output, OutputLayer,
+    Packed, PackedId, Packing, Panels, Plan, Product, QUAD, RowOrder, Rows, SLOT, Scale, Segment, Source,
+    Start, StateSlot, Step, Target, UNITS, Vector,
 };
 use crate::error::CompileError;
 use lstmc_frontend::ir::{
-    self, Activations, Apply, Graph, LinearMap, MAX_MULTIPLIED_OUT, MapError, Part, PartId, Program,
-    Quantized, StateId, StepKind, TensorTrain,
+    self, Activations, Apply, GateRows, Graph, Group, LinearMap, MAX_MULTIPLIED_OUT, MapError, Part, PartId,
+    Program, Quantized, Sequence, StepId, StepKind, TensorTrain, WeightId,
 };
 use lstmc_frontend::tensor::DType;
 use lstmc_kernels::gate_lanes;
@@ -27,15 +28,20 @@ pub(super) struct Planner<'p> {
     graph: &'p Graph,
     target: Target,
     weights: Vec<Packed>,
-    known: HashMap<(Packing, Option<PartId>), PackedId>,
+    known: HashMap<(Packing, PartId), PackedId>,
     state: Vec<StateSlot>,
     state_len: usize,
     scratch_len: usize,
     /// Parts that products read in panels of plain order: a table that is one of them is read from its panels, and packed once.
     multiplied: BTreeSet<PartId>,
-    /// The result of each step of the program.
-    results: Vec<Buffer>,
+    /// The result of each step of the program, once it is planned.
+    results: Vec<Option<Buffer>>,
+    /// The values before a time step of stepwise states that were replaced already.
+    old: Vec<Option<Buffer>>,
     steps: Vec<Step>,
+    loops: Vec<Loop>,
+    /// The first step whose codes and copies later steps may read: those of a loop are not kept for all time steps.
+    shared_from: usize,
 }
 
 /// `len` f32s in whole slots.
@@ -55,63 +61,207 @@ impl<'p> Planner<'p> {
             state_len: 0,
             scratch_len: 0,
             multiplied: multiplied(program),
-            results: vec![],
+            results: program.steps().map(|_| None).collect(),
+            old: program.states().iter().map(|_| None).collect(),
             steps: vec![],
+            loops: vec![],
+            shared_from: 0,
         }
     }
 
     pub(super) fn plan(mut self) -> Result<Plan, CompileError> {
         let program = self.program;
-        for state in program.states() {
-            let name = self.graph.name_of(state.value).to_string();
-            self.state.push(StateSlot { name, offset: self.state_len, len: state.width });
-            self.state_len = self.state_len.saturating_add(whole_slots(state.width));
+        let initial = self.states();
+        let [advances, answers] = needed(program);
+        for group in program.groups().iter().filter(|g| g.steps().any(|s| advances[s.index()])) {
+            self.group(group)?;
         }
-        let mut output = None;
-        for (id, step) in program.steps() {
-            let out = match &step.kind {
-                StepKind::Apply(apply) if id == program.logits() => {
-                    let mut prologue = vec![];
-                    let product = self.apply(apply, Fill::Low, &mut prologue)?;
-                    output = Some(OutputLayer { prologue, product });
-                    break;
+        let first = self.steps.len();
+        let mut product = None;
+        for (id, step) in program.steps().filter(|(s, _)| answers[s.index()] && !advances[s.index()]) {
+            match &step.kind {
+                StepKind::Apply(apply) if id == program.output() && !step.is_read => {
+                    product = Some(self.apply(apply)?);
                 }
-                _ if id == program.logits() => {
-                    let node = self.graph.node(step.node);
-                    return Err(CompileError::unsupported(
-                        node,
-                        "logits must come straight from a linear layer",
-                    ));
-                }
-                StepKind::Embed(embed) => self.gather(&MapRef::of(embed.table))?,
-                StepKind::Apply(apply) => {
-                    let mut prologue = vec![];
-                    let product = self.apply(apply, Fill::Zero, &mut prologue)?;
-                    self.steps.append(&mut prologue);
-                    let out = self.buffer(product.out);
-                    self.steps.push(Step::Product { product, out });
-                    out
-                }
-                StepKind::Cell(cell) => self.cell(cell, step.width)?,
-                StepKind::Map(map) => self.map(map, step.width),
-            };
-            self.results.push(out);
+                _ => self.step(id, step)?,
+            }
         }
-        let vocabulary = program.vocabulary();
-        let output = output.ok_or_else(|| CompileError::NotCanonical("no step makes the logits".into()))?;
-        let logits = self.buffer(vocabulary);
+        let prologue = self.steps.split_off(first);
+        let (logits, result) = match product {
+            Some(product) => (self.buffer(product.out), Output::Product(product)),
+            None => {
+                let result = self.result(program.output());
+                (result, Output::Buffer(result))
+            }
+        };
         self.check_sizes()?;
-        Ok(Plan {
+        let mut plan = Plan {
             name: self.graph.name.clone(),
-            vocabulary,
+            vocabulary: program.vocabulary(),
+            head: program.head(),
             weights: self.weights,
             state: self.state,
+            initial,
             state_len: self.state_len,
             scratch_len: self.scratch_len,
             logits,
             steps: self.steps,
-            output,
-        })
+            loops: self.loops,
+            output: OutputLayer { prologue, result },
+        };
+        plan.connect();
+        Ok(plan)
+    }
+
+    /// Places the states. Returns those that do not start at zero.
+    fn states(&mut self) -> Vec<(Buffer, PackedId)> {
+        let mut initial = vec![];
+        for state in self.program.states() {
+            let name = self.graph.name_of(state.value).to_string();
+            let slot = Buffer { offset: self.state_len, len: state.width };
+            if let Some(w) = state.initial {
+                initial.push((slot, self.vector_of(w)));
+            }
+            self.state.push(StateSlot { name, offset: slot.offset, len: slot.len });
+            self.state_len = self.state_len.saturating_add(whole_slots(state.width));
+        }
+        // Whole vectors are read beyond a state that is quantized; a cell's other states are not.
+        let last = self.program.states().len().checked_sub(1);
+        let is_inner = |cell: &ir::Cell| cell.states[1..].iter().any(|s| Some(s.index()) == last);
+        if last.is_some() && !self.program.cells().any(|(_, cell)| is_inner(cell)) {
+            self.state_len = self.state_len.saturating_add(SLOT);
+        }
+        initial
+    }
+
+    /// Plans steps that run together, and the replacement of the states that they compute.
+    fn group(&mut self, group: &Group) -> Result<(), CompileError> {
+        let (program, first) = (self.program, self.steps.len());
+        if group.is_recurrent {
+            self.shared_from = first;
+        }
+        for id in group.steps() {
+            self.step(id, program.step(id))?;
+        }
+        for (k, state) in program.states().iter().enumerate() {
+            if !state.is_stepwise || !group.contains(state.next) {
+                continue;
+            }
+            let reads = |s: &ir::Step| {
+                s.kind.reads().iter().any(|x| matches!(x.of, Sequence::State(s) if s.index() == k))
+            };
+            let is_read = program.steps().any(|(id, s)| !group.contains(id) && reads(s));
+            self.old[k] = is_read.then(|| self.buffer(state.width));
+            let (x, slot) = (self.result(state.next), self.slot(k));
+            self.steps.push(Step::Delay { x, state: slot, out: self.old[k] });
+        }
+        if group.is_recurrent {
+            self.loops.push(Loop::new(first..self.steps.len(), false));
+            self.shared_from = self.steps.len();
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, id: StepId, step: &ir::Step) -> Result<(), CompileError> {
+        let width = step.width;
+        let out = match &step.kind {
+            StepKind::Embed(embed) => self.gather(&MapRef::of(embed.table))?,
+            StepKind::Apply(apply) => {
+                let product = self.apply(apply)?;
+                let out = self.buffer(product.out);
+                self.steps.push(Step::Product { product, out });
+                out
+            }
+            StepKind::Cell(cell) => {
+                let is_alone = self.program.groups().iter().any(|g| g.contains(id) && !g.is_recurrent);
+                self.cell(cell, width, is_alone)?
+            }
+            StepKind::Map(map) => {
+                let operands = map.operands.iter().map(|source| self.source(source, width)).collect();
+                let out = self.buffer(width);
+                self.steps.push(Step::Map { formula: map.formula.clone(), operands, out });
+                out
+            }
+            StepKind::Norm(norm) => {
+                let x = self.vector(norm.x);
+                let [scale, shift] = [norm.scale, norm.shift].map(|w| w.map(|w| self.vector_of(w)));
+                let out = self.buffer(width);
+                self.steps.push(Step::Norm { x, scale, shift, epsilon: norm.epsilon, out });
+                out
+            }
+            StepKind::LogSoftmax(x) => {
+                let (x, out) = (self.vector(*x), self.buffer(width));
+                self.steps.push(Step::LogSoftmax { x, out });
+                out
+            }
+            StepKind::Concat(parts) => {
+                let parts = parts.iter().map(|x| self.sequence(x.of).part(x.from, x.width)).collect();
+                let out = self.buffer(width);
+                self.steps.push(Step::Concat { parts, out });
+                out
+            }
+        };
+        self.results[id.index()] = Some(out);
+        Ok(())
+    }
+
+    /// The result of an earlier step.
+    fn result(&self, step: StepId) -> Buffer {
+        self.results[step.index()].expect("a program's steps are in order of execution")
+    }
+
+    /// A state's place.
+    fn slot(&self, state: usize) -> Buffer {
+        let slot = &self.state[state];
+        Buffer { offset: slot.offset, len: slot.len }
+    }
+
+    fn sequence(&self, x: Sequence) -> Vector {
+        match x {
+            Sequence::Step(s) => Vector::Scratch(self.result(s)),
+            Sequence::State(s) => match self.old[s.index()] {
+                Some(old) => Vector::Scratch(old),
+                None => Vector::State(self.slot(s.index())),
+            },
+        }
+    }
+
+    /// A slice where whole vectors can read it: a copy unless it begins at a multiple of [`UNITS`].
+    fn vector(&mut self, x: ir::Slice) -> Vector {
+        let part = self.sequence(x.of).part(x.from, x.width);
+        if x.from.is_multiple_of(UNITS) {
+            return part;
+        }
+        let made = self.made(|step| match step {
+            Step::Concat { parts, out } if parts[..] == [part] => Some(*out),
+            _ => None,
+        });
+        Vector::Scratch(made.unwrap_or_else(|| {
+            let out = self.buffer(x.width);
+            self.steps.push(Step::Concat { parts: vec![part], out });
+            out
+        }))
+    }
+
+    /// A vector's weight.
+    fn vector_of(&mut self, w: WeightId) -> PackedId {
+        let len = self.graph.weight(w).map.shape().iter().product();
+        self.pack(&MapRef::of(w), Packing::Vector { len })
+    }
+
+    /// An input of a formula with a result of this width.
+    fn source(&mut self, source: &ir::Source, width: usize) -> Source {
+        match *source {
+            ir::Source::Constant(w) => {
+                let elements = self.graph.weight(w).map.shape().iter().product::<usize>();
+                Source { of: Elements::Weight(self.vector_of(w)), is_scalar: elements != width }
+            }
+            ir::Source::Slice(x) if x.width != width => {
+                let one = self.sequence(x.of).part(x.from, x.width);
+                Source { of: Elements::Vector(one), is_scalar: true }
+            }
+            ir::Source::Slice(x) => Source { of: Elements::Vector(self.vector(x)), is_scalar: false },
+        }
     }
 
     /// A buffer of `len` f32s followed by room for what whole vectors write beyond it.
@@ -127,7 +277,7 @@ impl<'p> Planner<'p> {
         if found > MOST_NUMBERS {
             return Err(CompileError::TooWide { found, most: MOST_NUMBERS });
         }
-        for source in self.weights.iter().filter_map(|w| w.source.as_ref()) {
+        for Packed { source, .. } in &self.weights {
             let map = source.resolve(self.graph);
             let is_product = matches!(&**map, LinearMap::LowRank(_) | LinearMap::TensorTrain(_));
             let elements = map.shape().into_iter().fold(1, usize::saturating_mul);
@@ -138,20 +288,17 @@ impl<'p> Planner<'p> {
         Ok(())
     }
 
-    fn pack(&mut self, name: String, packing: Packing, source: Option<MapRef>) -> PackedId {
-        let key = (packing.clone(), source.as_ref().map(|s| s.resolve(self.graph).id()));
+    fn pack(&mut self, source: &MapRef, packing: Packing) -> PackedId {
+        let part = source.resolve(self.graph);
+        let key = (packing.clone(), part.id());
         if let Some(&id) = self.known.get(&key) {
             return id;
         }
-        let represented = source.as_ref().map_or("", |s| s.resolve(self.graph).kind()).to_string();
+        let (name, represented) = (source.name(self.graph), part.kind().to_string());
         let id = PackedId(self.weights.len());
-        self.weights.push(Packed { name, packing, source, represented });
+        self.weights.push(Packed { name, packing, source: source.clone(), represented });
         self.known.insert(key, id);
         id
-    }
-
-    fn pack_map(&mut self, source: &MapRef, packing: Packing) -> PackedId {
-        self.pack(source.name(self.graph), packing, Some(source.clone()))
     }
 
     fn error(&self, source: &MapRef, error: MapError) -> CompileError {
@@ -162,32 +309,20 @@ impl<'p> Planner<'p> {
         source.resolve(self.graph).matrix_shape().map_err(|e| self.error(source, e))
     }
 
-    /// A whole product.
-    fn apply(
-        &mut self,
-        apply: &Apply,
-        fill: Fill,
-        prologue: &mut Vec<Step>,
-    ) -> Result<Product, CompileError> {
-        let x = Vector::Scratch(self.results[apply.x.index()]);
-        let map = MapRef::of(apply.weight);
-        let [out, _] = self.matrix(&map)?;
-        let source = apply.bias.map(MapRef::of);
-        let segment = self.segment(&map, x, RowOrder::Plain, prologue)?;
-        let name =
-            source.as_ref().map_or_else(|| format!("{}.bias", map.name(self.graph)), |b| b.name(self.graph));
-        let bias = self.pack(name, Packing::Vector { len: out, fill }, source);
-        Ok(Product { out, segments: vec![segment], start: Start::Bias(bias) })
+    /// A sum of products, after the preparation of their inputs.
+    fn apply(&mut self, apply: &Apply) -> Result<Product, CompileError> {
+        let [out, _] = self.matrix(&MapRef::of(apply.terms[0].1))?;
+        let mut segments = vec![];
+        for &(x, weight) in &apply.terms {
+            let x = self.vector(x);
+            segments.push(self.segment(&MapRef::of(weight), x, RowOrder::Plain)?);
+        }
+        let start = apply.bias.map_or(Start::Zero, |b| Start::Bias(self.vector_of(b)));
+        Ok(Product { out, segments, start })
     }
 
     /// The term `W x` of a product, after the preparation of `x`.
-    fn segment(
-        &mut self,
-        source: &MapRef,
-        x: Vector,
-        order: RowOrder,
-        prologue: &mut Vec<Step>,
-    ) -> Result<Segment, CompileError> {
+    fn segment(&mut self, source: &MapRef, x: Vector, order: RowOrder) -> Result<Segment, CompileError> {
         let [out, input] = self.matrix(source)?;
         let panels = |format| Packing::Panels(Panels { out, input, order, format });
         let graph = self.graph;
@@ -195,11 +330,11 @@ impl<'p> Planner<'p> {
             LinearMap::LowRank(_) => {
                 let (left, right) = (source.child(0), source.child(1));
                 let [rank, _] = self.matrix(&right)?;
-                let inner = self.segment(&right, x, RowOrder::Plain, prologue)?;
+                let inner = self.segment(&right, x, RowOrder::Plain)?;
                 let out = self.buffer(rank);
                 let product = Product { out: rank, segments: vec![inner], start: Start::Zero };
-                prologue.push(Step::Product { product, out });
-                self.segment(&left, Vector::Scratch(out), order, prologue)
+                self.steps.push(Step::Product { product, out });
+                self.segment(&left, Vector::Scratch(out), order)
             }
             LinearMap::Sparse(s) => {
                 let kept = s.element_mask().map_err(|e| self.error(source, e))?;
@@ -212,30 +347,30 @@ impl<'p> Planner<'p> {
                 let format = strips(s, &kept, [out, input], order, signed);
                 match (format, codes) {
                     (Some(format), Some(_)) if by_row => {
-                        let weights = self.pack_map(source, panels(format));
-                        let codes = self.quantize(x, Groups { len: input, size: input }, prologue);
-                        Ok(Segment { weights, input: self.spread(codes, prologue) })
+                        let weights = self.pack(source, panels(format));
+                        let codes = self.quantize(x, Groups { len: input, size: input });
+                        Ok(Segment { weights, input: self.spread(codes) })
                     }
                     // Values in groups, or too dense for strips: as integer panels with zeros, which are equivalent.
                     (_, Some(q)) => {
                         let integer = self.integer(q, input);
-                        let weights = self.pack_map(&source.child(0), panels(Format::Integer(integer)));
-                        let codes = self.quantize(x, integer.groups, prologue);
+                        let weights = self.pack(&source.child(0), panels(Format::Integer(integer)));
+                        let codes = self.quantize(x, integer.groups);
                         Ok(Segment { weights, input: Input::Codes(codes) })
                     }
                     (format, None) => {
-                        let weights = self.pack_map(source, panels(format.unwrap_or(Format::F32)));
-                        let x = self.rounded(s.values(), x, prologue);
+                        let weights = self.pack(source, panels(format.unwrap_or(Format::F32)));
+                        let x = self.rounded(s.values(), x);
                         Ok(Segment { weights, input: Input::Floats(x) })
                     }
                 }
             }
             map => {
                 let format = self.format(map, input);
-                let weights = self.pack_map(source, panels(format));
+                let weights = self.pack(source, panels(format));
                 let input = match format {
-                    Format::Integer(i) => Input::Codes(self.quantize(x, i.groups, prologue)),
-                    _ => Input::Floats(self.rounded(map, x, prologue)),
+                    Format::Integer(i) => Input::Codes(self.quantize(x, i.groups)),
+                    _ => Input::Floats(self.rounded(map, x)),
                 };
                 Ok(Segment { weights, input })
             }
@@ -253,10 +388,10 @@ impl<'p> Planner<'p> {
     }
 
     /// `x` as a map with an f32 product takes it: rounded to integers, if the map requires that and has no integer kernel.
-    fn rounded(&mut self, map: &LinearMap, x: Vector, prologue: &mut Vec<Step>) -> Vector {
+    fn rounded(&mut self, map: &LinearMap, x: Vector) -> Vector {
         match map {
             LinearMap::Quantized(q) if q.activations() == Activations::Int8 => {
-                let made = self.made(prologue, |step| match step {
+                let made = self.made(|step| match step {
                     Step::Round { x: of, out } if *of == x => Some(*out),
                     _ => None,
                 });
@@ -264,7 +399,7 @@ impl<'p> Planner<'p> {
                     return Vector::Scratch(out);
                 }
                 let out = self.buffer(x.len());
-                prologue.push(Step::Round { x, out });
+                self.steps.push(Step::Round { x, out });
                 Vector::Scratch(out)
             }
             _ => x,
@@ -282,13 +417,13 @@ impl<'p> Planner<'p> {
     }
 
     /// What an earlier step has made, if `of` finds it in one.
-    fn made<T>(&self, prologue: &[Step], of: impl Fn(&Step) -> Option<T>) -> Option<T> {
-        self.steps.iter().chain(prologue).find_map(of)
+    fn made<T>(&self, of: impl Fn(&Step) -> Option<T>) -> Option<T> {
+        self.steps[self.shared_from..].iter().find_map(of)
     }
 
     /// The codes of `x`, computed once for all maps that read them in the same groups.
-    fn quantize(&mut self, x: Vector, groups: Groups, prologue: &mut Vec<Step>) -> Codes {
-        let made = self.made(prologue, |step| match step {
+    fn quantize(&mut self, x: Vector, groups: Groups) -> Codes {
+        let made = self.made(|step| match step {
             Step::Quantize { x: of, out } if *of == x && out.groups == groups => Some(*out),
             _ => None,
         });
@@ -297,13 +432,13 @@ impl<'p> Planner<'p> {
         }
         let mut codes = Codes { offset: 0, groups };
         codes.offset = self.buffer(codes.len()).offset;
-        prologue.push(Step::Quantize { x, out: codes });
+        self.steps.push(Step::Quantize { x, out: codes });
         codes
     }
 
     /// The table that sparse maps look codes up in, computed once.
-    fn spread(&mut self, codes: Codes, prologue: &mut Vec<Step>) -> Input {
-        let made = self.made(prologue, |step| match step {
+    fn spread(&mut self, codes: Codes) -> Input {
+        let made = self.made(|step| match step {
             Step::Spread { codes: of, out } if *of == codes => Some(*out),
             _ => None,
         });
@@ -311,7 +446,7 @@ impl<'p> Planner<'p> {
             return Input::Spread(out, codes);
         }
         let out = self.buffer(QUAD * codes.groups.len);
-        prologue.push(Step::Spread { codes, out });
+        self.steps.push(Step::Spread { codes, out });
         Input::Spread(out, codes)
     }
 
@@ -326,7 +461,7 @@ impl<'p> Planner<'p> {
                 let right = source.child(1);
                 let panels =
                     Panels { out: cols, input: row.len, order: RowOrder::Plain, format: Format::F32 };
-                let weights = self.pack_map(&right, Packing::Transposed(panels));
+                let weights = self.pack(&right, Packing::Transposed(panels));
                 let segment = Segment { weights, input: Input::Floats(Vector::Scratch(row)) };
                 let product = Product { out: cols, segments: vec![segment], start: Start::Zero };
                 let out = self.buffer(cols);
@@ -337,7 +472,7 @@ impl<'p> Planner<'p> {
             LinearMap::Dense(_) | LinearMap::Quantized(_) if self.multiplied.contains(&part.id()) => {
                 let format = self.format(part, cols);
                 let panels = Panels { out: rows, input: cols, order: RowOrder::Plain, format };
-                let table = self.pack_map(source, Packing::Panels(panels));
+                let table = self.pack(source, Packing::Panels(panels));
                 let out = self.buffer(cols);
                 self.steps.push(Step::Gather { table, out });
                 return Ok(out);
@@ -347,7 +482,7 @@ impl<'p> Planner<'p> {
             }
             _ => Rows::F32,
         };
-        let table = self.pack_map(source, Packing::Rows { rows, cols, format });
+        let table = self.pack(source, Packing::Rows { rows, cols, format });
         let out = self.buffer(cols);
         self.steps.push(Step::Gather { table, out });
         Ok(out)
@@ -359,7 +494,7 @@ impl<'p> Planner<'p> {
         let (mut widest, mut cols) = (1usize, 1usize);
         for (k, (&m, &n)) in t.out_modes().iter().zip(t.in_modes()).enumerate() {
             let packing = Packing::Core { modes: m, rank: ranks[k], width: n * ranks[k + 1] };
-            cores.push(self.pack_map(&source.child(k), packing));
+            cores.push(self.pack(&source.child(k), packing));
             cols = cols.saturating_mul(n);
             widest = widest.max(cols.saturating_mul(ranks[k + 1]));
         }
@@ -372,47 +507,60 @@ impl<'p> Planner<'p> {
         Ok(out)
     }
 
-    fn cell(&mut self, cell: &ir::Cell, units: usize) -> Result<Buffer, CompileError> {
-        let x = Vector::Scratch(self.results[cell.x.index()]);
-        let slot = |id: &StateId| {
-            let slot = &self.state[id.index()];
-            Buffer { offset: slot.offset, len: slot.len }
-        };
-        let states: Vec<Buffer> = cell.states.iter().map(slot).collect();
-        let (input, recurrent) = (MapRef::of(cell.input), MapRef::of(cell.recurrent));
-        let order = RowOrder::Gates(cell.spec.gates);
+    /// A cell, as a loop of its own if it `is_alone`.
+    fn cell(&mut self, cell: &ir::Cell, units: usize, is_alone: bool) -> Result<Buffer, CompileError> {
+        let spec = &cell.spec;
+        let x = self.vector(cell.x);
+        let states: Vec<Buffer> = cell.states.iter().map(|s| self.slot(s.index())).collect();
         let old = Vector::State(states[0]);
-        let (mut before, mut prologue) = (vec![], vec![]);
-        let (inputs, recurrent) = if let Some((left, r, u)) = self.shared_left(&input, &recurrent) {
+        // One pass over all terms, unless they have different gates.
+        let rows =
+            if spec.input == spec.recurrent { vec![spec.input] } else { vec![spec.input, spec.recurrent] };
+        let orders = [spec.input, spec.recurrent].map(|rows| RowOrder::Gates(with_rows(rows)));
+        let (input, recurrent) = (MapRef::of(cell.input), MapRef::of(cell.recurrent));
+        let shared = self.shared_left(&input, &recurrent).filter(|_| rows.len() == 1);
+        let first;
+        let (inputs, recurrent) = if let Some((left, r, u)) = shared {
             // L (R x + U h): the sum has the small inner dimension, and the left factor is applied once.
             let [rank, _] = self.matrix(&r)?;
-            let of_x = self.segment(&r, x, RowOrder::Plain, &mut before)?;
+            let of_x = self.segment(&r, x, RowOrder::Plain)?;
             let rx = self.buffer(rank);
             let product = Product { out: rank, segments: vec![of_x], start: Start::Zero };
-            before.push(Step::Product { product, out: rx });
-            let of_h = self.segment(&u, old, RowOrder::Plain, &mut prologue)?;
+            self.steps.push(Step::Product { product, out: rx });
+            first = self.steps.len();
+            let of_h = self.segment(&u, old, RowOrder::Plain)?;
             let sum = self.buffer(rank);
             let product = Product { out: rank, segments: vec![of_h], start: Start::Buffer(rx) };
-            prologue.push(Step::Product { product, out: sum });
-            let all = self.segment(&left, Vector::Scratch(sum), order, &mut prologue)?;
-            (vec![], vec![all])
+            self.steps.push(Step::Product { product, out: sum });
+            (vec![], vec![self.segment(&left, Vector::Scratch(sum), orders[0])?])
         } else {
-            let of_x = self.segment(&input, x, order, &mut before)?;
-            let of_h = self.segment(&recurrent, old, order, &mut prologue)?;
-            (vec![of_x], vec![of_h])
+            let of_x = self.segment(&input, x, orders[0])?;
+            first = self.steps.len();
+            (vec![of_x], vec![self.segment(&recurrent, old, orders[1])?])
         };
-        self.steps.append(&mut before);
-        let gates = cell.spec.gates;
-        let bias = self.pack_map(&MapRef::of(cell.bias), Packing::GateBias { units, gates });
-        let count = cell.spec.parameters;
+        let bias = MapRef::of(cell.bias);
+        let mut gates = vec![];
+        for (n, of) in rows.iter().enumerate() {
+            // A gate's bias is in the first sums that have the gate.
+            let is_new = |g: &usize| rows[..n].iter().all(|before| before.block(*g).is_none());
+            let with_gate = (0..spec.gates()).filter(|&g| of.block(g).is_some());
+            let blocks = with_gate.map(|g| Some(g).filter(is_new).and_then(|g| spec.bias.block(g)));
+            let packing = Packing::GateBias { units, gates: GateRows::new(blocks) };
+            let (count, start) = (of.blocks(), self.pack(&bias, packing));
+            gates.push(Gates { count, start, sums: self.buffer(gate_lanes(count, units)) });
+        }
+        let count = spec.parameters;
         let parameters =
-            cell.parameters.map(|p| self.pack_map(&MapRef::of(p), Packing::Parameters { count, units }));
-        let (gates, out) = (self.buffer(gate_lanes(gates.count(), units)), self.buffer(units));
-        let spec = cell.spec.clone();
-        let offsets = states.iter().map(|s| s.offset).collect();
-        let cell =
-            Cell { spec, units, inputs, prologue, recurrent, bias, parameters, gates, states, offsets, out };
+            cell.parameters.map(|p| (self.pack(&MapRef::of(p), Packing::Parameters { count, units }), count));
+        let out = self.buffer(units);
+        let formula = of_sums(spec, &rows);
+        let h = states[0];
+        let cell = Cell { formula, units, inputs, recurrent, gates, parameters, states, out };
         self.steps.push(Step::Cell(Box::new(cell)));
+        self.steps.push(Step::Delay { x: out, state: h, out: None });
+        if is_alone {
+            self.loops.push(Loop::new(first..self.steps.len(), true));
+        }
         Ok(out)
     }
 
@@ -427,25 +575,27 @@ impl<'p> Planner<'p> {
         let linear = !x.left().has_int8_activations();
         (x.left().id() == y.left().id() && linear).then(|| (a.child(0), a.child(1), b.child(1)))
     }
+}
 
-    fn map(&mut self, map: &ir::Map, width: usize) -> Buffer {
-        let mut operand = |source: &ir::Source| match *source {
-            ir::Source::Step(s) => Source::Buffer(self.results[s.index()]),
-            ir::Source::Constant(w) => {
-                let map = MapRef::of(w);
-                match self.graph.weight(w).map.shape().iter().product() {
-                    len if len == width => {
-                        Source::Weight(self.pack_map(&map, Packing::Vector { len, fill: Fill::Zero }))
-                    }
-                    _ => Source::Scalar(self.pack_map(&map, Packing::Scalar)),
-                }
+/// By step: whether the next state needs it, or the embedding's row, which is read when a token is consumed; and whether the output needs it.
+fn needed(program: &Program<'_>) -> [Vec<bool>; 2] {
+    let mut all = [(); 2].map(|()| vec![false; program.steps().count()]);
+    let follow = |found: &mut Vec<bool>, roots: Vec<StepId>| {
+        let mut open = roots;
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut found[id.index()], true) {
+                continue;
             }
-        };
-        let operands = map.operands.iter().map(&mut operand).collect();
-        let out = self.buffer(width);
-        self.steps.push(Step::Map { formula: map.formula.clone(), operands, out });
-        out
-    }
+            open.extend(program.step(id).kind.reads().iter().map(|x| match x.of {
+                Sequence::Step(s) => s,
+                Sequence::State(s) => program.states()[s.index()].next,
+            }));
+        }
+    };
+    let embeds = program.steps().filter(|(_, s)| matches!(s.kind, StepKind::Embed(_))).map(|(id, _)| id);
+    follow(&mut all[0], program.states().iter().map(|s| s.next).chain(embeds).collect());
+    follow(&mut all[1], vec![program.output()]);
+    all
 }
 
 /// The parts that the program's linear layers multiply with: whole maps, or the factors of low-rank ones.
@@ -461,7 +611,7 @@ fn multiplied(program: &Program<'_>) -> BTreeSet<PartId> {
     let mut all = BTreeSet::new();
     for (_, step) in program.steps() {
         if let StepKind::Apply(apply) = &step.kind {
-            add(&program.graph().weight(apply.weight).map, &mut all);
+            apply.terms.iter().for_each(|(_, w)| add(&program.graph().weight(*w).map, &mut all));
         }
     }
     all

@@ -10,8 +10,8 @@ use lstmc_backend::kernels::elementary::{
     MAX_EXP_ERROR_ULPS, MAX_LN_ERROR_ULPS, MAX_SIGMOID_ERROR_ULPS, MAX_TANH_ERROR_ULPS,
 };
 use lstmc_frontend::ir::{
-    Activations, Algebra, Binary, Formula, Graph, LinearMap, Part, Primitive, Program, Source, StepKind,
-    TensorTrain, WeightId, quantize_activations,
+    Activations, Algebra, Binary, Formula, GateRows, Graph, LinearMap, Part, Primitive, Program, Sequence,
+    Slice, Source, StepKind, TensorTrain, WeightId, quantize_activations,
 };
 use lstmc_frontend::tensor::Tensor;
 use std::collections::HashMap;
@@ -109,12 +109,16 @@ impl Algebra for Bounds<'_> {
     }
 
     fn primitive(&mut self, f: Primitive, &x: &Approx) -> Approx {
+        if f == Primitive::Sqrt {
+            return root(x);
+        }
         // Errors of functions are in units of 2 U, the last place of numbers from 1 to 2.
         let (value, slope, ulps) = match f {
             Primitive::Sigmoid => (1.0 / (1.0 + (-x.value).exp()), 0.25, MAX_SIGMOID_ERROR_ULPS),
             Primitive::Tanh => (x.value.tanh(), 1.0, MAX_TANH_ERROR_ULPS),
             Primitive::Exp => (x.value.exp(), 1.0, 2.0 * MAX_EXP_ERROR_ULPS),
             Primitive::Ln1p => (x.value.ln_1p(), 1.0, 2.0 * MAX_LN_ERROR_ULPS),
+            Primitive::Sqrt => unreachable!("returned above"),
         };
         Approx { value, error: slope * x.error + ulps * 2.0 * U }
     }
@@ -293,49 +297,107 @@ fn quantized(x: &[Approx]) -> Vec<Approx> {
         .collect()
 }
 
+/// `scale (x - mean) / sqrt(variance + epsilon) + shift`.
+fn normalized(x: &[Approx], scale: Option<&[f32]>, shift: Option<&[f32]>, epsilon: f32) -> Vec<Approx> {
+    let count = Approx::exact(x.len() as f64);
+    let total = |of: &[Approx]| {
+        let terms =
+            of.iter().fold(Sum::default(), |sum, x| sum.plus(Sum { carried: x.error, ..Sum::of(x.value) }));
+        terms.done().over(count)
+    };
+    let mean = total(x);
+    let minus = Approx { value: -mean.value, ..mean };
+    let centred: Vec<Approx> = x.iter().map(|x| x.plus(minus)).collect();
+    let squares: Vec<Approx> = centred.iter().map(|d| d.times(*d)).collect();
+    let deviation = root(total(&squares).plus(Approx::exact(epsilon.into())));
+    let one = |(k, d): (usize, &Approx)| {
+        let y = d.over(deviation).times(Approx::exact(scale.map_or(1.0, |s| s[k].into())));
+        // Divided, or multiplied by the inverse.
+        Approx { error: y.error + 2.0 * U * y.value.abs(), ..y }
+            .plus(Approx::exact(shift.map_or(0.0, |s| s[k].into())))
+    };
+    centred.iter().enumerate().map(one).collect()
+}
+
+fn root(x: Approx) -> Approx {
+    let value = x.value.sqrt();
+    Approx::rounded(value, (x.error / value).min(x.error.sqrt()))
+}
+
+/// `x - log-sum-exp of x`, whose error is that of a log-probability.
+fn log_softmax(x: &[Approx]) -> Vec<Approx> {
+    let top = x.iter().fold(f64::MIN, |m, x| m.max(x.value));
+    let total = top + x.iter().map(|x| (x.value - top).exp()).sum::<f64>().ln();
+    let values: Vec<f32> = x.iter().map(|x| x.value as f32).collect();
+    let carried = x.iter().fold(0.0f64, |m, x| m.max(x.error));
+    let error = carried + score_bound(&values);
+    x.iter().map(|x| x.plus(Approx { value: -total, error })).collect()
+}
+
+/// A log-probability's error: the logits' own roundings, one exponential (2 ULP) and a tree of sums over panels of 32, in units of
+/// 2^-24 times the magnitudes involved. Eight is the depth within a panel and the few operations after it.
+pub(crate) fn score_bound(logits: &[f32]) -> f64 {
+    let size = logits.iter().fold(1.0f32, |m, &x| m.max(x.abs()));
+    (8.0 + logits.len() as f64 / 32.0 + 8.0 * f64::from(size)) / f64::from(1 << 24)
+}
+
 /// One stream of a language model with errors carried.
 pub(crate) struct Reference<'g> {
-    graph: &'g Graph,
+    program: Program<'g>,
     maps: HashMap<WeightId, Map>,
     dense: HashMap<WeightId, Vec<f32>>,
-    state: HashMap<String, Vec<Approx>>,
+    /// By state.
+    states: Vec<Vec<Approx>>,
 }
 
 impl<'g> Reference<'g> {
     pub(crate) fn new(graph: &'g Graph) -> Reference<'g> {
+        let program = Program::of(graph).unwrap();
         let dense = |map: &LinearMap| map.to_dense().unwrap().to_f32().unwrap().to_vec();
-        Reference {
-            graph,
-            maps: graph.weights().map(|(id, w)| (id, Map::of(&w.map))).collect(),
-            dense: graph.weights().map(|(id, w)| (id, dense(&w.map))).collect(),
-            state: HashMap::new(),
-        }
+        let dense: HashMap<_, _> = graph.weights().map(|(id, w)| (id, dense(&w.map))).collect();
+        let states = program.states().iter().map(|s| match s.initial {
+            Some(w) => dense[&w].iter().map(|&x| Approx::exact(x.into())).collect(),
+            None => vec![Approx::default(); s.width],
+        });
+        let states: Vec<_> = states.collect();
+        // Maps of all but vectors.
+        let matrices = graph.weights().filter(|(_, w)| w.map.shape().len() == 2);
+        Reference { maps: matrices.map(|(id, w)| (id, Map::of(&w.map))).collect(), dense, states, program }
     }
 
-    /// Logits after one more token.
+    /// The output after one more token.
     pub(crate) fn step(&mut self, token: u32) -> Vec<Approx> {
-        let program = Program::of(self.graph).unwrap();
+        let program = self.program.clone();
         let mut values: Vec<Vec<Approx>> = vec![];
+        // Of stepwise states; those of cells are replaced at once.
+        let old = self.states.clone();
         for (_, step) in program.steps() {
+            let slice = |x: &Slice| {
+                let of = match x.of {
+                    Sequence::Step(s) => &values[s.index()],
+                    Sequence::State(s) => &old[s.index()],
+                };
+                of[x.from..x.from + x.width].to_vec()
+            };
             let value = match &step.kind {
                 StepKind::Embed(e) => self.maps[&e.table].row(token as usize),
                 StepKind::Cell(cell) => {
-                    let name = |k: usize| self.graph.name_of(program.states()[cell.states[k].index()].value);
-                    let zero = vec![Approx::default(); step.width];
-                    let get = |k| self.state.get(name(k)).cloned().unwrap_or(zero.clone());
-                    let states: Vec<Vec<Approx>> = (0..cell.spec.states).map(get).collect();
-                    let (of_x, of_h) = (
-                        self.maps[&cell.input].sums(&values[cell.x.index()]),
-                        self.maps[&cell.recurrent].sums(&states[0]),
-                    );
+                    let states: Vec<&Vec<Approx>> = cell.states.iter().map(|s| &old[s.index()]).collect();
+                    let of_x = self.maps[&cell.input].sums(&slice(&cell.x));
+                    let of_h = self.maps[&cell.recurrent].sums(states[0]);
                     let bias = &self.dense[&cell.bias];
                     let mut next = vec![vec![]; states.len()];
                     for unit in 0..step.width {
+                        let row = |rows: GateRows, g: usize| Some(rows.block(g)? * step.width + unit);
                         let gate = |g: usize| {
-                            let row = cell.spec.gates.block(g) * step.width + unit;
-                            of_x[row].plus(of_h[row]).plus(Sum::of(bias[row].into())).done()
+                            let terms = [
+                                row(cell.spec.input, g).map(|row| of_x[row]),
+                                row(cell.spec.recurrent, g).map(|row| of_h[row]),
+                                row(cell.spec.bias, g).map(|row| Sum::of(bias[row].into())),
+                            ];
+                            terms.into_iter().flatten().fold(Sum::default(), Sum::plus).done()
                         };
-                        let mut inputs: Vec<Approx> = (0..cell.spec.gates.count()).map(gate).collect();
+                        let mut inputs: Vec<Approx> = (0..cell.spec.gates()).map(gate).collect();
                         inputs.extend(states.iter().map(|s| s[unit]));
                         inputs.extend((0..cell.spec.parameters).map(|p| {
                             let all = &self.dense[&cell.parameters.unwrap()];
@@ -344,37 +406,52 @@ impl<'g> Reference<'g> {
                         let results = Bounds::of(&cell.spec.formula, &inputs);
                         next.iter_mut().zip(results).for_each(|(all, x)| all.push(x));
                     }
-                    let names: Vec<String> = (0..next.len()).map(|k| name(k).to_string()).collect();
-                    self.state.extend(names.into_iter().zip(next.iter().cloned()));
+                    for (s, next) in cell.states.iter().zip(&next) {
+                        self.states[s.index()] = next.clone();
+                    }
                     next.swap_remove(0)
                 }
                 StepKind::Apply(a) => {
-                    let mut sums = self.maps[&a.weight].sums(&values[a.x.index()]);
-                    if let Some(b) = a.bias {
-                        for (y, &b) in sums.iter_mut().zip(&self.dense[&b]) {
-                            *y = y.plus(Sum::of(b.into()));
-                        }
-                    }
+                    let mut sums = vec![Sum::default(); step.width];
+                    let mut add = |terms: Vec<Sum>| {
+                        sums.iter_mut().zip(terms).for_each(|(y, x)| *y = y.plus(x));
+                    };
+                    a.terms.iter().for_each(|(x, w)| add(self.maps[w].sums(&slice(x))));
+                    a.bias
+                        .iter()
+                        .for_each(|b| add(self.dense[b].iter().map(|&b| Sum::of(b.into())).collect()));
                     sums.into_iter().map(Sum::done).collect()
                 }
                 StepKind::Map(map) => {
-                    let at = |source: &Source, i: usize| match source {
-                        Source::Step(s) => values[s.index()][i],
-                        Source::Constant(w) => {
-                            let data = &self.dense[w];
-                            Approx::exact(data[i % data.len()].into())
-                        }
-                    };
+                    let operands: Vec<Vec<Approx>> = map
+                        .operands
+                        .iter()
+                        .map(|source| match source {
+                            Source::Slice(x) => slice(x),
+                            Source::Constant(w) => {
+                                self.dense[w].iter().map(|&x| Approx::exact(x.into())).collect()
+                            }
+                        })
+                        .collect();
                     let one = |i| {
-                        let inputs: Vec<Approx> = map.operands.iter().map(|o| at(o, i)).collect();
+                        let inputs: Vec<Approx> = operands.iter().map(|o| o[i % o.len()]).collect();
                         Bounds::of(&map.formula, &inputs)[0]
                     };
                     (0..step.width).map(one).collect()
                 }
+                StepKind::Norm(norm) => {
+                    let [scale, shift] = [norm.scale, norm.shift].map(|w| w.map(|w| &self.dense[&w][..]));
+                    normalized(&slice(&norm.x), scale, shift, norm.epsilon)
+                }
+                StepKind::LogSoftmax(x) => log_softmax(&slice(x)),
+                StepKind::Concat(parts) => parts.iter().flat_map(slice).collect(),
             };
             values.push(value);
         }
-        values.swap_remove(program.logits().index())
+        for (k, state) in program.states().iter().enumerate().filter(|(_, s)| s.is_stepwise) {
+            self.states[k] = values[state.next.index()].clone();
+        }
+        values.swap_remove(program.output().index())
     }
 }
 

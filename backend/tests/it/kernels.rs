@@ -1,16 +1,18 @@
 //! Every entry point over odd shapes, against an f64 evaluation with a derived bound.
 
-use crate::bound::{Reference, assert_close};
+use crate::bound::{Reference, assert_close, score_bound};
 use crate::models::{Form, OTHER_FORMS, code_forms, forms, model};
+use crate::programs::{filled, recurrent, texts};
 use lstmc_backend::isa::OptLevel;
 use lstmc_backend::plan::{Packing, Plan, Rows, Target};
 use lstmc_backend::{Jit, Level, Options};
+use lstmc_frontend::interpret::LanguageModel;
 use lstmc_frontend::ir::arbitrary::{
-    ALL_FORMATS_FROM, Kind, language_model, language_model_of, language_model_of_cells, lstm_variants,
-    random_map,
+    ALL_FORMATS_FROM, Extras, Kind, Recurrence, language_model, language_model_of, language_model_of_cells,
+    lstm_variants, random_map, recurrent_model_of,
 };
-use lstmc_frontend::ir::{Graph, LinearMap, PrintOptions, parse, print_with};
-use lstmc_runtime::{ALIGNMENT, Aligned, Description, Model, Session};
+use lstmc_frontend::ir::{Graph, Head, LinearMap, PrintOptions, Program, parse, print_with};
+use lstmc_runtime::{ALIGNMENT, Aligned, Description, Model, Session, SessionError};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -31,19 +33,13 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(top) + logits.iter().map(|&x| f64::from(x - top).exp()).sum::<f64>().ln()
 }
 
-/// A log-probability's error: the logits' own roundings, one exponential (2 ULP) and a tree of sums over panels of 32, in units of
-/// 2^-24 times the magnitudes involved. Eight is the depth within a panel and the few operations after it.
-fn score_bound(logits: &[f32]) -> f64 {
-    let size = logits.iter().fold(1.0f32, |m, &x| m.max(x.abs()));
-    (8.0 + logits.len() as f64 / 32.0 + 8.0 * f64::from(size)) / f64::from(1 << 24)
-}
-
 /// Step, streams, score, top-k, advance and the batched path on the same tokens, at every level that this processor has.
 fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
     let vocabulary = graph.vocabulary.unwrap();
     let tokens = tokens(6, vocabulary, seed);
     let (mut reference, mut other) = (Reference::new(graph), Reference::new(graph));
     let want: Vec<_> = tokens.windows(2).map(|pair| (reference.step(pair[0]), other.step(pair[1]))).collect();
+    let head = Program::of(graph).unwrap().head();
     for level in Level::all() {
         let model = compile(graph, level, opt_level, 1);
         let mut streams = model.streams(4);
@@ -58,15 +54,23 @@ fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
             assert_close(level, streams.logits(0), want);
             assert_close(level, streams.logits(2), other);
             assert_eq!(streams.logits(0), streams.logits(3), "{level}");
+            advance.advance(pair[0]).unwrap();
+            assert_eq!(advance.save_state().values(), step.save_state().values(), "{level}");
+            if head == Head::Hidden {
+                continue;
+            }
             let (lse, bound) = (log_sum_exp(&logits), score_bound(&logits));
             let want = f64::from(logits[pair[1] as usize]) - lse;
             let have = score_one(&mut score, pair);
             assert!((have - want).abs() <= bound, "{level}: score {have}, expected {want} within {bound:e}");
             check_top_k(&mut best, pair[0], &logits, lse, bound);
-            advance.advance(pair[0]).unwrap();
-            assert_eq!(advance.save_state().values(), step.save_state().values(), "{level}");
             total += want;
             slack += bound;
+        }
+        if head == Head::Hidden {
+            let error = step.score(&tokens).unwrap_err();
+            assert!(matches!(error, SessionError::Hidden { .. }), "{error}");
+            continue;
         }
         // The batched path adds up in another order, and carries its state's difference on.
         let mut batched = model.session();
@@ -97,6 +101,107 @@ fn check_top_k(session: &mut Session, token: u32, logits: &[f32], lse: f64, boun
     for (&id, &score) in ids.iter().zip(&scores) {
         let want = f64::from(logits[id as usize]) - lse;
         assert!((f64::from(score) - want).abs() <= bound, "log-probability {score}, expected {want}");
+    }
+}
+
+/// Every kind of recurrent layer and of step, in odd sizes and every representation.
+#[test]
+fn every_kind_of_program() {
+    let dense = |_: &str, shape| random_map(Kind::Dense, shape, 1);
+    let variants = recurrent(&Recurrence::all(), [9, 35], dense);
+    let sizes = [1, 33].into_iter().flat_map(|n| recurrent(&Recurrence::general(), [n, 35], dense));
+    let kinds = Kind::ALL.into_iter().flat_map(|kind| {
+        let mut seed = 0;
+        let map = |_: &str, shape| {
+            seed += 1;
+            random_map(kind, shape, seed)
+        };
+        recurrent(&Recurrence::general(), [9, 35], map)
+    });
+    variants.into_iter().chain(sizes).chain(kinds).for_each(|(_, graph)| check(&graph, 1, OptLevel::None));
+    for text in texts() {
+        for sizes in [[1, 1, 4], [3, 2, 9], [8, 9, 33], [31, 8, 40], [33, 16, 70]] {
+            check(&filled(&text, sizes, None, 1), 1, OptLevel::None);
+        }
+        for (kind, seed) in Kind::ALL.into_iter().flat_map(|kind| [0, 1].map(|seed| (kind, seed))) {
+            check(&filled(&text, [9, 5, 35], Some(kind), seed), seed, OptLevel::None);
+        }
+    }
+}
+
+/// What the bounds are put around is what the interpreter computes; and what is computed is near it, where bounds of many steps are wide.
+#[test]
+fn the_reference_is_the_interpreter() {
+    let of_texts = texts().into_iter().map(|text| (text.clone(), filled(&text, [9, 5, 35], None, 1)));
+    let dense = |_: &str, shape| random_map(Kind::Dense, shape, 1);
+    for (name, graph) in recurrent(&Recurrence::all(), [9, 35], dense).into_iter().chain(of_texts) {
+        let tokens = tokens(6, 35, 2);
+        let model = LanguageModel::<f64>::new(&graph).unwrap();
+        let outputs = model.outputs(&mut model.state(), &tokens).unwrap();
+        let mut reference = Reference::new(&graph);
+        let models = Level::all().into_iter().map(|level| compile(&graph, level, OptLevel::None, 1));
+        let mut sessions: Vec<Session> = models.map(|model| model.session()).collect();
+        for (&token, want) in tokens.iter().zip(outputs.chunks_exact(model.width())) {
+            for (have, want) in reference.step(token).iter().zip(want) {
+                assert!((have.value - want).abs() <= 1e-9, "{name}: {}, not {want}", have.value);
+            }
+            for session in &mut sessions {
+                for (&have, &want) in session.step(token).unwrap().iter().zip(want) {
+                    let near = (f64::from(have) - want).abs() <= 1e-4 * want.abs().max(1.0);
+                    assert!(near, "{name}: {have}, not {want}");
+                }
+            }
+        }
+    }
+}
+
+/// A long text in chunks, a word at a time, and by several threads.
+#[test]
+fn every_kind_of_program_reads_long_texts() {
+    for kind in [Kind::Dense, Kind::Quantized, Kind::LowRank] {
+        let all = recurrent(&Recurrence::general(), [10, 36], |_, shape| random_map(kind, shape, 7));
+        let of_texts =
+            texts().into_iter().map(|text| (text.clone(), filled(&text, [10, 8, 36], Some(kind), 7)));
+        for (name, graph) in all.into_iter().chain(of_texts) {
+            let tokens = tokens(100, 36, 3);
+            for level in Level::all() {
+                let [one, team] = [1, 3].map(|threads| compile(&graph, level, OptLevel::None, threads));
+                let [mut step, mut joint, mut batched] = [&one, &team, &one].map(Model::session);
+                let mut total = 0.0;
+                for pair in tokens.windows(2) {
+                    let logits = step.step(pair[0]).unwrap();
+                    assert_eq!(joint.step(pair[0]).unwrap(), logits, "{name}, {level}");
+                    total += f64::from(logits[pair[1] as usize % logits.len()]) - log_sum_exp(logits);
+                }
+                let Ok(have) = batched.score(&tokens) else { continue };
+                let near = (have - total).abs() <= 1e-3 * total.abs();
+                assert!(near, "{name}, {level}, {kind:?}: {have}, not {total}");
+                for (state, vector) in step.state() {
+                    for (x, y) in vector.iter().zip(batched.state_vector(state).unwrap()) {
+                        assert!((x - y).abs() <= 0.05, "{name}, {level}, {kind:?}: {state} {x}, not {y}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A text begins with the learned states, also after a reset.
+#[test]
+fn texts_begin_with_the_learned_states() {
+    let graph = filled(&texts()[0], [9, 5, 35], None, 1);
+    let initial = graph.weight(graph.weight_named("initial").unwrap()).map.to_dense().unwrap();
+    let model = compile(&graph, Level::best(), OptLevel::None, 1);
+    let (mut session, mut streams) = (model.session(), model.streams(3));
+    for _ in 0..2 {
+        assert_eq!(session.state_vector("r").unwrap(), &initial.to_f32().unwrap()[..]);
+        assert_eq!(session.save_state(), streams.save_state(2));
+        assert!(session.state_vector("c").unwrap().iter().all(|&x| x == 0.0));
+        session.advance(3).unwrap();
+        streams.step(&[1, 2, 3]).unwrap();
+        assert_ne!(session.state_vector("r").unwrap(), &initial.to_f32().unwrap()[..]);
+        session.reset();
+        streams.reset(2);
     }
 }
 
@@ -223,6 +328,19 @@ proptest! {
     }
 
     #[test]
+    fn any_program(n in 1usize..40, m in 1usize..20, v in 4usize..70, text in 0..texts().len(), kind in 0..Kind::ALL.len(), seed in 0u64..2 * ALL_FORMATS_FROM) {
+        check(&filled(&texts()[text], [n, m, v], Some(Kind::ALL[kind]), seed), seed, OptLevel::None);
+    }
+
+    #[test]
+    fn any_recurrent_layer(n in 1usize..40, v in 1usize..70, which in 0usize..60, kind in 0..Kind::ALL.len(), seed in 0u64..2 * ALL_FORMATS_FROM) {
+        let (all, extras) = (Recurrence::all(), [Extras::NONE, Extras::ALL]);
+        let recurrence = &all[which % all.len()];
+        let map = |_: &str, shape| random_map(Kind::ALL[kind], shape, seed);
+        check(&recurrent_model_of(recurrence, [n, 2, v], extras[which % 2], map), seed, OptLevel::None);
+    }
+
+    #[test]
     fn every_representation(hidden in 1usize..40, vocabulary in 1usize..70, kind in 0..Kind::ALL.len(), seed in 0u64..2 * ALL_FORMATS_FROM) {
         let graph = language_model_of(hidden, 1, vocabulary, |_, shape| random_map(Kind::ALL[kind], shape, seed));
         check(&graph, seed, OptLevel::None);
@@ -327,7 +445,7 @@ fn tied_tables_are_packed_once() {
             }
             let target = Target { signed_bytes: false };
             let [a, b] = [&apart, &tied].map(|graph| Plan::new(graph, target).unwrap());
-            let count = |plan: &Plan| plan.weights.iter().filter(|w| w.source.is_some()).count();
+            let count = |plan: &Plan| plan.weights.len();
             let dense = matches!(form, Form::Codes(..));
             assert!(!dense || count(&b) + 1 == count(&a), "{form:?}\n{b}");
         }

@@ -1,6 +1,7 @@
 //! What the backend makes of a tiny model, as text; and that the instructions that matter are really there.
 
 use crate::models::{Form, codes, map, model};
+use crate::programs::{filled, texts};
 use lstmc_backend::Level;
 use lstmc_backend::isa::{OptLevel, X86_SERVER, host, target};
 use lstmc_backend::{Stage, listing};
@@ -22,6 +23,14 @@ fn function<'t>(listing: &'t str, name: &str) -> &'t str {
 #[test]
 fn the_plan_of_a_tiny_model() {
     insta::assert_snapshot!(x86(X86_SERVER, Stage::Plan));
+}
+
+/// Sums of gates that are apart, a loop, a learned state, a norm, slices and a scalar.
+#[test]
+fn plans_of_general_programs() {
+    let isa = || target("x86_64-unknown-linux-gnu", X86_SERVER, OptLevel::None).unwrap();
+    let plan = |text: &String| listing(&filled(text, [9, 8, 33], None, 1), isa(), Stage::Plan).unwrap();
+    insta::assert_snapshot!(texts()[..2].iter().map(plan).collect::<String>());
 }
 
 #[test]

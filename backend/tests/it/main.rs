@@ -6,3 +6,4 @@ mod limits;
 mod listings;
 mod models;
 mod objects;
+mod programs;

@@ -7,9 +7,12 @@ use cranelift_object::object::{
 };
 use lstmc_backend::CompileError;
 use lstmc_backend::object::{
-    Cpu, Object as Compiled, TRIPLES, Target, archive, check_name, compile, header, suffixes,
+    Cpu, Head, Object as Compiled, TRIPLES, Target, archive, check_name, compile, header, module, suffixes,
 };
-use lstmc_frontend::ir::arbitrary::{Kind, language_model, language_model_of, random_map};
+use lstmc_frontend::ir::arbitrary::{
+    Extras, Kind, Recurrence, language_model, language_model_of, random_map, recurrent_model_of,
+};
+use lstmc_frontend::ir::{Gru, Reset};
 use lstmc_runtime::Vocabulary;
 use std::collections::BTreeSet;
 
@@ -26,7 +29,7 @@ fn compiled(target: &Target) -> Compiled {
 }
 
 /// What the linker must find, what it must not look for, and where everything lies.
-fn check(target: &Target, bytes: &[u8]) {
+fn check(target: &Target, bytes: &[u8], head: Head) {
     let place = target.triple();
     let file = File::parse(bytes).unwrap();
     let (format, prefix) = match place {
@@ -42,7 +45,7 @@ fn check(target: &Target, bytes: &[u8]) {
         file.symbols().filter(|s| s.kind() != cranelift_object::object::SymbolKind::File).collect();
     let public: BTreeSet<String> =
         symbols.iter().filter(|s| s.is_global()).map(|s| s.name().unwrap().to_string()).collect();
-    let wanted: BTreeSet<String> = suffixes().map(|s| format!("{prefix}lm_{s}")).collect();
+    let wanted: BTreeSet<String> = suffixes(head).map(|s| format!("{prefix}lm_{s}")).collect();
     assert_eq!(public, wanted, "{place}: public symbols");
     let open: Vec<_> = symbols.iter().filter(|s| s.is_undefined() && !s.name().unwrap().is_empty()).collect();
     assert!(open.is_empty(), "{place}: {open:?}");
@@ -98,7 +101,7 @@ fn objects_of_all_targets_define_the_interface_and_need_nothing() {
         for cpu in cpus {
             let target = Target::new(triple, &cpu.parse::<Cpu>().unwrap()).unwrap();
             let object = compiled(&target);
-            check(&target, &object.bytes);
+            check(&target, &object.bytes, object.head);
             assert_eq!(object.sizes.vocabulary, 70);
             assert_eq!(object.sizes.state % 64, 0);
         }
@@ -117,10 +120,10 @@ fn archives_list_the_public_symbols() {
         let names: BTreeSet<String> =
             symbols.map(|s| String::from_utf8(s.unwrap().name().to_vec()).unwrap()).collect();
         let prefix = if triple.contains("apple") { "_" } else { "" };
-        assert_eq!(names, suffixes().map(|s| format!("{prefix}lm_{s}")).collect(), "{triple}");
+        assert_eq!(names, suffixes(Head::Logits).map(|s| format!("{prefix}lm_{s}")).collect(), "{triple}");
         let members: Vec<_> = file.members().map(|m| m.unwrap()).collect();
         assert_eq!(members.len(), 1, "{triple}");
-        check(&target, members[0].data(&*bytes).unwrap());
+        check(&target, members[0].data(&*bytes).unwrap(), object.head);
     }
 }
 
@@ -134,13 +137,32 @@ fn the_same_model_gives_the_same_bytes() {
 fn the_header_declares_what_the_object_defines() {
     let target = Target::new(TRIPLES[1], &Cpu::Generic).unwrap();
     let header = header(&compiled(&target), &target);
-    for suffix in suffixes() {
+    for suffix in suffixes(Head::Logits) {
         assert!(
             header.contains(&format!(" lm_{suffix}(")) || header.contains(&format!("*lm_{suffix}(")),
             "{suffix}"
         );
     }
     assert!(!header.contains('@'), "every placeholder is filled in");
+}
+
+/// A model of hidden vectors has no functions of probabilities, and says so.
+#[test]
+fn hidden_vectors_have_an_interface_of_their_own() {
+    let gru = Recurrence::Gru(Gru::new(Reset::After));
+    let extras = Extras { head: Head::Hidden, ..Extras::ALL };
+    let graph = recurrent_model_of(&gru, [24, 2, 70], extras, |_, shape| random_map(Kind::Dense, shape, 1));
+    let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
+    let object = compile(&graph, None, &target, "lm", "{}").unwrap();
+    check(&target, &object.bytes, Head::Hidden);
+    let [header, module] = [header(&object, &target), module(&object, &target)];
+    for text in [&header, &module] {
+        assert!(!text.contains('@') && !text.contains("lm_score") && !text.contains("lm_top_k"), "{text}");
+        assert!(text.contains("lm_step") && text.contains(&object.sizes.outputs.to_string()), "{text}");
+    }
+    for suffix in suffixes(Head::Hidden) {
+        assert!(header.contains(&format!("lm_{suffix}(")), "{suffix}");
+    }
 }
 
 #[test]

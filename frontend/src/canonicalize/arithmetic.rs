@@ -1,220 +1,482 @@
-//! MatMul, Gemm, elementwise operators and softmax.
+//! Products, elementwise operators, sums over features.
 
-use super::draft::{Argument, Kind};
-use super::error::CanonicalizeError;
-use super::evaluate::{Evaluator, Result, Site};
-use super::fold;
-use super::value::{Abstract, Part, Sequence};
-use crate::ir::{Binary, Function};
-use crate::tensor::Tensor;
+use super::constant::{Constant, wrong};
+use super::draft::{Draft, Kind, SlotId};
+use super::evaluate::{Evaluator, Line, Result, Site, evaluate_one, integers, other, tensor};
+use super::value::{ANY, Array, Code, Row, Why, constants};
+use crate::ir::{Binary, OnnxKind, Op};
+use crate::tensor::{DType, Tensor};
+use std::collections::{BTreeMap, HashMap};
 
 impl<'g> Evaluator<'g> {
-    /// Operand `k` as a sequence: the result of a step, or the last hidden state, which is the last step of an LSTM's result.
-    fn sequence(&self, site: &Site<'_>, k: usize) -> Result<Sequence> {
-        match site.operand(k) {
-            Some(Abstract::Sequence(Sequence { normalised: Some(name), .. })) => site
-                .unsupported(format!("it computes with the result of {name}, which must be the last node")),
-            Some(Abstract::Sequence(s)) => Ok(s.clone()),
-            Some(Abstract::Finals(f)) => match f.parts[..] {
-                [(step, Part::Hidden)] => {
-                    let features = self.hidden(step);
-                    Ok(Sequence { step, layout: f.layout.clone(), features, last: true, normalised: None })
-                }
-                _ => site.unsupported("it computes with states after the last step"),
-            },
-            Some(other) => site.unsupported(format!("it computes with {}", self.describe(other))),
-            None => site.unsupported("an operand is missing"),
+    pub(super) fn mat_mul(&mut self, site: &Site<'g>) -> Result<Array> {
+        if site.constant(1).is_some() {
+            let weight = matrix(site.known(1, "weight")?)?;
+            return self.linear(site, &site.array(0)?, &weight.transposed(vec![1, 0])?, None);
         }
-    }
-
-    fn hidden(&self, step: super::draft::StepId) -> usize {
-        match &self.draft.step(step).kind {
-            Kind::Cell(c) => c.hidden,
-            _ => 0,
+        if site.constant(0).is_none() {
+            return other("it multiplies computed values with each other, as attention does");
         }
-    }
-
-    fn weight(&self, site: &Site<'_>, k: usize, operand: &'static str) -> Result<Tensor> {
-        match self.constant(site, k) {
-            Some(t) => Ok(t),
-            None => Err(CanonicalizeError::NotConstant { node: site.label.clone(), operand }),
+        // W X is (X^T W^T)^T.
+        let weight = matrix(site.known(0, "weight")?)?;
+        let x = site.array(1)?;
+        if x.shape().len() < 2 {
+            return self.linear(site, &x, &weight, None);
         }
+        let x = Array { codes: swap_last(&x.codes)?, ..x };
+        let y = self.linear(site, &x, &weight, None)?;
+        Ok(Array { codes: swap_last(&y.codes)?, ..y })
     }
 
-    fn wrong_shape<T>(
-        &self,
-        site: &Site<'_>,
-        operand: &'static str,
-        expected: String,
-        found: &Tensor,
-    ) -> Result<T> {
-        let (node, found) = (site.label.clone(), found.shape().to_vec());
-        Err(CanonicalizeError::WeightShape { node, operand, expected, found })
+    /// A product of a vector that was quantized and integer weights.
+    pub(super) fn mat_mul_integer(&mut self, site: &Site<'g>) -> Result<Array> {
+        let (x, codes) = (site.array(0)?, site.known(1, "weight")?.dense()?);
+        let zero = match site.is_given(3) {
+            true => Some(site.known(3, "zero point")?.dense()?),
+            false => None,
+        };
+        let one = Tensor::from_f32([], vec![1.0]).map_err(wrong)?;
+        let axis = codes.shape().len().saturating_sub(1);
+        let scales = match &zero {
+            Some(z) if z.len() > 1 => Tensor::from_f32([z.len()], vec![1.0; z.len()]).map_err(wrong)?,
+            _ => one,
+        };
+        let Some(weight) = Constant::dequantized(&codes, &scales, zero.as_ref(), axis)? else {
+            return other("its weights are not integers of eight bits");
+        };
+        if !x.is_quantized {
+            return other("it multiplies integers that are not a quantized vector");
+        }
+        let weight = matrix(&weight)?.transposed(vec![1, 0])?.with_int8_activations();
+        let y = self.linear(site, &x, &weight, None)?;
+        Ok(Array { dtype: DType::I32, is_quantized: true, ..y })
     }
 
-    pub(super) fn mat_mul(&mut self, site: &Site<'g>) -> Result<Abstract> {
-        let x = self.sequence(site, 0)?;
-        let weight = self.weight(site, 1, "weight")?;
-        self.linear(site, x, weight, false, None)
-    }
-
+    /// `alpha A' B' + beta C`, one of whose factors is a constant.
     pub(super) fn gemm(
         &mut self,
         site: &Site<'g>,
-        factors: [f32; 2],
+        [alpha, beta]: [f32; 2],
         transpose: [bool; 2],
-    ) -> Result<Abstract> {
-        let x = self.sequence(site, 0)?;
-        if transpose[0] {
-            return site.wrong_layout("features last (transA is set)", &x.layout);
+    ) -> Result<Array> {
+        let y = if let Some(b) = site.constant(1) {
+            // Rows of outputs.
+            let weight = if transpose[1] { b.clone() } else { b.transposed(vec![1, 0])? };
+            let a = site.array(0)?;
+            let codes = if transpose[0] { transposed(&a.codes)? } else { a.codes.clone() };
+            let x = Array { codes, ..a };
+            let outputs = weight.shape()[0];
+            let bias = match site.constant(2) {
+                Some(c) => as_vector(c, outputs)?,
+                None => None,
+            };
+            let bias: Option<Vec<f32>> = bias.map(|b| b.iter().map(|x| x * beta).collect());
+            let weight = weight.scaled(&vec![alpha; outputs])?;
+            let y = self.linear(site, &x, &weight, bias.as_deref())?;
+            if bias.is_some() || !site.is_given(2) {
+                return Ok(y);
+            }
+            y
+        } else {
+            let a = site.known(0, "weight")?;
+            let weight = if transpose[0] { a.transposed(vec![1, 0])? } else { a.clone() };
+            let outputs = weight.shape()[0];
+            let weight = weight.scaled(&vec![alpha; outputs])?;
+            let b = site.array(1)?;
+            let codes = if transpose[1] { b.codes.clone() } else { transposed(&b.codes)? };
+            let y = self.linear(site, &Array { codes, ..b }, &weight, None)?;
+            let y = Array { codes: transposed(&y.codes)?, ..y };
+            if !site.is_given(2) {
+                return Ok(y);
+            }
+            y
+        };
+        let c = site.array(2)?;
+        let beta = Array::new(tensor(&[], vec![Code::constant(beta).0])?, c.dtype);
+        let c = self.map(&site.label, &Op::Binary(Binary::Mul), &[c, beta])?;
+        self.map(&site.label, &Op::Binary(Binary::Add), &[y, c])
+    }
+
+    /// A convolution of width 1: a product at each place.
+    pub(super) fn conv(&mut self, site: &Site<'g>, is_plain: bool) -> Result<Array> {
+        let weight = site.known(1, "weight")?;
+        let x = site.array(0)?;
+        let rank = x.shape().len();
+        if !is_plain || rank < 2 || weight.shape().len() < 2 || weight.shape()[2..].iter().any(|&k| k != 1) {
+            return other("it is a convolution over more than one time step");
         }
-        let weight = self.weight(site, 1, "weight")?;
-        let outputs = weight.shape().get(usize::from(!transpose[1])).copied().unwrap_or(0);
-        let weight = self.scaled(site, weight, factors[0])?;
-        let bias = match site.operand(2) {
-            None => None,
-            Some(_) => {
-                let bias = self.weight(site, 2, "bias")?;
-                match as_vector(&bias, outputs) {
-                    Some(b) => Some(self.scaled(site, b, factors[1])?),
-                    None => return self.wrong_shape(site, "bias", format!("[{outputs}]"), &bias),
+        let weight = weight.clone().reshaped(&weight.shape()[..2])?;
+        let bias = match site.is_given(2) {
+            true => as_vector(site.known(2, "bias")?, weight.shape()[0])?,
+            false => None,
+        };
+        let mut perm: Vec<i64> = (0..rank as i64).collect();
+        perm.swap(1, rank - 1);
+        let swap = |t: Tensor| evaluate_one(&Op::Transpose { perm: perm.clone() }, &[t]);
+        let y = self.linear(site, &Array { codes: swap(x.codes)?, ..x }, &weight, bias.as_deref())?;
+        Ok(Array { codes: swap(y.codes)?, ..y })
+    }
+
+    /// A sum of products with a constant.
+    pub(super) fn einsum(&mut self, site: &Site<'g>, equation: &str) -> Result<Array> {
+        let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
+        let parts =
+            equation.split_once("->").and_then(|(from, to)| from.split_once(',').map(|(a, b)| (a, b, to)));
+        let Some((a, b, to)) = parts.filter(|_| !equation.contains('.') && site.operands.len() == 2) else {
+            return other("its equation is not one of two operands with letters");
+        };
+        let (k, x, w) = if site.constant(1).is_some() { (0, a, b) } else { (1, b, a) };
+        let (array, weight) = (site.array(k)?, site.known(1 - k, "weight")?);
+        let shared = |c: &char| w.contains(*c);
+        let summed: Vec<char> = x.chars().filter(|c| shared(c) && !to.contains(*c)).collect();
+        let free: Vec<char> = x.chars().filter(|c| !summed.contains(c)).collect();
+        let rows: Vec<char> = w.chars().filter(|c| !summed.contains(c)).collect();
+        let is_product = free.iter().chain(&rows).all(|c| to.contains(*c))
+            && to.len() == free.len() + rows.len()
+            && !free.iter().any(|c| rows.contains(c));
+        if !is_product {
+            return other("it is not a matrix product with a constant");
+        }
+        let order = |from: &str, to: &[&[char]]| -> Vec<i64> {
+            to.iter().flat_map(|part| part.iter()).map(|c| from.find(*c).unwrap_or(0) as i64).collect()
+        };
+        let size = |from: &str, shape: &[usize], c: &char| {
+            from.find(*c).and_then(|k| shape.get(k)).copied().unwrap_or(1)
+        };
+        let len = |from: &str, shape: &[usize], part: &[char]| {
+            part.iter().map(|c| size(from, shape, c)).product::<usize>()
+        };
+        let (xs, ws) = (array.shape().to_vec(), weight.shape().to_vec());
+        let moved = evaluate_one(&Op::Transpose { perm: order(x, &[&free, &summed]) }, &[array.codes])?;
+        let moved = reshaped(moved, &[len(x, &xs, &free), len(x, &xs, &summed)])?;
+        let matrix = weight.transposed(order(w, &[&rows, &summed]))?;
+        let matrix = matrix.reshaped(&[len(w, &ws, &rows), len(w, &ws, &summed)])?;
+        let y = self.linear(site, &Array::new(moved, array.dtype), &matrix, None)?;
+        let all: String = free.iter().chain(&rows).collect();
+        let shape: Vec<usize> =
+            free.iter().map(|c| size(x, &xs, c)).chain(rows.iter().map(|c| size(w, &ws, c))).collect();
+        let perm = to.chars().map(|c| all.find(c).unwrap_or(0) as i64).collect();
+        let codes = evaluate_one(&Op::Transpose { perm }, &[reshaped(y.codes, &shape)?])?;
+        Ok(Array::new(codes, y.dtype))
+    }
+
+    pub(super) fn elementwise(&mut self, site: &Site<'g>) -> Result<Array> {
+        let operands = (0..site.operands.len()).map(|k| site.array(k)).collect::<Result<Vec<_>>>()?;
+        self.map(&site.label, &site.node.op, &operands)
+    }
+
+    /// An elementwise operator with broadcasting.
+    pub(super) fn map(&mut self, label: &str, op: &Op, operands: &[Array]) -> Result<Array> {
+        let shape = broadcast(operands)?;
+        let mut all = vec![];
+        for x in operands {
+            all.push(evaluate_one(&Op::Expand, &[x.codes.clone(), integers(&shape)])?);
+        }
+        let all: Vec<&[i64]> = all.iter().map(|t| t.i64s().expect("codes")).collect();
+        let count = shape.iter().product();
+        let dtype = match op {
+            Op::Onnx(op) if matches!(op.kind(), OnnxKind::Test | OnnxKind::Comparison) => DType::Bool,
+            _ => operands[0].dtype,
+        };
+        // The distinct elements at each position, in order; those of all positions must be the same.
+        let mut groups: BTreeMap<usize, HashMap<Vec<Code>, usize>> = BTreeMap::new();
+        let mut elements: Vec<Element> = Vec::with_capacity(count);
+        let at = |k: usize| -> Vec<Code> { all.iter().map(|codes| Code(codes[k])).collect() };
+        // A neutral element among others, such as a bias that is zero by chance, makes no difference.
+        let is_neutral = (0..count).all(|k| {
+            let of = at(k);
+            of.iter().all(|c| c.as_constant().is_some()) || neutral(op, &of).is_some()
+        });
+        for k in 0..count {
+            let of = at(k);
+            let simple = match is_neutral {
+                true => neutral(op, &of).map_or_else(|| folded(op, &of), |code| Ok(Some(code)))?,
+                false => folded(op, &of)?,
+            };
+            elements.push(match simple {
+                Some(code) => Element::Code(code),
+                None => {
+                    let position = self.position(of.iter().copied())?.unwrap_or(ANY);
+                    let group = groups.entry(position).or_default();
+                    let (next, key) = (group.len(), of.iter().map(|c| c.anywhere()).collect());
+                    Element::Feature { position, feature: *group.entry(key).or_insert(next) }
+                }
+            });
+        }
+        let Some(first) = groups.first_key_value().map(|(p, _)| *p) else {
+            let codes = elements.iter().map(|e| e.code(SlotId(0), &[])).collect();
+            return Ok(Array::new(tensor(&shape, codes)?, dtype));
+        };
+        let group = &groups[&first];
+        // For each position, where its elements are in the first one.
+        let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (&position, other_group) in &groups {
+            let mut place = vec![0; other_group.len()];
+            for (key, &k) in other_group {
+                match group.get(key) {
+                    Some(&at) => place[k] = at,
+                    None => {
+                        return Err(Why::Order(
+                            "what it computes differs between time steps or streams".into(),
+                        ));
+                    }
                 }
             }
-        };
-        self.linear(site, x, weight, transpose[1], bias)
-    }
-
-    fn scaled(&self, site: &Site<'_>, t: Tensor, factor: f32) -> Result<Tensor> {
-        if factor == 1.0 {
-            return Ok(t);
+            if other_group.len() != group.len() {
+                return Err(Why::Order("what it computes differs between time steps or streams".into()));
+            }
+            places.insert(position, place);
         }
-        let values = t.to_f32().map(|v| v.iter().map(|x| x * factor).collect());
-        values
-            .and_then(|v| Tensor::from_f32(t.shape().to_vec(), v))
-            .map_err(|source| CanonicalizeError::Tensor { node: site.label.clone(), source })
+        let mut rows = vec![vec![Code::constant(0.0); group.len()]; operands.len()];
+        for (key, &k) in group {
+            for (row, &code) in rows.iter_mut().zip(key) {
+                row[k] = code;
+            }
+        }
+        let operands: Vec<Row> = rows.into_iter().map(Row::from).collect();
+        let width = group.len();
+        let slot = self.draft.push(label, Kind::Map { op: op.clone(), operands }, width);
+        let codes = elements
+            .iter()
+            .map(|e| match e {
+                Element::Feature { position, .. } => e.code(slot, &places[position]),
+                Element::Code(_) => e.code(slot, &[]),
+            })
+            .collect();
+        Ok(Array::new(tensor(&shape, codes)?, dtype))
     }
 
-    /// `weight`: `[in, out]`, or `[out, in]` if `transposed`.
-    fn linear(
+    /// Softmax along an axis, or its logarithm.
+    pub(super) fn softmax(&mut self, site: &Site<'g>, axis: i64, flatten: bool, log: bool) -> Result<Array> {
+        let x = site.array(0)?;
+        let axis = axis_of(axis, x.shape().len())?;
+        let shape = x.shape().to_vec();
+        if flatten {
+            // All from the axis on is one line.
+            let rows = shape[..axis].iter().product();
+            let len = shape[axis..].iter().product();
+            let flat = Array { codes: reshaped(x.codes, &[rows, len])?, ..x };
+            let y = self.softmax_along(site, &flat, 1, log)?;
+            return Ok(Array { codes: reshaped(y.codes, &shape)?, ..y });
+        }
+        self.softmax_along(site, &x, axis, log)
+    }
+
+    fn softmax_along(&mut self, site: &Site<'g>, x: &Array, axis: usize, log: bool) -> Result<Array> {
+        self.along(site, x, axis, &mut |draft, label, x| {
+            let width = x.len();
+            draft.push(label, if log { Kind::LogSoftmax { x } } else { Kind::Softmax { x } }, width)
+        })
+    }
+
+    /// `scale (x - mean) / sqrt(variance + epsilon) + bias` over the last axis.
+    pub(super) fn layer_norm(&mut self, site: &Site<'g>, axis: i64, epsilon: f32) -> Result<Array> {
+        let x = site.array(0)?;
+        let rank = x.shape().len();
+        if axis_of(axis, rank)? + 1 != rank {
+            return other("it normalises over more than the features");
+        }
+        let width = x.shape()[rank - 1];
+        let vector = |k: usize, name: &str| -> Result<Option<Vec<f32>>> {
+            if !site.is_given(k) {
+                return Ok(None);
+            }
+            match as_vector(site.known(k, name)?, width)? {
+                Some(v) => Ok(Some(v)),
+                None => other(format!("its {name} has not {width} elements")),
+            }
+        };
+        let (scale, shift) = (vector(1, "scale")?, vector(2, "bias")?);
+        self.along(site, &x, rank - 1, &mut |draft, label, x| {
+            let width = x.len();
+            draft.push(label, Kind::Norm { x, epsilon, scale: scale.clone(), shift: shift.clone() }, width)
+        })
+    }
+
+    /// One-hot vectors of tokens, with zeros and ones.
+    pub(super) fn one_hot(&mut self, site: &Site<'g>, axis: i64) -> Result<Array> {
+        let x = site.array(0)?;
+        let rank = x.shape().len() as i64;
+        let depth = site.known(1, "depth")?.values()?.first().map_or(0, |&d| d as usize);
+        let values = site.known(2, "values")?;
+        let is_token = |c: &i64| Code(*c).slot().is_some_and(|s| *self.draft.kind(s) == Kind::Tokens);
+        if values.values()? != [0.0, 1.0] || !x.codes().iter().all(is_token) {
+            return other("it makes vectors other than one-hot vectors of tokens");
+        }
+        let slot = self.draft.push(&site.label, Kind::OneHot, depth);
+        let positions = x.codes().iter().map(|&c| Code(c).position().unwrap_or(0));
+        let codes = positions.flat_map(|p| (0..depth).map(move |f| Code::reference(slot, p, f).0)).collect();
+        let mut shape = x.shape().to_vec();
+        shape.push(depth);
+        let axis = if axis < 0 { axis + rank + 1 } else { axis };
+        let mut perm: Vec<i64> = (0..rank).collect();
+        perm.insert(usize::try_from(axis).unwrap_or(0).min(rank as usize), rank);
+        let codes = evaluate_one(&Op::Transpose { perm }, &[tensor(&shape, codes)?])?;
+        Ok(Array::new(codes, values.dtype()))
+    }
+
+    /// One step per line along an axis; its result is as long as the line.
+    pub(super) fn along(
         &mut self,
         site: &Site<'g>,
-        x: Sequence,
-        weight: Tensor,
-        transposed: bool,
-        bias: Option<Tensor>,
-    ) -> Result<Abstract> {
-        if !x.layout.ends_in_features() {
-            return site.wrong_layout("features last", &x.layout);
-        }
-        let shape = weight.shape().to_vec();
-        let matrix = match shape[..] {
-            [ref ones @ .., a, b] if ones.iter().all(|&n| n == 1) => weight.reshaped([a, b]).ok(),
-            _ => None,
-        };
-        let Some(matrix) = matrix else {
-            return Err(CanonicalizeError::WeightShape {
-                node: site.label.clone(),
-                operand: "weight",
-                expected: format!("[{}, out]", x.features),
-                found: shape,
-            });
-        };
-        let fold = |why| CanonicalizeError::Fold { node: site.label.clone(), why };
-        let weight = if transposed { matrix } else { fold::transposed(matrix).map_err(fold)? };
-        let [features, inputs] = [weight.shape()[0], weight.shape()[1]];
-        if inputs != x.features {
-            return self.wrong_shape(site, "weight", format!("{} inputs", x.features), &weight);
-        }
-        let step = self.draft.push(&site.label, Kind::Linear { x: x.step, weight, bias });
-        let layout = x.layout.replace_features(features);
-        Ok(Abstract::Sequence(Sequence { step, layout, features, ..x }))
+        x: &Array,
+        axis: usize,
+        step: &mut dyn FnMut(&mut Draft, &str, Row) -> SlotId,
+    ) -> Result<Array> {
+        let rank = x.shape().len();
+        let mut perm: Vec<i64> = (0..rank as i64).collect();
+        perm.swap(axis, rank - 1);
+        let last = evaluate_one(&Op::Transpose { perm: perm.clone() }, std::slice::from_ref(&x.codes))?;
+        let len = x.shape()[axis];
+        let lines: Vec<Code> = last.i64s().expect("codes").iter().map(|&c| Code(c)).collect();
+        let codes = self.for_each_line(&lines, len, len, &mut |draft, row| {
+            Ok(Line::Step(step(draft, &site.label, row)))
+        })?;
+        let codes = tensor(last.shape(), codes)?;
+        Ok(Array::new(evaluate_one(&Op::Transpose { perm }, &[codes])?, x.dtype))
     }
 
-    pub(super) fn unary(&mut self, site: &Site<'g>, function: Function) -> Result<Abstract> {
-        let x = self.sequence(site, 0)?;
-        let step = self.draft.push(&site.label, Kind::Unary { function, x: x.step });
-        Ok(Abstract::Sequence(Sequence { step, ..x }))
-    }
-
-    pub(super) fn binary(&mut self, site: &Site<'g>, op: Binary) -> Result<Abstract> {
-        let constants = [self.constant(site, 0), self.constant(site, 1)];
-        let (x, operands) = match constants {
-            [None, None] => {
-                let (a, b) = (self.sequence(site, 0)?, self.sequence(site, 1)?);
-                if a.layout != b.layout || a.last != b.last {
-                    return site
-                        .wrong_layout(&format!("axes {}, as of the first operand", a.layout), &b.layout);
-                }
-                let operands = [Argument::Step(a.step), Argument::Step(b.step)];
-                (a, operands)
+    /// A reduction over features.
+    pub(super) fn reduce(&mut self, site: &Site<'g>) -> Result<Array> {
+        let Op::Reduce { kind, keep_dims, noop_with_empty_axes } = &site.node.op else {
+            return other("it is not a reduction");
+        };
+        let x = site.array(0)?;
+        let rank = x.shape().len();
+        let axes: Vec<usize> = match site.is_given(1) {
+            true => {
+                let axes = site.known(1, "axes")?.values()?;
+                axes.iter().map(|&a| axis_of(a as i64, rank)).collect::<Result<_>>()?
             }
-            [constant, other] => {
-                let first = constant.is_some();
-                let Some(constant) = constant.or(other) else {
-                    return site.unsupported("an operand is missing");
-                };
-                let x = self.sequence(site, usize::from(first))?;
-                let constant = self.broadcast(site, &x, constant)?;
-                if let Some(biased) = self.bias(site, op, &x, &constant) {
-                    return Ok(biased);
-                }
-                let operands = match first {
-                    true => [Argument::Constant(constant), Argument::Step(x.step)],
-                    false => [Argument::Step(x.step), Argument::Constant(constant)],
-                };
-                (x, operands)
+            false => vec![],
+        };
+        if axes.is_empty() && *noop_with_empty_axes {
+            return Ok(x);
+        }
+        let axes: Vec<usize> = if axes.is_empty() { (0..rank).collect() } else { axes };
+        let kept: Vec<usize> = (0..rank).filter(|k| !axes.contains(k)).collect();
+        let perm = kept.iter().chain(&axes).map(|&k| k as i64).collect();
+        let last = evaluate_one(&Op::Transpose { perm }, std::slice::from_ref(&x.codes))?;
+        let len: usize = axes.iter().map(|&k| x.shape()[k]).product();
+        let lines: Vec<Code> = last.i64s().expect("codes").iter().map(|&c| Code(c)).collect();
+        let op = Op::Reduce { kind: *kind, keep_dims: false, noop_with_empty_axes: false };
+        let codes = self.for_each_line(&lines, len, 1, &mut |draft, x| {
+            if let Some(values) = constants(&x) {
+                let values = Tensor::from_f32([len], values).map_err(wrong)?;
+                let result = evaluate_one(&op, &[values])?;
+                return Ok(Line::Values(result.to_f32().map_err(wrong)?.to_vec()));
             }
+            Ok(Line::Step(draft.push(&site.label, Kind::Reduce { op: op.clone(), x }, 1)))
+        })?;
+        let size = |k: usize| if axes.contains(&k) { 1 } else { x.shape()[k] };
+        let shape: Vec<usize> = match keep_dims {
+            true => (0..rank).map(size).collect(),
+            false => kept.iter().map(|&k| x.shape()[k]).collect(),
         };
-        let step = self.draft.push(&site.label, Kind::Binary { op, operands });
-        Ok(Abstract::Sequence(Sequence { step, ..x }))
-    }
-
-    /// A constant that is combined with a sequence, as one number or a vector over its features.
-    fn broadcast(&self, site: &Site<'_>, x: &Sequence, constant: Tensor) -> Result<Tensor> {
-        if constant.len() == 1 {
-            return match constant.clone().reshaped(Vec::new()) {
-                Ok(t) => Ok(t),
-                Err(source) => Err(CanonicalizeError::Tensor { node: site.label.clone(), source }),
-            };
-        }
-        if !x.layout.ends_in_features() {
-            return site.wrong_layout("features last", &x.layout);
-        }
-        match as_vector(&constant, x.features) {
-            Some(t) => Ok(t),
-            None => self.wrong_shape(site, "constant", format!("one number or [{}]", x.features), &constant),
-        }
-    }
-
-    /// `Add` of a vector to a product without a bias.
-    fn bias(&mut self, site: &Site<'g>, op: Binary, x: &Sequence, constant: &Tensor) -> Option<Abstract> {
-        if op != Binary::Add || constant.shape() != [x.features] {
-            return None;
-        }
-        let Kind::Linear { x: from, weight, bias: None } = &self.draft.step(x.step).kind else {
-            return None;
-        };
-        let kind = Kind::Linear { x: *from, weight: weight.clone(), bias: Some(constant.clone()) };
-        let step = self.draft.push(&site.label, kind);
-        Some(Abstract::Sequence(Sequence { step, ..x.clone() }))
-    }
-
-    /// Dropped: perplexity is defined on the logits, and both softmaxes preserve their order and differences.
-    pub(super) fn softmax(&mut self, site: &Site<'g>, axis: i64) -> Result<Abstract> {
-        let x = self.sequence(site, 0)?;
-        if !x.layout.ends_in_features() || x.layout.axis(axis) != Some(x.layout.rank() - 1) {
-            return site.wrong_layout("a softmax over the features", &x.layout);
-        }
-        Ok(Abstract::Sequence(Sequence { normalised: Some(site.node.op.name()), ..x }))
+        Ok(Array::new(tensor(&shape, codes)?, x.dtype))
     }
 }
 
-/// A constant of shape `[features]`, or with leading axes of size 1.
-fn as_vector(t: &Tensor, features: usize) -> Option<Tensor> {
-    match t.shape() {
-        [ones @ .., n] if *n == features && ones.iter().all(|&n| n == 1) => {
-            t.clone().reshaped([features]).ok()
+/// An element of an elementwise result.
+enum Element {
+    Code(Code),
+    Feature { position: usize, feature: usize },
+}
+
+impl Element {
+    fn code(&self, slot: SlotId, places: &[usize]) -> i64 {
+        match *self {
+            Element::Code(code) => code.0,
+            Element::Feature { position, feature } => Code::reference(slot, position, places[feature]).0,
         }
+    }
+}
+
+/// The result of constants.
+fn folded(op: &Op, of: &[Code]) -> Result<Option<Code>> {
+    let Some(values) = constants(of) else { return Ok(None) };
+    let operands = values.iter().map(|&v| Tensor::from_f32([], vec![v]).expect("one")).collect::<Vec<_>>();
+    let result = evaluate_one(op, &operands)?;
+    Ok(result.to_f32().ok().and_then(|v| v.first().copied()).map(Code::constant))
+}
+
+/// The result where one operand is a neutral element.
+fn neutral(op: &Op, of: &[Code]) -> Option<Code> {
+    let [a, b] = of else { return None };
+    let (x, y) = (a.as_constant(), b.as_constant());
+    match op {
+        Op::Binary(Binary::Add) if x == Some(0.0) => Some(*b),
+        Op::Binary(Binary::Add | Binary::Sub) if y == Some(0.0) => Some(*a),
+        Op::Binary(Binary::Mul) if x == Some(1.0) => Some(*b),
+        Op::Binary(Binary::Mul | Binary::Div) if y == Some(1.0) => Some(*a),
+        // Exporters write zeros of a computed shape so; what they multiply is finite.
+        Op::Binary(Binary::Mul) if x == Some(0.0) || y == Some(0.0) => Some(Code::constant(0.0)),
+        Op::Binary(Binary::Sub) if a == b => Some(Code::constant(0.0)),
         _ => None,
     }
+}
+
+fn axis_of(axis: i64, rank: usize) -> Result<usize> {
+    let k = if axis < 0 { axis + rank as i64 } else { axis };
+    match usize::try_from(k) {
+        Ok(k) if k < rank => Ok(k),
+        _ => other(format!("axis {axis} of {rank} axes")),
+    }
+}
+
+/// The shape that all broadcast to.
+fn broadcast(operands: &[Array]) -> Result<Vec<usize>> {
+    let rank = operands.iter().map(|x| x.shape().len()).max().unwrap_or(0);
+    let mut shape = vec![1; rank];
+    for x in operands {
+        for (k, &d) in x.shape().iter().rev().enumerate() {
+            let to = &mut shape[rank - 1 - k];
+            match (*to, d) {
+                (1, d) => *to = d,
+                (_, 1) => {}
+                (a, b) if a == b => {}
+                _ => {
+                    let shapes: Vec<_> = operands.iter().map(Array::shape).collect();
+                    return Err(Why::Order(format!("shapes that do not broadcast: {shapes:?}")));
+                }
+            }
+        }
+    }
+    Ok(shape)
+}
+
+/// The last two axes, if all others are 1.
+fn matrix(c: &Constant) -> Result<Constant> {
+    match *c.shape() {
+        [n] => c.clone().reshaped(&[n, 1]),
+        [_, _] => Ok(c.clone()),
+        [ref ones @ .., a, b] if ones.iter().all(|&n| n == 1) => c.clone().reshaped(&[a, b]),
+        _ => other(format!("expected a matrix of weights, found shape {:?}", c.shape())),
+    }
+}
+
+fn reshaped(t: Tensor, shape: &[usize]) -> Result<Tensor> {
+    t.reshaped(shape).map_err(wrong)
+}
+
+pub(super) fn transposed(t: &Tensor) -> Result<Tensor> {
+    evaluate_one(&Op::Transpose { perm: vec![1, 0] }, std::slice::from_ref(t))
+}
+
+fn swap_last(t: &Tensor) -> Result<Tensor> {
+    let rank = t.shape().len();
+    let mut perm: Vec<i64> = (0..rank as i64).collect();
+    perm.swap(rank - 1, rank - 2);
+    evaluate_one(&Op::Transpose { perm }, std::slice::from_ref(t))
+}
+
+/// A bias of one element per output, however it is shaped.
+fn as_vector(c: &Constant, outputs: usize) -> Result<Option<Vec<f32>>> {
+    let is_row = c.shape().iter().rev().skip(1).all(|&d| d == 1) && c.shape().last() == Some(&outputs);
+    let values = c.values()?;
+    Ok(match values.len() {
+        n if n == outputs && is_row => Some(values),
+        1 => Some(vec![values[0]; outputs]),
+        _ => None,
+    })
 }

@@ -1,272 +1,291 @@
-//! The canonical steps that evaluation collects, and the graph made from those that the logits need.
+//! The canonical steps that evaluation collects.
 
-use super::error::CanonicalizeError;
-use super::value::{Part, StateSlice};
-use crate::ir::{Binary, Function, Graph, LinearMap, Lstm, Op, Operand, OutputRole, Type, ValueId, WeightId};
-use crate::tensor::{DType, Data, Tensor};
-use std::collections::{BTreeMap, BTreeSet};
+use super::constant::Constant;
+use super::evaluate::evaluate_one;
+use super::value::{Code, Row};
+use crate::ir::{Gru, Lstm, Onnx, Op, Rnn, ValueId};
+use crate::tensor::{DType, Tensor};
+use std::collections::BTreeSet;
 
 /// A step of a draft.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct StepId(usize);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct StepId(pub(super) usize);
+
+/// A result of a step.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct SlotId(pub(super) usize);
 
 /// Steps in order of execution.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Draft {
     steps: Vec<Step>,
+    slots: Vec<Slot>,
 }
 
+#[derive(Clone)]
+struct Slot {
+    step: StepId,
+    /// Which of the step's results.
+    result: usize,
+    width: usize,
+}
+
+#[derive(Clone)]
 pub(super) struct Step {
     pub(super) kind: Kind,
     /// The node's name in messages.
     pub(super) label: String,
+    first: SlotId,
 }
 
+/// What a step computes at one position from vectors at the same position.
+#[derive(Clone, PartialEq, Debug)]
 pub(super) enum Kind {
-    Embedding { table: Tensor },
+    /// The token.
+    Tokens,
+    /// The token as a one-hot vector.
+    OneHot,
+    /// An input that is not the tokens: a state before the first step, or something that a language model has not.
+    Input(ValueId),
+    /// A stepwise state: of this input, the features that steps read.
+    State(ValueId),
+    /// A row of `table: [rows, width]`.
+    Embed {
+        token: Code,
+        table: Constant,
+    },
+    /// A sum of products, and a bias of `width` elements.
+    Apply {
+        width: usize,
+        terms: Vec<Term>,
+        bias: Option<Vec<f32>>,
+    },
+    /// An elementwise operator.
+    Map {
+        op: Op,
+        operands: Vec<Row>,
+    },
+    /// The vector reduced to one number.
+    Reduce {
+        op: Op,
+        x: Row,
+    },
+    Softmax {
+        x: Row,
+    },
+    LogSoftmax {
+        x: Row,
+    },
+    Norm {
+        x: Row,
+        epsilon: f32,
+        scale: Option<Vec<f32>>,
+        shift: Option<Vec<f32>>,
+    },
     Cell(Box<Cell>),
-    Linear { x: StepId, weight: Tensor, bias: Option<Tensor> },
-    Binary { op: Binary, operands: [Argument; 2] },
-    Unary { function: Function, x: StepId },
 }
 
+/// `weight x`, `weight: [out, in]`.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Term {
+    pub(super) x: Row,
+    pub(super) weight: Constant,
+}
+
+/// A recurrent layer. Its results are its states after each step; the first is its output.
+#[derive(Clone, PartialEq, Debug)]
 pub(super) struct Cell {
-    pub(super) op: Lstm,
-    pub(super) x: StepId,
-    pub(super) hidden: usize,
-    /// `[gates hidden, features]`
-    pub(super) input: Tensor,
-    /// `[gates hidden, hidden]`
-    pub(super) recurrent: Tensor,
-    /// `[gates hidden]`
-    pub(super) bias: Tensor,
-    /// `[peepholes hidden]`
-    pub(super) peepholes: Option<Tensor>,
-    /// The sources of the hidden and the cell state; `None` means zero.
-    pub(super) initial: [Option<StateSlice>; 2],
+    pub(super) op: CellOp,
+    pub(super) x: Row,
+    pub(super) units: usize,
+    /// The operands after the states, by name.
+    pub(super) weights: Vec<(&'static str, Constant)>,
+    /// Each state before the first step: parts of inputs, or constants.
+    pub(super) initial: Vec<Row>,
 }
 
-pub(super) enum Argument {
-    Step(StepId),
-    Constant(Tensor),
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum CellOp {
+    Lstm(Lstm),
+    Gru(Gru),
+    Rnn(Rnn),
 }
 
-impl Kind {
-    /// The steps that are read.
-    fn reads(&self) -> Vec<StepId> {
+impl CellOp {
+    /// The prefix of its weights' names.
+    pub(super) fn name(&self) -> &'static str {
         match self {
-            Kind::Embedding { .. } => vec![],
-            Kind::Cell(c) => vec![c.x],
-            Kind::Linear { x, .. } | Kind::Unary { x, .. } => vec![*x],
-            Kind::Binary { operands, .. } => operands
-                .iter()
-                .filter_map(|o| match o {
-                    Argument::Step(s) => Some(*s),
-                    Argument::Constant(_) => None,
-                })
-                .collect(),
+            CellOp::Lstm(_) => "lstm",
+            CellOp::Gru(_) => "gru",
+            CellOp::Rnn(_) => "rnn",
+        }
+    }
+
+    /// The letters of its states.
+    pub(super) fn states(&self) -> &'static [&'static str] {
+        match self {
+            CellOp::Lstm(_) => &["h", "c"],
+            CellOp::Gru(_) | CellOp::Rnn(_) => &["h"],
+        }
+    }
+
+    pub(super) fn op(&self) -> Op {
+        match self {
+            CellOp::Lstm(lstm) => Op::Lstm(*lstm),
+            CellOp::Gru(gru) => Op::Gru(*gru),
+            CellOp::Rnn(rnn) => Op::Rnn(*rnn),
         }
     }
 }
 
+impl Kind {
+    /// The vectors that are read at the same position. A cell's states before the first step are not among them.
+    pub(super) fn rows(&self) -> Vec<&Row> {
+        match self {
+            Kind::Tokens | Kind::OneHot | Kind::Input(_) | Kind::State(_) | Kind::Embed { .. } => vec![],
+            Kind::Apply { terms, .. } => terms.iter().map(|t| &t.x).collect(),
+            Kind::Map { operands, .. } => operands.iter().collect(),
+            Kind::Reduce { x, .. } | Kind::Softmax { x } | Kind::LogSoftmax { x } | Kind::Norm { x, .. } => {
+                vec![x]
+            }
+            Kind::Cell(c) => vec![&c.x],
+        }
+    }
+
+    /// The same step with other vectors.
+    pub(super) fn map_rows(mut self, f: &mut dyn FnMut(&Row) -> Row) -> Kind {
+        match &mut self {
+            Kind::Tokens | Kind::OneHot | Kind::Input(_) | Kind::State(_) => {}
+            Kind::Embed { token, .. } => *token = f(&[*token].into())[0],
+            Kind::Apply { terms, .. } => terms.iter_mut().for_each(|t| t.x = f(&t.x)),
+            Kind::Map { operands, .. } => operands.iter_mut().for_each(|o| *o = f(o)),
+            Kind::Reduce { x, .. } | Kind::Softmax { x } | Kind::LogSoftmax { x } | Kind::Norm { x, .. } => {
+                *x = f(x);
+            }
+            Kind::Cell(c) => {
+                c.x = f(&c.x);
+                c.initial.iter_mut().for_each(|i| *i = f(i));
+            }
+        }
+        self
+    }
+}
+
 impl Draft {
-    pub(super) fn push(&mut self, label: &str, kind: Kind) -> StepId {
-        self.steps.push(Step { kind, label: label.to_string() });
-        StepId(self.steps.len() - 1)
+    /// A step whose results have `width` elements; an equal one that exists already is reused, except for a cell.
+    pub(super) fn push(&mut self, label: &str, kind: Kind, width: usize) -> SlotId {
+        if !matches!(kind, Kind::Cell(_))
+            && let Some(step) = self.steps.iter().rev().find(|s| s.kind == kind)
+        {
+            return step.first;
+        }
+        let results = match &kind {
+            Kind::Cell(cell) => cell.op.states().len(),
+            _ => 1,
+        };
+        let (step, first) = (StepId(self.steps.len()), SlotId(self.slots.len()));
+        self.slots.extend((0..results).map(|result| Slot { step, result, width }));
+        self.steps.push(Step { kind, label: label.to_string(), first });
+        first
+    }
+
+    /// Whether a result depends on nothing but the token.
+    pub(super) fn is_of_token(&self, slot: SlotId) -> bool {
+        match self.kind(slot) {
+            Kind::Tokens => true,
+            Kind::Map { operands, .. } => {
+                let mut slots = operands.iter().flat_map(|r| r.iter()).filter_map(|c| c.slot()).peekable();
+                slots.peek().is_some() && slots.all(|s| self.is_of_token(s))
+            }
+            _ => false,
+        }
+    }
+
+    /// What is computed from one token.
+    pub(super) fn token_value(&self, code: Code, token: f32) -> Option<f32> {
+        if let Some(value) = code.as_constant() {
+            return Some(value);
+        }
+        match self.kind(code.slot()?) {
+            Kind::Tokens => Some(token),
+            Kind::Map { op, operands } => {
+                let mut values = vec![];
+                for row in operands {
+                    let value = self.token_value(row[code.feature()], token)?;
+                    let value = Tensor::from_f32([], vec![value]).ok()?;
+                    let is_condition = matches!(op, Op::Onnx(Onnx::Where {})) && values.is_empty();
+                    let is_logical = matches!(op, Op::Onnx(op) if matches!(op, Onnx::Not {} | Onnx::And {} | Onnx::Or {} | Onnx::Xor {}));
+                    values.push(match is_condition || is_logical {
+                        true => evaluate_one(&Op::Cast { to: DType::Bool }, &[value]).ok()?,
+                        false => value,
+                    });
+                }
+                let result = evaluate_one(op, &values).ok()?;
+                result.to_f32().ok()?.first().copied()
+            }
+            _ => None,
+        }
+    }
+
+    /// The number of words that a table of so many rows has rows for, by what is computed from the token.
+    pub(super) fn words(&self, token: Code, rows: usize) -> usize {
+        if token.slot().is_some_and(|s| *self.kind(s) == Kind::Tokens) {
+            return rows;
+        }
+        let has_row = |word: &usize| {
+            self.token_value(token, *word as f32).is_some_and(|row| row >= 0.0 && (row as usize) < rows)
+        };
+        (0..rows).take_while(has_row).count()
+    }
+
+    /// The elements of a result.
+    pub(super) fn width(&self, slot: SlotId) -> usize {
+        self.slots[slot.0].width
+    }
+
+    /// The step that a result is of, and which result.
+    pub(super) fn source(&self, slot: SlotId) -> (StepId, usize) {
+        let slot = &self.slots[slot.0];
+        (slot.step, slot.result)
+    }
+
+    pub(super) fn kind(&self, slot: SlotId) -> &Kind {
+        &self.step(self.source(slot).0).kind
     }
 
     pub(super) fn step(&self, id: StepId) -> &Step {
         &self.steps[id.0]
     }
 
-    /// The steps that `logits` needs, in order of execution.
-    pub(super) fn live(&self, logits: StepId) -> BTreeSet<StepId> {
-        let mut live = BTreeSet::from([logits]);
-        for k in (0..=logits.0).rev() {
+    /// The step's first result.
+    pub(super) fn first(&self, id: StepId) -> SlotId {
+        self.steps[id.0].first
+    }
+
+    pub(super) fn steps(&self) -> impl DoubleEndedIterator<Item = (StepId, &Step)> {
+        self.steps.iter().enumerate().map(|(k, s)| (StepId(k), s))
+    }
+
+    /// All elements of a result.
+    pub(super) fn row(&self, slot: SlotId) -> Row {
+        (0..self.width(slot)).map(|f| Code::reference(slot, 0, f)).collect()
+    }
+
+    /// The steps that the rows need.
+    pub(super) fn live<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> BTreeSet<StepId> {
+        let mut live = BTreeSet::new();
+        let need = |row: &[Code], live: &mut BTreeSet<StepId>| {
+            live.extend(row.iter().filter_map(|c| c.slot()).map(|s| self.source(s).0));
+        };
+        rows.into_iter().for_each(|row| need(row, &mut live));
+        for k in (0..self.steps.len()).rev() {
             if live.contains(&StepId(k)) {
-                live.extend(self.steps[k].kind.reads());
+                match &self.steps[k].kind {
+                    Kind::Embed { token, .. } => need(&[*token], &mut live),
+                    kind => kind.rows().into_iter().for_each(|row| need(row, &mut live)),
+                }
             }
         }
         live
     }
-
-    /// The rows of the first embedding.
-    pub(super) fn vocabulary(&self) -> Option<usize> {
-        self.steps.iter().find_map(|s| match &s.kind {
-            Kind::Embedding { table } => Some(table.shape()[0]),
-            _ => None,
-        })
-    }
-
-    /// The cells of `live`, first to last, with their initial states.
-    pub(super) fn cells<'a>(
-        &'a self,
-        live: &'a BTreeSet<StepId>,
-    ) -> impl Iterator<Item = (StepId, &'a Cell)> + 'a {
-        live.iter().filter_map(|&id| match &self.step(id).kind {
-            Kind::Cell(c) => Some((id, &**c)),
-            _ => None,
-        })
-    }
-
-    /// The graph of the steps that `logits` needs.
-    pub(super) fn emit(
-        self,
-        name: &str,
-        live: &BTreeSet<StepId>,
-        logits: StepId,
-    ) -> Result<Graph, CanonicalizeError> {
-        let mut emitter = Emitter::new(name, &self, live);
-        for (k, step) in self.steps.into_iter().enumerate() {
-            if live.contains(&StepId(k)) {
-                emitter.step(StepId(k), step, StepId(k) == logits)?;
-            }
-        }
-        emitter.finish(logits)
-    }
-}
-
-struct Emitter {
-    graph: Graph,
-    tokens: ValueId,
-    states: Vec<[ValueId; 2]>,
-    next_states: Vec<[ValueId; 2]>,
-    values: BTreeMap<StepId, ValueId>,
-    embedding: Option<WeightId>,
-    decoder: Option<StepId>,
-    sequences: usize,
-    linears: usize,
-    constants: usize,
-}
-
-impl Emitter {
-    fn new(name: &str, draft: &Draft, live: &BTreeSet<StepId>) -> Emitter {
-        let mut graph = Graph::new(name);
-        let tokens = graph.add_source(Op::Input, "tokens", Type::tokens());
-        let mut states = vec![];
-        for (k, (_, cell)) in draft.cells(live).enumerate() {
-            let pair = Part::ALL.map(|p| {
-                graph.add_source(Op::State, &format!("{}{k}", p.letter()), Type::state(cell.hidden))
-            });
-            states.push(pair);
-        }
-        let decoder = live.iter().rev().copied().find(|&s| matches!(draft.step(s).kind, Kind::Linear { .. }));
-        Emitter {
-            graph,
-            tokens,
-            states,
-            next_states: vec![],
-            values: BTreeMap::new(),
-            embedding: None,
-            decoder,
-            sequences: 0,
-            linears: 0,
-            constants: 0,
-        }
-    }
-
-    fn weight(&mut self, label: &str, name: &str, tensor: Tensor) -> Result<WeightId, CanonicalizeError> {
-        let tensor = as_f32(label, tensor)?;
-        Ok(self.graph.add_weight(name, tensor).unwrap_or_else(|existing| existing))
-    }
-
-    fn step(&mut self, id: StepId, step: Step, is_logits: bool) -> Result<(), CanonicalizeError> {
-        let label = step.label;
-        let name = if is_logits { "logits".to_string() } else { format!("x{}", self.sequences) };
-        self.sequences += 1;
-        let (op, operands) = match step.kind {
-            Kind::Embedding { table } => {
-                let table = self.weight(&label, "embedding", table)?;
-                self.embedding = Some(table);
-                (Op::Embedding, vec![self.tokens.into(), table.into()])
-            }
-            Kind::Cell(cell) => return self.cell(id, &label, &name, *cell),
-            Kind::Linear { x, weight, bias } => {
-                let prefix = if self.decoder == Some(id) {
-                    "decoder".to_string()
-                } else {
-                    self.linears += 1;
-                    format!("linear{}", self.linears - 1)
-                };
-                let weight = as_f32(&label, weight)?;
-                let weight = match self.tied(&weight) {
-                    Some(table) => table,
-                    None => self.weight(&label, &prefix, weight)?,
-                };
-                let mut operands: Vec<Operand> = vec![self.values[&x].into(), weight.into()];
-                if let Some(bias) = bias {
-                    operands.push(self.weight(&label, &format!("{prefix}.bias"), bias)?.into());
-                }
-                (Op::Linear, operands)
-            }
-            Kind::Binary { op, operands } => {
-                let mut read = vec![];
-                for operand in operands {
-                    read.push(match operand {
-                        Argument::Step(s) => self.values[&s].into(),
-                        Argument::Constant(t) => {
-                            self.constants += 1;
-                            let name = format!("constant{}", self.constants - 1);
-                            self.weight(&label, &name, t)?.into()
-                        }
-                    });
-                }
-                (Op::Binary(op), read)
-            }
-            Kind::Unary { function, x } => (Op::Unary(function), vec![self.values[&x].into()]),
-        };
-        let result = self.graph.add(op, &operands, &[&name], "")?[0];
-        self.values.insert(id, result);
-        Ok(())
-    }
-
-    /// The embedding's table, if `weight` is the same matrix.
-    fn tied(&self, weight: &Tensor) -> Option<WeightId> {
-        let table = self.embedding?;
-        let same = match &*self.graph.weight(table).map {
-            LinearMap::Dense(t) => t == weight,
-            _ => false,
-        };
-        same.then_some(table)
-    }
-
-    fn cell(&mut self, id: StepId, label: &str, name: &str, cell: Cell) -> Result<(), CanonicalizeError> {
-        let k = self.next_states.len();
-        let [h, c] = self.states[k];
-        let mut operands: Vec<Operand> = vec![self.values[&cell.x].into(), h.into(), c.into()];
-        let mut parts = vec![("input", cell.input), ("recurrent", cell.recurrent), ("bias", cell.bias)];
-        parts.extend(cell.peepholes.map(|p| ("peepholes", p)));
-        for (part, tensor) in parts {
-            operands.push(self.weight(label, &format!("lstm{k}.{part}"), tensor)?.into());
-        }
-        let names = [name.to_string(), format!("h{k}.next"), format!("c{k}.next")];
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let results = self.graph.add(Op::Lstm(cell.op), &operands, &names, "")?;
-        self.values.insert(id, results[0]);
-        self.next_states.push([results[1], results[2]]);
-        Ok(())
-    }
-
-    fn finish(mut self, logits: StepId) -> Result<Graph, CanonicalizeError> {
-        self.graph.add_output(OutputRole::Named("logits".into()), self.values[&logits]);
-        for (states, next) in self.states.iter().zip(&self.next_states) {
-            for (state, next) in states.iter().zip(next) {
-                self.graph.add_output(OutputRole::State(*state), *next);
-            }
-        }
-        let rows = self.embedding.map(|e| self.graph.weight(e).map.shape()[0]);
-        self.graph.vocabulary = rows;
-        Ok(self.graph)
-    }
-}
-
-/// The tensor as f32; the same one if it is f32 already.
-fn as_f32(label: &str, tensor: Tensor) -> Result<Tensor, CanonicalizeError> {
-    if tensor.dtype() == DType::F32 {
-        return Ok(tensor);
-    }
-    tensor
-        .to_f32()
-        .and_then(|v| Tensor::new(tensor.shape().to_vec(), Data::F32(v)))
-        .map_err(|source| CanonicalizeError::Tensor { node: label.to_string(), source })
 }

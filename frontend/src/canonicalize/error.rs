@@ -1,5 +1,6 @@
 //! Why a model cannot be turned into language-model form.
 
+use super::value::{Reason, Why};
 use crate::ir::{Graph, GraphError, Node, NotCanonical};
 use crate::tensor::TensorError;
 
@@ -10,84 +11,82 @@ pub enum CanonicalizeError {
     /// A layer that reads future words.
     #[error(
         "{node} is {direction}: a language model must be causal, and this layer reads the words to come; \
-         train the model with a forward LSTM"
+         train the model with a forward layer"
     )]
     NotCausal {
-        /// The LSTM.
+        /// The layer.
         node: String,
         /// Its direction.
         direction: &'static str,
     },
-    /// An LSTM with an option that has no compiled form.
-    #[error("{node} has {feature}, which cannot be compiled yet; the interpreter runs it{hint}")]
-    LstmFeature {
-        /// The LSTM.
-        node: String,
-        /// The option.
-        feature: String,
-        /// A workaround, or nothing.
-        hint: &'static str,
-    },
-    /// No recurrent layer between tokens and logits.
+    /// No recurrent layer between tokens and output.
     #[error(
-        "no LSTM between the tokens and the logits: lstmc compiles LSTM language models; \
+        "no recurrent layer between the tokens and the output: lstmc compiles recurrent language models; \
          the interpreter runs models of other kinds whose operators it knows"
     )]
-    NoLstm,
-    /// No integer input.
+    NoCell,
+    /// No input that can be tokens.
     #[error(
-        "no token input: expected one integer input [S, B], found {}; export the model with its embedding",
+        "no token input: expected numbers of words that are looked up in an embedding, or one-hot vectors, found {}; this model \
+         reads features, not tokens: export it with its embedding",
         list(inputs)
     )]
     NoTokens {
         /// The existing inputs, with their types.
         inputs: Vec<String>,
     },
-    /// More than one integer input.
+    /// The output depends on an input that a language model does not have.
     #[error(
-        "several integer inputs ({}): expected one, the tokens; export the model without the others",
-        list(inputs)
+        "the output depends on input {input}, which is neither the tokens nor a state that comes back: a compiled model has no such input; \
+         export the model with a constant in its place"
     )]
-    SeveralTokens {
-        /// The inputs, with their types.
-        inputs: Vec<String>,
+    DependsOnInput {
+        /// The input, with its type.
+        input: String,
     },
     /// Tokens that are not looked up in one table.
     #[error(
-        "the tokens are looked up in {found} tables: expected one embedding; join the tables before exporting"
+        "the tokens are looked up in {found} tables: expected one embedding, not two or more models or tables; \
+         join the tables before exporting"
     )]
     Embeddings {
         /// The number of tables.
         found: usize,
     },
-    /// An operator that language models of this kind do not have there.
-    #[error("{node}: {why}; expected a model of embedding, LSTM and linear layers")]
+    /// Operators that are not known.
+    #[error(
+        "unsupported operators: {}; the output needs them, and what they compute is not known",
+        list(operators)
+    )]
+    Operators {
+        /// Each operator's name, with its count and first node.
+        operators: Vec<String>,
+    },
+    /// Something that language models of this kind do not have there.
+    #[error("{node}: {why}; expected a model of embedding, recurrent and linear layers")]
     Unsupported {
         /// The node.
         node: String,
         /// The part of it that cannot be expressed.
         why: String,
     },
-    /// Axes in an order that does not fit.
+    /// Axes, time steps or streams that do not fit each other.
     #[error(
-        "{node}: expected {expected}, found axes {found} (t0, t1 are the axes of the tokens); check the model's transposes and reshapes"
+        "{node}: {why}; expected the time steps and streams of the tokens, one after the other: a loop that is unrolled over time steps cannot be \
+         compiled (export one step, or sequences of any length)"
     )]
-    Layout {
+    Order {
         /// The node.
         node: String,
-        /// The required axes.
-        expected: String,
-        /// The axes found.
-        found: String,
+        /// What does not fit.
+        why: String,
     },
-    /// An initial state that is neither zero nor an input.
-    #[error(
-        "{node}: its initial {part} state is {found}: expected zero or a state input; export the model with its states as inputs"
-    )]
+    /// An initial state that is neither zero, constant nor an input.
+    #[error("{node}: its initial state `{part}` is {found}: expected zero, a constant or a state input")]
     InitialState {
-        /// The LSTM.
+        /// The layer.
         node: String,
-        /// hidden or cell.
+        /// The state's letter.
         part: &'static str,
         /// The value found.
         found: String,
@@ -119,9 +118,20 @@ pub enum CanonicalizeError {
         /// The order in which they are returned.
         found: String,
     },
+    /// A state that comes back changed.
+    #[error(
+        "input %{input} is the state of a layer, but what comes back as `{output}` is computed from that state after the last step: a \
+         compiled model carries its states as they are; return the layer's states"
+    )]
+    StateChanged {
+        /// The state input.
+        input: String,
+        /// The output.
+        output: String,
+    },
     /// No output over the vocabulary.
     #[error(
-        "no logits: expected an output [.., {vocabulary}], one score for each row of the embedding, found {}",
+        "no logits: expected an output [.., {vocabulary}], one score for each row of the embedding, or a vector for each token, found {}",
         list(outputs)
     )]
     NoLogits {
@@ -129,36 +139,6 @@ pub enum CanonicalizeError {
         vocabulary: usize,
         /// The existing outputs.
         outputs: Vec<String>,
-    },
-    /// A weight that depends on the input.
-    #[error(
-        "{node}: its {operand} must be a constant: the values of weights are needed to compile the model"
-    )]
-    NotConstant {
-        /// The node.
-        node: String,
-        /// Which operand.
-        operand: &'static str,
-    },
-    /// A weight whose shape does not fit.
-    #[error("{node}: {operand}: expected {expected}, found shape {found:?}")]
-    WeightShape {
-        /// The node.
-        node: String,
-        /// Which operand.
-        operand: &'static str,
-        /// The required shape.
-        expected: String,
-        /// The shape found.
-        found: Vec<usize>,
-    },
-    /// A constant subgraph that could not be computed.
-    #[error("{node}: folding constants: {why}")]
-    Fold {
-        /// The node.
-        node: String,
-        /// The reason.
-        why: String,
     },
     /// A constant that could not be read.
     #[error("{node}: {source}")]
@@ -174,6 +154,32 @@ pub enum CanonicalizeError {
     /// The canonical node does not fit its operands.
     #[error(transparent)]
     Graph(#[from] GraphError),
+}
+
+impl CanonicalizeError {
+    pub(super) fn of(reason: &Reason) -> CanonicalizeError {
+        let node = reason.node.clone();
+        match &reason.why {
+            Why::Operator(name) => {
+                CanonicalizeError::Operators { operators: vec![format!("{name} ({node})")] }
+            }
+            Why::NotCausal(direction) => CanonicalizeError::NotCausal { node, direction },
+            Why::Order(why) => CanonicalizeError::Order { node, why: why.clone() },
+            Why::Other(why) => CanonicalizeError::Unsupported { node, why: why.clone() },
+        }
+    }
+
+    /// How far an attempt came: of several, the error of the one that came farthest is shown.
+    pub(super) fn distance(&self) -> usize {
+        match self {
+            CanonicalizeError::NoTokens { .. } => 0,
+            CanonicalizeError::Order { .. } => 1,
+            CanonicalizeError::NoLogits { .. } => 2,
+            CanonicalizeError::Unsupported { .. } => 3,
+            CanonicalizeError::Operators { .. } => 4,
+            _ => 5,
+        }
+    }
 }
 
 fn list(items: &[String]) -> String {

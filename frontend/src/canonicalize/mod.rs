@@ -1,48 +1,55 @@
 //! Converts a generic graph, as an exporter wrote it, to language-model form.
 //!
-//! Lossless up to the rounding of a sum of two biases (and of weights stored in f64).
+//! Lossless up to the rounding of sums of biases and of constant factors that go into weights (and of weights stored in f64).
 //!
-//! This is not a set of local rewrites but an *abstract evaluation*: the generic graph is run once, node by node, on abstract values, and
-//! the canonical graph is the record of that run.
+//! This is not a set of local rewrites but an *abstract evaluation*: the generic graph is run once, node by node, for a few tokens of a few
+//! streams, on elements that are constants or references, and the canonical graph is the record of that run.
 //!
 //! ```text
-//!   generic value                    is known to be
-//!   @val_30, Slice(@weight), ...     Constant    a tensor: constants are folded as they appear
-//!   Shape(%x), Mul(..), ...          Integers    the generic graph's types already give the elements
-//!   %tokens, Unsqueeze(%tokens)      Tokens      with a layout
-//!   Gather(@table, %tokens)          Sequence    step 0 of the draft: embedding, layout [t0, t1, features]
-//!   Slice(%h0, 1..2)                 State       a part of a state input: axis 0, element 1
-//!   Expand(0, ..)                    Zeros       an initial state of zero
-//!   LSTM(..)                         Sequence, Finals, Finals    step 1: lstm
+//!   sizes       3 steps, 2 streams           every shape is known, so everything that is computed from shapes is a constant
+//!   reference   (step 4, position 1, feature 7)
+//!               the 8th feature of what step 4 of the draft computes for the 2nd token
+//!
+//!   Reshape, Slice, Gather, Where, ..        operators that move elements are run on references by the interpreter
+//!   MatMul, LSTM, Add, ..                    operators that compute make a step of the draft: the elements that they read must be the same
+//!                                            function of every position
 //! ```
 //!
-//! A layout says how each axis of the generic value is composed of the tokens' axes and the features. Transposes permute
-//! it, reshapes and squeezes regroup it, and a layer fits if its features are last; so every way of writing the same model ends
-//! in the same draft. The first LSTM determines which axis of the tokens counts time steps.
+//! So any way of writing the same model ends in the same draft: no rule knows how an exporter transposes, squeezes, stacks or splits. Which axis
+//! of the tokens counts time shows when the first recurrent layer is evaluated; [`Sizes`] are tried until all fits. What has no abstract form is
+//! an error only if the output needs it.
 //!
 //! The result has:
 //!
-//! - `%tokens`, then one pair of states `%h0, %c0, ...` per layer, no matter whether the model took them stacked, one by one or not at all;
+//! - `%tokens`, then a pair of states `%h0, %c0` per LSTM, one `%h0` per GRU or RNN, no matter whether the model took them stacked, one by one or
+//!   not at all; and a stepwise state for each input that is read by other steps;
 //! - weights in order of use: `@embedding`, `@lstm0.input`, `@lstm0.recurrent`, `@lstm0.bias`, optionally `@lstm0.peepholes`, ..., `@decoder`,
 //!   `@decoder.bias`; linear layers before the last are `@linear0`, ...; all f32, `[out, in]`, gates in the order iofc;
 //! - a decoder that is the embedding's table, by identity or by content, is stored once (`linear %x, @embedding`);
 //! - all logits of all steps, even if the model returns probabilities or only the last step;
-//! - no node that the logits do not need.
+//! - no node that the output does not need.
 //!
-//! It does not optimise what the layers compute. A scale after the embedding stays a `mul`.
+//! Constants that are added to products or multiplied with them go into their weights. A scale after the embedding stays a `mul`.
 
 mod arithmetic;
+mod cells;
+mod constant;
 mod draft;
+mod emit;
 mod error;
 mod evaluate;
-mod fold;
-mod layout;
-mod movement;
 mod outputs;
 mod recurrent;
+mod simplify;
+mod sizes;
+mod spelling;
+mod states;
+mod trace;
 mod value;
 
 pub use error::CanonicalizeError;
+pub use sizes::{Role, Sizes};
+pub use trace::{StateElement, Trace, trace};
 
 use crate::ir::{Graph, Op, Program};
 
@@ -53,17 +60,57 @@ pub struct Canonical {
     pub graph: Graph,
     /// Notes for the user: outputs that were dropped, states that were made explicit.
     pub notes: Vec<String>,
+    /// The sizes it was evaluated with: which input is the tokens, and what their axes count.
+    pub sizes: Sizes,
 }
 
 /// Converts a generic graph to language-model form; `None` if it is already in that form. See the module's documentation.
 pub fn canonicalize(graph: &Graph) -> Result<Option<Canonical>, CanonicalizeError> {
-    let is_canonical = |op: &Op| matches!(op, Op::Embedding | Op::Lstm(_) | Op::Linear);
-    if graph.nodes().any(|(_, n)| is_canonical(&n.op)) {
+    let is_layer = |op: &Op| {
+        let is_shared = matches!(op, Op::Input | Op::State | Op::Binary(_) | Op::Unary(_));
+        op.is_language_model_form() && !is_shared
+    };
+    if graph.nodes().any(|(_, n)| is_layer(&n.op)) {
         Program::of(graph)?;
         return Ok(None);
     }
-    let mut evaluator = evaluate::Evaluator::new(graph);
-    evaluator.run()?;
-    let (graph, notes) = evaluator.finish()?;
-    Ok(Some(Canonical { graph, notes }))
+    let mut error = None;
+    let mut has_tokens = false;
+    for sizes in sizes::candidates(graph) {
+        has_tokens |= !sizes.one_hot;
+        match canonicalize_at(graph, &sizes) {
+            Ok(canonical) => return Ok(Some(canonical)),
+            Err(e) => {
+                if error.as_ref().is_none_or(|best: &CanonicalizeError| e.distance() > best.distance()) {
+                    error = Some(e);
+                }
+            }
+        }
+    }
+    let inputs = graph.sources(&Op::Input);
+    let inputs = inputs.iter().map(|&v| format!("%{}: {}", graph.name_of(v), graph.type_of(v))).collect();
+    // Features that were tried as one-hot vectors and do not fit.
+    let error = error.filter(|e| has_tokens || !matches!(e, CanonicalizeError::Order { .. }));
+    Err(error.unwrap_or(CanonicalizeError::NoTokens { inputs }))
+}
+
+fn canonicalize_at(graph: &Graph, sizes: &Sizes) -> Result<Canonical, CanonicalizeError> {
+    let mut evaluator = evaluate::Evaluator::new(graph, sizes);
+    evaluator.run();
+    let cut = evaluator.cut.take();
+    let found = match (outputs::find(evaluator), cut) {
+        (Err(error), Some((value, shape))) => {
+            // What is looked up is what the language model reads.
+            let Some(sizes) = sizes.with_tokens(value, &shape) else { return Err(error) };
+            let mut canonical = canonicalize_at(graph, &sizes)?;
+            canonical.notes.push(format!(
+                "the tokens are what the model makes of its input before it looks them up (%{})",
+                graph.name_of(value)
+            ));
+            return Ok(canonical);
+        }
+        (found, _) => found?,
+    };
+    let notes = found.notes.clone();
+    Ok(Canonical { graph: emit::emit(&graph.name, found)?, notes, sizes: sizes.clone() })
 }

@@ -1,146 +1,518 @@
-//! Which output is the logits, and whether the states are returned in the order in which they are taken.
+//! Which output is the logits, what the states are, and how they come back.
 
-use super::draft::{Kind, StepId};
-use super::error::CanonicalizeError;
-use super::evaluate::{Evaluator, Result};
-use super::value::{Abstract, Finals, Part, Sequence, StateSlice};
-use crate::ir::{Graph, OutputRole, ValueId};
+use super::cells;
+use super::draft::{Draft, Kind, SlotId, StepId};
+use super::error::{CanonicalizeError, label};
+use super::evaluate::Evaluator;
+use super::simplify::{Simplified, joined, simplify, unshifted};
+use super::sizes::Sizes;
+use super::states::{moved, related, states_of};
+use super::value::{Abstract, Array, Code, Reason, Row, Why, constants, whole};
+use crate::ir::{Binary, Graph, Head, Onnx, Op, Operand, OutputRole, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-/// The parts of the inputs, in order of position.
-type Taken = BTreeMap<ValueId, Vec<(Vec<usize>, (StepId, Part))>>;
+type Result<T> = std::result::Result<T, CanonicalizeError>;
 
-impl Evaluator<'_> {
-    /// The canonical graph, and notes for the user.
-    pub(super) fn finish(self) -> Result<(Graph, Vec<String>)> {
+/// An output of the generic graph.
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) role: OutputRole,
+    pub(super) value: std::result::Result<Array, Rc<Reason>>,
+}
+
+/// A language model found in a draft.
+pub(super) struct Found {
+    pub(super) draft: Draft,
+    pub(super) head: Head,
+    /// Logits, or the hidden vector.
+    pub(super) row: Row,
+    /// Inputs that steps read, with what comes back to them.
+    pub(super) stepwise: Vec<Stepwise>,
+    pub(super) notes: Vec<String>,
+    /// The output, by position among the graph's, and its elements: the position and the feature of each.
+    pub(super) output: Option<(usize, Vec<(usize, usize)>)>,
+    /// Whether the output is the negative of log-probabilities.
+    pub(super) negated: bool,
+}
+
+/// A state that steps read as a sequence.
+pub(super) struct Stepwise {
+    pub(super) input: ValueId,
+    pub(super) slot: SlotId,
+    /// Which of the input's elements of one stream.
+    pub(super) features: Vec<usize>,
+    pub(super) next: Row,
+}
+
+/// An output as one vector at some positions.
+pub(super) struct View {
+    pub(super) row: Row,
+    /// Of each element: its position, and where it is in the vector.
+    elements: Vec<(usize, usize)>,
+}
+
+impl View {
+    pub(super) fn of(array: &Array) -> Option<View> {
+        let mut rows: BTreeMap<usize, Vec<Code>> = BTreeMap::new();
+        let mut elements = vec![];
+        for &code in array.codes() {
+            let code = Code(code);
+            let position = code.position()?;
+            let row = rows.entry(position).or_default();
+            elements.push((position, row.len()));
+            row.push(code.anywhere());
+        }
+        let mut rows = rows.into_values();
+        let row = rows.next()?;
+        rows.all(|r| r == row).then(|| View { row: row.into(), elements })
+    }
+
+    /// Only the last of several time steps.
+    fn is_last(&self, steps: usize, streams: usize) -> bool {
+        steps > 1 && self.elements.iter().all(|(p, _)| p / streams + 1 == steps)
+    }
+}
+
+/// What an evaluation came to.
+pub(super) fn find(evaluator: Evaluator<'_>) -> Result<Found> {
+    let graph = evaluator.graph;
+    let sizes = evaluator.sizes;
+    let outputs = graph.outputs().iter().map(|o| {
+        let name = match &o.role {
+            OutputRole::Named(n) => n.clone(),
+            OutputRole::State(s) => graph.name_of(*s).to_string(),
+        };
+        let value = match evaluator.value(o.value) {
+            Abstract::Array(a) => Ok(a.clone()),
+            Abstract::Constant(_) => Err(Rc::new(Reason {
+                node: format!("output `{name}`"),
+                why: Why::Other("it is a constant".into()),
+            })),
+            Abstract::Poison(reason) => Err(reason.clone()),
+        };
+        Output { name, role: o.role.clone(), value }
+    });
+    let outputs: Vec<Output> = outputs.collect();
+    let (steps, streams) = (sizes.steps, sizes.streams);
+    let mut finder = Finder { graph, sizes, steps, streams, draft: evaluator.draft, outputs };
+    finder.simplify()?;
+    finder.find()
+}
+
+pub(super) struct Finder<'g> {
+    pub(super) graph: &'g Graph,
+    pub(super) sizes: &'g Sizes,
+    pub(super) steps: usize,
+    pub(super) streams: usize,
+    pub(super) draft: Draft,
+    pub(super) outputs: Vec<Output>,
+}
+
+/// A vector over the vocabulary, or a hidden one.
+struct Candidate {
+    /// The output that is, if any is.
+    output: Option<usize>,
+    row: Row,
+}
+
+impl Finder<'_> {
+    /// Makes the draft simpler, and the outputs' codes those of the new one.
+    fn simplify(&mut self) -> Result<()> {
+        let mut rows: Vec<Row> = vec![];
+        for output in &self.outputs {
+            if let Ok(array) = &output.value {
+                let codes: BTreeSet<Code> = array.codes().iter().map(|&c| Code(c).anywhere()).collect();
+                rows.push(codes.into_iter().collect());
+            }
+        }
+        // What no output shows may be inside a loss.
+        let inside = self
+            .draft
+            .steps()
+            .filter(|(_, s)| matches!(s.kind, Kind::LogSoftmax { .. } | Kind::Softmax { .. }));
+        rows.extend(inside.map(|(id, _)| self.draft.row(self.draft.first(id))));
+        let Simplified { draft, rows } =
+            simplify(&self.draft, &rows).map_err(|why| wrong("simplifying", why))?;
+        for output in &mut self.outputs {
+            if let Ok(array) = &mut output.value {
+                let codes = array.codes().iter().map(|&c| {
+                    let c = Code(c);
+                    match (c.slot(), c.position()) {
+                        (Some(slot), Some(position)) => rows[&slot][c.feature()].at(position).0,
+                        _ => c.0,
+                    }
+                });
+                let codes = super::evaluate::tensor(array.shape(), codes.collect());
+                array.codes = codes.map_err(|why| wrong("simplifying", why))?;
+            }
+        }
+        self.draft = draft;
+        Ok(())
+    }
+
+    fn is_cell(&self, slot: SlotId) -> bool {
+        matches!(self.draft.kind(slot), Kind::Cell(_))
+    }
+
+    /// Whether an output is states after the last step: of cells, and of an input's form if they could be the vectors of this step too.
+    pub(super) fn is_final(&self, output: &Output) -> bool {
+        let Ok(array) = &output.value else { return false };
+        let is_state = |c: &i64| {
+            let c = Code(*c);
+            let last = c.position().is_some_and(|p| p / self.streams + 1 == self.steps);
+            last && c.slot().is_some_and(|s| self.is_cell(s))
+        };
+        let mut codes = array.codes().iter();
+        codes.all(is_state)
+            && (self.steps > 1 || matches!(output.role, OutputRole::State(_)) || self.comes_back(output))
+    }
+
+    /// Whether an output has the next values of all of an input, and no other output has them in the input's shape.
+    fn comes_back(&self, output: &Output) -> bool {
+        let next = |input: ValueId| {
+            let mut next = BTreeSet::new();
+            for (id, step) in self.draft.steps() {
+                let Kind::Cell(cell) = &step.kind else { continue };
+                for (result, initial) in cell.initial.iter().enumerate() {
+                    for (unit, code) in initial.iter().enumerate() {
+                        if code.slot().is_some_and(|s| *self.draft.kind(s) == Kind::Input(input)) {
+                            let slot = SlotId(self.draft.first(id).0 + result);
+                            next.insert(Code::reference(slot, 0, unit));
+                        }
+                    }
+                }
+            }
+            next
+        };
+        let all = |o: &Output| -> BTreeSet<Code> {
+            o.value.iter().flat_map(|a| a.codes().iter().map(|&c| Code(c).anywhere())).collect()
+        };
+        let shape = |o: &Output| o.value.as_ref().map(|a| a.shape().to_vec()).unwrap_or_default();
+        let found = all(output);
+        let inputs = self.draft.steps().filter_map(|(_, s)| match s.kind {
+            Kind::Input(v) => Some(v),
+            _ => None,
+        });
+        inputs.into_iter().any(|input| {
+            let like = self.sizes.shape(input);
+            let others = self.outputs.iter().filter(|o| !std::ptr::eq(*o, output));
+            let better = others.filter(|o| all(o) == found && shape(o) == like).count();
+            if next(input) != found {
+                return false;
+            }
+            // Of two that are the same, the one that is named after the input, or else the last, is the state.
+            let twins: Vec<&Output> =
+                self.outputs.iter().filter(|o| all(o) == found && shape(o) == shape(output)).collect();
+            let named = |o: &&Output| related(self.graph.name_of(input), &o.name);
+            let state = twins.iter().copied().find(named).or(twins.last().copied());
+            state.is_some_and(|s| std::ptr::eq(s, output)) && (shape(output) == like || better == 0)
+        })
+    }
+
+    /// Embeddings and inputs that a row needs.
+    pub(super) fn needs(&self, row: &Row) -> (Vec<(StepId, usize)>, Vec<ValueId>, bool) {
+        let (mut tables, mut inputs, mut has_cell) = (vec![], vec![], false);
+        for id in self.draft.live([row]) {
+            match &self.draft.step(id).kind {
+                Kind::Embed { token, table } => tables.push((id, self.draft.words(*token, table.shape()[0]))),
+                Kind::OneHot => tables.push((id, self.draft.width(self.draft.first(id)))),
+                Kind::Input(v) => inputs.push(*v),
+                Kind::Cell(_) => has_cell = true,
+                _ => {}
+            }
+        }
+        (tables, inputs, has_cell)
+    }
+
+    /// Inputs that are read as a state: something of the same size per stream comes back.
+    fn find(self) -> Result<Found> {
         let mut notes = vec![];
-        let logits = self.logits(&mut notes)?;
-        let live = self.draft.live(logits.step);
-        let embeddings =
-            live.iter().filter(|&&s| matches!(self.draft.step(s).kind, Kind::Embedding { .. })).count();
-        if self.draft.cells(&live).next().is_none() {
-            return Err(CanonicalizeError::NoLstm);
-        }
-        if embeddings != 1 {
-            return Err(CanonicalizeError::Embeddings { found: embeddings });
-        }
-        let taken = self.states(&live)?;
-        self.check_order(&live, &taken)?;
-        if logits.last {
+        let Candidate { output, row } = self.candidate(&mut notes)?;
+        let view = output.and_then(|k| View::of(self.outputs[k].value.as_ref().ok()?));
+        let (row, head, negated) = self.peel(row, &mut notes);
+        if let (Some(view), Head::Logits) = (&view, head)
+            && view.is_last(self.steps, self.streams)
+        {
             notes.push(
                 "the model returns the logits of the last step only; the compiled one has them all".into(),
             );
         }
-        if let Some(name) = logits.normalised {
-            notes.push(format!("dropped the {name} at the end: the output is logits"));
+        let (tables, inputs, _) = self.needs(&row);
+        if tables.len() != 1 {
+            return Err(CanonicalizeError::Embeddings { found: tables.len() });
         }
-        if taken.is_empty() {
+        let words = row.len();
+        match (head, tables[0].1) {
+            // A vector of features instead of a one-hot vector.
+            (_, rows) if self.sizes.one_hot && rows != words => return Err(self.no_tokens()),
+            (Head::Hidden, _) if output.is_some_and(|k| sounds_like_logits(&self.outputs[k].name)) => {
+                return Err(self.no_logits());
+            }
+            (Head::Hidden, rows) => notes.push(format!(
+                "the output has {words} features and the vocabulary {rows} words: the model gives a vector, not probabilities of words"
+            )),
+            (Head::Logits, rows) if rows > words => notes.push(format!(
+                "{words} words are predicted, and the embedding has {rows} rows: the others were dropped"
+            )),
+            _ => {}
+        }
+        let stepwise = self.stepwise(&inputs)?;
+        let mut roots: Vec<Row> = vec![row.clone()];
+        roots.extend(stepwise.iter().map(|s| s.next.clone()));
+        self.check_states(&roots)?;
+        for (k, other) in self.outputs.iter().enumerate() {
+            let is_next = stepwise.iter().any(|s| self.next_of(s.input).is_some_and(|n| n == k));
+            if output.is_some() && Some(k) != output && !is_next && !self.is_final(other) {
+                notes.push(format!("dropped output `{}`, which is neither logits nor a state", other.name));
+            }
+        }
+        let mut draft = self.draft;
+        let (mut row, mut stepwise) = (row, stepwise);
+        if let Some((recognised, rows)) =
+            cells::recognise(&draft, &stepwise).map_err(|why| wrong("recognising cells", why))?
+        {
+            (row, stepwise) = moved(&rows, &row, stepwise);
+            draft = recognised;
+        }
+        let (draft, row, stepwise) = states_of(&draft, &row, stepwise);
+        let mut roots: Vec<Row> = vec![row.clone()];
+        roots.extend(stepwise.iter().map(|s| s.next.clone()));
+        let Simplified { mut draft, rows } =
+            simplify(&draft, &roots).map_err(|why| wrong("simplifying", why))?;
+        let (mut row, stepwise) = moved(&rows, &row, stepwise);
+        if head == Head::Logits {
+            row = joined(&mut draft, &row).map_err(|why| wrong("the output", why))?;
+        }
+        let starts_at_input = |id: StepId| match &draft.step(id).kind {
+            Kind::Cell(cell) => cell.initial.iter().any(|row| row.iter().any(|c| c.slot().is_some())),
+            _ => false,
+        };
+        if stepwise.is_empty() && !draft.steps().any(|(id, _)| starts_at_input(id)) {
             notes.push("the model has no state inputs; its states became explicit".into());
         }
-        let graph = self.draft.emit(&self.graph.name, &live, logits.step)?;
-        Ok((graph, notes))
+        let output = output.zip(view).map(|(k, v)| (k, v.elements));
+        Ok(Found { draft, head, row, stepwise, notes, output, negated })
     }
 
-    fn outputs(&self) -> impl Iterator<Item = (String, &Abstract)> {
-        self.graph.outputs().iter().map(|o| {
-            let name = match &o.role {
-                OutputRole::Named(n) => n.clone(),
-                OutputRole::State(s) => self.graph.name_of(*s).to_string(),
+    /// Without a softmax at the end, or the sign of costs.
+    fn peel(&self, row: Row, notes: &mut Vec<String>) -> (Row, Head, bool) {
+        let (tables, ..) = self.needs(&row);
+        let mut negated = false;
+        let mut inner = row.clone();
+        if let Some(Kind::Map { op, operands }) = whole(&row, &self.draft).map(|s| self.draft.kind(s)) {
+            let x = match (op, &operands[..]) {
+                (Op::Onnx(Onnx::Neg {}), [x]) => Some(x),
+                (Op::Binary(Binary::Sub), [zero, x])
+                    if constants(zero).is_some_and(|z| z.iter().all(|&z| z == 0.0)) =>
+                {
+                    Some(x)
+                }
+                (Op::Binary(Binary::Mul), [a, b]) if is_minus_one(a) || is_minus_one(b) => {
+                    Some(if is_minus_one(a) { b } else { a })
+                }
+                _ => None,
             };
-            (name, self.value(o.value))
-        })
+            if let Some(x) = x
+                && matches!(whole(x, &self.draft).map(|s| self.draft.kind(s)), Some(Kind::LogSoftmax { .. }))
+            {
+                notes.push(
+                    "the model returns costs, the negative of log-probabilities; the output is logits".into(),
+                );
+                (inner, negated) = (x.clone(), true);
+            }
+        }
+        match whole(&inner, &self.draft).map(|s| self.draft.kind(s)) {
+            Some(Kind::LogSoftmax { x }) => {
+                notes.push("dropped the log_softmax at the end: the output is logits".into());
+                (x.clone(), Head::Logits, negated)
+            }
+            Some(Kind::Softmax { x }) => {
+                notes.push("dropped the softmax at the end: the output is logits".into());
+                (x.clone(), Head::Logits, negated)
+            }
+            _ if tables.iter().any(|(_, rows)| *rows == row.len()) => {
+                // What is subtracted from all logits changes no probability.
+                (unshifted(&self.draft, &row), Head::Logits, false)
+            }
+            _ => (row, Head::Hidden, false),
+        }
     }
 
-    /// The output over the vocabulary; the last if there are several.
-    fn logits(&self, notes: &mut Vec<String>) -> Result<Sequence> {
-        let Some(vocabulary) = self.draft.vocabulary() else {
-            return Err(CanonicalizeError::Embeddings { found: 0 });
+    /// The output over the vocabulary; a hidden vector if there is none.
+    fn candidate(&self, notes: &mut Vec<String>) -> Result<Candidate> {
+        let mut best: Option<((bool, i32, SlotId), Candidate)> = None;
+        let (mut hidden, mut depends): (Option<Candidate>, Option<ValueId>) = (None, None);
+        let mut without_cell = false;
+        let mut last: Option<Candidate> = None;
+        for (k, output) in self.outputs.iter().enumerate() {
+            if self.next_is(k) {
+                continue;
+            }
+            if self.is_final(output) {
+                // The last output may be returned by itself besides the states.
+                let view = output.value.as_ref().ok().and_then(View::of);
+                let is_output = |c: &Code| c.slot().is_some_and(|s| self.draft.source(s).1 == 0);
+                let like =
+                    |v: ValueId| self.sizes.shape(v) == output.value.as_ref().map_or(&[][..], |a| a.shape());
+                let is_state = self.comes_back(output) || self.sizes.inputs().any(like);
+                if let Some(view) = view.filter(|v| !is_state && v.row.iter().all(is_output)) {
+                    last = Some(Candidate { output: Some(k), row: view.row });
+                }
+                continue;
+            }
+            let Some(view) = output.value.as_ref().ok().and_then(View::of) else { continue };
+            let (tables, inputs, has_cell) = self.needs(&view.row);
+            if tables.is_empty() {
+                continue;
+            }
+            if let Some(&extra) = inputs.iter().find(|v| self.next_of(**v).is_none()) {
+                depends = Some(extra);
+                continue;
+            }
+            if !has_cell && inputs.is_empty() {
+                without_cell = true;
+                continue;
+            }
+            let slot = view.row.iter().filter_map(|c| c.slot()).max().unwrap_or(SlotId(0));
+            let is_normalised =
+                |s: SlotId| matches!(self.draft.kind(s), Kind::LogSoftmax { .. } | Kind::Softmax { .. });
+            let width = view.row.len();
+            let more = usize::from(whole(&view.row, &self.draft).is_some_and(is_normalised));
+            let fits = tables.iter().any(|(_, rows)| (width..=width + more).contains(rows));
+            let candidate = Candidate { output: Some(k), row: view.row };
+            if !fits {
+                hidden = Some(candidate);
+                continue;
+            }
+            let key = (true, name_score(&output.name), slot);
+            if best.as_ref().is_none_or(|(b, _)| key > *b) {
+                best = Some((key, candidate));
+            }
+        }
+        if let Some((_, candidate)) = best {
+            return Ok(candidate);
+        }
+        if let Some(row) = self.inside()? {
+            let names: Vec<&str> =
+                self.outputs.iter().filter(|o| !self.is_final(o)).map(|o| o.name.as_str()).collect();
+            notes.push(format!(
+                "the model returns no logits but what is computed from them ({}): the language model inside was taken",
+                names.join(", ")
+            ));
+            return Ok(Candidate { output: None, row });
+        }
+        let has_inputs = self.draft.steps().any(|(_, s)| matches!(s.kind, Kind::Input(_)));
+        if let Some(candidate) = hidden.or(last.filter(|_| has_inputs)) {
+            return Ok(candidate);
+        }
+        if let Some(input) = depends {
+            let input = format!("%{}: {}", self.graph.name_of(input), self.graph.type_of(input));
+            return Err(CanonicalizeError::DependsOnInput { input });
+        }
+        if let Some(error) = self.reason() {
+            return Err(error);
+        }
+        if without_cell {
+            return Err(CanonicalizeError::NoCell);
+        }
+        Err(self.no_logits())
+    }
+
+    fn no_tokens(&self) -> CanonicalizeError {
+        let inputs = self.graph.sources(&Op::Input);
+        let show = |v: &ValueId| format!("%{}: {}", self.graph.name_of(*v), self.graph.type_of(*v));
+        CanonicalizeError::NoTokens { inputs: inputs.iter().map(show).collect() }
+    }
+
+    fn no_logits(&self) -> CanonicalizeError {
+        let vocabulary = self.draft.steps().find_map(|(_, s)| match &s.kind {
+            Kind::Embed { table, .. } => Some(table.shape()[0]),
+            _ => None,
+        });
+        let outputs = self.graph.outputs().iter().zip(&self.outputs);
+        let outputs =
+            outputs.map(|(o, out)| format!("{}: {}", out.name, self.graph.type_of(o.value))).collect();
+        CanonicalizeError::NoLogits { vocabulary: vocabulary.unwrap_or(0), outputs }
+    }
+
+    /// The first reason why an output has no form.
+    fn reason(&self) -> Option<CanonicalizeError> {
+        let reason = self.outputs.iter().find_map(|o| o.value.as_ref().err())?;
+        Some(self.explained(reason))
+    }
+
+    /// A reason, with all operators that are not known if it is one.
+    fn explained(&self, reason: &Reason) -> CanonicalizeError {
+        let Why::Operator(_) = reason.why else { return CanonicalizeError::of(reason) };
+        let mut found: BTreeMap<&str, (usize, String)> = BTreeMap::new();
+        let (mut seen, mut stack) = (BTreeSet::new(), vec![]);
+        stack.extend(self.graph.outputs().iter().map(|o| o.value));
+        while let Some(v) = stack.pop() {
+            let id = self.graph.producer(v);
+            if !seen.insert(id) {
+                continue;
+            }
+            let node = self.graph.node(id);
+            if let Op::Unknown { name, .. } = &node.op {
+                found.entry(name).or_insert_with(|| (0, label(self.graph, node))).0 += 1;
+            }
+            stack.extend(node.operands().iter().filter_map(|o| match o {
+                Operand::Value(v) => Some(*v),
+                _ => None,
+            }));
+        }
+        let show = |(name, (count, first)): (&str, (usize, String))| match count {
+            1 => format!("{name} ({first})"),
+            n => format!("{name} ({n} times, first {first})"),
         };
-        let mut found: Option<(String, Sequence)> = None;
-        let mut dropped = vec![];
-        for (name, value) in self.outputs() {
-            match value {
-                Abstract::Sequence(s) if s.features == vocabulary && s.layout.ends_in_features() => {
-                    match &found {
-                        Some((_, f)) if f.step == s.step => {}
-                        Some((_, f)) if f.step > s.step => dropped.push(name),
-                        _ => dropped.extend(found.replace((name, s.clone())).map(|f| f.0)),
-                    }
-                }
-                Abstract::Finals(_) => {}
-                _ => dropped.push(name),
-            }
-        }
-        for name in dropped {
-            notes.push(format!("dropped output `{name}`, which is neither logits nor a state"));
-        }
-        match found {
-            Some((_, logits)) => Ok(logits),
-            None => {
-                let outputs = self.graph.outputs().iter().zip(self.outputs());
-                let outputs = outputs
-                    .map(|(o, (name, _))| format!("{name}: {}", self.graph.type_of(o.value)))
-                    .collect();
-                Err(CanonicalizeError::NoLogits { vocabulary, outputs })
-            }
-        }
+        CanonicalizeError::Operators { operators: found.into_iter().map(show).collect() }
     }
 
-    /// The sources of the layers' states; each must have its own part.
-    fn states(&self, live: &BTreeSet<StepId>) -> Result<Taken> {
-        let mut all: Vec<(StepId, Part, &StateSlice)> = vec![];
-        for (step, lstm) in self.draft.cells(live) {
-            for (part, slice) in Part::ALL.into_iter().zip(&lstm.initial) {
-                let Some(slice) = slice else { continue };
-                if let Some((s, p, _)) = all.iter().find(|(_, _, other)| other.overlaps(slice)) {
-                    return Err(CanonicalizeError::SharedState {
-                        first: self.part_name(live, (*s, *p)),
-                        second: self.part_name(live, (step, part)),
-                        input: self.graph.name_of(slice.input).to_string(),
-                    });
-                }
-                all.push((step, part, slice));
+    /// The only softmax over the vocabulary, if no output shows it.
+    fn inside(&self) -> Result<Option<Row>> {
+        let mut found: Vec<Row> = vec![];
+        for (id, step) in self.draft.steps() {
+            let (Kind::LogSoftmax { x } | Kind::Softmax { x }) = &step.kind else { continue };
+            let (tables, inputs, has_cell) = self.needs(x);
+            let fits = tables.iter().any(|(_, rows)| *rows == x.len());
+            if fits && has_cell && inputs.is_empty() {
+                found.push(self.draft.row(self.draft.first(id)));
             }
         }
-        let mut taken = Taken::new();
-        for (step, part, slice) in all {
-            taken.entry(slice.input).or_default().push((slice.start(), (step, part)));
+        match found.len() {
+            0 => Ok(None),
+            1 => Ok(found.pop()),
+            n => Err(CanonicalizeError::Unsupported {
+                node: "the model".into(),
+                why: format!(
+                    "it computes {n} softmaxes over the vocabulary, such as of a mixture or an ensemble"
+                ),
+            }),
         }
-        taken.values_mut().for_each(|parts| parts.sort());
-        Ok(taken)
     }
+}
 
-    /// `h0`, `c1`: the name of a layer's state in the canonical graph.
-    fn part_name(&self, live: &BTreeSet<StepId>, (step, part): (StepId, Part)) -> String {
-        let layer = self.draft.cells(live).position(|(s, _)| s == step);
-        format!("{}{}", part.letter(), layer.map_or("?".into(), |k| k.to_string()))
-    }
+fn is_minus_one(row: &Row) -> bool {
+    constants(row).is_some_and(|c| c.iter().all(|&c| c == -1.0))
+}
 
-    /// Parts that an output and an input have in common must be in the same order: a runtime feeds one back as the other.
-    fn check_order(&self, live: &BTreeSet<StepId>, taken: &Taken) -> Result<()> {
-        for (output, (name, value)) in self.graph.outputs().iter().zip(self.outputs()) {
-            let Abstract::Finals(Finals { parts, .. }) = value else { continue };
-            for (&input, slices) in taken {
-                // The next value of a declared state is all of it.
-                let is_whole = output.role == OutputRole::State(input);
-                let expected: Vec<_> =
-                    slices.iter().map(|s| s.1).filter(|p| is_whole || parts.contains(p)).collect();
-                let found: Vec<_> =
-                    parts.iter().copied().filter(|p| is_whole || expected.contains(p)).collect();
-                if expected != found {
-                    let show = |parts: &[(StepId, Part)]| {
-                        let names: Vec<String> = parts.iter().map(|&p| self.part_name(live, p)).collect();
-                        names.join(", ")
-                    };
-                    return Err(CanonicalizeError::StateOrder {
-                        output: name,
-                        input: self.graph.name_of(input).to_string(),
-                        expected: show(&expected),
-                        found: show(&found),
-                    });
-                }
-            }
-        }
-        Ok(())
+/// Whether a name says that the output is about words.
+pub(super) fn sounds_like_logits(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["logit", "prob", "score"].iter().any(|part| name.contains(part))
+}
+
+/// How much a name sounds like logits.
+fn name_score(name: &str) -> i32 {
+    let name = name.to_ascii_lowercase();
+    if name == "logits" {
+        return 3;
     }
+    sounds_like_logits(&name).into()
+}
+
+fn wrong(node: &str, why: Why) -> CanonicalizeError {
+    let reason = Reason { node: node.to_string(), why };
+    CanonicalizeError::of(&reason)
 }

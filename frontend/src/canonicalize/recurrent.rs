@@ -1,222 +1,278 @@
-//! ONNX LSTM to the canonical `lstm`.
+//! Recurrent layers.
 
-use super::draft::{Cell, Kind};
-use super::error::CanonicalizeError;
-use super::evaluate::{Evaluator, Result, Site, is_zero};
-use super::layout::{Axis, Layout};
-use super::value::{Abstract, Finals, Part, Sequence, StateSlice};
-use crate::ir::{Direction, Gate, GateOrder, Lstm, OnnxLstm};
+use super::constant::{Constant, wrong};
+use super::draft::{Cell, CellOp, Kind};
+use super::evaluate::{Evaluator, Result, Site, other, tensor};
+use super::value::{Abstract, Array, Code, Row, Why};
+use crate::ir::{Direction, Gate, GateOrder, Gru, Lstm, OnnxLstm, OnnxRnn, Reset, Rnn};
 use crate::tensor::Tensor;
+
+/// An ONNX layer: what it has in common with the others.
+struct Layer {
+    op: CellOp,
+    units: usize,
+    batch_first: bool,
+    /// Blocks of rows of its weights.
+    blocks: usize,
+    /// Operands that are initial states.
+    states: &'static [usize],
+}
 
 impl<'g> Evaluator<'g> {
     pub(super) fn lstm(&mut self, site: &Site<'g>, lstm: &OnnxLstm) -> Result<Vec<Abstract>> {
-        let op = operator(site, lstm)?;
-        let x = self.lstm_input(site)?;
-        let [steps, streams] = self.time_axes(site, &x.layout, lstm.batch_first)?;
-        let hidden = lstm.hidden_size;
-        let input = self.lstm_weight(site, 1, "W", [4 * hidden, x.features])?;
-        let recurrent = self.lstm_weight(site, 2, "R", [4 * hidden, hidden])?;
-        let bias = self.lstm_bias(site, hidden)?;
-        let peepholes = self.peepholes(site, &op, hidden)?;
-        let rows = |t| rows_of(site, &op, t);
-        let [input, recurrent, bias] = [rows(input)?, rows(recurrent)?, rows(bias)?];
-        let initial =
-            [self.initial(site, 5, Part::Hidden, hidden)?, self.initial(site, 6, Part::Cell, hidden)?];
-        let kind = Cell { op, x: x.step, hidden, input, recurrent, bias, peepholes, initial };
-        let step = self.draft.push(&site.label, Kind::Cell(Box::new(kind)));
-
-        let one = vec![];
-        let (sequence, state) = if lstm.batch_first {
-            (vec![streams.clone(), steps, one.clone()], vec![streams, one])
-        } else {
-            (vec![steps, one.clone(), streams.clone()], vec![one, streams])
+        causal(lstm.direction, "LSTM")?;
+        let Ok(activations) = <[_; 3]>::try_from(&lstm.activations[..]) else {
+            return other("it has not three activations");
         };
-        let layout = |axes| Layout(axes).with_features(hidden);
-        let y = Sequence { step, layout: layout(sequence), features: hidden, last: false, normalised: None };
-        let last =
-            |part| Abstract::Finals(Finals { parts: vec![(step, part)], layout: layout(state.clone()) });
-        Ok(vec![Abstract::Sequence(y), last(Part::Hidden), last(Part::Cell)])
+        let op = Lstm { gates: GateOrder::Iofc, coupled: lstm.input_forget, clip: lstm.clip, activations };
+        let units = lstm.hidden_size;
+        let layer =
+            Layer { op: CellOp::Lstm(op), units, batch_first: lstm.batch_first, blocks: 4, states: &[5, 6] };
+        let [input, recurrent, bias] = self.weights(site, &layer, |bias| sum_of_halves(&bias))?;
+        let activations = |c: Constant| if lstm.dynamic { c.with_int8_activations() } else { c };
+        let mut weights = vec![
+            ("input", activations(rows_of(&op, input)?)),
+            ("recurrent", activations(rows_of(&op, recurrent)?)),
+            ("bias", rows_of(&op, bias)?),
+        ];
+        weights.extend(peepholes(site, &op, units)?.map(|p| ("peepholes", p)));
+        self.layer(site, layer, weights)
     }
 
-    fn lstm_input(&self, site: &Site<'_>) -> Result<Sequence> {
-        match site.operand(0) {
-            Some(Abstract::Sequence(s)) if s.normalised.is_none() && !s.last => Ok(s.clone()),
-            Some(Abstract::Sequence(s)) if s.last => {
-                site.unsupported("it reads only the last time step of the layer before")
+    pub(super) fn gru(&mut self, site: &Site<'g>, gru: &OnnxRnn) -> Result<Vec<Abstract>> {
+        causal(gru.direction, "GRU")?;
+        let Ok(activations) = <[_; 2]>::try_from(&gru.activations[..]) else {
+            return other("it has not two activations");
+        };
+        let reset = if gru.linear_before_reset { Reset::After } else { Reset::Before };
+        let op = Gru { reset, clip: gru.clip, activations };
+        let units = gru.hidden_size;
+        let layer =
+            Layer { op: CellOp::Gru(op), units, batch_first: gru.batch_first, blocks: 3, states: &[5] };
+        let [input, recurrent, bias] = self.weights(site, &layer, |bias| {
+            let both = 2 * units;
+            let (of_input, of_recurrent) = bias.split_at(3 * units);
+            let mut sum: Vec<f32> = of_input.iter().zip(of_recurrent).map(|(a, b)| a + b).collect();
+            if op.reset == Reset::After {
+                sum.truncate(both);
+                sum.extend_from_slice(&of_input[both..]);
+                sum.extend_from_slice(&of_recurrent[both..]);
             }
-            Some(Abstract::State(s)) => site.unsupported(format!(
-                "it reads input %{}, which is not tokens; export the model with its embedding",
-                self.graph.name_of(s.input)
-            )),
-            Some(other) => site.unsupported(format!("it reads {}", self.describe(other))),
-            None => site.unsupported("its input is missing"),
-        }
+            sum
+        })?;
+        self.layer(site, layer, vec![("input", input), ("recurrent", recurrent), ("bias", bias)])
     }
 
-    /// Which atoms are the steps and the streams of an LSTM's input; determines which axis of the tokens is which.
-    fn time_axes(
-        &mut self,
-        site: &Site<'_>,
-        layout: &Layout,
-        batch_first: bool,
-    ) -> Result<[Vec<super::layout::Atom>; 2]> {
-        let expected = if batch_first { "[streams, steps, features]" } else { "[steps, streams, features]" };
-        if layout.rank() != 3 || !layout.ends_in_features() {
-            return site.wrong_layout(expected, layout);
-        }
-        let (s, b) = if batch_first { (1, 0) } else { (0, 1) };
-        let token = |k: usize| match layout.0[k][..] {
-            [] => Ok(None),
-            [ref atom] => match atom.axis {
-                Axis::Token(t) => Ok(Some(t)),
-                _ => site.wrong_layout(expected, layout),
-            },
-            _ => site.wrong_layout(expected, layout),
-        };
-        let (steps, streams) = (token(s)?, token(b)?);
-        let contradicts = match (self.steps_axis, steps) {
-            (Some(known), Some(t)) => known != t,
-            (Some(known), None) => streams == Some(known),
-            (None, _) => false,
-        };
-        if contradicts {
-            let expected = format!("{expected} with the time steps of the layer before");
-            return site.wrong_layout(&expected, layout);
-        }
-        self.steps_axis = self.steps_axis.or(steps);
-        Ok([layout.0[s].clone(), layout.0[b].clone()])
+    pub(super) fn rnn(&mut self, site: &Site<'g>, rnn: &OnnxRnn) -> Result<Vec<Abstract>> {
+        causal(rnn.direction, "RNN")?;
+        let [activation] = rnn.activations[..] else { return other("it has not one activation") };
+        let op = Rnn { clip: rnn.clip, activation };
+        let units = rnn.hidden_size;
+        let layer =
+            Layer { op: CellOp::Rnn(op), units, batch_first: rnn.batch_first, blocks: 1, states: &[5] };
+        let [input, recurrent, bias] = self.weights(site, &layer, |bias| sum_of_halves(&bias))?;
+        self.layer(site, layer, vec![("input", input), ("recurrent", recurrent), ("bias", bias)])
     }
 
-    fn lstm_weight(
+    /// `W`, `R` as matrices, and `B` as one vector, which `join` makes of the two biases.
+    fn weights(
         &self,
         site: &Site<'_>,
-        k: usize,
-        operand: &'static str,
-        [rows, cols]: [usize; 2],
-    ) -> Result<Tensor> {
-        let Some(t) = self.constant(site, k) else {
-            return Err(CanonicalizeError::NotConstant { node: site.label.clone(), operand });
-        };
-        if t.shape() != [1, rows, cols] {
-            return Err(CanonicalizeError::WeightShape {
-                node: site.label.clone(),
-                operand,
-                expected: format!("[1, {rows}, {cols}]"),
-                found: t.shape().to_vec(),
-            });
-        }
-        t.reshaped([rows, cols])
-            .map_err(|source| CanonicalizeError::Tensor { node: site.label.clone(), source })
-    }
-
-    /// ONNX keeps two biases, which are always added.
-    fn lstm_bias(&self, site: &Site<'_>, hidden: usize) -> Result<Tensor> {
-        let tensor = |source| CanonicalizeError::Tensor { node: site.label.clone(), source };
-        let rows = 4 * hidden;
-        if site.operand(3).is_none() {
-            return Tensor::from_f32([rows], vec![0.0; rows]).map_err(tensor);
-        }
-        let Some(t) = self.constant(site, 3) else {
-            return Err(CanonicalizeError::NotConstant { node: site.label.clone(), operand: "B" });
-        };
-        if t.shape() != [1, 2 * rows] {
-            return Err(CanonicalizeError::WeightShape {
-                node: site.label.clone(),
-                operand: "B",
-                expected: format!("[1, {}]", 2 * rows),
-                found: t.shape().to_vec(),
-            });
-        }
-        let values = t.to_f32().map_err(tensor)?;
-        let (input, recurrent) = values.split_at(rows);
-        Tensor::from_f32([rows], input.iter().zip(recurrent).map(|(a, b)| a + b).collect()).map_err(tensor)
-    }
-
-    /// `P: [1, 3 hidden]`, for the existing gates; zero peepholes have no effect, and converters write them.
-    fn peepholes(&self, site: &Site<'_>, op: &Lstm, hidden: usize) -> Result<Option<Tensor>> {
-        let tensor = |source| CanonicalizeError::Tensor { node: site.label.clone(), source };
-        let Some(t) = self.constant(site, 7) else {
-            return match site.operand(7) {
-                None | Some(Abstract::Zeros) => Ok(None),
-                Some(_) => Err(CanonicalizeError::NotConstant { node: site.label.clone(), operand: "P" }),
-            };
-        };
-        if t.shape() != [1, 3 * hidden] {
-            return Err(CanonicalizeError::WeightShape {
-                node: site.label.clone(),
-                operand: "P",
-                expected: format!("[1, {}]", 3 * hidden),
-                found: t.shape().to_vec(),
-            });
-        }
-        let values = t.to_f32().map_err(tensor)?;
-        let values = &values[..op.peepholes().count() * hidden];
-        if values.iter().all(|&x| x == 0.0) {
-            return Ok(None);
-        }
-        Tensor::from_f32([values.len()], values.to_vec()).map(Some).map_err(tensor)
-    }
-
-    fn initial(&self, site: &Site<'_>, k: usize, part: Part, hidden: usize) -> Result<Option<StateSlice>> {
-        let refuse = |found: String| {
-            let (node, part) = (site.label.clone(), part.name());
-            Err(CanonicalizeError::InitialState { node, part, found })
-        };
-        match site.operand(k) {
-            None | Some(Abstract::Zeros) => Ok(None),
-            Some(Abstract::Constant(t)) if is_zero(t) => Ok(None),
-            Some(Abstract::Constant(_)) => refuse("a constant other than zero".into()),
-            Some(Abstract::State(s)) => {
-                let atoms: Vec<_> = s.layout.0.iter().map(|axis| axis.len()).collect();
-                let features = s.layout.0.last().and_then(|axis| axis.first());
-                let fits = atoms.iter().all(|&n| n <= 1)
-                    && match features {
-                        Some(atom) => atom.size.is(hidden),
-                        None => hidden == 1,
-                    };
-                if !fits {
-                    return site
-                        .wrong_layout(&format!("a {} state of {hidden} units", part.name()), &s.layout);
-                }
-                Ok(Some(s.clone()))
+        layer: &Layer,
+        join: impl Fn(Vec<f32>) -> Vec<f32>,
+    ) -> Result<[Constant; 3]> {
+        let rows = layer.blocks * layer.units;
+        let matrix = |k: usize, name: &str, columns: Option<usize>| {
+            let t = site.known(k, name)?;
+            match *t.shape() {
+                [1, r, c] if r == rows && columns.is_none_or(|n| n == c) => t.clone().reshaped(&[r, c]),
+                _ => other(format!("{name}: expected shape [1, {rows}, _], found {:?}", t.shape())),
             }
-            Some(other) => refuse(self.describe(other)),
+        };
+        let bias = match site.is_given(3) {
+            true => {
+                let t = site.known(3, "B")?;
+                if t.shape() != [1, 2 * rows] {
+                    return other(format!("B: expected shape [1, {}], found {:?}", 2 * rows, t.shape()));
+                }
+                t.values()?
+            }
+            false => vec![0.0; 2 * rows],
+        };
+        let bias = join(bias);
+        let bias = Tensor::from_f32([bias.len()], bias).map_err(wrong)?.into();
+        Ok([matrix(1, "W", None)?, matrix(2, "R", Some(layer.units))?, bias])
+    }
+
+    fn layer(
+        &mut self,
+        site: &Site<'g>,
+        layer: Layer,
+        weights: Vec<(&'static str, Constant)>,
+    ) -> Result<Vec<Abstract>> {
+        let x = site.array(0)?;
+        let [a, b, features] = *x.shape() else {
+            return other(format!("expected three axes, found shape {:?}", x.shape()));
+        };
+        let [steps, streams] = if layer.batch_first { [b, a] } else { [a, b] };
+        self.check_lengths(site, steps, streams)?;
+        let mut initial: Vec<Row> = vec![];
+        for &k in layer.states {
+            initial.push(self.initial(site, k, &layer, streams)?);
         }
+        let mut row: Option<Row> = None;
+        for (k, line) in x.codes().chunks_exact(features.max(1)).enumerate() {
+            let (outer, inner) = (k / b, k % b);
+            let (step, stream) = if layer.batch_first { (inner, outer) } else { (outer, inner) };
+            let line: Vec<Code> = line.iter().map(|&c| Code(c)).collect();
+            let position = self.position(line.iter().copied())?;
+            if let Some(p) = position
+                && (p / self.sizes.streams, p % self.sizes.streams) != (step, stream)
+            {
+                return Err(Why::Order(
+                    "the order of its time steps or streams is not that of the tokens".into(),
+                ));
+            }
+            let here: Row = line.iter().map(|c| c.anywhere()).collect();
+            match &row {
+                Some(row) if *row != here => {
+                    return Err(Why::Order("its input differs between time steps or streams".into()));
+                }
+                _ => row = Some(here),
+            }
+        }
+        if (steps, streams) != (self.sizes.steps, self.sizes.streams) {
+            let why =
+                format!("it reads {steps} time steps of {streams} streams, not all of those of the tokens");
+            return Err(Why::Order(why));
+        }
+        let Some(x) = row else { return other("its input is empty") };
+        let columns = weights[0].1.shape()[1];
+        if columns != x.len() {
+            return other(format!("W: expected {} inputs, found {columns}", x.len()));
+        }
+        let (units, op) = (layer.units, layer.op);
+        let results = op.states().len();
+        let cell = Cell { op, x, units, weights, initial };
+        let first = self.draft.push(&site.label, Kind::Cell(Box::new(cell)), units);
+        let reference = |result: usize, step: usize, stream: usize, unit: usize| {
+            let slot = super::draft::SlotId(first.0 + result);
+            Code::reference(slot, step * self.sizes.streams + stream, unit).0
+        };
+        let dtype = site.array(0)?.dtype;
+        let mut values = vec![];
+        let all = (0..a).flat_map(|i| (0..b).map(move |j| if layer.batch_first { (j, i) } else { (i, j) }));
+        let y = all.flat_map(|(s, b)| (0..units).map(move |u| reference(0, s, b, u))).collect();
+        let shape = if layer.batch_first { [a, b, 1, units] } else { [a, 1, b, units] };
+        values.push(Abstract::Array(Array::new(tensor(&shape, y)?, dtype)));
+        for result in 0..results {
+            let last = (0..streams).flat_map(|b| (0..units).map(move |u| reference(result, steps - 1, b, u)));
+            let shape = if layer.batch_first { [streams, 1, units] } else { [1, streams, units] };
+            values.push(Abstract::Array(Array::new(tensor(&shape, last.collect())?, dtype)));
+        }
+        Ok(values)
+    }
+
+    /// The lengths of the texts, if they are given, are the number of steps.
+    fn check_lengths(&self, site: &Site<'_>, steps: usize, streams: usize) -> Result<()> {
+        if !site.is_given(4) {
+            return Ok(());
+        }
+        let whole = |c: &Constant| {
+            c.values().is_ok_and(|v| v.len() == streams && v.iter().all(|&n| n == steps as f32))
+        };
+        match site.constant(4) {
+            Some(t) if whole(t) => Ok(()),
+            _ => other(
+                "it has sequence_lens other than the number of time steps; a language model reads streams of equal length",
+            ),
+        }
+    }
+
+    /// A state before the first step, the same for all streams but for the stream's own part of an input.
+    fn initial(&self, site: &Site<'_>, k: usize, layer: &Layer, streams: usize) -> Result<Row> {
+        if !site.is_given(k) {
+            return Ok(vec![Code::constant(0.0); layer.units].into());
+        }
+        let state = site.array(k)?;
+        if state.codes().len() != streams * layer.units {
+            return Err(Why::Order(format!(
+                "its initial state: expected {streams} streams of {} units, found shape {:?}",
+                layer.units,
+                state.shape()
+            )));
+        }
+        let mut row: Option<Row> = None;
+        for (stream, line) in state.codes().chunks_exact(layer.units.max(1)).enumerate() {
+            let line: Vec<Code> = line.iter().map(|&c| Code(c)).collect();
+            for code in &line {
+                let Some(slot) = code.slot() else { continue };
+                if !matches!(self.draft.kind(slot), Kind::Input(_)) {
+                    return other(
+                        "its initial state is computed: expected zero, a constant or a state input",
+                    );
+                }
+                if code.position() != Some(stream) && streams > 1 {
+                    return Err(Why::Order(
+                        "its initial states are in another order than the streams".into(),
+                    ));
+                }
+            }
+            let line: Row = line.iter().map(|c| c.anywhere()).collect();
+            match &row {
+                Some(row) if *row != line => {
+                    return Err(Why::Order("its initial state differs between streams".into()));
+                }
+                _ => row = Some(line),
+            }
+        }
+        row.map_or_else(|| other("its initial state is empty"), Ok)
     }
 }
 
-/// The canonical operator; an error if there is none.
-fn operator(site: &Site<'_>, lstm: &OnnxLstm) -> Result<Lstm> {
-    let direction = match lstm.direction {
-        Direction::Forward => None,
-        Direction::Reverse => Some("a reverse LSTM"),
-        Direction::Bidirectional => Some("a bidirectional LSTM"),
+fn causal(direction: Direction, layer: &'static str) -> Result<()> {
+    let direction = match (direction, layer) {
+        (Direction::Forward, _) => return Ok(()),
+        (Direction::Reverse, "LSTM") => "a reverse LSTM",
+        (Direction::Reverse, "GRU") => "a reverse GRU",
+        (Direction::Reverse, _) => "a reverse RNN",
+        (Direction::Bidirectional, "LSTM") => "a bidirectional LSTM",
+        (Direction::Bidirectional, "GRU") => "a bidirectional GRU",
+        (Direction::Bidirectional, _) => "a bidirectional RNN",
     };
-    if let Some(direction) = direction {
-        return Err(CanonicalizeError::NotCausal { node: site.label.clone(), direction });
+    Err(Why::NotCausal(direction))
+}
+
+/// ONNX keeps two biases, which are always added.
+fn sum_of_halves(bias: &[f32]) -> Vec<f32> {
+    let (input, recurrent) = bias.split_at(bias.len() / 2);
+    input.iter().zip(recurrent).map(|(a, b)| a + b).collect()
+}
+
+/// `P: [1, 3 units]`, for the existing gates; zero peepholes have no effect, and converters write them.
+fn peepholes(site: &Site<'_>, op: &Lstm, units: usize) -> Result<Option<Constant>> {
+    if !site.is_given(7) {
+        return Ok(None);
     }
-    if site.operand(4).is_some() {
-        let hint = "; a language model reads streams of equal length: export without lengths";
-        let feature = "sequence_lens".into();
-        return Err(CanonicalizeError::LstmFeature { node: site.label.clone(), feature, hint });
+    let t = site.known(7, "P")?;
+    if t.shape() != [1, 3 * units] {
+        return other(format!("P: expected shape [1, {}], found {:?}", 3 * units, t.shape()));
     }
-    let Ok(activations) = <[_; 3]>::try_from(&lstm.activations[..]) else {
-        return site.unsupported("it has not three activations");
-    };
-    Ok(Lstm { gates: GateOrder::Iofc, coupled: lstm.input_forget, clip: lstm.clip, activations })
+    let values = t.values()?;
+    let values = &values[..op.peepholes().count() * units];
+    if values.iter().all(|&x| x == 0.0) {
+        return Ok(None);
+    }
+    Ok(Some(Tensor::from_f32([values.len()], values.to_vec()).map_err(wrong)?.into()))
 }
 
 /// The rows of ONNX's four gates that the operator has.
-fn rows_of(site: &Site<'_>, op: &Lstm, t: Tensor) -> Result<Tensor> {
+fn rows_of(op: &Lstm, c: Constant) -> Result<Constant> {
     if !op.coupled {
-        return Ok(t);
+        return Ok(c);
     }
-    let tensor = |source| CanonicalizeError::Tensor { node: site.label.clone(), source };
-    let values = t.to_f32().map_err(tensor)?;
-    let block = values.len() / 4;
+    let block = c.shape()[0] / 4;
     let of = |gate: Gate| GateOrder::Iofc.gates().iter().position(|&g| g == gate).unwrap_or(0);
-    let kept = op.rows().flat_map(|gate| values[of(gate) * block..][..block].iter().copied()).collect();
-    let mut shape = t.shape().to_vec();
-    shape[0] = shape[0] / 4 * op.rows().count();
-    Tensor::from_f32(shape, kept).map_err(tensor)
+    let rows: Vec<usize> = op.rows().flat_map(|g| of(g) * block..(of(g) + 1) * block).collect();
+    c.picked(0, &rows)
 }

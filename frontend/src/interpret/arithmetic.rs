@@ -151,9 +151,19 @@ pub(super) fn cast(to: DType, data: &Tensor) -> Result<Tensor, InferError> {
     }
 }
 
-/// Softmax along an axis, or its logarithm, without overflow.
-pub(super) fn softmax<T: Real>(axis: i64, log: bool, x: &Tensor) -> Result<Tensor, InferError> {
+/// Softmax along an axis, or over everything from it on, or its logarithm, without overflow.
+pub(super) fn softmax<T: Real>(
+    axis: i64,
+    flatten: bool,
+    log: bool,
+    x: &Tensor,
+) -> Result<Tensor, InferError> {
     let axis = axis_of(axis, x.shape().len());
+    if flatten {
+        let rows = x.shape()[..axis].iter().product();
+        let flat = x.clone().reshaped([rows, x.shape()[axis..].iter().product()])?;
+        return Ok(softmax::<T>(1, false, log, &flat)?.reshaped(x.shape())?);
+    }
     let n = x.shape()[axis];
     let inner: usize = x.shape()[axis + 1..].iter().product();
     let mut v = T::elements(x)?;
@@ -169,31 +179,4 @@ pub(super) fn softmax<T: Real>(axis: i64, log: bool, x: &Tensor) -> Result<Tenso
         }
     }
     of_reals::<T>(x.dtype(), x.shape(), v)
-}
-
-/// The mean over axes, summed in f64.
-pub(super) fn reduce_mean(
-    noop: bool,
-    x: &Tensor,
-    axes: Option<&Tensor>,
-    shape: &[usize],
-) -> Result<Tensor, InferError> {
-    let rank = x.shape().len();
-    let axes = match axes {
-        Some(axes) => integers(axes)?.into_iter().map(|a| axis_of(a, rank)).collect(),
-        None => vec![],
-    };
-    if axes.is_empty() && noop {
-        return Ok(x.clone());
-    }
-    let reduced = |i: usize| axes.is_empty() || axes.contains(&i);
-    let count: usize = (0..rank).filter(|&i| reduced(i)).map(|i| x.shape()[i]).product();
-    // Strides into the result: zero along reduced axes.
-    let kept: Vec<usize> = (0..rank).map(|i| if reduced(i) { 1 } else { x.shape()[i] }).collect();
-    let strides = broadcast_strides(&kept, x.shape());
-    let mut sums = vec![0.0; shape.iter().product()];
-    for (x, to) in f64::elements(x)?.into_iter().zip(walk(x.shape(), &strides, 0)) {
-        sums[to] += x;
-    }
-    of_reals(x.dtype(), shape, sums.into_iter().map(|s| s / count as f64).collect())
 }

@@ -17,7 +17,7 @@ impl Bindings {
     /// Assumes that a dimension has this size, and binds its symbol if it is the only unbound one. Returns whether that is possible.
     fn unify(&mut self, dim: &Dim, size: usize) -> bool {
         match self.resolve(dim) {
-            Dim::Unknown => true,
+            Dim::Unknown | Dim::Rest => true,
             Dim::Known { coefficient, symbols } if symbols.is_empty() => {
                 usize::try_from(coefficient).is_ok_and(|c| c == size)
             }
@@ -36,6 +36,9 @@ impl Bindings {
 
     /// Whether a tensor has this type; binds symbols.
     pub(super) fn accept(&mut self, ty: &Type, tensor: &Tensor) -> bool {
+        if !ty.is_ranked() {
+            return true;
+        }
         ty.dtype == tensor.dtype()
             && ty.shape.len() == tensor.shape().len()
             && ty.shape.iter().zip(tensor.shape()).all(|(d, &n)| self.unify(d, n))

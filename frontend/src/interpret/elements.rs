@@ -2,7 +2,7 @@
 
 use super::real::Real;
 use crate::ir::InferError;
-use crate::tensor::{DType, Data, Tensor, TensorError};
+use crate::tensor::{DType, Data, Tensor, TensorError, element_count};
 use half::{bf16, f16};
 use std::sync::Arc;
 
@@ -109,6 +109,31 @@ pub(super) fn walk<'a>(
             at[axis] = 0;
         }
         here
+    })
+}
+
+/// `f` of every index of a shape, in row-major order.
+pub(super) fn map_index(shape: &[usize], mut f: impl FnMut(&[usize]) -> usize) -> Vec<usize> {
+    let mut at = vec![0; shape.len()];
+    let count: usize = shape.iter().product();
+    let mut next = || {
+        let x = f(&at);
+        for axis in (0..shape.len()).rev() {
+            at[axis] += 1;
+            if at[axis] < shape[axis] {
+                break;
+            }
+            at[axis] = 0;
+        }
+        x
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// The number of elements of a result, if it is not too large.
+pub(super) fn limited(shape: &[usize]) -> Result<usize, InferError> {
+    element_count(shape).ok().filter(|&n| n <= MAX_ELEMENTS).ok_or_else(|| {
+        InferError::new(format!("a result of at most {MAX_ELEMENTS} elements"), format!("shape {shape:?}"))
     })
 }
 

@@ -52,6 +52,11 @@ pub enum InterpretError {
         /// The number of words.
         vocabulary: usize,
     },
+    /// A model that returns hidden vectors.
+    #[error(
+        "the model returns a hidden vector, not the probabilities of the next word: it has no score and no perplexity"
+    )]
+    NoPredictions,
     /// The model's arithmetic gave NaN or infinity.
     #[error(
         "the prediction at position {position} is not a number: some weight or intermediate result is NaN or infinite"

@@ -1,10 +1,10 @@
 //! One generic operator on tensors.
 
-use super::elements::{MAX_ELEMENTS, elided, of_integers, of_reals};
+use super::elements::{MAX_ELEMENTS, elided, limited, of_integers, of_reals};
 use super::real::Real;
-use super::{arithmetic, movement, onnx_lstm};
+use super::{arithmetic, lines, loops, movement, recurrent, table};
 use crate::ir::{Fact, InferError, LinearMap, Op, infer};
-use crate::tensor::{DType, Tensor, element_count};
+use crate::tensor::{DType, Tensor};
 
 /// The results of a generic operator (an `onnx.*` or elementwise one) on tensors; `None` for an optional operand that is not given.
 ///
@@ -13,15 +13,32 @@ pub fn evaluate(op: &Op, operands: &[Option<Tensor>]) -> Result<Vec<Tensor>, Inf
     if let Some(t) = operands.iter().flatten().find(|t| t.is_elided()) {
         return Err(elided(t));
     }
+    if *op == Op::If {
+        return branch(operands);
+    }
     // With every size known, type inference checks the operands and gives the results' sizes.
     let fact = |t: &Tensor| Fact::of_map(&LinearMap::Dense(t.clone()));
     let facts: Vec<Option<Fact>> = operands.iter().map(|t| t.as_ref().map(fact)).collect();
     let results = infer(op, &facts)?;
+    let sizes = |f: &Fact| f.ty.shape.iter().map(|d| d.as_constant()).collect::<Option<Vec<usize>>>();
+    match op {
+        Op::Onnx(op) => {
+            let types: Vec<_> = results.iter().map(|f| (f.ty.dtype, sizes(f))).collect();
+            types.iter().filter_map(|(_, s)| s.as_ref()).try_for_each(|s| limited(s).map(drop))?;
+            return table::evaluate(op, operands, &types);
+        }
+        Op::Loop(l) => return loops::iterate(l, operands),
+        Op::Scan(s) => return loops::scan(s, operands),
+        Op::Unknown { domain, name, .. } => {
+            let of = if domain.is_empty() { String::new() } else { format!(" of domain {domain:?}") };
+            return Err(InferError::new("an operator that lstmc knows", format!("{name}{of}")));
+        }
+        _ => {}
+    }
     let mut types = vec![];
     for fact in &results {
-        let sizes: Option<Vec<usize>> = fact.ty.shape.iter().map(|d| d.as_constant()).collect();
-        let small = |s: &Vec<usize>| element_count(s).is_ok_and(|n| n <= MAX_ELEMENTS);
-        let sizes = sizes.filter(small).ok_or_else(|| {
+        let small = |s: &Vec<usize>| limited(s).is_ok();
+        let sizes = sizes(fact).filter(small).ok_or_else(|| {
             InferError::new(format!("a result of at most {MAX_ELEMENTS} elements"), fact.ty.to_string())
         })?;
         types.push((fact.ty.dtype, sizes));
@@ -33,6 +50,17 @@ pub fn evaluate(op: &Op, operands: &[Option<Tensor>]) -> Result<Vec<Tensor>, Inf
     } else {
         generic::<f32>(op, operands, &given, *dtype, shape, &types)
     }
+}
+
+/// The results of the branch that the condition selects; the other's need not be given.
+fn branch(operands: &[Option<Tensor>]) -> Result<Vec<Tensor>, InferError> {
+    let (condition, results) = operands.split_first().unwrap_or((&None, &[]));
+    let condition = condition.as_ref().map(|t| t.bools().map(|v| v.first() == Some(&true)));
+    let Some(condition) = condition.transpose()? else { return Err(InferError::new("a condition", "none")) };
+    let (then, otherwise) = results.split_at(results.len() / 2);
+    let taken = if condition { then } else { otherwise };
+    let none = || InferError::new("the results of the branch that is taken", "none");
+    taken.iter().map(|t| t.clone().ok_or_else(none)).collect()
 }
 
 fn generic<T: Real>(
@@ -81,12 +109,14 @@ fn generic<T: Real>(
             let mask = Tensor::from_bool(shape, vec![true; data.len()])?;
             return Ok(vec![data.clone(), mask]);
         }
-        (Op::Softmax { axis }, Some(x)) => arithmetic::softmax::<T>(*axis, false, x),
-        (Op::LogSoftmax { axis }, Some(x)) => arithmetic::softmax::<T>(*axis, true, x),
-        (Op::ReduceMean { noop_with_empty_axes, .. }, Some(x)) => {
-            arithmetic::reduce_mean(*noop_with_empty_axes, x, optional(1), shape)
+        (Op::Softmax { axis, flatten }, Some(x)) => arithmetic::softmax::<T>(*axis, *flatten, false, x),
+        (Op::LogSoftmax { axis, flatten }, Some(x)) => arithmetic::softmax::<T>(*axis, *flatten, true, x),
+        (Op::Reduce { kind, noop_with_empty_axes, .. }, Some(x)) => {
+            lines::reduce(*kind, *noop_with_empty_axes, x, optional(1), shape)
         }
-        (Op::OnnxLstm(lstm), Some(_)) => return onnx_lstm::evaluate::<T>(lstm, operands),
+        (Op::OnnxLstm(lstm), Some(_)) => return recurrent::lstm::<T>(lstm, operands),
+        (Op::OnnxGru(gru), Some(_)) => return recurrent::gru::<T>(gru, operands),
+        (Op::OnnxRnn(rnn), Some(_)) => return recurrent::rnn::<T>(rnn, operands),
         _ => Err(InferError::new("a generic operator with operands", op.name())),
     };
     Ok(vec![result?])

@@ -9,7 +9,11 @@ impl Formula {
     /// # Panics
     /// If there are fewer inputs than the formula reads.
     pub fn values<T: Real>(&self, inputs: &[&[T]]) -> Vec<Vec<T>> {
-        let len = inputs.iter().map(|x| x.len()).max().unwrap_or(1);
+        self.values_of(inputs.iter().map(|x| x.len()).max().unwrap_or(1), inputs)
+    }
+
+    /// The results of length `len`, for inputs of this length or of one element for all positions.
+    pub(crate) fn values_of<T: Real>(&self, len: usize, inputs: &[&[T]]) -> Vec<Vec<T>> {
         let mut numbers = Numbers { inputs, len, results: vec![vec![]; self.results().len()] };
         self.evaluate(&mut numbers, &mut vec![]);
         numbers.results
@@ -65,6 +69,7 @@ impl<T: Real> Algebra for Numbers<'_, T> {
             Primitive::Sigmoid => T::sigmoid,
             Primitive::Exp => Real::exp,
             Primitive::Ln1p => |x: T| T::of(x.to_f64().ln_1p()),
+            Primitive::Sqrt => |x: T| T::of(x.to_f64().sqrt()),
         };
         x.iter().map(|&x| f(x)).collect()
     }

@@ -8,17 +8,17 @@
 //!                                                           └── h, c carried to the next chunk
 //! ```
 //!
-//! The graph is evaluated node by node on buffers of a chunk's rows, so skip connections and elementwise operators between the
-//! layers need no special case. Recurrent state is read and written only by cells: anything else would make a result depend on
-//! where chunks end, and is refused.
+//! A chunk is a [`Window`] of the program, so the recurrent groups of steps run once for each token.
 
 mod build;
 
 use super::error::InterpretError;
-use super::layers::{add_rows, update};
+use super::layers::{add_rows, join, log_softmax, log_sum_exp, norm, sums, update};
 use super::matrix::{Matrix, Transposed};
 use super::real::Real;
-use crate::ir::{CellSpec, Formula, NodeId, StateId, WeightId};
+use crate::ir::{
+    CellSpec, Formula, Head, Layout, NodeId, Sequence, Slice, StateId, StepId, WeightId, Window,
+};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -28,69 +28,67 @@ const CHUNK: usize = 256;
 /// A graph in language-model form, decoded for scoring in f32 or f64.
 pub struct LanguageModel<T: Real> {
     layers: Vec<Layer<T>>,
-    /// Features of each buffer.
-    widths: Vec<usize>,
-    /// The buffer of the logits.
-    logits: usize,
-    /// The width of each state.
-    states: Vec<usize>,
+    layout: Arc<Layout>,
+    output: StepId,
+    head: Head,
+    vocabulary: usize,
+    /// The states at the start of a text.
+    start: State<T>,
     chunk: usize,
 }
 
-/// A node. The buffer of its result has the layer's index.
+/// A step.
 struct Layer<T> {
     node: NodeId,
-    /// Whether a later layer reads the result.
+    /// Whether another step reads the result.
     read: bool,
     kind: Kind<T>,
 }
 
 enum Kind<T> {
-    Embedding { table: WeightId, matrix: Arc<Matrix<T>> },
+    Embed { table: WeightId, matrix: Arc<Matrix<T>> },
+    Apply { terms: Vec<Term<T>>, bias: Option<Vec<T>> },
     Cell(Box<Cell<T>>),
-    Linear { x: usize, weight: WeightId, matrix: Arc<Matrix<T>>, bias: Option<Vec<T>> },
     Map { formula: Formula, operands: Vec<Source<T>> },
+    Norm { x: Slice, scale: Option<Vec<T>>, shift: Option<Vec<T>>, epsilon: T },
+    LogSoftmax(Slice),
+    Concat(Vec<Slice>),
+}
+
+struct Term<T> {
+    x: Slice,
+    weight: WeightId,
+    matrix: Multiplier<T>,
+}
+
+/// A map in the form that suits how often it is applied to one vector.
+enum Multiplier<T> {
+    Batched(Arc<Matrix<T>>),
+    Stepwise(Transposed<T>),
 }
 
 struct Cell<T> {
     spec: CellSpec,
-    x: usize,
+    x: Slice,
     states: Vec<StateId>,
     weights: [WeightId; 2],
     input: Arc<Matrix<T>>,
     recurrent: Transposed<T>,
-    bias: Vec<T>,       // [gates units]
+    bias: Vec<T>,       // [blocks units]
     parameters: Vec<T>, // [parameters units]
 }
 
-/// An operand of an elementwise operator.
+/// An operand of an elementwise formula.
 enum Source<T> {
-    Buffer(usize),
+    Slice(Slice),
     /// One element, or one per feature.
     Constant(Vec<T>),
-}
-
-impl<T> Source<T> {
-    /// The operand for a row of the result.
-    fn row<'a>(&'a self, work: &'a Workspace<T>, row: usize, width: usize) -> &'a [T] {
-        match self {
-            Source::Buffer(b) => &work.buffers[*b][row * width..][..width],
-            Source::Constant(data) => data,
-        }
-    }
 }
 
 /// The recurrent state of one stream.
 #[derive(Clone, PartialEq, Debug)]
 pub struct State<T> {
-    values: Vec<Vec<T>>, // [states][hidden]
-}
-
-/// Buffers of one chunk.
-struct Workspace<T> {
-    buffers: Vec<Vec<T>>, // [buffers][chunk, features]
-    gates: Vec<T>,        // [chunk, gates units]
-    rows: Vec<T>,         // [chunk, features + hidden], for observers
+    values: Vec<Vec<T>>, // [states][width]
 }
 
 /// A layer's inputs for the steps of one chunk: the vectors before a map that takes int8 rounds them.
@@ -104,23 +102,10 @@ pub enum Observation<'a, T> {
         /// One token per step.
         tokens: &'a [u32],
     },
-    /// The vectors that a cell multiplied by its two maps: the stacked `[x_t; h_(t-1)]`.
-    Cell {
-        /// The input map, which multiplies the first `features` of each row.
-        input: WeightId,
-        /// The recurrent map, which multiplies the rest.
-        recurrent: WeightId,
-        /// The length of `x_t`.
-        features: usize,
-        /// The length of a row: features and hidden units.
-        width: usize,
-        /// One row per step, `[steps, width]`.
-        rows: &'a [T],
-    },
-    /// The vectors that a `linear` multiplied by its map.
-    Linear {
-        /// The map.
-        weight: WeightId,
+    /// The vectors that maps multiplied whose products are summed, stacked: for a cell `[x_t; h_(t-1)]`.
+    Product {
+        /// The maps, in the order of the stacked vectors: of a cell the input map, then the recurrent one.
+        weights: &'a [WeightId],
         /// The length of a row.
         width: usize,
         /// One row per step, `[steps, width]`.
@@ -157,22 +142,26 @@ impl<T: Real> LanguageModel<T> {
 
     /// The number of words.
     pub fn vocabulary(&self) -> usize {
-        self.widths[self.logits]
+        self.vocabulary
     }
 
-    /// The state before a text: zero.
+    /// The length of an output: the vocabulary's, or that of a hidden vector.
+    pub fn width(&self) -> usize {
+        self.layout.width(self.output)
+    }
+
+    /// The state before a text.
     pub fn state(&self) -> State<T> {
-        State { values: self.states.iter().map(|&n| vec![T::default(); n]).collect() }
+        self.start.clone()
     }
 
-    /// Reads tokens and returns the logits after each, `[tokens, vocabulary]`. The state is advanced.
-    pub fn logits(&self, state: &mut State<T>, tokens: &[u32]) -> Result<Vec<T>, InterpretError> {
+    /// Reads tokens and returns the output after each, `[tokens, width]`: logits, or hidden vectors. The state is advanced.
+    pub fn outputs(&self, state: &mut State<T>, tokens: &[u32]) -> Result<Vec<T>, InterpretError> {
         self.check(tokens)?;
-        let mut work = self.workspace();
-        let mut all = Vec::with_capacity(tokens.len() * self.vocabulary());
+        let mut all = Vec::with_capacity(tokens.len() * self.width());
         for chunk in tokens.chunks(self.chunk) {
-            self.read(&mut work, state, chunk, true, None);
-            all.extend_from_slice(&work.buffers[self.logits]);
+            let mut window = self.read(state, chunk, true);
+            all.append(&mut window.results[self.output.index()]);
         }
         Ok(all)
     }
@@ -185,12 +174,15 @@ impl<T: Real> LanguageModel<T> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<f64, InterpretError> {
         self.check(tokens)?;
+        if self.head == Head::Hidden {
+            return Err(InterpretError::NoPredictions);
+        }
         let Some((_, targets)) = tokens.split_first() else { return Ok(0.0) };
-        let (mut work, mut state) = (self.workspace(), self.state());
+        let mut state = self.state();
         let (mut sum, mut done) = (0.0, 0);
         for (chunk, targets) in tokens[..targets.len()].chunks(self.chunk).zip(targets.chunks(self.chunk)) {
-            self.read(&mut work, &mut state, chunk, true, None);
-            let rows = work.buffers[self.logits].par_chunks(self.vocabulary());
+            let window = self.read(&mut state, chunk, true);
+            let rows = window.results[self.output.index()].par_chunks(self.vocabulary);
             let terms: Vec<f64> = rows
                 .zip(targets)
                 .map(|(row, &target)| row[target as usize].to_f64() - log_sum_exp(row))
@@ -205,25 +197,44 @@ impl<T: Real> LanguageModel<T> {
         Ok(sum)
     }
 
+    /// How far the outputs on a text, from the start, are from those of a reference: `|y - y'| / |y|` over all tokens. This is the quality of a model
+    /// that returns hidden vectors. `progress` gets the number of tokens read so far.
+    pub fn relative_error(
+        &self,
+        reference: &LanguageModel<T>,
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<f64, InterpretError> {
+        let (mut states, mut done) = ([self.state(), reference.state()], 0);
+        let (mut error, mut size) = (0.0, 0.0);
+        for chunk in tokens.chunks(self.chunk) {
+            let [mine, other] = &mut states;
+            let (have, want) = (self.outputs(mine, chunk)?, reference.outputs(other, chunk)?);
+            error += have.iter().zip(&want).map(|(&a, &b)| (a - b).to_f64().powi(2)).sum::<f64>();
+            size += want.iter().map(|&b| b.to_f64().powi(2)).sum::<f64>();
+            done += chunk.len();
+            progress(done);
+        }
+        Ok(if error == 0.0 { 0.0 } else { (error / size).sqrt() })
+    }
+
     /// Reads a text as [`LanguageModel::log_likelihood`] does and shows the observer every layer's inputs: those for all tokens except
-    /// the last, which predicts nothing. Results that only the score needs are not computed.
+    /// the last, which predicts nothing. Results that only the score needs are not computed. A model without predictions shows none.
     pub fn run_with(&self, tokens: &[u32], observer: &mut dyn Observer<T>) -> Result<(), InterpretError> {
         self.check(tokens)?;
         let Some((_, targets)) = tokens.split_first() else { return Ok(()) };
-        let (mut work, mut state) = (self.workspace(), self.state());
-        let predictions = observer.wants_predictions();
-        let node = self.layers[self.logits].node;
+        let mut state = self.state();
+        let predictions = observer.wants_predictions() && self.head == Head::Logits;
+        let (k, vocabulary) = (self.output.index(), self.vocabulary);
         for (chunk, targets) in tokens[..targets.len()].chunks(self.chunk).zip(targets.chunks(self.chunk)) {
-            self.read(&mut work, &mut state, chunk, predictions, Some(observer));
+            let mut window = self.read(&mut state, chunk, predictions);
+            self.show(&window, chunk, observer);
             if predictions {
-                let vocabulary = self.vocabulary();
-                let logits = &mut work.buffers[self.logits];
-                logits.par_chunks_mut(vocabulary).for_each(|row| {
-                    let log_sum = T::of(log_sum_exp(row));
-                    row.iter_mut().for_each(|x| *x -= log_sum);
-                });
-                let log_probabilities = &work.buffers[self.logits];
-                observer.observe(node, Observation::Predictions { vocabulary, log_probabilities, targets });
+                let rows = &mut window.results[k];
+                rows.par_chunks_mut(vocabulary).for_each(log_softmax);
+                let log_probabilities = &window.results[k];
+                let seen = Observation::Predictions { vocabulary, log_probabilities, targets };
+                observer.observe(self.layers[k].node, seen);
             }
         }
         Ok(())
@@ -237,107 +248,147 @@ impl<T: Real> LanguageModel<T> {
         }
     }
 
-    fn workspace(&self) -> Workspace<T> {
-        Workspace { buffers: vec![vec![]; self.widths.len()], gates: vec![], rows: vec![] }
+    /// Runs the program on one chunk and advances the state. The output is computed if it is requested or another step reads it.
+    fn read(&self, state: &mut State<T>, tokens: &[u32], output: bool) -> Window<T> {
+        let mut window = Window::new(&self.layout, tokens.len(), 1, state.values.clone());
+        for (step, times) in self.layout.schedule(tokens.len()) {
+            let layer = &self.layers[step.index()];
+            let (n, width) = (times.len(), self.layout.width(step));
+            let needed = layer.read || (output && step == self.output) || matches!(layer.kind, Kind::Cell(_));
+            if !needed {
+                continue;
+            }
+            let read = |x: Slice| window.read(x, times.clone());
+            let rows = match &layer.kind {
+                Kind::Embed { matrix, .. } => {
+                    let mut rows = vec![];
+                    tokens[times.clone()].iter().for_each(|&t| matrix.push_row(t as usize, &mut rows));
+                    rows
+                }
+                Kind::Apply { terms, bias } => {
+                    let mut products = terms.iter().map(|term| term.matrix.apply(n, &read(term.x)));
+                    let mut sum = products.next().unwrap_or_default();
+                    products.for_each(|more| sum.iter_mut().zip(more).for_each(|(s, x)| *s += x));
+                    if let Some(bias) = bias {
+                        add_rows(&mut sum, bias);
+                    }
+                    sum
+                }
+                Kind::Cell(cell) => cell.run(n, &read(cell.x), state),
+                Kind::Map { formula, operands } => {
+                    let slices: Vec<_> = operands.iter().map(|o| o.slice().map(read)).collect();
+                    let row = |row: usize| {
+                        let inputs =
+                            operands.iter().zip(&slices).map(|(operand, slice)| match (operand, slice) {
+                                (Source::Slice(x), Some(rows)) => &rows[row * x.width..][..x.width],
+                                (Source::Constant(data), _) => &data[..],
+                                (Source::Slice(_), None) => &[],
+                            });
+                        formula.values_of(width, &inputs.collect::<Vec<_>>()).swap_remove(0)
+                    };
+                    (0..n).flat_map(row).collect()
+                }
+                Kind::Norm { x, scale, shift, epsilon } => {
+                    let mut rows = read(*x).into_owned();
+                    let vectors = [scale.as_deref(), shift.as_deref()];
+                    rows.chunks_mut(width.max(1)).for_each(|row| norm(row, vectors, *epsilon));
+                    rows
+                }
+                Kind::LogSoftmax(x) => {
+                    let mut rows = read(*x).into_owned();
+                    rows.chunks_mut(width.max(1)).for_each(log_softmax);
+                    rows
+                }
+                Kind::Concat(parts) => {
+                    let rows: Vec<_> = parts.iter().map(|&x| read(x)).collect();
+                    join(n, rows.iter().map(|r| &**r).zip(parts.iter().map(|x| x.width)))
+                }
+            };
+            window.write(step, times, rows);
+        }
+        for (k, (of, values)) in self.layout.states().iter().zip(&mut state.values).enumerate() {
+            if of.is_stepwise {
+                values.copy_from_slice(window.after(k));
+            }
+        }
+        window
     }
 
-    /// Evaluates the graph on one chunk.
-    fn read(
-        &self,
-        work: &mut Workspace<T>,
-        state: &mut State<T>,
-        tokens: &[u32],
-        logits: bool,
-        mut observer: Option<&mut (dyn Observer<T> + '_)>,
-    ) {
-        let n = tokens.len();
-        for (k, layer) in self.layers.iter().enumerate() {
-            // Moved out, so that a layer can read other buffers while it writes its own.
-            let mut out = std::mem::take(&mut work.buffers[k]);
-            let needed = layer.read || (logits && k == self.logits);
-            match &layer.kind {
-                Kind::Embedding { table, matrix } => {
-                    out.clear();
-                    tokens.iter().for_each(|&t| matrix.push_row(t as usize, &mut out));
-                    if let Some(observer) = &mut observer {
-                        observer.observe(layer.node, Observation::Embedding { table: *table, tokens });
-                    }
+    /// Shows what the steps of a window have read.
+    fn show(&self, window: &Window<T>, tokens: &[u32], observer: &mut dyn Observer<T>) {
+        for layer in &self.layers {
+            let (parts, weights): (Vec<Slice>, Vec<WeightId>) = match &layer.kind {
+                Kind::Embed { table, .. } => {
+                    observer.observe(layer.node, Observation::Embedding { table: *table, tokens });
+                    continue;
                 }
+                Kind::Apply { terms, .. } => terms.iter().map(|t| (t.x, t.weight)).unzip(),
                 Kind::Cell(cell) => {
-                    let before = observer.is_some().then(|| state.values[cell.states[0].index()].clone());
-                    cell.run(n, &work.buffers[cell.x], state, &mut work.gates, &mut out);
-                    if let (Some(observer), Some(before)) = (&mut observer, before) {
-                        cell.stack(n, &work.buffers[cell.x], &before, &out, &mut work.rows);
-                        observer.observe(layer.node, cell.observation(&work.rows));
-                    }
+                    let h = Slice {
+                        of: Sequence::State(cell.states[0]),
+                        from: 0,
+                        width: cell.recurrent.inputs(),
+                    };
+                    (vec![cell.x, h], cell.weights.to_vec())
                 }
-                Kind::Linear { x, weight, matrix, bias } => {
-                    let rows = &work.buffers[*x];
-                    if let Some(observer) = &mut observer {
-                        let seen = Observation::Linear { weight: *weight, width: matrix.cols(), rows };
-                        observer.observe(layer.node, seen);
-                    }
-                    if needed {
-                        matrix.apply(n, rows, &mut out);
-                        if let Some(bias) = bias {
-                            add_rows(&mut out, bias);
-                        }
-                    }
-                }
-                Kind::Map { formula, operands } if needed => {
-                    let width = self.widths[k];
-                    out.clear();
-                    for row in 0..n {
-                        let inputs: Vec<&[T]> = operands.iter().map(|o| o.row(work, row, width)).collect();
-                        out.extend(formula.values(&inputs).swap_remove(0));
-                    }
-                }
-                Kind::Map { .. } => {}
+                _ => continue,
+            };
+            let n = tokens.len();
+            let rows: Vec<_> = parts.iter().map(|&x| window.read(x, 0..n)).collect();
+            let rows = join(n, rows.iter().map(|r| &**r).zip(parts.iter().map(|x| x.width)));
+            let width = parts.iter().map(|x| x.width).sum();
+            observer.observe(layer.node, Observation::Product { weights: &weights, width, rows: &rows });
+        }
+    }
+}
+
+impl<T> Source<T> {
+    fn slice(&self) -> Option<Slice> {
+        match self {
+            Source::Slice(x) => Some(*x),
+            Source::Constant(_) => None,
+        }
+    }
+}
+
+impl<T: Real> Multiplier<T> {
+    fn apply(&self, n: usize, x: &[T]) -> Vec<T> {
+        match self {
+            Multiplier::Batched(matrix) => {
+                let mut out = vec![];
+                matrix.apply(n, x, &mut out);
+                out
             }
-            work.buffers[k] = out;
+            Multiplier::Stepwise(matrix) => {
+                let mut out = vec![T::default(); n * matrix.outputs()];
+                let rows = out.chunks_exact_mut(matrix.outputs().max(1));
+                rows.zip(x.chunks_exact(matrix.inputs().max(1)))
+                    .for_each(|(out, x)| matrix.add_product(x, out));
+                out
+            }
         }
     }
 }
 
 impl<T: Real> Cell<T> {
-    /// All steps of a chunk; `y: [n, hidden]` is overwritten.
-    fn run(&self, n: usize, x: &[T], state: &mut State<T>, gates: &mut Vec<T>, y: &mut Vec<T>) {
-        self.input.apply(n, x, gates);
-        add_rows(gates, &self.bias);
+    /// All steps of a chunk.
+    fn run(&self, n: usize, x: &[T], state: &mut State<T>) -> Vec<T> {
+        let mut of_x = vec![];
+        self.input.apply(n, x, &mut of_x);
         let mut states: Vec<Vec<T>> =
             self.states.iter().map(|s| std::mem::take(&mut state.values[s.index()])).collect();
-        y.clear();
-        for gates in gates.chunks_exact_mut(self.bias.len().max(1)) {
-            self.recurrent.add_product(&states[0], gates);
+        let units = states[0].len();
+        let mut y = Vec::with_capacity(n * units);
+        for of_x in of_x.chunks_exact((self.spec.input.blocks() * units).max(1)) {
+            let add = |h: &[T], sums: &mut [T]| self.recurrent.add_product(h, sums);
+            let gates = sums(&self.spec, of_x, &self.bias, &states[0], add);
             let mut all: Vec<&mut [T]> = states.iter_mut().map(Vec::as_mut_slice).collect();
-            update(&self.spec, gates, &self.parameters, &mut all);
+            update(&self.spec, &gates, &self.parameters, &mut all);
             y.extend_from_slice(&states[0]);
         }
         for (id, values) in self.states.iter().zip(states) {
             state.values[id.index()] = values;
         }
+        y
     }
-
-    /// `[x_t; h_(t-1)]` for each step, from the state before the chunk and the outputs of it.
-    fn stack(&self, n: usize, x: &[T], before: &[T], y: &[T], rows: &mut Vec<T>) {
-        let (features, hidden) = (self.input.cols(), self.recurrent.inputs());
-        rows.clear();
-        for t in 0..n {
-            rows.extend_from_slice(&x[t * features..(t + 1) * features]);
-            rows.extend_from_slice(if t == 0 { before } else { &y[(t - 1) * hidden..t * hidden] });
-        }
-    }
-
-    fn observation<'a>(&self, rows: &'a [T]) -> Observation<'a, T> {
-        let [input, recurrent] = self.weights;
-        let features = self.input.cols();
-        Observation::Cell { input, recurrent, features, width: features + self.recurrent.inputs(), rows }
-    }
-}
-
-/// `log sum exp` of a row, without overflow; the sum in f64.
-fn log_sum_exp<T: Real>(row: &[T]) -> f64 {
-    let max = row.iter().copied().fold(row[0], |a, b| if b > a { b } else { a });
-    let sum: f64 = row.iter().map(|&x| Real::exp(x - max).to_f64()).sum();
-    max.to_f64() + sum.ln()
 }

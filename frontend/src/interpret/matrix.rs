@@ -162,6 +162,11 @@ impl<T: Real> Transposed<T> {
         self.factors[0].inputs
     }
 
+    /// The length of a product.
+    pub(super) fn outputs(&self) -> usize {
+        self.factors.last().map_or(0, |f| f.outputs)
+    }
+
     /// `out += W x`.
     pub(super) fn add_product(&self, x: &[T], out: &mut [T]) {
         let [before @ .., last] = &self.factors[..] else { return };

@@ -31,10 +31,15 @@ mod evaluate;
 mod formula;
 mod language_model;
 mod layers;
+mod lines;
+mod loops;
 mod matrix;
 mod movement;
-mod onnx_lstm;
+mod numbers;
 mod real;
+mod recurrent;
+mod shuffle;
+mod table;
 
 #[cfg(test)]
 mod tests;
@@ -45,13 +50,14 @@ pub use language_model::{LanguageModel, Observation, Observer, State};
 pub use real::Real;
 
 use crate::ir::{
-    Activations, Graph, InferError, MapError, Node, Op, Operand, OutputRole, Scalar, Type, ValueId, WeightId,
+    Activations, CellSpec, Dim, Field, Graph, InferError, MapError, Node, Op, Operand, OutputRole, Reset,
+    Scalar, Type, ValueId, WeightId,
 };
 use crate::tensor::{DType, Tensor};
 use bind::Bindings;
 use matrix::{Decoder, Matrix};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Runs a graph on tensors.
@@ -72,12 +78,15 @@ enum Matrices {
 
 /// The values of a run that will still be read.
 struct Values {
+    /// The values that have been computed.
+    known: HashSet<ValueId>,
     tensors: HashMap<ValueId, Tensor>,
     uses: HashMap<ValueId, usize>,
 }
 
 impl Values {
     fn insert(&mut self, value: ValueId, tensor: Tensor) {
+        self.known.insert(value);
         if self.uses.contains_key(&value) {
             self.tensors.insert(value, tensor);
         }
@@ -91,12 +100,14 @@ impl Values {
     }
 }
 
-/// The operands of a layer that are linear maps, not tensors.
-fn map_operands(op: &Op) -> std::ops::Range<usize> {
+/// Whether operand `k` of a layer is a linear map, not a tensor.
+fn is_map(op: &Op, k: usize) -> bool {
     match op {
-        Op::Embedding | Op::Linear => 1..2,
-        Op::Lstm(_) => 3..5,
-        _ => 0..0,
+        Op::Embedding => k == 1,
+        Op::Linear => k % 2 == 1,
+        Op::Lstm(_) => k == 3 || k == 4,
+        Op::Gru(_) | Op::Rnn(_) => k == 2 || k == 3,
+        _ => false,
     }
 }
 
@@ -121,9 +132,7 @@ impl<'g> Interpreter<'g> {
             for (i, operand) in node.operands().iter().enumerate() {
                 match *operand {
                     Operand::Value(v) => *uses.entry(v).or_default() += 1,
-                    Operand::Weight(w)
-                        if !map_operands(&node.op).contains(&i) && !constants.contains_key(&w) =>
-                    {
+                    Operand::Weight(w) if !is_map(&node.op, i) && !constants.contains_key(&w) => {
                         let constant = constant(&graph.weight(w).map, wide).map_err(|error| {
                             InterpretError::Weight { name: graph.weight(w).name.clone(), error }
                         })?;
@@ -139,42 +148,67 @@ impl<'g> Interpreter<'g> {
         Ok(Interpreter { graph, constants, matrices, uses })
     }
 
-    /// Runs the graph. Every input must be given, by name; a state that is not given starts at zero. The results are in the order
-    /// of the graph's outputs; the next value of a state has the state's name.
+    /// Runs the graph. Every input must be given, by name; a state that is not given starts at its initial value. The results are in the order
+    /// of the graph's outputs; the next value of a state has the state's name. A stepwise state is given and returned for one time step,
+    /// `[1, B, features]`.
     pub fn run(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<(String, Tensor)>, InterpretError> {
-        let mut values = Values { tensors: HashMap::new(), uses: self.uses.clone() };
+        let states = self.graph.sources(&Op::State);
+        // By definition, many time steps are runs of one time step, each from the states that the one before leaves.
+        let is_state = |name: &str| states.iter().any(|&v| self.graph.name_of(v) == name);
+        let steps = inputs.iter().filter(|(name, _)| !is_state(name)).filter_map(|(_, t)| t.shape().first());
+        let steps = steps.copied().next().unwrap_or(0);
+        let is_stepwise = |v: ValueId| {
+            let ty = self.graph.type_of(v);
+            let features = ty.shape.last().and_then(Dim::as_constant).unwrap_or(0);
+            *ty == Type::sequence(features)
+        };
+        if steps == 0 || !states.iter().any(|&v| is_stepwise(v)) {
+            return self.run_at_once(inputs);
+        }
+        let (mut now, mut all): (Vec<(String, Tensor)>, Vec<Vec<Tensor>>) = (vec![], vec![]);
+        for t in 0..steps as i64 {
+            let mut given = vec![];
+            for (name, tensor) in inputs.iter().filter(|(name, _)| t == 0 || !is_state(name)) {
+                let wrong = |e: InferError| InterpretError::Input {
+                    name: name.to_string(),
+                    expected: e.expected,
+                    found: e.found,
+                };
+                given.push((
+                    *name,
+                    if is_state(name) { tensor.clone() } else { time_step(tensor, t).map_err(wrong)? },
+                ));
+            }
+            given.extend(now.iter().filter(|(name, _)| is_state(name)).map(|(n, t)| (n.as_str(), t.clone())));
+            now = self.run_at_once(&given)?;
+            all.resize(now.len(), vec![]);
+            all.iter_mut().zip(&now).for_each(|(all, (_, tensor))| all.push(tensor.clone()));
+        }
+        let joined = now.into_iter().zip(all).map(|((name, last), all)| {
+            let parts: Vec<Option<Tensor>> = all.into_iter().map(Some).collect();
+            let whole = if is_state(&name) { last } else { join_time_steps(&parts).unwrap_or(last) };
+            (name, whole)
+        });
+        Ok(joined.collect())
+    }
+
+    fn run_at_once(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<(String, Tensor)>, InterpretError> {
+        let mut values = Values { known: HashSet::new(), tensors: HashMap::new(), uses: self.uses.clone() };
         let mut bindings = Bindings::default();
         self.bind(inputs, &mut bindings, &mut values)?;
-        for (_, node) in self.graph.nodes() {
-            if matches!(node.op, Op::Input | Op::State) {
-                continue;
-            }
-            let wrong = |error| InterpretError::node(self.graph, node, error);
-            let operands: Vec<Option<Tensor>> = node
-                .operands()
-                .iter()
-                .map(|operand| match operand {
-                    Operand::Value(v) => values.read(*v),
-                    Operand::Weight(w) => self.constants.get(w).cloned(),
-                    Operand::None => None,
-                })
-                .collect();
-            let results = match &self.matrices {
-                Matrices::Single(m) => layer(node, &operands, m),
-                Matrices::Double(m) => layer(node, &operands, m),
-            };
-            let results = match results {
-                Some(results) => results,
-                None => evaluate(&self.widen_op(&node.op), &operands),
-            };
-            for (&value, tensor) in node.results().iter().zip(results.map_err(wrong)?) {
-                let ty = self.widen(self.graph.type_of(value));
-                let expected = bindings.resolve_type(&ty);
-                if !bindings.accept(&ty, &tensor) {
-                    let expected = format!("a result of type {expected}, as inferred");
-                    return Err(wrong(InferError::new(expected, describe(&tensor))));
+        // By need: a branch that is not taken may fail, and so may what no output reads.
+        for output in self.graph.outputs() {
+            let mut waiting = vec![output.value];
+            while let Some(&value) = waiting.last() {
+                if values.known.contains(&value) {
+                    waiting.pop();
+                    continue;
                 }
-                values.insert(value, tensor);
+                let node = self.graph.node(self.graph.producer(value));
+                match self.missing(node, &values) {
+                    Some(operand) => waiting.push(operand),
+                    None => self.node(node, &mut bindings, &mut values)?,
+                }
             }
         }
         let mut results = vec![];
@@ -187,6 +221,59 @@ impl<'g> Interpreter<'g> {
             results.extend(values.read(output.value).map(|t| (name.to_string(), t)));
         }
         Ok(results)
+    }
+
+    /// An operand that the node needs and that is not computed yet.
+    fn missing(&self, node: &Node, values: &Values) -> Option<ValueId> {
+        let mut needed = node.operands();
+        if node.op == Op::If {
+            let (condition, branches) = needed.split_first()?;
+            let taken = match condition {
+                Operand::Value(v) if !values.known.contains(v) => return Some(*v),
+                Operand::Value(v) => values.tensors.get(v),
+                Operand::Weight(w) => self.constants.get(w),
+                Operand::None => None,
+            };
+            let (then, otherwise) = branches.split_at(branches.len() / 2);
+            let holds = taken.and_then(|t| t.bools().ok()).is_some_and(|v| v.first() == Some(&true));
+            needed = if holds { then } else { otherwise };
+        }
+        needed.iter().find_map(|operand| match operand {
+            Operand::Value(v) if !values.known.contains(v) => Some(*v),
+            _ => None,
+        })
+    }
+
+    /// Computes the results of a node whose operands are there.
+    fn node(&self, node: &Node, bindings: &mut Bindings, values: &mut Values) -> Result<(), InterpretError> {
+        let wrong = |error| InterpretError::node(self.graph, node, error);
+        let operands: Vec<Option<Tensor>> = node
+            .operands()
+            .iter()
+            .map(|operand| match operand {
+                Operand::Value(v) => values.read(*v),
+                Operand::Weight(w) => self.constants.get(w).cloned(),
+                Operand::None => None,
+            })
+            .collect();
+        let results = match &self.matrices {
+            Matrices::Single(m) => layer(node, &operands, m),
+            Matrices::Double(m) => layer(node, &operands, m),
+        };
+        let results = match results {
+            Some(results) => results,
+            None => evaluate(&self.widen_op(&node.op), &operands),
+        };
+        for (&value, tensor) in node.results().iter().zip(results.map_err(wrong)?) {
+            let ty = self.widen(self.graph.type_of(value));
+            let expected = bindings.resolve_type(&ty);
+            if !bindings.accept(&ty, &tensor) {
+                let expected = format!("a result of type {expected}, as inferred");
+                return Err(wrong(InferError::new(expected, describe(&tensor))));
+            }
+            values.insert(value, tensor);
+        }
+        Ok(())
     }
 
     /// Takes the inputs, binds the symbols in their shapes and creates the states that are not given.
@@ -237,11 +324,10 @@ impl<'g> Interpreter<'g> {
             let (name, ty) = (self.graph.name_of(v), self.widen(self.graph.type_of(v)));
             match bindings.sizes(&ty) {
                 Ok(shape) => {
-                    let bytes = crate::tensor::element_count(&shape).map(|n| vec![0; n * ty.dtype.size()]);
-                    let zero = bytes.and_then(|b| Tensor::from_le_bytes(ty.dtype, shape, &b));
-                    match zero {
-                        Ok(zero) => values.insert(v, zero),
-                        Err(e) => return wrong(name, ty.to_string(), e.to_string()),
+                    let initial = self.graph.initial_state(v).and_then(|w| self.constants.get(&w));
+                    match self.start(&ty, shape, initial) {
+                        Ok(start) => values.insert(v, start),
+                        Err(e) => return wrong(name, ty.to_string(), e.found),
                     }
                 }
                 Err(dim) => {
@@ -251,6 +337,18 @@ impl<'g> Interpreter<'g> {
             }
         }
         Ok(())
+    }
+
+    /// A state at the start: a vector for each stream, or zeros.
+    fn start(&self, ty: &Type, shape: Vec<usize>, initial: Option<&Tensor>) -> Result<Tensor, InferError> {
+        let (&width, streams) = shape.split_last().ok_or_else(|| InferError::new("a vector", "a number"))?;
+        let row = match initial {
+            Some(initial) => arithmetic::cast(ty.dtype, initial)?.to_le_bytes()?,
+            None => vec![0; width * ty.dtype.size()],
+        };
+        let streams = crate::tensor::element_count(streams)?;
+        crate::tensor::element_count(&shape)?;
+        Ok(Tensor::from_le_bytes(ty.dtype, shape, &row.repeat(streams))?)
     }
 
     fn is_wide(&self) -> bool {
@@ -278,9 +376,29 @@ impl<'g> Interpreter<'g> {
             Op::ConstantOfShape { value: Scalar { dtype, value } } => {
                 Cow::Owned(Op::ConstantOfShape { value: Scalar { dtype: self.widen_dtype(dtype), value } })
             }
+            Op::Onnx(ref onnx) if self.is_wide() => {
+                let mut onnx = onnx.clone();
+                for (_, field) in onnx.fields() {
+                    if let Field::DType(Some(dtype)) = field {
+                        *dtype = self.widen_dtype(*dtype);
+                    }
+                }
+                Cow::Owned(Op::Onnx(onnx))
+            }
             _ => Cow::Borrowed(op),
         }
     }
+}
+
+/// One of a sequence's time steps.
+fn time_step(t: &Tensor, step: i64) -> Result<Tensor, InferError> {
+    let int = |n: i64| Ok::<_, InferError>(Some(Tensor::from_i64([1], vec![n])?));
+    let operands = [Some(t.clone()), int(step)?, int(step + 1)?, int(0)?];
+    evaluate(&Op::Slice, &operands).map(|mut all| all.swap_remove(0))
+}
+
+fn join_time_steps(parts: &[Option<Tensor>]) -> Result<Tensor, InferError> {
+    evaluate(&Op::Concat { axis: 0 }, parts).map(|mut all| all.swap_remove(0))
 }
 
 /// `f32[2, 3]`.
@@ -307,9 +425,9 @@ fn decode_matrices<T: Real>(graph: &Graph) -> Result<BTreeMap<WeightId, Arc<Matr
     let mut decoder = Decoder::new();
     let mut matrices = BTreeMap::new();
     for (_, node) in graph.nodes() {
-        let maps = node.operands().get(map_operands(&node.op)).unwrap_or_default();
-        for operand in maps {
+        for (k, operand) in node.operands().iter().enumerate() {
             if let Operand::Weight(w) = *operand
+                && is_map(&node.op, k)
                 && !matrices.contains_key(&w)
             {
                 let weight = graph.weight(w);
@@ -345,15 +463,47 @@ fn layer<T: Real>(
             Ok(Arc::new(Matrix::Dense { rows, cols, data: T::elements(t)?, activations: Activations::F32 }))
         }
     };
+    let cell = |spec: &CellSpec, parameters: Option<&Tensor>| {
+        let first = 1 + spec.states;
+        let (input, recurrent, bias) = (map(first)?, map(first + 1)?, tensor(first + 2)?);
+        let states = (1..first).map(tensor).collect::<Result<Vec<_>, _>>()?;
+        let cell = layers::Cell { spec, input: &input, recurrent: &recurrent, bias, parameters };
+        cell.run(tensor(0)?, &states)
+    };
     match &node.op {
         Op::Embedding => Some((|| Ok(vec![layers::embedding(tensor(0)?, &*map(1)?)?]))()),
-        Op::Linear => Some((|| Ok(vec![layers::linear(tensor(0)?, &*map(1)?, tensor(2).ok())?]))()),
-        Op::Lstm(lstm) => Some((|| {
-            let (input, recurrent, parameters) = (map(3)?, map(4)?, tensor(6).ok());
-            let spec = &lstm.spec(parameters.is_some());
-            let cell =
-                layers::Cell { spec, input: &input, recurrent: &recurrent, bias: tensor(5)?, parameters };
-            cell.run(tensor(0)?, &[tensor(1)?, tensor(2)?])
+        Op::Linear => Some((|| {
+            let pairs = node.operands().len() / 2;
+            let terms = (0..pairs).map(|k| Ok((tensor(2 * k)?, map(2 * k + 1)?)));
+            let terms = terms.collect::<Result<Vec<_>, InferError>>()?;
+            Ok(vec![layers::linear(&terms, tensor(2 * pairs).ok())?])
+        })()),
+        Op::Lstm(lstm) => {
+            let parameters = tensor(6).ok();
+            Some(cell(&lstm.spec(parameters.is_some()), parameters))
+        }
+        Op::Gru(gru) if gru.reset == Reset::After => Some(cell(&gru.spec(), None)),
+        Op::Gru(gru) => {
+            Some((|| layers::reset_before(gru, tensor(0)?, tensor(1)?, [&*map(2)?, &*map(3)?], tensor(4)?))())
+        }
+        Op::Rnn(rnn) => Some(cell(&rnn.spec(), None)),
+        Op::Features { from, to } => Some((|| Ok(vec![layers::features::<T>(tensor(0)?, *from, *to)?]))()),
+        Op::LayerNorm { epsilon } => Some((|| {
+            let vector = |k: usize| {
+                let width = tensor(0)?.shape().last().copied().unwrap_or(0);
+                tensor(k).ok().map(|t| layers::vector::<T>("scale or shift", t, width)).transpose()
+            };
+            let (scale, shift) = (vector(1)?, vector(2)?);
+            let epsilon = T::of((*epsilon).into());
+            let norm = |row: &mut [T]| layers::norm(row, [scale.as_deref(), shift.as_deref()], epsilon);
+            Ok(vec![layers::by_row(tensor(0)?, norm)?])
+        })()),
+        Op::LogSoftmaxFeatures => {
+            Some((|| Ok(vec![layers::by_row(tensor(0)?, layers::log_softmax::<T>)?]))())
+        }
+        Op::ConcatFeatures => Some((|| {
+            let parts = (0..operands.len()).map(tensor).collect::<Result<Vec<_>, _>>()?;
+            Ok(vec![layers::concat::<T>(&parts)?])
         })()),
         _ => None,
     }

@@ -9,6 +9,15 @@ pub(super) fn axis_of(axis: i64, rank: usize) -> usize {
     if axis < 0 { (axis + rank as i64) as usize } else { axis as usize }
 }
 
+/// The axis of a tensor, counted from the front.
+pub(super) fn checked_axis(axis: i64, t: &Tensor) -> Result<usize, InferError> {
+    let rank = t.shape().len() as i64;
+    if (-rank..rank).contains(&axis) {
+        return Ok(axis_of(axis, t.shape().len()));
+    }
+    Err(InferError::new(format!("an axis in -{rank}..{rank}"), format!("axis {axis}")))
+}
+
 pub(super) fn shape(start: i64, end: Option<i64>, data: &Tensor) -> Result<Tensor, InferError> {
     let dims: Vec<i64> = data.shape().iter().map(|&d| d as i64).collect();
     let rank = dims.len() as i64;

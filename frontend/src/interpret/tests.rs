@@ -3,6 +3,7 @@ mod cases;
 mod language_model;
 mod lstm;
 mod operators;
+mod recurrent;
 
 use crate::tensor::{DType, Tensor};
 

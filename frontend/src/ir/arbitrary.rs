@@ -10,6 +10,10 @@
 //! assert!(graph.is_language_model());
 //! ```
 
+mod models;
+
+pub use models::{Extras, Recurrence, recurrent_model, recurrent_model_of};
+
 use super::cell::{GateOrder, Lstm};
 use super::graph::{Graph, Operand, OutputRole, Type};
 use super::map::{

@@ -55,6 +55,8 @@ pub enum Dim {
     },
     /// Known only at run time.
     Unknown,
+    /// In a type, the only dimension: any number of unknown dimensions.
+    Rest,
 }
 
 impl Dim {
@@ -133,7 +135,7 @@ impl Dim {
                     None => Dim::Unknown,
                 }
             }
-            Dim::Unknown => Dim::Unknown,
+            other => other.clone(),
         }
     }
 }
@@ -148,6 +150,7 @@ impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Dim::Unknown => f.write_str("?"),
+            Dim::Rest => f.write_str(".."),
             Dim::Known { coefficient, symbols } => {
                 if symbols.is_empty() {
                     return write!(f, "{coefficient}");

@@ -20,6 +20,7 @@
 //! ```
 
 use super::op::{Binary, Function};
+use std::f32::consts::FRAC_2_SQRT_PI;
 
 /// A term of one formula, by position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -66,7 +67,20 @@ pub enum Primitive {
     Exp,
     /// `ln(1 + x)` of an `x` that is not negative.
     Ln1p,
+    Sqrt,
 }
+
+/// The largest error of [`Function::Erf`] in f32: 1.5e-7 of its formula far from zero (Abramowitz and Stegun, Handbook of Mathematical Functions,
+/// 7.1.26), and the roundings of numbers below 1.
+pub const ERF_ERROR: f64 = 4.0 * f32::EPSILON as f64;
+
+/// The coefficients of that formula, of `t` to the fifth power first and without a constant, and the scale of its argument.
+const ERF: ([f32; 5], f32) =
+    ([1.061_405_4, -1.453_152_1, 1.421_413_8, -0.284_496_74, 0.254_829_6], 0.327_591_1);
+
+/// Near zero: the first coefficients of the Taylor series of `erf(x) / x` in `x^2`, and the bound below which the rest is less than 2e-8.
+const ERF_NEAR: ([f32; 6], f32) =
+    ([-8.548_327e-4, 5.223_978e-3, -2.686_617_2e-2, 0.112_837_92, -0.376_126_4, FRAC_2_SQRT_PI], 0.5);
 
 /// An elementwise expression with some inputs and some results.
 #[derive(Clone, PartialEq, Debug)]
@@ -166,6 +180,27 @@ pub trait Algebra {
                 let ln = self.primitive(Primitive::Ln1p, &e);
                 self.binary(Binary::Add, &ln, &above)
             }
+            // 1 - (a t + b t^2 + ..) e^-x^2 of |x|, where t = 1 / (1 + p |x|), with the sign of x.
+            Function::Erf => {
+                let ((far, scale), (near, bound)) = (ERF, ERF_NEAR);
+                let (zero, one, absolute) = (self.constant(0.0), self.constant(1.0), self.absolute(x));
+                let t = self.affine(scale, &absolute, 1.0);
+                let t = self.binary(Binary::Div, &one, &t);
+                let p = self.polynomial(&far, &t);
+                let p = self.binary(Binary::Mul, &p, &t);
+                let square = self.binary(Binary::Mul, x, x);
+                let exponent = self.binary(Binary::Sub, &zero, &square);
+                let e = self.primitive(Primitive::Exp, &exponent);
+                let rest = self.binary(Binary::Mul, &p, &e);
+                let above = self.binary(Binary::Sub, &one, &rest);
+                let below = self.binary(Binary::Sub, &rest, &one);
+                let far = self.select([x, &zero], &below, &above);
+                let p = self.polynomial(&near, &square);
+                let near = self.binary(Binary::Mul, &p, x);
+                let bound = self.constant(bound);
+                self.select([&absolute, &bound], &near, &far)
+            }
+            Function::Sqrt => self.primitive(Primitive::Sqrt, x),
         }
     }
 
@@ -174,6 +209,17 @@ pub trait Algebra {
     fn affine(&mut self, alpha: f32, x: &Self::Value, beta: f32) -> Self::Value {
         let (alpha, beta) = (self.constant(alpha), self.constant(beta));
         self.mul_add(&alpha, x, &beta)
+    }
+
+    /// A polynomial, the highest power's coefficient first.
+    #[inline(always)]
+    fn polynomial(&mut self, coefficients: &[f32], x: &Self::Value) -> Self::Value {
+        let mut p = self.constant(coefficients[0]);
+        for &c in &coefficients[1..] {
+            let c = self.constant(c);
+            p = self.mul_add(&p, x, &c);
+        }
+        p
     }
 
     /// `max(0, x)`.
@@ -221,6 +267,32 @@ impl Formula {
             done.push((term, format!("{}'", result(n))));
         }
         lines.join("; ")
+    }
+
+    /// The formula of other inputs, from which `input` makes each of the present ones. In memory each result may replace one of them, the one at
+    /// position `replaces(result)`.
+    pub fn with_inputs(
+        &self,
+        mut input: impl FnMut(&mut FormulaBuilder, usize) -> TermId,
+        replaces: impl Fn(usize) -> Option<usize>,
+    ) -> Formula {
+        let (mut b, mut terms) = (FormulaBuilder::new(), Vec::<TermId>::new());
+        for term in &self.terms {
+            let at = |t: TermId| terms[t.index()];
+            let term = match *term {
+                Term::Input(n) => input(&mut b, n),
+                Term::Constant(x) => b.constant(x),
+                Term::Binary(op, x, y) => b.push(Term::Binary(op, at(x), at(y))),
+                Term::MulAdd(x, y, z) => b.push(Term::MulAdd(at(x), at(y), at(z))),
+                Term::Select { less, then, otherwise } => {
+                    b.push(Term::Select { less: less.map(at), then: at(then), otherwise: at(otherwise) })
+                }
+                Term::Primitive(f, x) => b.push(Term::Primitive(f, at(x))),
+            };
+            terms.push(term);
+        }
+        b.results = self.results().map(|r| terms[r.index()]).enumerate().collect();
+        b.build(replaces)
     }
 
     fn term_text(&self, id: TermId, input: &dyn Fn(usize) -> String, done: &[(TermId, String)]) -> String {

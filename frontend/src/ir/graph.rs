@@ -11,7 +11,7 @@
 //! ill-typed graph cannot be built.
 
 use super::dim::{Dim, Symbol};
-use super::infer::{Fact, InferError, infer};
+use super::infer::{Fact, InferError, check_state, infer};
 use super::map::Part;
 use super::op::Op;
 use crate::tensor::DType;
@@ -52,6 +52,16 @@ impl Type {
     /// A type.
     pub fn new(dtype: DType, shape: Vec<Dim>) -> Type {
         Type { dtype, shape }
+    }
+
+    /// The type of a value whose number of dimensions is not known before it is computed: `f32[..]`. The dtype may be a guess.
+    pub fn unranked(dtype: DType) -> Type {
+        Type::new(dtype, vec![Dim::Rest])
+    }
+
+    /// Whether the number of dimensions is known.
+    pub fn is_ranked(&self) -> bool {
+        self.shape != [Dim::Rest]
     }
 
     /// `f32[S, B, features]`, the sequences of language-model form.
@@ -205,8 +215,22 @@ impl Graph {
     /// Adds a model input or a state with a declared type.
     pub fn add_source(&mut self, op: Op, name: &str, ty: Type) -> ValueId {
         debug_assert!(matches!(op, Op::Input | Op::State));
-        let fact = Fact { ty, content: None };
-        self.insert(op, vec![], vec![fact], &[name], "").1[0]
+        self.insert(op, vec![], vec![Fact { ty, content: None }], &[name], "").1[0]
+    }
+
+    /// Adds a state that starts at a weight, `[features]`.
+    pub fn add_state(&mut self, name: &str, ty: Type, initial: WeightId) -> Result<ValueId, InferError> {
+        check_state(&ty, &[self.fact(initial.into())])?;
+        let facts = vec![Fact { ty, content: None }];
+        Ok(self.insert(Op::State, vec![initial.into()], facts, &[name], "").1[0])
+    }
+
+    /// The weight that a state starts at.
+    pub fn initial_state(&self, state: ValueId) -> Option<WeightId> {
+        match self.node(self.producer(state)).operands() {
+            [Operand::Weight(w)] => Some(*w),
+            _ => None,
+        }
     }
 
     /// Adds a node; infers the types of its results. `names` are suggestions: a name that is taken or missing is made unique.

@@ -79,9 +79,7 @@ pub(crate) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
             };
             let [x, h, c, input, recurrent, bias] =
                 exactly(operands, ["x", "h", "c", "input", "recurrent", "bias"])?;
-            if let Some(clip) = lstm.clip.filter(|clip| clip.is_nan() || *clip <= 0.0) {
-                return Err(InferError::new("a clip above zero", clip.to_string()));
-            }
+            expect_clip(lstm.clip)?;
             expect_type("h", h, DType::F32, &[Some(streams()), None])?;
             let hidden = h.ty.shape[1].clone();
             expect_type("c", c, DType::F32, &[Some(streams()), Some(hidden.clone())])?;
@@ -98,23 +96,110 @@ pub(crate) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
             let state = Fact::of_type(DType::F32, vec![streams(), hidden.clone()]);
             Ok(vec![Fact::of_type(DType::F32, vec![steps(), streams(), hidden]), state.clone(), state])
         }
+        Op::Gru(gru) => simple_cell(operands, 3, gru.biases(), gru.clip),
+        Op::Rnn(rnn) => simple_cell(operands, 1, 1, rnn.clip),
         Op::Linear => {
-            let (x, weight, bias) = match operands {
-                [Some(x), Some(w)] | [Some(x), Some(w), None] => (x, w, None),
-                [Some(x), Some(w), Some(b)] => (x, w, Some(b)),
-                _ => return Err(count("x, weight and perhaps a bias", operands)),
+            // The bias is the only operand in an even place that is a vector.
+            let (terms, bias) = match operands {
+                [terms @ .., bias] if terms.len() % 2 == 0 => (terms, bias.as_ref()),
+                terms => (terms, None),
             };
-            expect_type("x", x, DType::F32, &[Some(steps()), Some(streams()), None])?;
-            let features = x.ty.shape[2].clone();
-            expect_type("weight", weight, DType::F32, &[None, Some(features)])?;
-            let out = weight.ty.shape[0].clone();
-            if let Some(b) = bias {
-                expect_type("bias", b, DType::F32, &[Some(out.clone())])?;
+            if terms.is_empty() || terms.iter().any(Option::is_none) {
+                return Err(count("x, weight, perhaps more of both, and perhaps a bias", operands));
             }
-            Ok(vec![Fact::of_type(DType::F32, vec![steps(), streams(), out])])
+            let mut out = None;
+            for term in terms.iter().flatten().collect::<Vec<_>>().chunks_exact(2) {
+                let features = features("x", term[0])?;
+                expect_type("weight", term[1], DType::F32, &[out.clone(), Some(features)])?;
+                out = Some(term[1].ty.shape[0].clone());
+            }
+            if let Some(b) = bias {
+                expect_type("bias", b, DType::F32, std::slice::from_ref(&out))?;
+            }
+            Ok(sequence(out.unwrap_or(Dim::Unknown)))
+        }
+        Op::Features { from, to } => {
+            let [x] = exactly(operands, ["x"])?;
+            let width = features("x", x)?.as_constant();
+            if from >= to || width.is_none_or(|n| *to > n) {
+                let expected = format!(
+                    "features within {}",
+                    width.map_or("a known width".into(), |n| format!("0..{n}"))
+                );
+                return Err(InferError::new(expected, format!("{from}..{to}")));
+            }
+            Ok(sequence((to - from).into()))
+        }
+        Op::LayerNorm { epsilon } => {
+            let (x, vectors) = match operands {
+                [Some(x), vectors @ ..] if vectors.len() <= 2 => (x, vectors),
+                _ => return Err(count("x and perhaps a scale and a shift", operands)),
+            };
+            if epsilon.is_nan() || *epsilon < 0.0 {
+                return Err(InferError::new("an epsilon of zero or more", epsilon.to_string()));
+            }
+            let width = features("x", x)?;
+            for vector in vectors.iter().flatten() {
+                expect_type("scale or shift", vector, DType::F32, &[Some(width.clone())])?;
+            }
+            Ok(sequence(width))
+        }
+        Op::LogSoftmaxFeatures => {
+            let [x] = exactly(operands, ["x"])?;
+            Ok(sequence(features("x", x)?))
+        }
+        Op::ConcatFeatures => {
+            let mut width = 0usize;
+            for x in operands {
+                let x = x.as_ref().ok_or_else(|| count("sequences", operands))?;
+                let known = features("a part", x)?.as_constant().and_then(|n| width.checked_add(n));
+                width = known.ok_or_else(|| InferError::new("parts of known width", x.ty.to_string()))?;
+            }
+            if operands.is_empty() {
+                return Err(count("sequences", operands));
+            }
+            Ok(sequence(width.into()))
         }
         other => infer_onnx::infer(other, operands),
     }
+}
+
+/// A cell of one state, with this many blocks of rows in its maps and in its bias.
+fn simple_cell(
+    operands: &[Option<Fact>],
+    rows: usize,
+    biases: usize,
+    clip: Option<f32>,
+) -> Result<Vec<Fact>, InferError> {
+    let [x, h, input, recurrent, bias] = exactly(operands, ["x", "h", "input", "recurrent", "bias"])?;
+    expect_clip(clip)?;
+    expect_type("h", h, DType::F32, &[Some(streams()), None])?;
+    let hidden = h.ty.shape[1].clone();
+    let (blocks, features) = (hidden.times(&rows.into()), features("x", x)?);
+    expect_type("input map", input, DType::F32, &[Some(blocks.clone()), Some(features)])?;
+    expect_type("recurrent map", recurrent, DType::F32, &[Some(blocks), Some(hidden.clone())])?;
+    expect_type("bias", bias, DType::F32, &[Some(hidden.times(&biases.into()))])?;
+    let mut results = sequence(hidden.clone());
+    results.push(Fact::of_type(DType::F32, vec![streams(), hidden]));
+    Ok(results)
+}
+
+fn expect_clip(clip: Option<f32>) -> Result<(), InferError> {
+    match clip.filter(|clip| clip.is_nan() || *clip <= 0.0) {
+        Some(clip) => Err(InferError::new("a clip above zero", clip.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// The features of a sequence.
+fn features(what: &str, x: &Fact) -> Result<Dim, InferError> {
+    expect_type(what, x, DType::F32, &[Some(steps()), Some(streams()), None])?;
+    Ok(x.ty.shape[2].clone())
+}
+
+/// One result, a sequence.
+fn sequence(features: Dim) -> Vec<Fact> {
+    vec![Fact::of_type(DType::F32, vec![steps(), streams(), features])]
 }
 
 fn steps() -> Dim {
@@ -123,6 +208,15 @@ fn steps() -> Dim {
 
 fn streams() -> Dim {
     Dim::symbol(Symbol::streams())
+}
+
+/// Checks the operands of a state of this type: none, or the vector that it starts at.
+pub(super) fn check_state(ty: &Type, operands: &[Option<Fact>]) -> Result<(), InferError> {
+    match operands {
+        [] => Ok(()),
+        [Some(initial)] => expect_type("initial value", initial, DType::F32, &[ty.shape.last().cloned()]),
+        _ => Err(count("perhaps an initial value", operands)),
+    }
 }
 
 /// Exactly these operands, all given.

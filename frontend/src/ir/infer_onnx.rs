@@ -7,29 +7,65 @@
 //!   Shape [S, B, 1, 200] ─▶ Slice [2, 3) ─▶ Mul [200] ─▶ Reshape(-1) ─▶ Concat [S, B, 200] ─▶ Reshape f32[S, B, 200]
 //! ```
 //!
-//! A symbol stands for a size of at least one. A dimension that cannot be derived is [`Dim::Unknown`]; two constants that should
-//! agree and do not are an error; a symbol that should agree with a constant is assumed to, and the run checks it.
+//! A symbol stands for a size of at least one. A dimension that cannot be derived is [`Dim::Unknown`]; if even the number of dimensions cannot be,
+//! the type is [`Type::unranked`], and so is what is computed from it, without checks. Two constants that should agree and do not are an
+//! error; symbols that should agree are assumed to, and the run checks it.
 
 mod algebra;
 mod arithmetic;
-mod lstm;
+mod generic;
 mod movement;
+mod recurrent;
 mod shape;
 #[cfg(test)]
 mod tests;
 
 use super::dim::Dim;
+use super::graph::Type;
 use super::infer::{Fact, InferError, count, exactly};
 use super::op::{Function, Op};
 use crate::tensor::DType;
 use algebra::{axis_of, required};
+pub(crate) use generic::Equation;
 
 pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
+    let is_ranked = |i: usize| operands.get(i).and_then(Option::as_ref).is_none_or(|f| f.ty.is_ranked());
     let one = match op {
-        Op::Input | Op::State | Op::Embedding | Op::Lstm(_) | Op::Linear => {
+        Op::Input
+        | Op::State
+        | Op::Embedding
+        | Op::Lstm(_)
+        | Op::Gru(_)
+        | Op::Rnn(_)
+        | Op::Linear
+        | Op::Features { .. }
+        | Op::LayerNorm { .. }
+        | Op::LogSoftmaxFeatures
+        | Op::ConcatFeatures => {
             return Err(InferError::new("a generic operator", op.name()));
         }
-        Op::OnnxLstm(lstm) => return lstm::infer(lstm, operands),
+        Op::Unknown { outputs, .. } => return Ok(vec![unranked(DType::F32); *outputs]),
+        Op::If => return generic::branches(operands),
+        Op::Loop(l) => return Ok(generic::iterations(l, operands)),
+        Op::Scan(s) => return Ok(generic::steps(s)),
+        Op::Onnx(op) => return generic::infer(op, operands),
+        // A shape is all that these take from the operand of unknown rank.
+        Op::Shape { .. } if !is_ranked(0) => {
+            return Ok(vec![Fact::of_type(DType::I64, vec![Dim::Unknown])]);
+        }
+        Op::Reshape { .. } if !is_ranked(0) && is_ranked(1) => {
+            let [data, shape] = exactly(operands, ["data", "shape"])?;
+            Ok(shape::reshape_unranked(data, shape))
+        }
+        Op::Cast { to } if !is_ranked(0) => Ok(unranked(*to)),
+        Op::ConstantOfShape { value } if !is_ranked(0) => Ok(unranked(value.dtype)),
+        _ if (0..operands.len()).any(|i| !is_ranked(i)) => {
+            let dtype = operands.iter().flatten().next().map_or(DType::F32, |f| f.ty.dtype);
+            return Ok(vec![unranked(dtype); op.results(operands.len())]);
+        }
+        Op::OnnxLstm(lstm) => return recurrent::infer(&recurrent::Layer::of_lstm(lstm), operands),
+        Op::OnnxGru(rnn) => return recurrent::infer(&recurrent::Layer::of_rnn(rnn, 3, 2), operands),
+        Op::OnnxRnn(rnn) => return recurrent::infer(&recurrent::Layer::of_rnn(rnn, 1, 1), operands),
         Op::Split { axis, outputs } => return movement::split(*axis, *outputs, operands),
         Op::Dropout => return dropout(operands),
         Op::Binary(binary) => {
@@ -93,17 +129,22 @@ pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
             let [data] = exactly(operands, ["data"])?;
             Ok(data.clone())
         }
-        Op::Softmax { axis } | Op::LogSoftmax { axis } => {
+        Op::Softmax { axis, .. } | Op::LogSoftmax { axis, .. } => {
             let [x] = exactly(operands, ["input"])?;
             arithmetic_operand("input", x, false)?;
             axis_of(*axis, x.ty.shape.len())?;
             Ok(x.clone())
         }
-        Op::ReduceMean { keep_dims, noop_with_empty_axes } => {
-            reduce_mean(*keep_dims, *noop_with_empty_axes, operands)
+        Op::Reduce { keep_dims, noop_with_empty_axes, .. } => {
+            reduce(*keep_dims, *noop_with_empty_axes, operands)
         }
     };
     Ok(vec![one?])
+}
+
+/// The fact of a value of which at most the dtype is known.
+fn unranked(dtype: DType) -> Fact {
+    Fact { ty: Type::unranked(dtype), content: None }
 }
 
 /// Checks for a float operand, or a signed one.
@@ -124,28 +165,23 @@ fn dropout(operands: &[Option<Fact>]) -> Result<Vec<Fact>, InferError> {
     Ok(vec![data.clone(), Fact::of_type(DType::Bool, data.ty.shape.clone())])
 }
 
-fn reduce_mean(keep_dims: bool, noop: bool, operands: &[Option<Fact>]) -> Result<Fact, InferError> {
+fn reduce(keep_dims: bool, noop: bool, operands: &[Option<Fact>]) -> Result<Fact, InferError> {
     if operands.len() > 2 {
         return Err(count("data and perhaps axes", operands));
     }
     let data = required(operands, 0, "data")?;
-    arithmetic_operand("data", data, false)?;
     let rank = data.ty.shape.len();
     let axes = match operands.get(1).and_then(Option::as_ref) {
         Some(axes) => algebra::constant_axes("axes", axes, rank)?,
-        None => vec![],
+        None => Some(vec![]),
     };
-    if axes.is_empty() && noop {
-        return Ok(data.clone());
-    }
-    let reduced = |i: usize| axes.is_empty() || axes.contains(&i);
-    let mut shape: Vec<Dim> = vec![];
-    for (i, d) in data.ty.shape.iter().enumerate() {
-        match (reduced(i), keep_dims) {
-            (false, _) => shape.push(d.clone()),
-            (true, true) => shape.push(1.into()),
-            (true, false) => {}
+    Ok(match axes {
+        Some(axes) if axes.is_empty() && noop => data.clone(),
+        Some(axes) => {
+            let reduced = |i: usize| axes.is_empty() || axes.contains(&i);
+            Fact::of_type(data.ty.dtype, algebra::reduced(&data.ty.shape, reduced, keep_dims))
         }
-    }
-    Ok(Fact::of_type(data.ty.dtype, shape))
+        None if keep_dims => Fact::of_type(data.ty.dtype, vec![Dim::Unknown; rank]),
+        None => unranked(data.ty.dtype),
+    })
 }

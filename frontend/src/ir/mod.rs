@@ -11,6 +11,7 @@ mod graph;
 mod infer;
 mod infer_onnx;
 mod map;
+mod onnx;
 mod op;
 mod parse;
 mod print;
@@ -18,24 +19,27 @@ mod program;
 pub mod store;
 pub mod verify;
 
-pub use cell::{CellSpec, Gate, GateOrder, GateRows, Lstm, plain_lstm};
+pub use cell::{CellSpec, Gate, GateOrder, GateRows, Gru, Lstm, Reset, Rnn, plain_lstm};
 pub use dim::{Dim, Symbol};
-pub use formula::{Algebra, Formula, FormulaBuilder, Primitive, Term, TermId};
+pub use formula::{Algebra, ERF_ERROR, Formula, FormulaBuilder, Primitive, Term, TermId};
 pub use graph::{
     Graph, GraphError, Node, NodeId, Operand, Output, OutputRole, Type, Value, ValueId, Weight, WeightId,
 };
 pub(crate) use infer::infer;
 pub use infer::{Fact, InferError};
+pub(crate) use infer_onnx::Equation;
 pub use map::{
     Activations, CodeFormat, ExportedType, Granularity, LinearMap, LowRank, MAX_MULTIPLIED_OUT, MapError,
     PackedWidth, Part, PartId, Pattern, Quantized, Rewrite, SetActivations, Sparse, TensorTrain,
     quantize_activations,
 };
-pub use op::{Binary, Content, Direction, Function, OnnxLstm, Op, Scalar};
+pub(crate) use onnx::Field;
+pub use onnx::{Body, Loop, Onnx, OnnxKind, Scan};
+pub use op::{Binary, Content, Direction, Function, OnnxLstm, OnnxRnn, Op, Reduction, Scalar};
 pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};
 pub use print::{PrintOptions, print, print_with};
 pub use program::{
-    Apply, Cell, Embed, Map, NotCanonical, Program, Source, State, StateId, Step, StepId, StepKind,
-    parameters,
+    Apply, Cell, Embed, Group, Head, Layout, Map, Norm, NotCanonical, Program, Sequence, Slice, Source,
+    State, StateId, Step, StepId, StepKind, Window, parameters,
 };
 pub use verify::{VerifyError, VerifyErrors, verify, verify_language_model};

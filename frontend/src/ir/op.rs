@@ -1,11 +1,12 @@
 //! Operators.
 //!
-//! There are two families. *Language-model form* is what canonicalisation produces: `embedding`, `lstm`, `linear` and a few
-//! elementwise ops on sequences `[S, B, features]`. *Generic* ops have the meaning of the ONNX operator with the same name in its
+//! There are two families. *Language-model form* is what canonicalisation produces: `embedding`, cells, `linear` and a few
+//! other ops on sequences `[S, B, features]`. *Generic* ops have the meaning of the ONNX operator with the same name in its
 //! newest version: the importer converts older versions (axes as attributes, and so on) into that form.
 
-use super::cell::Lstm;
+use super::cell::{Gru, Lstm, Rnn};
 use super::dim::Dim;
+use super::onnx::{Loop, Onnx, Scan};
 use crate::tensor::DType;
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -14,7 +15,9 @@ use std::ops::{Add, Div, Mul, Sub};
 pub enum Op {
     /// A model input. No operands, one result of the declared type.
     Input,
-    /// A recurrent state, carried from one run to the next; starts at zero. No operands, one result.
+    /// A recurrent state, carried from one run to the next; starts at zero, or at a weight `[features]`, its only operand. One result of the
+    /// declared type: `[B, features]` for a state of a cell, which reads and writes it, or `[S, B, features]` for a *stepwise* state: as a sequence
+    /// it is the state's value before each step. Its next value is the sequence of its values after each step.
     State,
 
     /// `embedding %tokens, @table`: `[S, B]` i64 and `[vocabulary, features]` to `[S, B, features]`.
@@ -24,8 +27,32 @@ pub enum Op {
     /// `@input: [4 hidden, features]`, `@recurrent: [4 hidden, hidden]`, `@bias: [4 hidden]` (a single bias: the sum of PyTorch's two), rows in
     /// the given gate order; 3 instead of 4 if gates are coupled. `@peepholes: [3 hidden]` or, if coupled, `[2 hidden]`.
     Lstm(Lstm),
-    /// `linear %x, @weight[, @bias]`: `[S, B, in]` to `[S, B, out]`, `y = W x + b`.
+    /// `gru %x, %h, @input, @recurrent, @bias`: results `%y [S, B, hidden]`, `%h [B, hidden]`.
+    ///
+    /// `@input: [3 hidden, features]`, `@recurrent: [3 hidden, hidden]`, rows in the order z, r, n; `@bias: [3 hidden]` or, with
+    /// [`Reset::After`](super::Reset), `[4 hidden]`.
+    Gru(Gru),
+    /// `rnn %x, %h, @input, @recurrent, @bias`: results `%y [S, B, hidden]`, `%h [B, hidden]`. `@input: [hidden, features]`,
+    /// `@recurrent: [hidden, hidden]`, `@bias: [hidden]`.
+    Rnn(Rnn),
+    /// `linear %x, @weight[, %x2, @weight2 ..][, @bias]`: `[S, B, in]` each to `[S, B, out]`, `y = W x + W2 x2 + .. + b`.
     Linear,
+    /// `features %x`: the features `from..to` of a sequence.
+    Features {
+        /// The first feature.
+        from: usize,
+        /// One past the last feature.
+        to: usize,
+    },
+    /// `layer_norm %x[, @scale[, @shift]]`: `scale (x - mean) / sqrt(variance + epsilon) + shift` over the features.
+    LayerNorm {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// `log_softmax %x`, over the features.
+    LogSoftmaxFeatures,
+    /// `concat %x, %y ..`: the features of all.
+    ConcatFeatures,
 
     /// Elementwise with NumPy broadcasting.
     Binary(Binary),
@@ -39,6 +66,10 @@ pub enum Op {
     },
     /// ONNX LSTM with every attribute: operands `X, W, R, B, sequence_lens, initial_h, initial_c, P`, results `Y, Y_h, Y_c`.
     OnnxLstm(Box<OnnxLstm>),
+    /// ONNX GRU with every attribute: operands `X, W, R, B, sequence_lens, initial_h`, results `Y, Y_h`.
+    OnnxGru(Box<OnnxRnn>),
+    /// ONNX RNN with every attribute: operands and results as of [`Op::OnnxGru`].
+    OnnxRnn(Box<OnnxRnn>),
     /// ONNX MatMul (NumPy semantics).
     MatMul,
     /// ONNX Gemm: `alpha A' B' + beta C`.
@@ -112,19 +143,91 @@ pub enum Op {
     Softmax {
         /// The axis.
         axis: i64,
+        /// Everything from the axis on is one row, as before opset 13.
+        flatten: bool,
     },
     /// ONNX LogSoftmax along one axis.
     LogSoftmax {
         /// The axis.
         axis: i64,
+        /// Everything from the axis on is one row, as before opset 13.
+        flatten: bool,
     },
-    /// ONNX ReduceMean: operands `data, axes?`.
-    ReduceMean {
+    /// ONNX ReduceSum, ReduceMean, ..: operands `data, axes?`.
+    Reduce {
+        /// What the elements become.
+        kind: Reduction,
         /// Keep reduced axes as 1.
         keep_dims: bool,
         /// With empty or absent axes, do nothing instead of reducing all.
         noop_with_empty_axes: bool,
     },
+    /// A generic operator of the table in [`Onnx`].
+    Onnx(Onnx),
+    /// ONNX If, its branches' nodes being nodes of this graph: operands `condition, then.., else..`, as many results as each branch has.
+    /// Only the branch that is taken is evaluated.
+    If,
+    /// ONNX Loop.
+    Loop(Box<Loop>),
+    /// ONNX Scan.
+    Scan(Box<Scan>),
+    /// An operator that is not known: what needs its results cannot be computed.
+    Unknown {
+        /// The operator's domain in ONNX; empty for the standard one.
+        domain: String,
+        /// Its name.
+        name: String,
+        /// The number of results.
+        outputs: usize,
+    },
+}
+
+/// What a reduction makes of the elements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the operators of the ONNX specification, after `Reduce`")]
+pub enum Reduction {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Prod,
+    L1,
+    L2,
+    SumSquare,
+    LogSum,
+    LogSumExp,
+}
+
+impl Reduction {
+    /// Every reduction.
+    pub const ALL: [Reduction; 10] = [
+        Reduction::Sum,
+        Reduction::Mean,
+        Reduction::Max,
+        Reduction::Min,
+        Reduction::Prod,
+        Reduction::L1,
+        Reduction::L2,
+        Reduction::SumSquare,
+        Reduction::LogSum,
+        Reduction::LogSumExp,
+    ];
+
+    /// The name in the text form and in ONNX.
+    pub fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Reduction::Sum => ("onnx.reduce_sum", "ReduceSum"),
+            Reduction::Mean => ("onnx.reduce_mean", "ReduceMean"),
+            Reduction::Max => ("onnx.reduce_max", "ReduceMax"),
+            Reduction::Min => ("onnx.reduce_min", "ReduceMin"),
+            Reduction::Prod => ("onnx.reduce_prod", "ReduceProd"),
+            Reduction::L1 => ("onnx.reduce_l1", "ReduceL1"),
+            Reduction::L2 => ("onnx.reduce_l2", "ReduceL2"),
+            Reduction::SumSquare => ("onnx.reduce_sum_square", "ReduceSumSquare"),
+            Reduction::LogSum => ("onnx.reduce_log_sum", "ReduceLogSum"),
+            Reduction::LogSumExp => ("onnx.reduce_log_sum_exp", "ReduceLogSumExp"),
+        }
+    }
 }
 
 /// Elementwise operators of two operands.
@@ -208,6 +311,25 @@ pub struct OnnxLstm {
     pub input_forget: bool,
     /// `f, g, h` for each direction.
     pub activations: Vec<Function>,
+    /// Whether the vectors that the weights multiply are rounded to integers, as ONNX Runtime's `DynamicQuantizeLSTM` does. The interpreter does not.
+    pub dynamic: bool,
+}
+
+/// The attributes of an ONNX GRU or RNN.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OnnxRnn {
+    /// Units.
+    pub hidden_size: usize,
+    /// Direction(s).
+    pub direction: Direction,
+    /// Batch-first: `X: [B, S, I]`, `Y: [B, S, D, H]`, states `[B, D, H]`.
+    pub batch_first: bool,
+    /// Clip of the gates' pre-activations to `[-clip, clip]`.
+    pub clip: Option<f32>,
+    /// The reset gate multiplies the recurrent product, not the state; of a GRU only.
+    pub linear_before_reset: bool,
+    /// For each direction the GRU's `f, g` or the RNN's `f`.
+    pub activations: Vec<Function>,
 }
 
 /// Direction of a recurrent layer.
@@ -250,12 +372,15 @@ pub enum Function {
     },
     Softsign,
     Softplus,
+    /// The error function, within [`ERF_ERROR`](super::ERF_ERROR).
+    Erf,
+    Sqrt,
 }
 
 impl Function {
     /// Every function, with the defaults of the ONNX operators of the same names. `Affine` and `ScaledTanh` are no longer ONNX operators; their
     /// defaults are ONNX Runtime's, which give `x` and `tanh x`.
-    pub const ALL: [Function; 11] = [
+    pub const ALL: [Function; 13] = [
         Function::Sigmoid,
         Function::Tanh,
         Function::Relu,
@@ -267,6 +392,8 @@ impl Function {
         Function::Elu { alpha: 1.0 },
         Function::Softsign,
         Function::Softplus,
+        Function::Erf,
+        Function::Sqrt,
     ];
 
     /// Whether it is an operator, not only a function of cells.
@@ -297,15 +424,21 @@ impl Function {
             Function::Elu { .. } => ("elu", "Elu"),
             Function::Softsign => ("softsign", "Softsign"),
             Function::Softplus => ("softplus", "Softplus"),
+            Function::Erf => ("erf", "Erf"),
+            Function::Sqrt => ("sqrt", "Sqrt"),
         }
     }
 
     /// Those of `alpha` and `beta` that it has, by name.
     pub fn parameters(&mut self) -> Vec<(&'static str, &mut f32)> {
         match self {
-            Function::Sigmoid | Function::Tanh | Function::Relu | Function::Softsign | Function::Softplus => {
-                vec![]
-            }
+            Function::Sigmoid
+            | Function::Tanh
+            | Function::Relu
+            | Function::Softsign
+            | Function::Softplus
+            | Function::Erf
+            | Function::Sqrt => vec![],
             Function::LeakyRelu { alpha } | Function::ThresholdedRelu { alpha } | Function::Elu { alpha } => {
                 vec![("alpha", alpha)]
             }
@@ -324,7 +457,13 @@ impl Op {
             Op::State => "state",
             Op::Embedding => "embedding",
             Op::Lstm(_) => "lstm",
+            Op::Gru(_) => "gru",
+            Op::Rnn(_) => "rnn",
             Op::Linear => "linear",
+            Op::Features { .. } => "features",
+            Op::LayerNorm { .. } => "layer_norm",
+            Op::LogSoftmaxFeatures => "log_softmax",
+            Op::ConcatFeatures => "concat",
             Op::Binary(binary) => binary.name(),
             Op::Unary(function) => function.name(),
             Op::Gather { .. } => "onnx.gather",
@@ -347,7 +486,57 @@ impl Op {
             Op::Split { .. } => "onnx.split",
             Op::Softmax { .. } => "onnx.softmax",
             Op::LogSoftmax { .. } => "onnx.log_softmax",
-            Op::ReduceMean { .. } => "onnx.reduce_mean",
+            Op::Reduce { kind, .. } => kind.names().0,
+            Op::OnnxGru(_) => "onnx.gru",
+            Op::OnnxRnn(_) => "onnx.rnn",
+            Op::Onnx(op) => op.name(),
+            Op::If => "onnx.if",
+            Op::Loop(_) => "onnx.loop",
+            Op::Scan(_) => "onnx.scan",
+            Op::Unknown { .. } => "onnx.unknown",
+        }
+    }
+
+    /// Whether it only picks, joins and reorders the elements of its operands; see [`Op::moves`].
+    pub fn is_movement(&self) -> bool {
+        match self {
+            Op::Gather { .. }
+            | Op::Concat { .. }
+            | Op::Slice
+            | Op::Squeeze
+            | Op::Unsqueeze
+            | Op::Reshape { .. }
+            | Op::Flatten { .. }
+            | Op::Transpose { .. }
+            | Op::Expand
+            | Op::Identity
+            | Op::Dropout
+            | Op::Split { .. } => true,
+            Op::Onnx(op) => op.is_movement(),
+            _ => false,
+        }
+    }
+
+    /// Whether a movement's operand holds the elements that are moved, not a parameter such as a shape, an index or a condition.
+    pub fn moves(&self, operand: usize) -> bool {
+        match self {
+            Op::Concat { .. } => true,
+            Op::Onnx(op) => op.moves(operand),
+            _ => operand == 0,
+        }
+    }
+
+    /// The number of results that this operator has on so many operands.
+    pub(crate) fn results(&self, operands: usize) -> usize {
+        match self {
+            Op::OnnxLstm(_) | Op::Lstm(_) => 3,
+            Op::OnnxGru(_) | Op::OnnxRnn(_) | Op::Dropout => 2,
+            Op::Split { outputs, .. } | Op::Unknown { outputs, .. } => *outputs,
+            Op::Onnx(op) => op.outputs(),
+            Op::If => operands.saturating_sub(1) / 2,
+            Op::Loop(l) => l.body.0.outputs().len().saturating_sub(1),
+            Op::Scan(s) => s.body.0.outputs().len(),
+            _ => 1,
         }
     }
 

@@ -96,7 +96,7 @@ pub(super) fn name(name: &str) -> String {
 }
 
 /// A string in quotes, with the escapes that the parser reads.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -1,22 +1,38 @@
 //! A language model as a program: language-model form in dense tables, checked once.
 //!
 //! ```text
-//!   graph in language-model form ──▶ Program { steps, states, logits } ──▶ interpreter, training, plan, export, calibration
+//!   graph in language-model form ──▶ Program { steps, groups, states, output } ──▶ interpreter, training, plan, export, calibration
 //!
-//!   %tokens ──▶ Embed ──▶ (Cell | Apply | Map)* ──▶ logits [S, B, vocabulary]
+//!   %tokens ──▶ Embed ──▶ (Apply | Cell | Map | Norm | LogSoftmax | Concat)* ──▶ output [S, B, width]
 //!                            │ ▲
-//!                            ▼ │ the states of each cell, fed back
+//!                            ▼ │ the states, fed back
 //! ```
 //!
-//! Each step computes one sequence and reads those of earlier steps, by [`StepId`]. Passes edit the graph, and the text form shows it; a program
-//! is what runs. A graph that is not a program cannot be planned.
+//! Each step computes one sequence and reads [slices](Slice) of those of other steps and of stepwise states. Passes edit the graph, and the text form
+//! shows it; a program is what runs. A graph that is not a program cannot be planned.
+//!
+//! # Order
+//!
+//! A stepwise state is the sequence that one step computes, its *next* step, delayed by one time step. Steps that depend on each other through such
+//! states are a *recurrent* [`Group`]: they run together, once for each time step. Every other step is a group of its own and may run for many time
+//! steps at once, because what it reads is complete. Groups, and the steps in them, are numbered in order of execution: a step reads earlier steps,
+//! and states whose next steps are in the same group or in an earlier one. If the whole program runs for one time step, states are therefore
+//! replaced at its end.
+
+mod arrange;
+mod read;
+mod window;
 
 use super::cell::CellSpec;
-use super::formula::{Algebra, Formula, FormulaBuilder};
-use super::graph::{Graph, Node, NodeId, Operand, OutputRole, Type, ValueId, WeightId};
+use super::formula::Formula;
+use super::graph::{Graph, NodeId, Operand, Type, ValueId, WeightId};
 use super::map::{LinearMap, Part, PartId, TensorTrain};
-use super::op::Op;
-use std::collections::{BTreeMap, BTreeSet};
+use read::Reader;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use window::{Layout, Window};
 
 /// A step of a program, by position; also the sequence that it computes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -46,21 +62,60 @@ pub struct Program<'g> {
     graph: &'g Graph,
     tokens: ValueId,
     steps: Vec<Step>,
+    groups: Vec<Group>,
     states: Vec<State>,
-    logits: StepId,
+    output: StepId,
+    head: Head,
     vocabulary: usize,
+}
+
+/// What a program returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Head {
+    /// The unnormalised logarithms of the next word's probabilities, `[S, B, vocabulary]`.
+    Logits,
+    /// A vector of any length, such as that of a transducer's prediction network.
+    Hidden,
+}
+
+impl Head {
+    /// The name of the output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Head::Logits => "logits",
+            Head::Hidden => "hidden",
+        }
+    }
+}
+
+/// Steps that run together: one that may run for many time steps at once, or a recurrent component.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Group {
+    steps: Range<u32>,
+    /// Whether the steps must run together, once for each time step.
+    pub is_recurrent: bool,
+}
+
+impl Group {
+    /// Its steps, in order of execution.
+    pub fn steps(&self) -> impl DoubleEndedIterator<Item = StepId> + use<> {
+        self.steps.clone().map(StepId)
+    }
+
+    /// Whether it has this step.
+    pub fn contains(&self, step: StepId) -> bool {
+        self.steps.contains(&step.0)
+    }
 }
 
 /// A step, which computes one sequence `[S, B, width]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Step {
-    /// The node.
+    /// The node; one node may become several steps, and several elementwise nodes one.
     pub node: NodeId,
-    /// The node's first result.
-    pub value: ValueId,
     /// Features of the sequence.
     pub width: usize,
-    /// Whether another step reads it.
+    /// Whether another step or a stepwise state reads it.
     pub is_read: bool,
     /// What it computes.
     pub kind: StepKind,
@@ -71,12 +126,88 @@ pub struct Step {
 pub enum StepKind {
     /// Tokens to vectors.
     Embed(Embed),
-    /// A product, with an optional bias.
+    /// A sum of products, with an optional bias.
     Apply(Apply),
     /// A recurrent cell.
     Cell(Box<Cell>),
     /// An elementwise formula.
     Map(Map),
+    /// Normalisation over the features.
+    Norm(Norm),
+    /// `log_softmax` over the features.
+    LogSoftmax(Slice),
+    /// The features of all, side by side; of one, a copy.
+    Concat(Vec<Slice>),
+}
+
+impl StepKind {
+    /// The sequences that it reads.
+    pub fn reads(&self) -> Vec<Slice> {
+        match self {
+            StepKind::Embed(_) => vec![],
+            StepKind::Apply(a) => a.terms.iter().map(|(x, _)| *x).collect(),
+            StepKind::Cell(c) => vec![c.x],
+            StepKind::Map(m) => m.operands.iter().filter_map(|o| o.slice()).collect(),
+            StepKind::Norm(n) => vec![n.x],
+            StepKind::LogSoftmax(x) => vec![*x],
+            StepKind::Concat(parts) => parts.clone(),
+        }
+    }
+
+    fn reads_mut(&mut self) -> Vec<&mut Slice> {
+        match self {
+            StepKind::Embed(_) => vec![],
+            StepKind::Apply(a) => a.terms.iter_mut().map(|(x, _)| x).collect(),
+            StepKind::Cell(c) => vec![&mut c.x],
+            StepKind::Map(m) => {
+                let slices = m.operands.iter_mut().filter_map(|o| match o {
+                    Source::Slice(x) => Some(x),
+                    Source::Constant(_) => None,
+                });
+                slices.collect()
+            }
+            StepKind::Norm(n) => vec![&mut n.x],
+            StepKind::LogSoftmax(x) => vec![x],
+            StepKind::Concat(parts) => parts.iter_mut().collect(),
+        }
+    }
+}
+
+impl Step {
+    /// The maps whose products the step sums, each with its columns of the stacked vector: of a cell `[x; h]`.
+    pub fn stacked(&self) -> Vec<(WeightId, Range<usize>)> {
+        let terms: Vec<(usize, WeightId)> = match &self.kind {
+            StepKind::Apply(a) => a.terms.iter().map(|(x, w)| (x.width, *w)).collect(),
+            StepKind::Cell(c) => vec![(c.x.width, c.input), (self.width, c.recurrent)],
+            _ => vec![],
+        };
+        let mut end = 0;
+        let columns = |(width, weight): (usize, WeightId)| {
+            end += width;
+            (weight, end - width..end)
+        };
+        terms.into_iter().map(columns).collect()
+    }
+}
+
+/// A sequence that steps read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Sequence {
+    /// A step's result.
+    Step(StepId),
+    /// A stepwise state: its values before each time step.
+    State(StateId),
+}
+
+/// Features `from..from + width` of a sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Slice {
+    /// The sequence.
+    pub of: Sequence,
+    /// The first feature.
+    pub from: usize,
+    /// The number of features.
+    pub width: usize,
 }
 
 /// `table[token]`.
@@ -86,17 +217,13 @@ pub struct Embed {
     pub table: WeightId,
 }
 
-/// `W x + b`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// `W x + W' x' + .. + b`.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Apply {
-    /// `[S, B, inputs]`.
-    pub x: StepId,
-    /// `[width, inputs]`.
-    pub weight: WeightId,
+    /// Each with its weight, `[width, x.width]`; at least one.
+    pub terms: Vec<(Slice, WeightId)>,
     /// `[width]`.
     pub bias: Option<WeightId>,
-    /// Columns of the weight.
-    pub inputs: usize,
 }
 
 /// `states' = formula(W x + U h + b, states, parameters)`, where `h` is the first state, which is also the output.
@@ -104,15 +231,13 @@ pub struct Apply {
 pub struct Cell {
     /// What is computed from the products.
     pub spec: CellSpec,
-    /// `[S, B, inputs]`.
-    pub x: StepId,
-    /// Columns of the input map.
-    pub inputs: usize,
-    /// `[gates units, inputs]`.
+    /// The input.
+    pub x: Slice,
+    /// `[blocks units, x.width]`.
     pub input: WeightId,
-    /// `[gates units, units]`.
+    /// `[blocks units, units]`.
     pub recurrent: WeightId,
-    /// `[gates units]`.
+    /// `[blocks units]`.
     pub bias: WeightId,
     /// `[parameters units]`, if the spec has any.
     pub parameters: Option<WeightId>,
@@ -129,24 +254,51 @@ pub struct Map {
     pub operands: Vec<Source>,
 }
 
-/// An input of a formula.
+/// An input of a formula. Its features are as many as the result's, or one for all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// A sequence as wide as the result.
-    Step(StepId),
-    /// A constant of one element, or of one per feature.
+    /// Of a sequence.
+    Slice(Slice),
+    /// Of a constant.
     Constant(WeightId),
 }
 
-/// A recurrent state `[B, width]`, zero at the start of a text.
+impl Source {
+    /// The slice, if it is one.
+    pub fn slice(self) -> Option<Slice> {
+        match self {
+            Source::Slice(x) => Some(x),
+            Source::Constant(_) => None,
+        }
+    }
+}
+
+/// `scale (x - mean) / sqrt(variance + epsilon) + shift`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Norm {
+    /// `x`.
+    pub x: Slice,
+    /// `[width]`; without it 1.
+    pub scale: Option<WeightId>,
+    /// `[width]`; without it 0.
+    pub shift: Option<WeightId>,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// A recurrent state `[B, width]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct State {
     /// The state.
     pub value: ValueId,
-    /// Its next value.
-    pub next: ValueId,
     /// Elements per stream.
     pub width: usize,
+    /// Its value at the start of a text, `[width]`; without it zero.
+    pub initial: Option<WeightId>,
+    /// The step that computes its next value: as its result if the state is stepwise, otherwise the cell that alone reads and writes the state.
+    pub next: StepId,
+    /// Whether steps read it as a sequence.
+    pub is_stepwise: bool,
 }
 
 /// Why a graph is not in language-model form.
@@ -172,17 +324,22 @@ impl NotCanonical {
 impl<'g> Program<'g> {
     /// Checks that `graph` is in language-model form and lists its steps.
     pub fn of(graph: &'g Graph) -> Result<Program<'g>, NotCanonical> {
-        let states = graph.sources(&Op::State).into_iter().map(|value| (value, None)).collect();
-        let mut reader = Reader { graph, results: BTreeMap::new(), steps: vec![], states };
+        let mut reader = Reader::new(graph)?;
         let tokens = reader.tokens()?;
-        let logits = reader.logits()?;
-        for (id, node) in graph.nodes().filter(|(_, n)| !matches!(n.op, Op::Input | Op::State)) {
+        let (head, output) = reader.output()?;
+        for (id, node) in graph.nodes() {
             reader.step(id, node)?;
         }
+        let output = reader.whole(output);
         let states = reader.states()?;
-        let vocabulary = reader.vocabulary(logits)?;
-        let logits = reader.results[&logits];
-        Ok(Program { graph, tokens, steps: reader.steps, states, logits, vocabulary })
+        let vocabulary = reader.vocabulary()?;
+        if head == Head::Logits {
+            reader.expect(graph.output_named("logits").expect("found above"), &Type::sequence(vocabulary))?;
+        }
+        let mut program =
+            Program { graph, tokens, steps: reader.steps, groups: vec![], states, output, head, vocabulary };
+        program.arrange();
+        Ok(program)
     }
 
     /// The graph.
@@ -195,9 +352,31 @@ impl<'g> Program<'g> {
         self.tokens
     }
 
-    /// The step that computes `[S, B, vocabulary]`.
-    pub fn logits(&self) -> StepId {
-        self.logits
+    /// The step that computes what the program returns.
+    pub fn output(&self) -> StepId {
+        self.output
+    }
+
+    /// The product that computes the logits, up to a number that is the same for all words.
+    pub fn decoder(&self) -> Option<StepId> {
+        let mut id = self.output;
+        loop {
+            match &self.step(id).kind {
+                StepKind::Apply(_) if self.head == Head::Logits => return Some(id),
+                StepKind::LogSoftmax(x) => id = self.whole(*x).ok()?,
+                _ => return None,
+            }
+        }
+    }
+
+    /// What that is.
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
+    /// The steps that run together, in order of execution.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     /// The number of words.
@@ -213,6 +392,27 @@ impl<'g> Program<'g> {
     /// A step.
     pub fn step(&self, id: StepId) -> &Step {
         &self.steps[id.index()]
+    }
+
+    /// The step whose whole result a slice is.
+    pub fn whole(&self, x: Slice) -> Result<StepId, NotCanonical> {
+        match x.of {
+            Sequence::Step(s) if x.from == 0 && x.width == self.step(s).width => Ok(s),
+            Sequence::Step(s) => Err(self.unsupported(s, "a whole sequence")),
+            Sequence::State(s) => Err(self.unsupported(self.states[s.index()].next, "no stepwise state")),
+        }
+    }
+
+    /// The error that a step is not supported where `expected` is.
+    pub fn unsupported(&self, step: StepId, expected: &str) -> NotCanonical {
+        let node = self.graph.node(self.step(step).node);
+        NotCanonical::new(format!("%{}", self.graph.name_of(node.results()[0])), expected, node.op.name())
+    }
+
+    /// The sizes of its sequences and the order in which they are computed.
+    pub fn layout(&self) -> Arc<Layout> {
+        let widths = self.steps.iter().map(|s| s.width).collect();
+        Arc::new(Layout { widths, states: self.states.clone(), groups: self.groups.clone() })
     }
 
     /// The states, as declared.
@@ -253,9 +453,9 @@ impl<'g> Program<'g> {
         let map = |w: WeightId| &self.graph.weight(w).map;
         let cost = |step: &Step| match &step.kind {
             StepKind::Embed(e) => lookup_multiply_adds(map(e.table)),
-            StepKind::Apply(a) => map(a.weight).multiply_adds(),
-            StepKind::Cell(c) => stacked_multiply_adds(map(c.input), map(c.recurrent)),
-            StepKind::Map(_) => 0,
+            StepKind::Apply(a) => stacked_multiply_adds(a.terms.iter().map(|(_, w)| map(*w))),
+            StepKind::Cell(c) => stacked_multiply_adds([c.input, c.recurrent].into_iter().map(map)),
+            StepKind::Map(_) | StepKind::Norm(_) | StepKind::LogSoftmax(_) | StepKind::Concat(_) => 0,
         };
         self.steps.iter().map(cost).fold(0, usize::saturating_add)
     }
@@ -304,255 +504,14 @@ fn train_row_multiply_adds(t: &TensorTrain) -> usize {
     total
 }
 
-/// `input x + recurrent h`; a left factor that both share is applied once, to the sum of the right products.
-fn stacked_multiply_adds(input: &LinearMap, recurrent: &LinearMap) -> usize {
-    let both = input.multiply_adds().saturating_add(recurrent.multiply_adds());
-    match (input, recurrent) {
-        (LinearMap::LowRank(a), LinearMap::LowRank(b)) if a.left().id() == b.left().id() => {
-            both - a.left().multiply_adds()
-        }
-        _ => both,
-    }
-}
-
-struct Reader<'g> {
-    graph: &'g Graph,
-    /// The step that computes a sequence.
-    results: BTreeMap<ValueId, StepId>,
-    steps: Vec<Step>,
-    /// The next value of each state, once a cell has computed it.
-    states: Vec<(ValueId, Option<ValueId>)>,
-}
-
-impl Reader<'_> {
-    fn label(&self, node: &Node) -> String {
-        let result = node.results().first().map(|&v| format!("%{} = ", self.graph.name_of(v)));
-        format!("{}{}", result.unwrap_or_default(), node.op.name())
-    }
-
-    fn tokens(&self) -> Result<ValueId, NotCanonical> {
-        let inputs = self.graph.sources(&Op::Input);
-        let [tokens] = inputs[..] else {
-            return Err(NotCanonical::new("inputs", "one, the tokens", inputs.len().to_string()));
-        };
-        self.expect(tokens, &Type::tokens())?;
-        Ok(tokens)
-    }
-
-    fn logits(&self) -> Result<ValueId, NotCanonical> {
-        let named: Vec<&str> = self
-            .graph
-            .outputs()
-            .iter()
-            .filter_map(|o| match &o.role {
-                OutputRole::Named(n) => Some(n.as_str()),
-                OutputRole::State(_) => None,
-            })
-            .collect();
-        if named != ["logits"] {
-            return Err(NotCanonical::new("outputs", "`logits` and states", format!("{named:?}")));
-        }
-        Ok(self.graph.output_named("logits").expect("found above"))
-    }
-
-    fn expect(&self, value: ValueId, ty: &Type) -> Result<(), NotCanonical> {
-        let found = self.graph.type_of(value);
-        if found == ty {
-            return Ok(());
-        }
-        let at = format!("%{}", self.graph.name_of(value));
-        Err(NotCanonical::new(at, ty.to_string(), found.to_string()))
-    }
-
-    /// The features of a sequence.
-    fn sequence(&self, value: ValueId) -> Result<usize, NotCanonical> {
-        let found = self.graph.type_of(value);
-        let features = found.shape.last().and_then(|d| d.as_constant()).unwrap_or(0);
-        self.expect(value, &Type::sequence(features))?;
-        Ok(features)
-    }
-
-    fn wrong<T>(&self, node: &Node, k: usize, expected: &str) -> Result<T, NotCanonical> {
-        let found = match node.operands().get(k) {
-            Some(Operand::Value(v)) => format!("%{}: {}", self.graph.name_of(*v), self.graph.type_of(*v)),
-            Some(Operand::Weight(w)) => format!("@{}", self.graph.weight(*w).name),
-            Some(Operand::None) | None => "none".into(),
-        };
-        Err(NotCanonical::new(self.label(node), format!("{expected} as operand {k}"), found))
-    }
-
-    /// The step that computes an operand.
-    fn operand(&self, node: &Node, k: usize) -> Result<StepId, NotCanonical> {
-        match node.operands().get(k) {
-            Some(Operand::Value(v)) if self.results.contains_key(v) => Ok(self.results[v]),
-            _ => self.wrong(node, k, "a sequence"),
-        }
-    }
-
-    fn weight(&self, node: &Node, k: usize) -> Result<WeightId, NotCanonical> {
-        match node.operands().get(k) {
-            Some(Operand::Weight(w)) => Ok(*w),
-            _ => self.wrong(node, k, "a weight"),
-        }
-    }
-
-    /// An optional weight.
-    fn optional(&self, node: &Node, k: usize) -> Result<Option<WeightId>, NotCanonical> {
-        match node.operands().get(k) {
-            None | Some(Operand::None) => Ok(None),
-            Some(_) => self.weight(node, k).map(Some),
-        }
-    }
-
-    fn step(&mut self, id: NodeId, node: &Node) -> Result<(), NotCanonical> {
-        let kind = match &node.op {
-            Op::Embedding => StepKind::Embed(Embed { table: self.weight(node, 1)? }),
-            Op::Linear => {
-                let x = self.operand(node, 0)?;
-                let (weight, bias) = (self.weight(node, 1)?, self.optional(node, 2)?);
-                StepKind::Apply(Apply { x, weight, bias, inputs: self.steps[x.index()].width })
-            }
-            Op::Lstm(lstm) => {
-                let parameters = self.optional(node, 6)?;
-                StepKind::Cell(Box::new(self.cell(node, lstm.spec(parameters.is_some()), parameters)?))
-            }
-            Op::Binary(_) | Op::Unary(_) => StepKind::Map(self.map(node)?),
-            other => {
-                let expected = "embedding, lstm, linear or an elementwise operator";
-                return Err(NotCanonical::new(self.label(node), expected, other.name()));
-            }
-        };
-        let value = node.results()[0];
-        let is_read = self.graph.users(id).next().is_some();
-        let step = Step { node: id, value, width: self.sequence(value)?, is_read, kind };
-        self.results.insert(value, StepId(self.steps.len() as u32));
-        self.steps.push(step);
-        Ok(())
-    }
-
-    /// A cell whose operands are `x`, its states, the two maps, the bias and optional parameters, and whose results are the output and the
-    /// next states.
-    fn cell(
-        &mut self,
-        node: &Node,
-        spec: CellSpec,
-        parameters: Option<WeightId>,
-    ) -> Result<Cell, NotCanonical> {
-        let x = self.operand(node, 0)?;
-        let mut states = vec![];
-        for k in 0..spec.states {
-            let Some(&Operand::Value(state)) = node.operands().get(1 + k) else {
-                return self.wrong(node, 1 + k, "a state");
-            };
-            states.push(self.state(state, node.results()[1 + k])?);
-        }
-        let first = 1 + spec.states;
-        Ok(Cell {
-            x,
-            inputs: self.steps[x.index()].width,
-            input: self.weight(node, first)?,
-            recurrent: self.weight(node, first + 1)?,
-            bias: self.weight(node, first + 2)?,
-            parameters,
-            states,
-            spec,
-        })
-    }
-
-    /// A state that belongs to one cell, which computes its next value.
-    fn state(&mut self, state: ValueId, next: ValueId) -> Result<StateId, NotCanonical> {
-        let at = format!("%{}", self.graph.name_of(state));
-        let Some(id) = self.states.iter().position(|(value, _)| *value == state) else {
-            return Err(NotCanonical::new(at, "a state", "another value"));
-        };
-        if self.states[id].1.is_some() {
-            return Err(NotCanonical::new(at, "a state of one cell", "two that read it"));
-        }
-        if self.graph.next_state(state) != Some(next) {
-            let expected = format!("%{} as its next value", self.graph.name_of(next));
-            let found = self.graph.next_state(state);
-            let found = found.map_or("none".into(), |v| format!("%{}", self.graph.name_of(v)));
-            return Err(NotCanonical::new(at, expected, found));
-        }
-        self.states[id].1 = Some(next);
-        Ok(StateId(id as u32))
-    }
-
-    /// All states; each is read by a cell.
-    fn states(&self) -> Result<Vec<State>, NotCanonical> {
-        let state = |&(value, next): &(ValueId, Option<ValueId>)| {
-            let width = self.graph.type_of(value).shape.last().and_then(|d| d.as_constant()).unwrap_or(0);
-            match next {
-                Some(next) => Ok(State { value, next, width }),
-                None => {
-                    let at = format!("%{}", self.graph.name_of(value));
-                    Err(NotCanonical::new(at, "a cell that reads it", "none"))
-                }
-            }
-        };
-        self.states.iter().map(state).collect()
-    }
-
-    /// An elementwise node, whose sequences are as wide as its result and whose constants have one element or one per feature.
-    fn map(&self, node: &Node) -> Result<Map, NotCanonical> {
-        let width = self.sequence(node.results()[0])?;
-        let mut operands = vec![];
-        for (k, operand) in node.operands().iter().enumerate() {
-            operands.push(match operand {
-                Operand::Weight(w) => {
-                    let elements: usize = self.graph.weight(*w).map.shape().iter().product();
-                    if elements != 1 && elements != width {
-                        return self.wrong(node, k, "a constant of one element or one for each feature");
-                    }
-                    Source::Constant(*w)
-                }
-                _ => {
-                    let step = self.operand(node, k)?;
-                    if self.steps[step.index()].width != width {
-                        return self.wrong(node, k, "a sequence as wide as the result");
-                    }
-                    Source::Step(step)
-                }
-            });
-        }
-        let mut b = FormulaBuilder::new();
-        let result = match (&node.op, operands.len()) {
-            (Op::Unary(f), 1) => {
-                let x = b.input(0);
-                b.function(*f, &x)
-            }
-            (Op::Binary(op), 2) => {
-                let (x, y) = (b.input(0), b.input(1));
-                b.binary(*op, &x, &y)
-            }
-            (_, n) => {
-                return Err(NotCanonical::new(self.label(node), "its operands", n.to_string()));
-            }
-        };
-        b.result(0, &result);
-        Ok(Map { formula: b.build(|_| None), operands })
-    }
-
-    fn vocabulary(&self, logits: ValueId) -> Result<usize, NotCanonical> {
-        let tables: Vec<WeightId> = self
-            .steps
-            .iter()
-            .filter_map(|s| match s.kind {
-                StepKind::Embed(e) => Some(e.table),
-                _ => None,
-            })
-            .collect();
-        let [table] = tables[..] else {
-            return Err(NotCanonical::new("nodes", "one embedding", tables.len().to_string()));
-        };
-        let rows = self.graph.weight(table).map.shape()[0];
-        self.expect(logits, &Type::sequence(rows))?;
-        if self.graph.vocabulary != Some(rows) {
-            let found = self.graph.vocabulary.map_or("none".into(), |n| n.to_string());
-            return Err(NotCanonical::new("vocabulary", format!("{rows}, the embedding's rows"), found));
-        }
-        Ok(rows)
-    }
+/// A sum of products; a left factor that several maps share is applied once, to the sum of the right products.
+fn stacked_multiply_adds<'a>(maps: impl Iterator<Item = &'a Part>) -> usize {
+    let mut lefts = BTreeSet::new();
+    let cost = |map: &Part| match &**map {
+        LinearMap::LowRank(l) if !lefts.insert(l.left().id()) => l.right().multiply_adds(),
+        _ => map.multiply_adds(),
+    };
+    maps.map(cost).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -584,8 +543,8 @@ model "m" (vocabulary 6) {
         let model = Program::of(&graph).unwrap();
         let (embedding, lstm, decoder) = (6 * 3 + 3 * 4, 8 + 4 + 2 + 8, 4 + 12 + 6);
         assert_eq!(model.parameters(), embedding + lstm + decoder);
-        let StepKind::Apply(output) = &model.step(model.logits()).kind else { panic!("a product") };
-        let train = graph.weight(output.weight).map.multiply_adds();
+        let StepKind::Apply(output) = &model.step(model.output()).kind else { panic!("a product") };
+        let train = graph.weight(output.terms[0].1).map.multiply_adds();
         // A row of the embedding is a row of the left factor times the right one; the shared factor is applied once.
         assert_eq!(model.multiply_adds(), 3 * 4 + (8 + 4 + 2) + train);
     }
@@ -595,11 +554,116 @@ model "m" (vocabulary 6) {
         let graph = parse(MODEL).unwrap();
         let model = Program::of(&graph).unwrap();
         let (step, cell) = model.cells().next().unwrap();
-        assert_eq!((cell.inputs, step.width, model.vocabulary()), (4, 2, 6));
-        assert_eq!(graph.name_of(model.states()[cell.states[1].index()].next), "c0.next");
-        assert!(matches!(&model.step(model.logits()).kind, StepKind::Apply(output) if output.inputs == 2));
+        assert_eq!((cell.x.width, step.width, model.vocabulary()), (4, 2, 6));
+        assert_eq!(model.states()[cell.states[1].index()].next.index(), 1);
+        assert!(
+            matches!(&model.step(model.output()).kind, StepKind::Apply(output) if output.terms[0].0.width == 2)
+        );
         let widths: Vec<usize> = model.steps().map(|(_, s)| s.width).collect();
         assert_eq!(widths, [4, 2, 6]);
+    }
+
+    /// Every operator; `%s0` delays, `%s1` and `%s2` feed back through each other.
+    const GENERAL: &str = r#"
+model "g" (vocabulary 6) {
+  %tokens: i64[S, B] = input
+  %s0: f32[S, B, 4] = state
+  %s1: f32[S, B, 3] = state @s1.initial
+  %s2: f32[S, B, 2] = state
+  %h0: f32[B, 2] = state @gru0.initial
+  %h1: f32[B, 2] = state
+  %h2: f32[B, 2] = state
+  %x0 = embedding %tokens, @embedding
+  %a = linear %x0, @a0, %s1, @a1, @a.bias
+  %t = tanh %a
+  %u = sigmoid %t
+  %l = features %u {from = 1, to = 3}
+  %m = add %l, %s2
+  %n = layer_norm %x0, none, @shift {epsilon = 1e-5}
+  %o = concat %n, %s0
+  %x1, %h0.next = gru %o, %h0, @gru0.input, @gru0.recurrent, @gru0.bias {reset = after}
+  %x2, %h1.next = gru %x1, %h1, @gru1.input, @gru1.recurrent, @gru1.bias {reset = before, clip = 2}
+  %x3, %h2.next = rnn %x2, %h2, @rnn2.input, @rnn2.recurrent, @rnn2.bias {activation = relu}
+  %p = log_softmax %x3
+  %q = features %p {from = 0, to = 1}
+  %r = mul %q, %l
+  %hidden = features %r {from = 1, to = 2}
+  return hidden %hidden, state %s0 = %x0, state %s1 = %u, state %s2 = %m, state %h0 = %h0.next, state %h1 = %h1.next, state %h2 = %h2.next
+}
+@embedding: f32[6, 4] random 1
+@s1.initial: f32[3] random 2
+@gru0.initial: f32[2] random 3
+@a0: f32[3, 4] random 4
+@a1: f32[3, 3] random 5
+@a.bias: f32[3] random 6
+@shift: f32[4] random 7
+@gru0.input: f32[6, 8] random 8
+@gru0.recurrent: f32[6, 2] random 9
+@gru0.bias: f32[8] random 10
+@gru1.input: f32[6, 2] random 11
+@gru1.recurrent: f32[6, 2] random 12
+@gru1.bias: f32[6] random 13
+@rnn2.input: f32[2, 2] random 14
+@rnn2.recurrent: f32[2, 2] random 15
+@rnn2.bias: f32[2] random 16
+"#;
+
+    #[test]
+    fn a_general_program() {
+        let graph = parse(GENERAL).unwrap();
+        crate::ir::verify_language_model(&graph).unwrap();
+        let inline = crate::ir::PrintOptions { inline_up_to: usize::MAX };
+        let text = crate::ir::print_with(&graph, &inline);
+        assert_eq!(crate::ir::print_with(&parse(&text).unwrap(), &inline), text);
+        let program = Program::of(&graph).unwrap();
+        let slice = |x: &Slice| {
+            let of = match x.of {
+                Sequence::Step(s) => s.index().to_string(),
+                Sequence::State(s) => format!("state {}", s.index()),
+            };
+            format!("{of}[{}..{}]", x.from, x.from + x.width)
+        };
+        let mut lines = vec![];
+        for group in program.groups() {
+            let kind = if group.is_recurrent { "recurrent" } else { "batched" };
+            for id in group.steps() {
+                let step = program.step(id);
+                let node = graph.node(step.node).op.name();
+                let reads: Vec<String> = step.kind.reads().iter().map(slice).collect();
+                let (id, width) = (id.index(), step.width);
+                lines.push(format!("{kind} {id}: {node} of {} -> {width}", reads.join(", ")));
+            }
+        }
+        lines.extend(program.states().iter().map(|s| format!("state {} from {}", s.width, s.next.index())));
+        lines.push(format!(
+            "{:?} {}, vocabulary {}",
+            program.head(),
+            program.output().index(),
+            program.vocabulary()
+        ));
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let error = |from: &str, to: &str| {
+            assert!(GENERAL.contains(from), "{from}");
+            let error = parse(&GENERAL.replace(from, to)).unwrap_err().to_string();
+            error.lines().next().unwrap_or_default().to_string()
+        };
+        let errors = [
+            error("{from = 1, to = 3}", "{from = 1, to = 4}"),
+            error("%s1, @a1,", "%s2, @a1,"),
+            error("%s1, @a1, @a.bias", "%s1"),
+            error("1e-5", "-1"),
+            error("none, @shift", "@a0, @shift"),
+            error("clip = 2", "clip = 0"),
+            error("concat %n, %s0", "concat"),
+            error("state @s1.initial", "state @shift"),
+            error("state @s1.initial", "state %s0"),
+            error("{reset = before", "{reset = after"),
+        ];
+        insta::assert_snapshot!(errors.join("\n"));
     }
 
     #[test]

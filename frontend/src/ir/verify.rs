@@ -5,7 +5,8 @@
 //! - **I1** (operands): every operand is a weight of the graph, or a value that an earlier node computes.
 //! - **I2** (results): every result is a value of the graph whose producer is that node, and every value is a node's result.
 //! - **I3** (facts): the types and the known contents of a node's results are those that inference derives from its operands. `input` and
-//!   `state` have one result and no operands; their types are declared.
+//!   `state` have one result of the declared type, and no operands except the weight that a state starts at: a vector as long as the state's
+//!   features.
 //! - **I4** (edges): petgraph has exactly one edge for each use of a value, and no cycle.
 //! - **I5** (names): no two values, weights or outputs have the same name.
 //! - **I6** (outputs): every output is a value of the graph; the next value of a state has the type of its state, which
@@ -19,7 +20,7 @@
 //!
 //! - **L1** (vocabulary): the vocabulary's size is known and positive.
 //! - **L2** (tokens): there is exactly one input, `i64[S, B]`.
-//! - **L3** (logits): there is exactly one named output, `logits`, of type `f32[S, B, vocabulary]`.
+//! - **L3** (output): there is exactly one named output: `logits` of type `f32[S, B, vocabulary]`, or `hidden` of type `f32[S, B, _]`.
 //! - **L4** (states): every state has exactly one next value.
 //! - **L5** (operators): no generic operator is left.
 //! - **L6** (embedding): every embedding's table has a row for each word.
@@ -35,9 +36,11 @@
 //! ```
 
 use super::graph::{Graph, Node, NodeId, Operand, OutputRole, Type, ValueId, WeightId};
+use super::infer::check_state;
 use super::map::LinearMap;
 use super::op::Op;
 use super::print::{Line, PrintOptions, lines, name};
+use super::program::Head;
 use crate::tensor::{Data, Tensor};
 use petgraph::algo::is_cyclic_directed;
 use petgraph::visit::{EdgeRef, IntoEdgeReferences};
@@ -233,8 +236,14 @@ impl<'g> Verifier<'g> {
     fn facts(&mut self, id: NodeId, node: &Node) {
         let line = Line::Node(id);
         if matches!(node.op, Op::Input | Op::State) {
-            if !node.operands().is_empty() || node.results().len() != 1 {
-                self.error("I3", line, format!("{} has one result and no operands", node.op.name()));
+            if node.results().len() != 1 || (node.op == Op::Input && !node.operands().is_empty()) {
+                return self.error("I3", line, format!("{} has one result and no operands", node.op.name()));
+            }
+            let operands: Vec<_> = node.operands().iter().map(|&o| self.graph.fact(o)).collect();
+            match check_state(self.graph.type_of(node.results()[0]), &operands) {
+                Ok(()) if node.operands().iter().all(|o| matches!(o, Operand::Weight(_))) => {}
+                Ok(()) => self.error("I3", line, "a state starts at a weight"),
+                Err(e) => self.error("I3", line, format!("{}: {e}", node.op.name())),
             }
             return;
         }
@@ -370,7 +379,7 @@ impl<'g> Verifier<'g> {
                 format!("expected one input, the tokens, found {}", inputs.len()),
             ),
         }
-        self.logits(vocabulary);
+        self.output(vocabulary);
         for state in self.sources(&Op::State) {
             let next = graph.outputs().iter().filter(|o| o.role == OutputRole::State(state)).count();
             if next != 1 {
@@ -405,28 +414,37 @@ impl<'g> Verifier<'g> {
         }
     }
 
-    fn logits(&mut self, vocabulary: Option<usize>) {
+    fn output(&mut self, vocabulary: Option<usize>) {
         let graph = self.graph;
         let mut found = 0;
         for output in graph.outputs() {
             let OutputRole::Named(output_name) = &output.role else { continue };
-            if output_name != "logits" {
-                let message = format!(
-                    "{} is returned; language-model form returns logits and states",
-                    name(output_name)
-                );
+            let head = [Head::Logits, Head::Hidden].into_iter().find(|h| h.name() == output_name);
+            let Some(head) = head else {
+                let other = name(output_name);
+                let message =
+                    format!("{other} is returned; language-model form returns logits or hidden, and states");
                 self.error("L3", Line::Return, message);
                 continue;
-            }
+            };
             found += 1;
             let (Some(words), true) = (vocabulary, self.values.contains(&output.value)) else { continue };
-            let (expected, ty) = (Type::sequence(words), graph.type_of(output.value));
+            let ty = graph.type_of(output.value);
+            let width = match head {
+                Head::Logits => words,
+                Head::Hidden => ty.shape.last().and_then(|d| d.as_constant()).unwrap_or(0),
+            };
+            let expected = Type::sequence(width);
             if *ty != expected {
-                self.error("L3", Line::Return, format!("the logits are {ty}, not {expected}"));
+                self.error("L3", Line::Return, format!("{} is {ty}, not {expected}", head.name()));
             }
         }
         if found != 1 {
-            self.error("L3", Line::Return, format!("expected one output `logits`, found {found}"));
+            self.error(
+                "L3",
+                Line::Return,
+                format!("expected one output `logits` or `hidden`, found {found}"),
+            );
         }
     }
 }

@@ -2,11 +2,14 @@
 
 use super::error::{MAX_RANK, TensorProblem, data_type_name};
 use super::external::External;
-use super::proto::{DataLocation, DataType, TensorProto};
+use super::proto::{DataLocation, DataType, SparseTensorProto, TensorProto};
 use crate::tensor::{DType, Data, Tensor, TensorError, element_count};
 use bytes::Bytes;
 use half::{bf16, f16};
 use std::sync::Arc;
+
+/// A sparse tensor of more elements is refused: a small file would fill the memory.
+const MAX_DENSE: usize = 1 << 28;
 
 /// The IR's element type for a [`DataType`].
 pub(super) fn dtype(code: i32) -> Result<DType, TensorProblem> {
@@ -22,6 +25,46 @@ pub(super) fn dtype(code: i32) -> Result<DType, TensorProblem> {
         Ok(DataType::Bool) => DType::Bool,
         _ => return Err(TensorProblem::DataType { found: data_type_name(code) }),
     })
+}
+
+/// The element type that holds a [`DataType`]: small integers that the IR does not have are stored in larger ones.
+pub(super) fn stored_dtype(code: i32) -> Result<DType, TensorProblem> {
+    Ok(match DataType::try_from(code) {
+        Ok(DataType::Int4 | DataType::Int2) => DType::I8,
+        Ok(DataType::Uint4 | DataType::Uint2) => DType::U8,
+        Ok(DataType::Int16 | DataType::Uint16) => DType::I32,
+        Ok(DataType::Uint32 | DataType::Uint64) => DType::I64,
+        _ => return dtype(code),
+    })
+}
+
+/// Bits and signedness of the integers that are stored in larger ones.
+fn packing(code: i32) -> Option<(usize, bool)> {
+    Some(match DataType::try_from(code).ok()? {
+        DataType::Int2 => (2, true),
+        DataType::Uint2 => (2, false),
+        DataType::Int4 => (4, true),
+        DataType::Uint4 => (4, false),
+        DataType::Int16 => (16, true),
+        DataType::Uint16 => (16, false),
+        DataType::Uint32 => (32, false),
+        DataType::Uint64 => (64, false),
+        _ => return None,
+    })
+}
+
+/// Integers of some bits, the first in the lowest bits of the first byte; the bytes are as many as the shape needs.
+fn unpacked(dtype: DType, shape: &[usize], bits: usize, signed: bool, bytes: &[u8]) -> Tensor {
+    let element = |i: usize| {
+        let (first, shift) = (i * bits / 8, i * bits % 8);
+        let value =
+            bytes[first..(first + bits.div_ceil(8))].iter().rev().fold(0u64, |v, &b| v << 8 | u64::from(b));
+        let top = (value >> shift) << (64 - bits);
+        if signed { top as i64 >> (64 - bits) } else { (top >> (64 - bits)) as i64 }
+    };
+    let all = (0..shape.iter().product()).map(element);
+    let bytes: Vec<u8> = all.flat_map(|x: i64| x.to_le_bytes()[..dtype.size()].to_vec()).collect();
+    Tensor::from_le_bytes(dtype, shape, &bytes).expect("one element each")
 }
 
 /// The [`DataType`] for an element type of the IR.
@@ -41,7 +84,7 @@ pub(super) fn data_type(dtype: DType) -> DataType {
 
 /// The tensor of a message. Nothing is allocated before the dimensions and the data are checked to match.
 pub(super) fn tensor(proto: TensorProto, external: &mut External) -> Result<Tensor, TensorProblem> {
-    let dtype = dtype(proto.data_type)?;
+    let dtype = stored_dtype(proto.data_type)?;
     if proto.segment.is_some() {
         return Err(TensorProblem::Segment);
     }
@@ -68,6 +111,22 @@ pub(super) fn tensor(proto: TensorProto, external: &mut External) -> Result<Tens
     }
     let length =
         |unit, expected, found| TensorProblem::Length { unit, shape: proto.dims.clone(), expected, found };
+    if let Some((bits, signed)) = packing(proto.data_type) {
+        let expected = (count * bits).div_ceil(8);
+        let bytes = match first {
+            Some(("external data", _)) => {
+                let bytes = external.read(&proto.external_data, DType::U8, vec![expected])?;
+                bytes.to_le_bytes().unwrap_or_default()
+            }
+            Some(("raw_data", _)) => proto.raw_data.as_ref().map_or(vec![], |b| b.to_vec()),
+            // Each element of the list holds two bytes, or one with several elements.
+            _ => proto.int32_data.iter().flat_map(|x| x.to_le_bytes()[..bits.div_ceil(8)].to_vec()).collect(),
+        };
+        if bytes.len() != expected {
+            return Err(length("bytes", expected, bytes.len()));
+        }
+        return Ok(unpacked(dtype, &shape, bits, signed, &bytes));
+    }
     match first {
         Some(("external data", _)) => return external.read(&proto.external_data, dtype, shape),
         Some(("raw_data", found)) => {
@@ -116,6 +175,38 @@ fn narrow<T>(
 ) -> Result<Vec<T>, TensorProblem> {
     let checked = ints.iter().enumerate();
     checked.map(|(index, &found)| f(found).ok_or(TensorProblem::Range { index, found, dtype })).collect()
+}
+
+/// The dense tensor of a sparse one.
+pub(super) fn sparse(proto: SparseTensorProto, external: &mut External) -> Result<Tensor, TensorProblem> {
+    let wrong = |expected: &str, found: String| TensorProblem::Sparse { expected: expected.into(), found };
+    let (Some(values), Some(indices)) = (proto.values, proto.indices) else {
+        return Err(wrong("values and indices", "one missing".into()));
+    };
+    let (values, indices) = (tensor(values, external)?, tensor(indices, external)?);
+    check_finite(&values)?;
+    let shape = proto.dims.iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<usize>, _>>();
+    let shape = shape.map_err(|_| TensorProblem::NegativeDimension { found: proto.dims.clone() })?;
+    let count = element_count(&shape).ok().filter(|&n| n <= MAX_DENSE);
+    let count = count.ok_or_else(|| TensorProblem::Overflow { shape: proto.dims.clone() })?;
+    let depth = match *indices.shape() {
+        [n] if n == values.len() => 1,
+        [n, rank] if n == values.len() && rank == shape.len() && rank > 0 => rank,
+        _ => return Err(wrong("an index for each value", format!("indices of shape {:?}", indices.shape()))),
+    };
+    let sizes = if depth == 1 { &[count][..] } else { &shape };
+    let all = indices.i64s().map_err(|e| wrong("indices of type int64", e.to_string()))?;
+    let mut bytes = vec![0; count * values.dtype().size()];
+    let elements = values.to_le_bytes().map_err(|e| wrong("values", e.to_string()))?;
+    for (index, element) in all.chunks(depth).zip(elements.chunks(values.dtype().size())) {
+        let at = index.iter().zip(sizes).try_fold(0, |at, (&i, &size)| {
+            usize::try_from(i).ok().filter(|&i| i < size).map(|i| at * size + i)
+        });
+        let at = at.ok_or_else(|| wrong("indices within the shape", format!("{index:?}")))?;
+        bytes[at * element.len()..(at + 1) * element.len()].copy_from_slice(element);
+    }
+    Tensor::from_le_bytes(values.dtype(), shape, &bytes)
+        .map_err(|_| TensorProblem::Overflow { shape: proto.dims })
 }
 
 /// Checks that floating-point elements are neither NaN nor infinite.

@@ -217,9 +217,14 @@ pub enum TensorProblem {
         /// The element.
         found: f64,
     },
-    /// A sparse tensor.
-    #[error("sparse tensors are not supported; store it dense and let lstmc's prune pass make it sparse")]
-    Sparse,
+    /// A sparse tensor whose parts do not fit.
+    #[error("sparse tensor: expected {expected}, found {found}")]
+    Sparse {
+        /// What ONNX requires.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// A segment of a tensor.
     #[error("tensors in segments are not supported; save the model again with the onnx package")]
     Segment,
@@ -292,39 +297,15 @@ pub enum TensorProblem {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeProblem {
-    /// An operator that is not known.
-    #[error(
-        "operator {op} is not supported{hint}; lstmc compiles LSTM language models; supported operators: {supported}"
-    )]
-    Operator {
-        /// The operator.
-        op: String,
-        /// A suggestion; empty or beginning with a separator.
-        hint: &'static str,
-        /// The names of the known ones.
-        supported: String,
-    },
-    /// An operator of another domain.
-    #[error(
-        "operator {op} of domain {} is not supported, only standard ONNX operators are; \
-         export the model without fusions and custom operators",
-        Quoted(domain)
-    )]
-    Domain {
-        /// The operator.
-        op: String,
-        /// Its domain.
-        domain: String,
-    },
-    /// A call of a local function.
-    #[error(
-        "{op} is a local function of the model, which is not supported; \
-         inline the functions with onnx.inliner.inline_local_functions"
-    )]
-    Function {
+    /// A local function that calls itself.
+    #[error("{op} is a local function of the model that calls itself; ONNX has no recursion")]
+    Recursion {
         /// The function.
         op: String,
     },
+    /// A problem in a subgraph or in a local function.
+    #[error("{0}")]
+    Inside(Box<OnnxError>),
     /// Something that ONNX allows and lstmc does not support.
     #[error("{op} with {what} is not supported; {advice}")]
     Unsupported {

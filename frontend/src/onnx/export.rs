@@ -5,8 +5,12 @@
 //!   h0, c0 [layers, B, H] ─▶ Split ─▶ one state for each LSTM ─▶ Concat ─▶ hn, cn
 //! ```
 //!
-//! Inputs and outputs are those of PyTorch's `nn.LSTM`: `h0`, `c0`, `hn`, `cn` hold the states of all layers, stacked; if layers
-//! have different sizes, each has its own input and output (`h0_1`, `hn_1`).
+//! Inputs and outputs are those of PyTorch's `nn.LSTM`: `h0`, `c0`, `hn`, `cn` hold the states of all cells, stacked; if cells
+//! have different sizes, each has its own input and output (`h0_1`, `hn_1`). GRUs and RNNs have no `c0` and `cn`.
+//!
+//! ONNX has no loop that runtimes run well over general steps, so a model with stepwise states is written as a model of one time step: the tokens
+//! are `[1, B]`, and each such state is an input `[1, B, features]` of its name, with the output `NAME.next`. A note says so. Another note names
+//! states with learned starts, which the first run's inputs must be.
 //!
 //! A weight keeps its representation as far as ONNX has one:
 //!
@@ -29,8 +33,8 @@ mod weights;
 
 use super::proto::{AttributeProto, DataType, ModelProto};
 use crate::ir::{
-    Binary, Cell, Gate, GateOrder, Graph, Lstm, Map, MapError, NotCanonical, Op, PartId, Program, Source,
-    Step, StepId, StepKind, WeightId,
+    Binary, Function, Gate, GateOrder, Graph, Lstm, MapError, Node, NotCanonical, Op, Operand, PartId,
+    Program, Reset, ValueId, WeightId,
 };
 use crate::tensor::Tensor;
 use build::{Builder, Dimension, float, floats, int, ints, strings};
@@ -58,6 +62,12 @@ pub const MIN_OPSET: i64 = 13;
 
 /// The newest opset that can be written.
 pub const MAX_OPSET: i64 = 22;
+
+/// The first opset with `LayerNormalization`.
+const LAYER_NORM_OPSET: i64 = 17;
+
+/// The first opset in which `ReduceMean` takes its axes as an input.
+const AXES_OPSET: i64 = 18;
 
 /// The first opset with `INT4` tensors and scales for groups.
 const BLOCKS_OPSET: i64 = 21;
@@ -132,7 +142,7 @@ pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Exported, Export
         program: &program,
         options: *options,
         builder: Builder::new(options.opset),
-        values: vec![],
+        values: BTreeMap::new(),
         made: BTreeMap::new(),
         notes: vec![],
     };
@@ -153,8 +163,8 @@ struct Exporter<'g> {
     program: &'g Program<'g>,
     options: ExportOptions,
     builder: Builder,
-    /// The name of each step's result.
-    values: Vec<String>,
+    /// The name of each value.
+    values: BTreeMap<ValueId, String>,
     /// The value for each map, by form, so that shared maps are written once.
     made: BTreeMap<(PartId, Form), String>,
     notes: Vec<String>,
@@ -162,45 +172,165 @@ struct Exporter<'g> {
 
 impl Exporter<'_> {
     fn model(&mut self) -> Result<()> {
-        let program = self.program;
-        let tokens = self.builder.input("tokens", DataType::Int64, &[Dimension::Steps, Dimension::Streams]);
-        let widths: Vec<usize> = program.cells().map(|(step, _)| step.width).collect();
-        if !widths.is_empty() && !are_equal(&widths) {
+        let (program, graph) = (self.program, self.graph);
+        let stepwise: Vec<_> = graph
+            .sources(&Op::State)
+            .into_iter()
+            .filter(|&v| graph.type_of(v).shape.len() == 3)
+            .map(|v| (v, program.states().iter().find(|s| s.value == v).map_or(0, |s| s.width)))
+            .collect();
+        let steps = if stepwise.is_empty() { Dimension::Steps } else { Dimension::Constant(1) };
+        let tokens = self.builder.input("tokens", DataType::Int64, &[steps, Dimension::Streams]);
+        self.values.insert(program.tokens(), tokens);
+        self.builder.reserve(program.head().name().into());
+        let cells: Vec<&Node> = graph.nodes().map(|(_, n)| n).filter(|n| cell_states(&n.op) > 0).collect();
+        let widths = |state: usize| -> Vec<usize> {
+            let with = cells.iter().filter(|n| cell_states(&n.op) > state);
+            with.map(|n| self.width(n.results()[0])).collect()
+        };
+        let [of_h, of_c] = [widths(0), widths(1)];
+        if !are_equal(&of_h) || !are_equal(&of_c) {
             let names = |k| ["hn", "cn"].map(|name| format!("{name}_{k}"));
-            (0..widths.len()).flat_map(names).for_each(|name| self.builder.reserve(name));
+            (0..of_h.len()).flat_map(names).for_each(|name| self.builder.reserve(name));
         }
-        let h = self.initial_states("h0", &widths);
-        let c = self.initial_states("c0", &widths);
-        let (mut last_h, mut last_c) = (vec![], vec![]);
-        for (_, step) in program.steps() {
-            let name = match &step.kind {
-                StepKind::Embed(e) => self.embedding(e.table, &tokens)?,
-                StepKind::Apply(apply) => {
-                    let y = self.product(apply.weight, apply.x)?;
-                    self.add_bias(y, apply.bias)?
-                }
-                StepKind::Cell(cell) => {
-                    let k = last_h.len();
-                    let [y, h, c] = self.cell(step, cell, &h[k], &c[k])?;
-                    last_h.push(h);
-                    last_c.push(c);
+        let first = [self.initial_states("h0", &of_h), self.initial_states("c0", &of_c)];
+        for &(value, width) in &stepwise {
+            let name = graph.name_of(value);
+            self.builder.reserve(format!("{name}.next"));
+            let name = self.builder.input(name, DataType::Float, &state(1, width));
+            self.values.insert(value, name);
+        }
+        let mut last = [vec![], vec![]];
+        for (_, node) in graph.nodes() {
+            let count = cell_states(&node.op);
+            let states: Vec<String> = (0..count).map(|k| first[k][last[k].len()].clone()).collect();
+            let value = match &node.op {
+                Op::Input | Op::State => continue,
+                _ if count > 0 => {
+                    let (y, next) = self.cell(node, &states)?;
+                    next.into_iter().zip(&mut last).for_each(|(name, all)| all.push(name));
                     y
                 }
-                StepKind::Map(map) => self.elementwise(&self.graph.node(step.node).op, map)?,
+                _ => self.node(node)?,
             };
-            self.values.push(name);
+            self.values.insert(node.results()[0], value);
         }
-        let vocabulary = Dimension::Constant(program.vocabulary());
-        let logits = self.values[program.logits().index()].clone();
-        self.builder.output(
-            "logits",
-            &logits,
-            DataType::Float,
-            &[Dimension::Steps, Dimension::Streams, vocabulary],
-        );
-        self.final_states("hn", &last_h, &widths);
-        self.final_states("cn", &last_c, &widths);
+        let head = program.head().name();
+        let output = graph.output_named(head).map_or(String::new(), |v| self.values[&v].clone());
+        let width = Dimension::Constant(program.step(program.output()).width);
+        self.builder.output(head, &output, DataType::Float, &[steps, Dimension::Streams, width]);
+        let [h, c] = last;
+        self.final_states("hn", &h, &of_h);
+        self.final_states("cn", &c, &of_c);
+        for &(value, width) in &stepwise {
+            let next = graph.next_state(value).map_or(String::new(), |v| self.values[&v].clone());
+            let name = format!("{}.next", graph.name_of(value));
+            self.builder.output(&name, &next, DataType::Float, &state(1, width));
+        }
+        if !stepwise.is_empty() {
+            self.notes
+                .push("the model is one time step, because ONNX has no operator for its recurrence".into());
+        }
+        let starts = graph.sources(&Op::State).into_iter().filter_map(|v| Some((v, graph.initial_state(v)?)));
+        let starts: Vec<String> =
+            starts.map(|(v, w)| format!("%{} at @{}", graph.name_of(v), graph.weight(w).name)).collect();
+        if !starts.is_empty() {
+            let starts = starts.join(", ");
+            self.notes
+                .push(format!("the states are inputs, so the learned starts are not in the file: {starts}"));
+        }
         Ok(())
+    }
+
+    /// The width of a sequence.
+    fn width(&self, value: ValueId) -> usize {
+        self.graph.type_of(value).shape.last().and_then(|d| d.as_constant()).unwrap_or(0)
+    }
+
+    /// A value that a node reads.
+    fn read(&self, node: &Node, k: usize) -> String {
+        match node.operands().get(k) {
+            Some(Operand::Value(v)) => self.values.get(v).cloned().unwrap_or_default(),
+            _ => String::new(),
+        }
+    }
+
+    /// The result of a node that is not a cell.
+    fn node(&mut self, node: &Node) -> Result<String> {
+        let weight = |k: usize| match node.operands().get(k) {
+            Some(Operand::Weight(w)) => Some(*w),
+            _ => None,
+        };
+        let x = self.read(node, 0);
+        match &node.op {
+            Op::Embedding => match weight(1) {
+                Some(table) => self.embedding(table, &x),
+                None => Err(no_operator(&node.op)),
+            },
+            Op::Linear => {
+                let mut sum: Option<String> = None;
+                let pairs = node.operands().len() / 2;
+                for (k, w) in (0..pairs).filter_map(|k| Some((2 * k, weight(2 * k + 1)?))) {
+                    let product = self.product(w, &self.read(node, k))?;
+                    sum = Some(match sum {
+                        Some(sum) => self.builder.node1("Add", &[&sum, &product], "sum", vec![]),
+                        None => product,
+                    });
+                }
+                self.add_bias(sum.unwrap_or_default(), weight(2 * pairs))
+            }
+            Op::Features { from, to } => {
+                let [from, to, axis] = [("from", *from), ("to", *to), ("axis", 2)]
+                    .map(|(name, n)| self.builder.int_constant(&format!("{name}_{n}"), &[n as i64]));
+                Ok(self.builder.node1("Slice", &[&x, &from, &to, &axis], "features", vec![]))
+            }
+            Op::LayerNorm { epsilon } => self.layer_norm(&x, [weight(1), weight(2)], *epsilon),
+            Op::LogSoftmaxFeatures => {
+                Ok(self.builder.node1("LogSoftmax", &[&x], "log_softmax", vec![int("axis", -1)]))
+            }
+            Op::ConcatFeatures => {
+                let parts: Vec<String> = (0..node.operands().len()).map(|k| self.read(node, k)).collect();
+                let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+                Ok(self.builder.node1("Concat", &parts, "concat", vec![int("axis", 2)]))
+            }
+            _ => self.elementwise(node),
+        }
+    }
+
+    fn layer_norm(&mut self, x: &str, vectors: [Option<WeightId>; 2], epsilon: f32) -> Result<String> {
+        let mut inputs = vec![x.to_string()];
+        for (vector, neutral) in vectors.into_iter().zip([1.0, 0.0]) {
+            inputs.push(match vector {
+                Some(w) => self.weight(w, Form::Matrix)?,
+                None => self.builder.f32_constant("neutral", &[1], &[neutral]),
+            });
+        }
+        let [x, scale, shift] = [&inputs[0], &inputs[1], &inputs[2]];
+        if self.options.opset >= LAYER_NORM_OPSET && vectors[0].is_some() {
+            let mut inputs = vec![x.as_str(), scale];
+            inputs.extend(vectors[1].map(|_| shift.as_str()));
+            let attributes = vec![int("axis", -1), float("epsilon", epsilon)];
+            return Ok(self.builder.node1("LayerNormalization", &inputs, "normalised", attributes));
+        }
+        let epsilon = self.builder.f32_constant("epsilon", &[1], &[epsilon]);
+        let mean = self.mean(x);
+        let centered = self.builder.node1("Sub", &[x, &mean], "centered", vec![]);
+        let squares = self.builder.node1("Mul", &[&centered, &centered], "squares", vec![]);
+        let variance = self.mean(&squares);
+        let variance = self.builder.node1("Add", &[&variance, &epsilon], "variance", vec![]);
+        let deviation = self.builder.node1("Sqrt", &[&variance], "deviation", vec![]);
+        let normal = self.builder.node1("Div", &[&centered, &deviation], "normalised", vec![]);
+        let scaled = self.builder.node1("Mul", &[&normal, scale], "scaled", vec![]);
+        Ok(self.builder.node1("Add", &[&scaled, shift], "shifted", vec![]))
+    }
+
+    /// The mean over the features.
+    fn mean(&mut self, x: &str) -> String {
+        if self.options.opset >= AXES_OPSET {
+            let axis = self.builder.int_constant("last_axis", &[-1]);
+            return self.builder.node1("ReduceMean", &[x, &axis], "mean", vec![int("keepdims", 1)]);
+        }
+        self.builder.node1("ReduceMean", &[x], "mean", vec![ints("axes", &[-1]), int("keepdims", 1)])
     }
 
     /// ONNX's own `DynamicQuantizeLinear` rounds to u8 with a zero point, which differs from our rounding, so vectors stay f32.
@@ -249,35 +379,67 @@ impl Exporter<'_> {
         }
     }
 
-    /// `Y, Y_h, Y_c`; `Y` without its axis of directions.
-    fn cell(&mut self, step: &Step, cell: &Cell, h: &str, c: &str) -> Result<[String; 3]> {
-        let node = self.graph.node(step.node);
-        let Op::Lstm(lstm) = &node.op else { return Err(no_operator(&node.op)) };
-        let x = self.values[cell.x.index()].clone();
-        let rows = onnx_rows(lstm, step.width);
-        let w = self.gates(cell.input, &rows)?;
-        let r = self.gates(cell.recurrent, &rows)?;
-        let bias = self.dense(cell.bias)?;
-        // ONNX adds two biases; the second is zero.
-        let both: Vec<f32> = rows.iter().map(|&r| bias[r]).chain(vec![0.0; rows.len()]).collect();
-        let name = self.graph.weight(cell.bias).name.clone();
+    /// `Y` without its axis of directions, and the next states.
+    fn cell(&mut self, node: &Node, states: &[String]) -> Result<(String, Vec<String>)> {
+        let (n, first) = (self.width(node.results()[0]), 1 + states.len());
+        let mut weights = vec![];
+        for operand in &node.operands()[first..] {
+            weights.extend(if let Operand::Weight(w) = operand { Some(*w) } else { None });
+        }
+        let (op, rows, attributes) = match &node.op {
+            Op::Lstm(lstm) => ("LSTM", onnx_rows(lstm, n), lstm_attributes(lstm)),
+            Op::Gru(gru) => {
+                let mut all = activations(&gru.activations, &crate::ir::Gru::ACTIVATIONS);
+                if gru.reset == Reset::After {
+                    all.insert(0, int("linear_before_reset", 1));
+                }
+                all.extend(gru.clip.map(|clip| float("clip", clip)));
+                ("GRU", (0..3 * n).collect(), all)
+            }
+            Op::Rnn(rnn) => {
+                let mut all = activations(&[rnn.activation], &[Function::Tanh]);
+                all.extend(rnn.clip.map(|clip| float("clip", clip)));
+                ("RNN", (0..n).collect(), all)
+            }
+            other => return Err(no_operator(other)),
+        };
+        let [input, recurrent, bias] = [0, 1, 2].map(|k| weights.get(k).copied());
+        let (Some(input), Some(recurrent), Some(bias)) = (input, recurrent, bias) else {
+            return Err(no_operator(&node.op));
+        };
+        let x = self.read(node, 0);
+        let w = self.gates(input, &rows)?;
+        let r = self.gates(recurrent, &rows)?;
+        let data = self.dense(bias)?;
+        // ONNX adds two biases; the second is zero, except for that of a GRU whose reset gate is applied to it.
+        let mut both: Vec<f32> = rows.iter().map(|&r| data[r]).collect();
+        both.resize(2 * rows.len(), 0.0);
+        if let Some(own) =
+            data.get(rows.len()..).filter(|own| own.len() == n && matches!(node.op, Op::Gru(_)))
+        {
+            both[5 * n..].copy_from_slice(own);
+        }
+        let name = self.graph.weight(bias).name.clone();
         let b = self.builder.f32_constant(&name, &[1, both.len()], &both);
-        let mut inputs = vec![x, w, r, b, String::new(), h.to_string(), c.to_string()];
-        if let Some(peepholes) = cell.parameters {
+        let mut inputs = vec![x, w, r, b, String::new()];
+        inputs.extend_from_slice(states);
+        if let Some(&peepholes) = weights.get(3) {
             let mut values = self.dense(peepholes)?;
-            values.resize(3 * step.width, 0.0);
+            values.resize(3 * n, 0.0);
             let name = self.graph.weight(peepholes).name.clone();
             inputs.push(self.builder.f32_constant(&name, &[1, values.len()], &values));
         }
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let names: Vec<&str> = node.results().iter().map(|&v| self.graph.name_of(v)).collect();
         let raw = format!("{}.directions", names[0]);
-        let attributes = lstm_attributes(lstm, step.width);
-        let made = self.builder.node("LSTM", &inputs, &[&raw, names[1], names[2]], attributes);
+        let mut wishes = vec![raw.as_str()];
+        wishes.extend(&names[1..]);
+        let mut all = vec![int("hidden_size", n as i64)];
+        all.extend(attributes);
+        let mut made = self.builder.node(op, &inputs, &wishes, all);
         let axis = self.builder.int_constant("axis_1", &[1]);
         let y = self.builder.node1("Squeeze", &[&made[0], &axis], names[0], vec![]);
-        let [_, h, c] = <[String; 3]>::try_from(made).expect("three results were asked for");
-        Ok([y, h, c])
+        Ok((y, made.split_off(1)))
     }
 
     /// The weight of an LSTM as `[1, 4 hidden, n]`, with the rows that ONNX requires.
@@ -301,15 +463,14 @@ impl Exporter<'_> {
         self.rows(&weight.map, &weight.name, tokens).map_err(|e| self.at(table, e))
     }
 
-    fn product(&mut self, id: WeightId, x: StepId) -> Result<String> {
-        let x = self.values[x.index()].clone();
+    fn product(&mut self, id: WeightId, x: &str) -> Result<String> {
         let weight = self.graph.weight(id);
         if self.program.uses(id) > 1 {
             let matrix = self.weight(id, Form::Matrix)?;
             let t = self.builder.node1("Transpose", &[&matrix], "transposed", vec![ints("perm", &[1, 0])]);
-            return Ok(self.builder.node1("MatMul", &[&x, &t], "product", vec![]));
+            return Ok(self.builder.node1("MatMul", &[x, &t], "product", vec![]));
         }
-        self.apply(&weight.map, &weight.name, &x).map_err(|e| self.at(id, e))
+        self.apply(&weight.map, &weight.name, x).map_err(|e| self.at(id, e))
     }
 
     fn add_bias(&mut self, y: String, bias: Option<WeightId>) -> Result<String> {
@@ -318,12 +479,12 @@ impl Exporter<'_> {
         Ok(self.builder.node1("Add", &[&y, &bias], "biased", vec![]))
     }
 
-    fn elementwise(&mut self, op: &Op, map: &Map) -> Result<String> {
-        let mut inputs = vec![];
-        for operand in &map.operands {
+    fn elementwise(&mut self, node: &Node) -> Result<String> {
+        let (op, mut inputs) = (&node.op, vec![]);
+        for (k, operand) in node.operands().iter().enumerate() {
             inputs.push(match operand {
-                Source::Step(s) => self.values[s.index()].clone(),
-                Source::Constant(w) => self.weight(*w, Form::Matrix)?,
+                Operand::Weight(w) => self.weight(*w, Form::Matrix)?,
+                _ => self.read(node, k),
             });
         }
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
@@ -374,7 +535,7 @@ fn no_operator(op: &Op) -> ExportError {
 }
 
 fn are_equal(widths: &[usize]) -> bool {
-    widths.iter().all(|n| *n == widths[0])
+    widths.iter().all(|n| Some(n) == widths.first())
 }
 
 /// The type of the states of `n` cells, stacked.
@@ -390,21 +551,38 @@ fn onnx_rows(lstm: &Lstm, hidden: usize) -> Vec<usize> {
     GateOrder::Iofc.gates().into_iter().flat_map(|g| start(g)..start(g) + hidden).collect()
 }
 
-fn lstm_attributes(lstm: &Lstm, hidden: usize) -> Vec<AttributeProto> {
-    let mut all = vec![int("hidden_size", hidden as i64)];
+/// The number of states of a cell; zero for other operators.
+fn cell_states(op: &Op) -> usize {
+    match op {
+        Op::Lstm(_) => 2,
+        Op::Gru(_) | Op::Rnn(_) => 1,
+        _ => 0,
+    }
+}
+
+fn lstm_attributes(lstm: &Lstm) -> Vec<AttributeProto> {
+    let mut all = vec![];
     if lstm.coupled {
         all.push(int("input_forget", 1));
     }
     all.extend(lstm.clip.map(|clip| float("clip", clip)));
-    if lstm.activations != Lstm::ACTIVATIONS {
-        all.push(strings("activations", &lstm.activations.map(|f| f.onnx_name())));
-        let mut functions = lstm.activations;
-        let parameters: Vec<_> = functions.iter_mut().flat_map(|f| f.parameters()).collect();
-        for (attribute, name) in [("activation_alpha", "alpha"), ("activation_beta", "beta")] {
-            let values: Vec<f32> = parameters.iter().filter(|(n, _)| *n == name).map(|(_, x)| **x).collect();
-            if !values.is_empty() {
-                all.push(floats(attribute, &values));
-            }
+    all.extend(activations(&lstm.activations, &Lstm::ACTIVATIONS));
+    all
+}
+
+/// The functions of a cell, unless they are the usual ones.
+fn activations(functions: &[Function], usual: &[Function]) -> Vec<AttributeProto> {
+    let mut functions = functions.to_vec();
+    if functions == usual {
+        return vec![];
+    }
+    let names: Vec<&str> = functions.iter().map(|f| f.onnx_name()).collect();
+    let mut all = vec![strings("activations", &names)];
+    let parameters: Vec<_> = functions.iter_mut().flat_map(|f| f.parameters()).collect();
+    for (attribute, name) in [("activation_alpha", "alpha"), ("activation_beta", "beta")] {
+        let values: Vec<f32> = parameters.iter().filter(|(n, _)| *n == name).map(|(_, x)| **x).collect();
+        if !values.is_empty() {
+            all.push(floats(attribute, &values));
         }
     }
     all

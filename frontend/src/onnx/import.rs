@@ -1,17 +1,23 @@
 //! From a decoded model to a graph: versions, names, order, inputs and outputs.
 
 mod attributes;
-mod lstm;
+mod loops;
+mod microsoft;
 mod ops;
 mod order;
+mod recurrent;
 
 use super::decode;
 use super::error::{MAX_RANK, NodeProblem, OnnxError, Quoted, data_type_name};
 use super::external::External;
-use super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, dimension};
-use crate::ir::{Dim, Graph, Op, Operand, OutputRole, Symbol, Type, WeightId};
+use super::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
+    dimension,
+};
+use crate::ir::{Dim, Graph, Op, Operand, OutputRole, Part, Symbol, Type, ValueId, WeightId};
 use crate::tensor::Tensor;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 
 /// The oldest supported operator set: the first with NumPy broadcasting.
 const OLDEST_OPSET: i64 = 7;
@@ -43,37 +49,29 @@ pub(super) fn import(
     if most.max(proto.output.len()) > MAX_NODES {
         return Err(OnnxError::TooLarge { what: "nodes, tensors, inputs or outputs", limit: MAX_NODES });
     }
-    if let Some(sparse) = proto.sparse_initializer.first() {
-        let name = sparse.values.as_ref().map_or("", |v| &v.name);
-        return Err(OnnxError::tensor("initialiser", name, super::TensorProblem::Sparse));
-    }
-    let functions = model.functions.into_iter().map(|f| (f.domain, f.name)).collect();
+    let functions = model.functions.into_iter().map(|f| ((f.domain.clone(), f.name.clone()), Rc::new(f)));
     let mut importer = Importer {
-        graph: Graph::new(name),
-        opset,
-        functions,
+        frames: vec![Frame::new(name)],
+        scopes: vec![Scope::new(opset, 0)],
+        functions: functions.collect(),
+        calls: vec![],
         external,
-        values: HashMap::new(),
         reserved: reserved(&proto)?,
         symbols: BTreeMap::new(),
         unnamed: 0,
+        nodes: 0,
     };
     importer.initialisers(&mut proto)?;
     for (name, tensor) in fixed {
-        if importer.values.contains_key(name) || !proto.input.iter().any(|i| i.name == *name) {
+        if importer.is_known(name) || !proto.input.iter().any(|i| i.name == *name) {
             return Err(interface("input", name, "the name of an input", "none of this name"));
         }
         importer.define_weight(name, tensor.clone());
     }
     importer.inputs(&proto)?;
-    for i in order::order(&proto.node, &importer.values)? {
-        let node = &mut proto.node[i];
-        ops::add(&mut importer, node, i)
-            .map_err(|problem| OnnxError::Node { node: node_name(node, i), problem })?;
-    }
+    importer.nodes(&mut proto.node)?;
     importer.outputs(&proto)?;
-    drop_unused(&mut importer.graph);
-    Ok(importer.graph)
+    Ok(importer.frames.remove(0).finish().0)
 }
 
 /// Drops the weights that no node reads: initialisers without a use, and those that an operator's form here does not need, such as a dropout ratio.
@@ -134,7 +132,8 @@ fn reserved(proto: &GraphProto) -> Result<HashSet<String>, OnnxError> {
             None => Ok(()),
         }
     };
-    let weights: HashSet<&str> = proto.initializer.iter().map(|t| t.name.as_str()).collect();
+    let sparse = proto.sparse_initializer.iter().filter_map(|s| s.values.as_ref());
+    let weights: HashSet<&str> = proto.initializer.iter().chain(sparse).map(|t| t.name.as_str()).collect();
     for tensor in &proto.initializer {
         define(&tensor.name, "an initialiser".into())?;
     }
@@ -147,6 +146,9 @@ fn reserved(proto: &GraphProto) -> Result<HashSet<String>, OnnxError> {
             define(&input.name, "two inputs".into())?;
         }
     }
+    for sparse in proto.sparse_initializer.iter().filter_map(|s| s.values.as_ref()) {
+        define(&sparse.name, "a sparse initialiser".into())?;
+    }
     for (i, node) in proto.node.iter().enumerate() {
         for output in node.output.iter().filter(|o| !o.is_empty()) {
             define(output, node_name(node, i))?;
@@ -155,23 +157,94 @@ fn reserved(proto: &GraphProto) -> Result<HashSet<String>, OnnxError> {
     Ok(defined.into_keys().map(str::to_string).collect())
 }
 
+/// A graph that is being made: the model's, or the body of a loop.
+struct Frame {
+    graph: Graph,
+    /// The values of the frame outside that this graph reads, in the order of its inputs for them.
+    captured: Vec<Operand>,
+    /// What those are called here.
+    lifted: HashMap<Operand, Operand>,
+}
+
+impl Frame {
+    fn new(name: &str) -> Frame {
+        Frame { graph: Graph::new(name), captured: vec![], lifted: HashMap::new() }
+    }
+
+    /// The graph, and what it reads from outside.
+    fn finish(mut self) -> (Graph, Vec<Operand>) {
+        drop_unused(&mut self.graph);
+        (self.graph, self.captured)
+    }
+}
+
+/// The names of the model's graph, of a subgraph or of a local function.
+struct Scope {
+    /// The value of each name in the file, so far; none for an input of a function that the call leaves out.
+    values: HashMap<String, Operand>,
+    /// The frame of these values.
+    frame: usize,
+    opset: i64,
+    /// Of a function: the attributes of the call. Outer names are not visible.
+    function: Option<HashMap<String, AttributeProto>>,
+    /// Of a branch: it may not fit the operands that it is not taken for.
+    branch: bool,
+}
+
+impl Scope {
+    fn new(opset: i64, frame: usize) -> Scope {
+        Scope { values: HashMap::new(), frame, opset, function: None, branch: false }
+    }
+}
+
 /// The state while nodes are added.
 struct Importer {
-    graph: Graph,
-    opset: i64,
-    /// Domain and name of each local function.
-    functions: BTreeSet<(String, String)>,
+    /// The model's graph, and within it the loops' bodies that are being read.
+    frames: Vec<Frame>,
+    /// The scopes that are being read, innermost last.
+    scopes: Vec<Scope>,
+    /// The local functions, by domain and name.
+    functions: HashMap<(String, String), Rc<FunctionProto>>,
+    /// The functions that are being read.
+    calls: Vec<(String, String)>,
     external: External,
-    /// The value of each name in the file, so far.
-    values: HashMap<String, Operand>,
     /// Every name in the file and every generated one.
     reserved: HashSet<String>,
     /// The symbol of each named dimension.
     symbols: BTreeMap<String, Symbol>,
     unnamed: usize,
+    /// The number of nodes read.
+    nodes: usize,
 }
 
 impl Importer {
+    /// The graph that nodes are added to.
+    fn graph(&mut self) -> &mut Graph {
+        let last = self.frames.len() - 1;
+        &mut self.frames[last].graph
+    }
+
+    /// The innermost scope.
+    fn scope(&mut self) -> &mut Scope {
+        let last = self.scopes.len() - 1;
+        &mut self.scopes[last]
+    }
+
+    /// The scopes whose names are visible, innermost first.
+    fn visible(&self) -> impl Iterator<Item = &Scope> {
+        let function = self.scopes.iter().rposition(|s| s.function.is_some()).unwrap_or(0);
+        self.scopes[function..].iter().rev()
+    }
+
+    fn is_known(&self, name: &str) -> bool {
+        self.visible().any(|s| s.values.contains_key(name))
+    }
+
+    /// Gives a name of the file its value.
+    fn define(&mut self, name: &str, value: Operand) {
+        self.scope().values.insert(name.to_string(), value);
+    }
+
     fn initialisers(&mut self, proto: &mut GraphProto) -> Result<(), OnnxError> {
         for mut tensor in std::mem::take(&mut proto.initializer) {
             let name = std::mem::take(&mut tensor.name);
@@ -180,12 +253,34 @@ impl Importer {
                 .map_err(|problem| OnnxError::tensor("initialiser", &name, problem))?;
             self.define_weight(&name, value);
         }
+        for sparse in std::mem::take(&mut proto.sparse_initializer) {
+            let name = sparse.values.as_ref().map_or(String::new(), |v| v.name.clone());
+            let value = decode::sparse(sparse, &mut self.external)
+                .map_err(|problem| OnnxError::tensor("sparse initialiser", &name, problem))?;
+            self.define_weight(&name, value);
+        }
+        Ok(())
+    }
+
+    /// Adds nodes, each after those whose results it reads.
+    fn nodes(&mut self, nodes: &mut [NodeProto]) -> Result<(), OnnxError> {
+        for i in order::order(nodes, |name| self.is_known(name))? {
+            self.nodes += 1;
+            if self.nodes > MAX_NODES {
+                return Err(OnnxError::TooLarge {
+                    what: "nodes, with those of functions and subgraphs",
+                    limit: MAX_NODES,
+                });
+            }
+            let node = &mut nodes[i];
+            ops::add(self, node, i)
+                .map_err(|problem| OnnxError::Node { node: node_name(node, i), problem })?;
+        }
         Ok(())
     }
 
     fn inputs(&mut self, proto: &GraphProto) -> Result<(), OnnxError> {
-        let inputs: Vec<&ValueInfoProto> =
-            proto.input.iter().filter(|i| !self.values.contains_key(&i.name)).collect();
+        let inputs: Vec<&ValueInfoProto> = proto.input.iter().filter(|i| !self.is_known(&i.name)).collect();
         for input in &inputs {
             for name in dimensions(input).filter_map(dimension_name) {
                 self.name_symbol(name)?;
@@ -193,8 +288,8 @@ impl Importer {
         }
         for input in inputs {
             let ty = self.input_type(input)?;
-            let value = self.graph.add_source(Op::Input, &input.name, ty);
-            self.values.insert(input.name.clone(), value.into());
+            let value = self.graph().add_source(Op::Input, &input.name, ty);
+            self.define(&input.name, value.into());
         }
         Ok(())
     }
@@ -204,10 +299,10 @@ impl Importer {
         let Some(tensor) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
             return Err(wrong("a tensor", "no tensor type (a sequence, map or optional)"));
         };
-        let dtype = decode::dtype(tensor.elem_type)
+        let dtype = decode::stored_dtype(tensor.elem_type)
             .map_err(|_| wrong("a float, integer or bool tensor", &data_type_name(tensor.elem_type)))?;
         if tensor.shape.is_none() {
-            return Err(wrong("a tensor of known rank; export with input shapes", "no shape"));
+            return Ok(Type::unranked(dtype));
         }
         let rank = dimensions(input).count();
         if rank > MAX_RANK {
@@ -268,16 +363,11 @@ impl Importer {
             if !seen.insert(&output.name) {
                 return Err(wrong("outputs of different names", "two of this name"));
             }
-            let value = match self.values.get(&output.name) {
-                Some(&Operand::Value(v)) => v,
-                // A constant; outputs are results of nodes.
-                Some(&weight @ Operand::Weight(_)) => {
-                    let copied = self.graph.add(Op::Identity, &[weight], &[&output.name], "");
-                    copied.map_err(|e| wrong("a constant", &e.to_string()))?[0]
-                }
-                _ => return Err(wrong("a value that an input or a node defines", "none")),
+            let Some(value) = self.lookup(&output.name) else {
+                return Err(wrong("a value that an input or a node defines", "none"));
             };
-            self.graph.add_output(OutputRole::Named(output.name.clone()), value);
+            let value = self.value(value, &output.name).map_err(|e| wrong("a value", &e))?;
+            self.graph().add_output(OutputRole::Named(output.name.clone()), value);
         }
         if proto.output.is_empty() {
             return Err(OnnxError::Missing { what: "output" });
@@ -285,18 +375,35 @@ impl Importer {
         Ok(())
     }
 
+    /// The value of an operand that an output is; one that is a constant becomes the result of a node.
+    fn value(&mut self, operand: Operand, name: &str) -> Result<ValueId, String> {
+        match operand {
+            Operand::Value(v) => Ok(v),
+            Operand::Weight(_) => self
+                .graph()
+                .add(Op::Identity, &[operand], &[name], "")
+                .map(|v| v[0])
+                .map_err(|e| e.to_string()),
+            Operand::None => Err("none".into()),
+        }
+    }
+
     /// Adds a weight under a name of the file.
-    fn define_weight(&mut self, name: &str, tensor: Tensor) -> Operand {
-        let id = self.graph.add_weight(name, tensor).unwrap_or_else(|existing| existing);
-        self.values.insert(name.to_string(), id.into());
-        id.into()
+    fn define_weight(&mut self, name: &str, map: impl Into<Part>) {
+        let own = self.own_name(name);
+        let id = self.graph().add_weight(&own, map).unwrap_or_else(|existing| existing);
+        self.define(name, id.into());
     }
 
     /// Adds a constant that is not in the file, such as axes that were an attribute; `name` is made unique.
-    fn constant(&mut self, name: &str, values: Vec<i64>) -> Operand {
+    fn constant(&mut self, name: &str, tensor: Tensor) -> Operand {
         let name = self.fresh(name);
-        let tensor = Tensor::from_i64([values.len()], values).expect("one element each");
-        self.graph.add_weight(&name, tensor).unwrap_or_else(|existing| existing).into()
+        self.graph().add_weight(&name, tensor).unwrap_or_else(|existing| existing).into()
+    }
+
+    /// What a name of the file is called in the graph: the same, except in functions and subgraphs, where it may be another value's too.
+    fn own_name(&mut self, name: &str) -> String {
+        if self.scopes.len() == 1 { name.to_string() } else { self.fresh(name) }
     }
 
     /// An unused name.
@@ -310,13 +417,94 @@ impl Importer {
         name
     }
 
-    /// The value of a node's input.
-    fn operand(&self, name: &str) -> Result<Operand, NodeProblem> {
-        match self.values.get(name) {
-            _ if name.is_empty() => Ok(Operand::None),
-            Some(&operand) => Ok(operand),
-            None => Err(NodeProblem::Undefined { name: name.to_string() }),
+    /// The value of a name, as the current graph sees it.
+    fn lookup(&mut self, name: &str) -> Option<Operand> {
+        let (mut value, frame) = self.visible().find_map(|s| Some((*s.values.get(name)?, s.frame)))?;
+        for inner in frame + 1..self.frames.len() {
+            value = self.lift(value, inner);
         }
+        Some(value)
+    }
+
+    /// What the frame calls a value of the one outside.
+    fn lift(&mut self, value: Operand, frame: usize) -> Operand {
+        if let Some(&known) = self.frames[frame].lifted.get(&value) {
+            return known;
+        }
+        let outer = &self.frames[frame - 1].graph;
+        let lifted = match value {
+            Operand::None => return value,
+            Operand::Weight(w) => {
+                let weight = outer.weight(w).clone();
+                let inner = &mut self.frames[frame].graph;
+                inner.add_weight(&weight.name, weight.map).unwrap_or_else(|existing| existing).into()
+            }
+            Operand::Value(v) => {
+                let (name, ty) = (outer.name_of(v).to_string(), loops::inside(outer.type_of(v)));
+                let frame = &mut self.frames[frame];
+                frame.captured.push(value);
+                frame.graph.add_source(Op::Input, &name, ty).into()
+            }
+        };
+        self.frames[frame].lifted.insert(value, lifted);
+        lifted
+    }
+
+    /// The value of a node's input.
+    fn operand(&mut self, name: &str) -> Result<Operand, NodeProblem> {
+        if name.is_empty() {
+            return Ok(Operand::None);
+        }
+        self.lookup(name).ok_or_else(|| NodeProblem::Undefined { name: name.to_string() })
+    }
+
+    /// The results of a subgraph without inputs whose nodes become nodes of the current graph.
+    fn branch(&mut self, mut proto: GraphProto) -> Result<Vec<Operand>, OnnxError> {
+        let scope = Scope::new(self.scope().opset, self.frames.len() - 1);
+        self.scopes.push(Scope { branch: true, ..scope });
+        self.initialisers(&mut proto)?;
+        self.nodes(&mut proto.node)?;
+        let results = self.results(proto.output.iter().map(|o| o.name.as_str()));
+        self.scopes.pop();
+        results
+    }
+
+    /// The results of a call of a local function whose nodes become nodes of the current graph.
+    fn call(
+        &mut self,
+        function: &FunctionProto,
+        operands: &[Operand],
+        mut attributes: HashMap<String, AttributeProto>,
+    ) -> Result<Vec<Operand>, OnnxError> {
+        for default in &function.attribute_proto {
+            attributes.entry(default.name.clone()).or_insert_with(|| default.clone());
+        }
+        let opset = if function.opset_import.iter().any(|o| is_standard(&o.domain)) {
+            opset(&function.opset_import)?
+        } else {
+            self.scope().opset
+        };
+        let mut scope = Scope::new(opset, self.frames.len() - 1);
+        scope.branch = self.scope().branch;
+        scope.function = Some(attributes);
+        for (i, input) in function.input.iter().enumerate() {
+            scope.values.insert(input.clone(), operands.get(i).copied().unwrap_or(Operand::None));
+        }
+        self.scopes.push(scope);
+        self.calls.push((function.domain.clone(), function.name.clone()));
+        self.nodes(&mut function.node.clone())?;
+        let results = self.results(function.output.iter().map(String::as_str));
+        self.scopes.pop();
+        self.calls.pop();
+        results
+    }
+
+    fn results<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<Vec<Operand>, OnnxError> {
+        let found = |name| {
+            let none = || interface("output", name, "a value that an input or a node defines", "none");
+            self.lookup(name).ok_or_else(none)
+        };
+        names.map(found).collect()
     }
 }
 

@@ -8,9 +8,9 @@
 //!                                             one copy of a weight
 //! ```
 //!
-//! Opsets from 7 on are read, and every operator is converted to the form of its newest version, so passes know only one form. What is
-//! not supported is refused by name, never guessed: operators of other domains, subgraphs, local functions, attributes that are not
-//! known, sparse and string tensors. A hostile file gives an [`OnnxError`]: sizes are checked before memory is allocated, external data
+//! Opsets from 7 on are read, and every operator is converted to the form of its newest version, so passes know only one form. Local functions
+//! and the branches of an If become part of the graph. An operator that is not known becomes [`Op::Unknown`](crate::ir::Op::Unknown), which
+//! is refused by name where something needs its result; attributes that are not known and string tensors are refused here. A hostile file gives an [`OnnxError`]: sizes are checked before memory is allocated, external data
 //! stays inside the model's folder, weights are finite.
 //!
 //! This module reads a graph without interpreting it: canonicalisation determines whether it is a language model.

@@ -2,9 +2,8 @@
 //!
 //! They are derived by hand with `prost` instead of taken from a crate: `onnx-protobuf` 0.2.3 is tied to protobuf 3.4.0, whose parser
 //! recurses without limit on hostile files (RUSTSEC-2024-0437) and copies every weight. Here bytes fields are [`Bytes`], so
-//! decoding a [`Bytes`] leaves the weights where they are, and there is no recursion at all: the fields that hold subgraphs are omitted
-//! (every operator that has one is refused by name), as are doc strings, metadata, training and device information. Omitted fields are
-//! skipped.
+//! decoding a [`Bytes`] leaves the weights where they are, and the depth of subgraphs is limited. Doc strings, metadata, training and device
+//! information are omitted; omitted fields are skipped.
 //!
 //! Field numbers and types are those of `onnx.proto` of ONNX 1.23 (IR version 14); a test decodes files that the `onnx` package wrote and
 //! encodes them to the same bytes.
@@ -45,15 +44,33 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
-/// A local function, by name only: calls to one are refused.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+/// A local function.
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct FunctionProto {
     /// The name, used as an operator.
     #[prost(string, tag = "1")]
     pub name: String,
+    /// The names of its inputs.
+    #[prost(string, repeated, tag = "4")]
+    pub input: Vec<String>,
+    /// The names of its outputs.
+    #[prost(string, repeated, tag = "5")]
+    pub output: Vec<String>,
+    /// The names of its attributes without defaults.
+    #[prost(string, repeated, tag = "6")]
+    pub attribute: Vec<String>,
+    /// The nodes.
+    #[prost(message, repeated, tag = "7")]
+    pub node: Vec<NodeProto>,
+    /// The versions of the operator sets of its nodes.
+    #[prost(message, repeated, tag = "9")]
+    pub opset_import: Vec<OperatorSetIdProto>,
     /// The domain of that operator.
     #[prost(string, tag = "10")]
     pub domain: String,
+    /// The attributes with defaults.
+    #[prost(message, repeated, tag = "11")]
+    pub attribute_proto: Vec<AttributeProto>,
 }
 
 /// A graph.
@@ -120,6 +137,9 @@ pub struct AttributeProto {
     /// The value of a [`AttributeType::Tensor`].
     #[prost(message, optional, boxed, tag = "5")]
     pub t: Option<Box<TensorProto>>,
+    /// The value of a [`AttributeType::Graph`].
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<GraphProto>>,
     /// The value of a [`AttributeType::Floats`].
     #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: Vec<f32>,
@@ -135,6 +155,9 @@ pub struct AttributeProto {
     /// In a function's body, the function's attribute that gives the value.
     #[prost(string, tag = "21")]
     pub ref_attr_name: String,
+    /// The value of a [`AttributeType::SparseTensor`].
+    #[prost(message, optional, boxed, tag = "22")]
+    pub sparse_tensor: Option<Box<SparseTensorProto>>,
 }
 
 /// The type of an attribute.
@@ -254,12 +277,15 @@ pub enum DataType {
     Float6e3m2 = 28,
 }
 
-/// A sparse tensor, of which only the name (that of `values`) is used: it is refused.
+/// A sparse tensor, named as `values` is.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SparseTensorProto {
     /// The elements that are not zero.
     #[prost(message, optional, tag = "1")]
     pub values: Option<TensorProto>,
+    /// Their positions in row-major order `[n]`, or their indices `[n, rank]`, ascending.
+    #[prost(message, optional, tag = "2")]
+    pub indices: Option<TensorProto>,
     /// The dimensions.
     #[prost(int64, repeated, packed = "false", tag = "3")]
     pub dims: Vec<i64>,

@@ -9,11 +9,15 @@ use super::error::OnnxError;
 /// More messages and names than any language model has; the structures decoded from them stay below about 100 MB.
 const MAX_MESSAGES: usize = 250_000;
 
+/// Deeper messages than any model has: twenty graphs in each other. `prost` allows 100 levels.
+const MAX_DEPTH: usize = 64;
+
 /// The messages that are decoded, with the fields that hold further messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Model,
     Graph,
+    Function,
     Node,
     Attribute,
     Tensor,
@@ -30,14 +34,20 @@ impl Kind {
     fn child(self, field: u64) -> Option<Kind> {
         Some(match (self, field) {
             (Kind::Model, 7) => Kind::Graph,
-            (Kind::Model, 8 | 25) => Kind::Leaf,
+            (Kind::Model, 8) => Kind::Leaf,
+            (Kind::Model, 25) => Kind::Function,
+            (Kind::Function, 7) => Kind::Node,
+            (Kind::Function, 9) => Kind::Leaf,
+            (Kind::Function, 11) => Kind::Attribute,
             (Kind::Graph, 1) => Kind::Node,
             (Kind::Graph, 5) => Kind::Tensor,
             (Kind::Graph, 11 | 12) => Kind::ValueInfo,
             (Kind::Graph, 15) => Kind::SparseTensor,
             (Kind::Node, 5) => Kind::Attribute,
             (Kind::Attribute, 5) => Kind::Tensor,
-            (Kind::SparseTensor, 1) => Kind::Tensor,
+            (Kind::Attribute, 6) => Kind::Graph,
+            (Kind::Attribute, 22) => Kind::SparseTensor,
+            (Kind::SparseTensor, 1 | 2) => Kind::Tensor,
             (Kind::Tensor, 3 | 13) => Kind::Leaf,
             (Kind::ValueInfo, 2) => Kind::Type,
             (Kind::Type, 1) => Kind::TensorType,
@@ -49,7 +59,7 @@ impl Kind {
 
     /// Names in lists, each of which becomes a separate string.
     fn is_repeated_string(self, field: u64) -> bool {
-        matches!((self, field), (Kind::Node, 1 | 2) | (Kind::Attribute, 9))
+        matches!((self, field), (Kind::Node, 1 | 2) | (Kind::Attribute, 9) | (Kind::Function, 4..=6))
     }
 
     /// Whether a file of this kind may begin with this field: the current fields, with their wire types.
@@ -66,7 +76,7 @@ impl Kind {
 /// Checks the structure of a whole file of this kind.
 pub(super) fn scan(bytes: &[u8], kind: Kind) -> Result<(), OnnxError> {
     let mut scanner = Scanner { bytes, at: 0, messages: 0 };
-    scanner.message(kind, bytes.len(), true)
+    scanner.message(kind, bytes.len(), 0)
 }
 
 struct Scanner<'a> {
@@ -76,10 +86,13 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// One message that ends at `end`. The depth of the recursion is that of [`Kind`], at most seven.
-    fn message(&mut self, kind: Kind, end: usize, root: bool) -> Result<(), OnnxError> {
+    /// One message that ends at `end`.
+    fn message(&mut self, kind: Kind, end: usize, depth: usize) -> Result<(), OnnxError> {
         self.count()?;
-        let mut first = root;
+        if depth > MAX_DEPTH {
+            return Err(OnnxError::TooLarge { what: "levels of subgraphs", limit: MAX_DEPTH / 3 });
+        }
+        let mut first = depth == 0;
         while self.at < end {
             let start = self.at;
             let tag = self.varint(end);
@@ -105,7 +118,7 @@ impl Scanner<'_> {
                         self.count()?;
                     }
                     match kind.child(field) {
-                        Some(child) => self.message(child, self.at + length, false)?,
+                        Some(child) => self.message(child, self.at + length, depth + 1)?,
                         None => self.at += length,
                     }
                 }

@@ -3,8 +3,8 @@
 use super::{CalibrationError, Inputs, Lookups, Predictions, Progress, Shape, Statistics};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
-use lstmc_frontend::interpret::{self, Observation, Observer};
-use lstmc_frontend::ir::{Graph, NodeId, WeightId};
+use lstmc_frontend::interpret::{self, InterpretError, Observation, Observer};
+use lstmc_frontend::ir::{Graph, Head, NodeId, Program, WeightId};
 use rayon::prelude::*;
 
 /// Steps between two sums in f64. Between them, products are summed in f32, whose relative error of `STEPS * 2^-24`, 6e-5 in the worst case
@@ -23,6 +23,7 @@ pub(super) fn collect(
     if tokens.len() < 2 {
         return Err(CalibrationError::TooFewTokens { found: tokens.len() });
     }
+    let head = Program::of(graph).map_err(InterpretError::Form)?.head();
     let shape = Shape::of(graph)?;
     let model = interpret::LanguageModel::<f32>::new(graph)?.with_chunk(STEPS);
     let inputs = shape.inputs.into_iter().map(|(width, readers)| Inputs {
@@ -38,7 +39,7 @@ pub(super) fn collect(
         tokens: tokens.len() - 1,
         inputs: inputs.collect(),
         lookups: lookups.collect(),
-        predictions: predictions.then(|| Predictions {
+        predictions: (predictions && head == Head::Logits).then(|| Predictions {
             targets: words.clone(),
             probabilities: words.clone(),
             curvature: words,
@@ -70,10 +71,7 @@ impl Observer<f32> for Collector<'_, '_> {
                 self.read += tokens.len();
                 (self.progress)(self.read, self.total);
             }
-            Observation::Cell { input, recurrent, width, rows, .. } => {
-                self.add(&[input, recurrent], width, rows);
-            }
-            Observation::Linear { weight, width, rows } => self.add(&[weight], width, rows),
+            Observation::Product { weights, width, rows } => self.add(weights, width, rows),
             Observation::Predictions { vocabulary, log_probabilities, targets } => {
                 self.predicted(vocabulary, log_probabilities, targets);
             }

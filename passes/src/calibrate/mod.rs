@@ -185,6 +185,11 @@ impl Statistics {
         &self.inputs
     }
 
+    /// The inputs of exactly these maps.
+    pub fn inputs_of_all(&self, readers: &[Reader]) -> Option<&Inputs> {
+        self.inputs.iter().find(|i| i.readers == readers)
+    }
+
     /// The inputs of the maps that include the weight with this name, and the part that the weight multiplies.
     pub fn inputs_of(&self, weight: &str) -> Option<(&Inputs, Range<usize>)> {
         self.inputs.iter().find_map(|i| {
@@ -227,21 +232,12 @@ impl Shape {
         let program = Program::of(graph).map_err(InterpretError::Form)?;
         let mut shape = Shape { inputs: vec![], lookups: vec![], vocabulary: program.vocabulary() };
         for (_, step) in program.steps() {
-            let (width, readers) = match &step.kind {
-                StepKind::Embed(e) => {
-                    let rows = graph.weight(e.table).map.shape()[0];
-                    shape.lookups.push((graph.weight(e.table).name.clone(), rows));
-                    continue;
-                }
-                StepKind::Cell(c) => {
-                    let width = c.inputs + step.width;
-                    let stacked =
-                        [reader(graph, c.input, 0..c.inputs), reader(graph, c.recurrent, c.inputs..width)];
-                    (width, stacked.to_vec())
-                }
-                StepKind::Apply(a) => (a.inputs, vec![reader(graph, a.weight, 0..a.inputs)]),
-                StepKind::Map(_) => continue,
-            };
+            if let StepKind::Embed(e) = &step.kind {
+                let rows = graph.weight(e.table).map.shape()[0];
+                shape.lookups.push((graph.weight(e.table).name.clone(), rows));
+            }
+            let readers = readers(graph, &step.stacked());
+            let Some(width) = readers.last().map(|r| r.columns.end) else { continue };
             if !shape.inputs.iter().any(|(_, r)| *r == readers) {
                 shape.inputs.push((width, readers));
             }
@@ -276,8 +272,13 @@ impl Shape {
     }
 }
 
-fn reader(graph: &Graph, weight: WeightId, columns: Range<usize>) -> Reader {
-    Reader { weight: graph.weight(weight).name.clone(), columns }
+/// Maps by name.
+pub(crate) fn readers(graph: &Graph, maps: &[(WeightId, Range<usize>)]) -> Vec<Reader> {
+    let reader = |(id, columns): &(WeightId, Range<usize>)| Reader {
+        weight: graph.weight(*id).name.clone(),
+        columns: columns.clone(),
+    };
+    maps.iter().map(reader).collect()
 }
 
 /// Where passes get statistics from.

@@ -22,7 +22,7 @@ struct Plain {
 impl Observer<f64> for Plain {
     fn observe(&mut self, _: NodeId, observation: Observation<'_, f64>) {
         match observation {
-            Observation::Cell { width, rows, .. } | Observation::Linear { width, rows, .. } => {
+            Observation::Product { width, rows, .. } => {
                 self.chunk.push((rows.to_vec(), width));
             }
             Observation::Predictions { vocabulary, log_probabilities, .. } => {

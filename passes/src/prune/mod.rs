@@ -36,7 +36,7 @@ use crate::solve::prune::{
     COLUMNS, Keep, Pattern, Scope, Score, project, resolve, row_weights, scores, select, sparsegpt,
 };
 use crate::target::Target;
-use lstmc_frontend::ir::{Graph, LinearMap, Part, WeightId};
+use lstmc_frontend::ir::{Graph, Head, LinearMap, Part, WeightId};
 use stack::Stack;
 
 /// How a mask is chosen.
@@ -213,7 +213,8 @@ impl Prune {
             return Ok(vec![density; layers.len()]);
         }
         let has_text = context.calibration.as_ref().is_some_and(|c| c.has_text());
-        match self.is_data_free() || !has_text {
+        let has_loss = graph.output_named(Head::Logits.name()).is_some();
+        match self.is_data_free() || !has_text || !has_loss {
             true => allocate::by_score(self, layers, density),
             false => allocate::by_trial(self, graph, layers, density, context),
         }

@@ -28,6 +28,7 @@
 //!
 //! `refit` is this pass with the output layer as its target and the whole loss from the original model.
 
+mod cell;
 mod formula;
 mod loss;
 mod network;
@@ -45,7 +46,7 @@ use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::target::Target;
-use lstmc_frontend::ir::{Graph, Program, StepKind};
+use lstmc_frontend::ir::{Graph, Head, Program, StepKind};
 use network::Network;
 use optimizer::{Method, Schedule};
 use run::{Job, Plan};
@@ -160,7 +161,12 @@ impl Recover {
 
 impl Pass for Recover {
     fn run(&self, graph: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
-        let vocabulary = Program::of(graph)?.vocabulary();
+        let program = Program::of(graph)?;
+        if program.head() == Head::Hidden {
+            let why = "the model returns a hidden vector, and training needs the probabilities of words";
+            return Err(PassError::Options(format!("{}: {why}", self.name)));
+        }
+        let vocabulary = program.vocabulary();
         let target = match &self.target {
             Some(target) => target.clone(),
             None => output_layer(graph)?,
@@ -186,11 +192,12 @@ impl Pass for Recover {
 /// The weights of the layer that computes logits.
 fn output_layer(graph: &Graph) -> Result<Target, PassError> {
     let program = Program::of(graph)?;
-    let last = program.steps().rev().find_map(|(_, step)| match step.kind {
-        StepKind::Apply(apply) => Some(apply),
-        _ => None,
+    let mut products = program.steps().filter(|(_, s)| matches!(s.kind, StepKind::Apply(_)));
+    let last = program.decoder().or(products.next_back().map(|(id, _)| id));
+    let weights = last.into_iter().flat_map(|id| match &program.step(id).kind {
+        StepKind::Apply(a) => a.terms.iter().map(|(_, w)| *w).chain(a.bias).collect(),
+        _ => vec![],
     });
-    let weights = last.into_iter().flat_map(|l| std::iter::once(l.weight).chain(l.bias));
     let names: Vec<&str> = weights.map(|id| graph.weight(id).name.as_str()).collect();
     Ok(Target::new(names.join("|")))
 }

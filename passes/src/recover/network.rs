@@ -1,83 +1,100 @@
 //! Forward and backward passes of a program over a window of steps of several streams.
 //!
 //! Rows of a window are ordered by step, then stream. Work without recurrence is one product per window: the cells' input products,
-//! the output layer, and the gradients of all weights; only the recurrent product runs step by step, in both directions.
+//! the output layer, and the gradients of all weights; only the recurrent product and the recurrent groups of steps run step by step, in both
+//! directions. The gradients of a [`Window`] are a window: that of a state before it is carried backwards from step to step.
 
+use super::cell::Cell;
 use super::formula::{Backward, Forward};
 use super::number::{Number, vectorized};
 use super::weights::{Form, Gradients, Weights, leaves};
 use crate::pass::PassError;
 use crate::target::Target;
 use lstmc_frontend::ir::arbitrary::SplitMix64;
-use lstmc_frontend::ir::{self, CellSpec, Formula, Graph, Program, StateId, StepKind, Term, WeightId};
+use lstmc_frontend::ir::{
+    self, Formula, Graph, Layout, Program, Sequence, Slice, StepId, StepKind, Term, WeightId, Window,
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A model that can be trained.
 pub(super) struct Network<T> {
     layers: Vec<Layer>,
-    widths: Vec<usize>,
-    /// Whether anything that a layer's result depends on is trained.
+    layout: Arc<Layout>,
+    /// Whether anything that a step's result depends on is trained.
     needed: Vec<bool>,
-    /// The width of each state.
-    states: Vec<usize>,
-    logits: usize,
+    /// The learned start of each state.
+    starts: Vec<Option<Form>>,
+    output: StepId,
     pub(super) weights: Weights<T>,
 }
 
-enum Layer {
-    Embedding { table: Form },
+/// A step.
+struct Layer {
+    /// Whether another step reads the result.
+    is_read: bool,
+    /// The vectors that the step multiplies with maps, and whether dropout applies: not within a recurrence.
+    multiplied: Vec<(Slice, bool)>,
+    kind: Kind,
+}
+
+enum Kind {
+    Embed {
+        table: Form,
+    },
+    /// Products of what the step multiplies.
+    Apply {
+        weights: Vec<Form>,
+        bias: Option<Form>,
+    },
     Cell(Box<Cell>),
-    Linear { x: usize, weight: Form, bias: Option<Form> },
-    Map { formula: Formula, operands: Vec<Source> },
+    Map {
+        formula: Formula,
+        operands: Vec<Source>,
+    },
+    Norm {
+        x: Slice,
+        scale: Option<Form>,
+        shift: Option<Form>,
+        epsilon: f64,
+    },
+    LogSoftmax(Slice),
+    Concat(Vec<Slice>),
 }
 
-struct Cell {
-    spec: CellSpec,
-    x: usize,
-    states: Vec<StateId>,
-    units: usize,
-    input: Form,
-    recurrent: Form,
-    bias: Form,
-    parameters: Option<Form>,
-}
-
-/// An input of a formula: a layer's result, or a constant with one element or one per feature.
+/// An input of a formula: of a sequence, or a constant; with one element or one per feature.
 enum Source {
-    Layer(usize),
+    Slice(Slice),
     Constant(Form),
 }
 
-/// Each state, `[streams, units]`; empty means zeros.
+/// Each state, `[streams, units]`; empty at the start of a text.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct State<T>(Vec<Vec<T>>);
+pub(super) struct State<T>(pub(super) Vec<Vec<T>>);
 
 impl<T> State<T> {
-    /// Whether this can be the state of this many streams in a network: zeros, or the right sizes.
+    /// Whether this can be the state of this many streams in a network: that of the start, or the right sizes.
     pub(super) fn is_of(&self, network: Option<&Network<T>>, streams: usize) -> bool {
-        let sizes = network.into_iter().flat_map(|n| &n.states).map(|width| width * streams);
+        let sizes = network.into_iter().flat_map(|n| n.layout.states()).map(|s| s.width * streams);
         self.0.is_empty() || self.0.iter().map(Vec::len).eq(sizes)
     }
 }
 
 /// The values that a window's forward pass keeps for the backward pass.
 pub(super) struct Tape<T> {
-    rows: usize,
+    count: usize,
     streams: usize,
-    /// For each layer, `[rows, width]`.
+    /// Whether the window begins at the start of a text.
+    is_start: bool,
+    window: Window<T>,
+    /// For each step and each vector that it multiplies, the factor of each element in dropout; empty without.
+    factors: Vec<Vec<Vec<T>>>,
+    /// For each step that has a formula, the values of its terms, `[rows, terms, width]`.
     values: Vec<Vec<T>>,
-    /// Inputs of cells and linear layers after dropout, and the factor of each element.
-    dropped: Vec<Option<[Vec<T>; 2]>>,
-    /// For each layer that has a formula.
-    formulas: Vec<FormulaTape<T>>,
-}
-
-#[derive(Default)]
-struct FormulaTape<T> {
-    values: Vec<T>, // [rows, terms, width]
-    h: Vec<T>,      // [rows, units], what a cell's recurrent map read
 }
 
 /// Dropout in the forward pass: each input of a cell or linear layer is dropped with this probability.
@@ -89,7 +106,23 @@ pub(super) struct Dropout<'r> {
 impl<T: Number> Tape<T> {
     /// `[rows, vocabulary]`.
     pub(super) fn take_logits(&mut self, network: &Network<T>) -> Vec<T> {
-        std::mem::take(&mut self.values[network.logits])
+        let (k, logits) = (network.output.index(), &mut self.window.results[network.output.index()]);
+        match &network.layers[k] {
+            Layer { is_read: false, kind: Kind::Apply { .. }, .. } => std::mem::take(logits),
+            _ => logits.clone(),
+        }
+    }
+
+    /// A vector that a step multiplies, after dropout.
+    fn input(&self, step: usize, n: usize, x: Slice, times: Range<usize>) -> Cow<'_, [T]> {
+        let rows = self.window.read(x, times.clone());
+        match &self.factors[step][n][..] {
+            [] => rows,
+            factors => {
+                let factors = &factors[times.start * self.streams * x.width..];
+                Cow::Owned(rows.iter().zip(factors).map(|(&x, &f)| x * f).collect())
+            }
+        }
     }
 }
 
@@ -107,44 +140,90 @@ impl<T: Number> Network<T> {
         let mut weights = Weights::new();
         let mut add = |id: WeightId| weights.add(graph, id, &trained);
         let mut layers = vec![];
-        for (_, step) in program.steps() {
-            layers.push(match &step.kind {
-                StepKind::Embed(e) => Layer::Embedding { table: add(e.table)? },
-                StepKind::Apply(a) => Layer::Linear {
-                    x: a.x.index(),
-                    bias: a.bias.map(&mut add).transpose()?,
-                    weight: add(a.weight)?,
-                },
-                StepKind::Cell(cell) => Layer::Cell(Box::new(Cell {
-                    spec: cell.spec.clone(),
-                    x: cell.x.index(),
-                    states: cell.states.clone(),
-                    units: step.width,
-                    input: add(cell.input)?,
-                    recurrent: add(cell.recurrent)?,
-                    bias: add(cell.bias)?,
-                    parameters: cell.parameters.map(&mut add).transpose()?,
-                })),
-                StepKind::Map(map) => {
-                    let source = |source: &ir::Source| {
-                        Ok(match source {
-                            ir::Source::Step(s) => Source::Layer(s.index()),
-                            ir::Source::Constant(w) => Source::Constant(add(*w)?),
-                        })
-                    };
-                    let operands = map.operands.iter().map(source).collect::<Result<_, PassError>>()?;
-                    Layer::Map { formula: map.formula.clone(), operands }
-                }
-            });
+        for group in program.groups() {
+            for step in group.steps().map(|id| program.step(id)) {
+                let drops = |x: Slice| match x.of {
+                    Sequence::Step(s) => !(group.is_recurrent && group.contains(s)),
+                    Sequence::State(_) => !group.is_recurrent,
+                };
+                let mut multiplied = vec![];
+                let kind = match &step.kind {
+                    StepKind::Embed(e) => Kind::Embed { table: add(e.table)? },
+                    StepKind::Apply(a) => {
+                        multiplied.extend(a.terms.iter().map(|(x, _)| (*x, drops(*x))));
+                        let bias = a.bias.map(&mut add).transpose()?;
+                        let weights = a.terms.iter().map(|(_, w)| add(*w)).collect::<Result<_, _>>()?;
+                        Kind::Apply { weights, bias }
+                    }
+                    StepKind::Cell(cell) => {
+                        multiplied.push((cell.x, drops(cell.x)));
+                        Kind::Cell(Box::new(Cell {
+                            spec: cell.spec.clone(),
+                            states: cell.states.iter().map(|s| s.index()).collect(),
+                            h: Slice { of: Sequence::State(cell.states[0]), from: 0, width: step.width },
+                            units: step.width,
+                            input: add(cell.input)?,
+                            recurrent: add(cell.recurrent)?,
+                            bias: add(cell.bias)?,
+                            parameters: cell.parameters.map(&mut add).transpose()?,
+                        }))
+                    }
+                    StepKind::Map(map) => {
+                        let source = |source: &ir::Source| {
+                            Ok(match *source {
+                                ir::Source::Slice(x) => Source::Slice(x),
+                                ir::Source::Constant(w) => Source::Constant(add(w)?),
+                            })
+                        };
+                        let operands = map.operands.iter().map(source).collect::<Result<_, PassError>>()?;
+                        Kind::Map { formula: map.formula.clone(), operands }
+                    }
+                    StepKind::Norm(n) => Kind::Norm {
+                        x: n.x,
+                        scale: n.scale.map(&mut add).transpose()?,
+                        shift: n.shift.map(&mut add).transpose()?,
+                        epsilon: n.epsilon.into(),
+                    },
+                    StepKind::LogSoftmax(x) => Kind::LogSoftmax(*x),
+                    StepKind::Concat(parts) => Kind::Concat(parts.clone()),
+                };
+                layers.push(Layer { is_read: step.is_read, multiplied, kind });
+            }
         }
+        let starts = program.states().iter().map(|s| s.initial.map(&mut add).transpose());
+        let starts = starts.collect::<Result<_, _>>()?;
         weights.refresh();
-        let mut needed = vec![];
-        for layer in &layers {
-            needed.push(layer.is_needed(&weights, &needed));
+        let needed = vec![false; layers.len()];
+        let (layout, output) = (program.layout(), program.output());
+        let mut network = Network { layers, layout, needed, starts, output, weights };
+        // States may be read before the step that computes them.
+        loop {
+            let found: Vec<bool> = program
+                .steps()
+                .map(|(id, step)| {
+                    network.layers[id.index()].kind.is_trained(&network)
+                        || step.kind.reads().iter().any(|x| network.is_needed(*x))
+                })
+                .collect();
+            if found == network.needed {
+                return Ok(network);
+            }
+            network.needed = found;
         }
-        let widths = program.steps().map(|(_, s)| s.width).collect();
-        let states = program.states().iter().map(|s| s.width).collect();
-        Ok(Network { layers, widths, needed, states, logits: program.logits().index(), weights })
+    }
+
+    /// Whether anything that a slice depends on is trained.
+    fn is_needed(&self, x: Slice) -> bool {
+        match x.of {
+            Sequence::Step(s) => self.needed[s.index()],
+            Sequence::State(s) => {
+                self.needed[self.layout.states()[s.index()].next.index()] || self.is_start_trained(s.index())
+            }
+        }
+    }
+
+    fn is_start_trained(&self, state: usize) -> bool {
+        self.starts[state].as_ref().is_some_and(|f| self.weights.is_trained(f))
     }
 
     /// Reads `tokens`, ordered by step and then stream, and advances the state.
@@ -155,40 +234,64 @@ impl<T: Number> Network<T> {
         state: &mut State<T>,
         mut dropout: Option<Dropout<'_>>,
     ) -> Tape<T> {
-        let rows = tokens.len();
-        state.0.resize(self.states.len(), vec![]);
-        for (values, width) in state.0.iter_mut().zip(&self.states) {
-            values.resize(streams * width, T::of(0.0));
+        let (w, count, is_start) = (&self.weights, tokens.len() / streams.max(1), state.0.is_empty());
+        if is_start {
+            let start = |(state, start): (&ir::State, &Option<Form>)| match start {
+                Some(form) => w.vector(form).repeat(streams),
+                None => vec![T::of(0.0); state.width * streams],
+            };
+            state.0 = self.layout.states().iter().zip(&self.starts).map(start).collect();
         }
-        let mut tape = Tape { rows, streams, values: vec![], dropped: vec![], formulas: vec![] };
-        let w = &self.weights;
-        for (layer, &width) in self.layers.iter().zip(&self.widths) {
-            let (mut dropped, mut saved) = (None, FormulaTape::default());
-            if let (Some(Dropout { probability, rng }), Some(x)) = (&mut dropout, layer.multiplied()) {
-                dropped = Some(drop_out(&tape.values[x], *probability, rng));
-            }
-            let read = |x: usize| dropped.as_ref().map_or(&tape.values[x], |[kept, _]| kept);
-            let value = match layer {
-                Layer::Embedding { table } => w.rows(table, tokens),
-                Layer::Cell(cell) => cell.forward(w, rows, streams, read(cell.x), state, &mut saved),
-                Layer::Linear { x, weight, bias } => {
-                    let mut y = w.apply(weight, rows, read(*x));
-                    if let Some(bias) = bias {
-                        add_to_rows(&mut y, w.vector(bias));
-                    }
-                    y
+        let window = Window::new(&self.layout, count, streams, state.0.clone());
+        let factors = self.layers.iter().map(|layer| vec![vec![]; layer.multiplied.len()]).collect();
+        let mut tape =
+            Tape { count, streams, is_start, window, factors, values: vec![vec![]; self.layers.len()] };
+        for (step, times) in self.layout.schedule(count) {
+            let (k, width, layer) = (step.index(), self.layout.width(step), &self.layers[step.index()]);
+            let rows = times.start * streams..times.end * streams;
+            if let Some(Dropout { probability, rng }) = &mut dropout {
+                for (n, (x, _)) in layer.multiplied.iter().enumerate().filter(|(_, (_, drops))| *drops) {
+                    drop_out(rows.len() * x.width, *probability, rng, &mut tape.factors[k][n]);
                 }
-                Layer::Map { formula, operands } => {
-                    let terms = formula.terms().len();
-                    saved.values = vec![T::of(0.0); rows * terms * width];
+            }
+            let mut values = std::mem::take(&mut tape.values[k]);
+            if let Some(formula) = layer.kind.formula() {
+                values.resize(count * streams * formula.terms().len() * width, T::of(0.0));
+            }
+            let each = values.len().checked_div(count * streams).unwrap_or(0);
+            let of_rows = &mut values[rows.start * each..rows.end * each];
+            let read = |x: Slice| tape.window.read(x, times.clone());
+            let input = |n: usize| tape.input(k, n, layer.multiplied[n].0, times.clone());
+            let result = match &layer.kind {
+                Kind::Embed { table } => w.rows(table, &tokens[rows.clone()]),
+                Kind::Apply { weights, bias } => {
+                    let mut products =
+                        weights.iter().enumerate().map(|(n, f)| w.apply(f, rows.len(), &input(n)));
+                    let mut sum = products.next().unwrap_or_default();
+                    products.for_each(|more| add_to(&mut sum, &more));
+                    if let Some(bias) = bias {
+                        add_to_rows(&mut sum, w.vector(bias));
+                    }
+                    sum
+                }
+                Kind::Cell(cell) => cell.forward(w, streams, &input(0), state, of_rows),
+                Kind::Map { formula, operands } => {
                     let result = formula.results().next().map_or(0, |t| t.index());
-                    let mut out = Vec::with_capacity(rows * width);
-                    for (row, values) in saved.values.chunks_exact_mut(terms * width).enumerate() {
+                    let slices: Vec<Cow<'_, [T]>> = operands
+                        .iter()
+                        .map(|operand| match operand {
+                            Source::Slice(x) => read(*x),
+                            Source::Constant(form) => Cow::Borrowed(w.vector(form)),
+                        })
+                        .collect();
+                    let mut out = Vec::with_capacity(rows.len() * width);
+                    for (row, values) in of_rows.chunks_exact_mut(each.max(1)).enumerate() {
                         let inputs: Vec<&[T]> = operands
                             .iter()
-                            .map(|operand| match operand {
-                                Source::Layer(x) => &tape.values[*x][row * width..][..width],
-                                Source::Constant(form) => w.vector(form),
+                            .zip(&slices)
+                            .map(|(operand, all)| match operand {
+                                Source::Slice(x) => &all[row * x.width..][..x.width],
+                                Source::Constant(_) => all,
                             })
                             .collect();
                         vectorized(Forward { formula, len: width, inputs: &inputs, values });
@@ -196,10 +299,43 @@ impl<T: Number> Network<T> {
                     }
                     out
                 }
+                Kind::Norm { x, scale, shift, epsilon } => {
+                    let mut rows = read(*x).into_owned();
+                    for row in rows.chunks_exact_mut(width) {
+                        let (mean, scaling) = moments(row, *epsilon);
+                        row.iter_mut().for_each(|x| *x = (*x - mean) * scaling);
+                        if let Some(scale) = scale {
+                            row.iter_mut().zip(w.vector(scale)).for_each(|(x, &s)| *x *= s);
+                        }
+                        if let Some(shift) = shift {
+                            add_to(row, w.vector(shift));
+                        }
+                    }
+                    rows
+                }
+                Kind::LogSoftmax(x) => {
+                    let mut rows = read(*x).into_owned();
+                    for row in rows.chunks_exact_mut(width) {
+                        let most = row.iter().fold(row[0], |a, &b| if a < b { b } else { a });
+                        let sum: f64 = row.iter().map(|&x| (x - most).quick_exp().to_f64()).sum();
+                        let log_sum = most + T::of(sum.ln());
+                        row.iter_mut().for_each(|x| *x -= log_sum);
+                    }
+                    rows
+                }
+                Kind::Concat(parts) => {
+                    let parts: Vec<_> = parts.iter().map(|&x| (read(x), x.width)).collect();
+                    let row = |r: usize| parts.iter().flat_map(move |(x, w)| &x[r * w..][..*w]);
+                    (0..rows.len()).flat_map(row).copied().collect()
+                }
             };
-            tape.values.push(value);
-            tape.dropped.push(dropped);
-            tape.formulas.push(saved);
+            tape.window.write(step, times, result);
+            tape.values[k] = values;
+        }
+        for (k, (of, values)) in self.layout.states().iter().zip(&mut state.0).enumerate() {
+            if of.is_stepwise {
+                values.copy_from_slice(tape.window.after(k));
+            }
         }
         tape
     }
@@ -212,89 +348,169 @@ impl<T: Number> Network<T> {
         of_logits: Vec<T>,
         gradients: &mut Gradients<T>,
     ) {
-        let (w, rows) = (&self.weights, tape.rows);
-        let mut of_values: Vec<Vec<T>> = self.layers.iter().map(|_| vec![]).collect();
-        of_values[self.logits] = of_logits;
-        for (k, layer) in self.layers.iter().enumerate().rev().filter(|(k, _)| self.needed[*k]) {
-            let dy = std::mem::take(&mut of_values[k]);
+        let (w, streams) = (&self.weights, tape.streams);
+        let zeros = self.layout.states().iter().map(|s| vec![T::of(0.0); s.width * streams]).collect();
+        let mut of = Window::new(&self.layout, tape.count, streams, zeros);
+        of.results[self.output.index()] = of_logits;
+        for (step, times) in self.layout.schedule(tape.count).rev().filter(|(s, _)| self.needed[s.index()]) {
+            let (k, width, layer) = (step.index(), self.layout.width(step), &self.layers[step.index()]);
+            let rows = times.start * streams..times.end * streams;
+            let dy = match times.len() == tape.count {
+                true => std::mem::take(&mut of.results[k]),
+                false => of.results[k].get(rows.start * width..rows.end * width).unwrap_or_default().to_vec(),
+            };
             if dy.is_empty() {
                 continue;
             }
-            let read = |x: usize| tape.dropped[k].as_ref().map_or(&tape.values[x], |[kept, _]| kept);
-            let mut pass_on = |x: usize, mut dx: Vec<T>| {
-                if let Some([_, factors]) = &tape.dropped[k] {
+            let each = tape.values[k].len().checked_div(tape.count * streams).unwrap_or(0);
+            let values = &tape.values[k][rows.start * each..rows.end * each];
+            let read = |x: Slice| tape.window.read(x, times.clone());
+            let input = |n: usize| tape.input(k, n, layer.multiplied[n].0, times.clone());
+            // The gradient of vector `n` that the step multiplies, to that before dropout.
+            let undropped = |n: usize, mut dx: Vec<T>| {
+                let all = &tape.factors[k][n];
+                if let Some(factors) = all.get(rows.start * layer.multiplied[n].0.width..) {
                     dx.iter_mut().zip(factors).for_each(|(d, &f)| *d *= f);
                 }
-                match &mut of_values[x] {
-                    empty if empty.is_empty() => *empty = dx,
-                    sum => sum.iter_mut().zip(dx).for_each(|(s, d)| *s += d),
-                }
+                dx
             };
-            let saved = &tape.formulas[k];
-            match layer {
-                Layer::Embedding { table } => w.add_rows_gradient(table, tokens, &dy, gradients),
-                Layer::Cell(cell) => {
-                    let [of_gates, of_parameters] = cell.backward(w, rows, tape.streams, saved, &dy);
-                    w.add_gradient(&cell.recurrent, rows, &saved.h, &of_gates, gradients);
-                    w.add_gradient(&cell.input, rows, read(cell.x), &of_gates, gradients);
-                    add_vector_gradient(w, &cell.bias, &of_gates, gradients);
-                    if let Some(parameters) = &cell.parameters {
-                        add_vector_gradient(w, parameters, &of_parameters, gradients);
-                    }
-                    if self.needed[cell.x] {
-                        pass_on(cell.x, w.apply_transposed(&cell.input, rows, &of_gates));
+            match &layer.kind {
+                Kind::Embed { table } => w.add_rows_gradient(table, &tokens[rows.clone()], &dy, gradients),
+                Kind::Cell(cell) => {
+                    let mut of_states: Vec<Vec<T>> =
+                        cell.states.iter().map(|&s| std::mem::take(&mut of.before[s])).collect();
+                    let goes_on = times.start > 0 || (tape.is_start && self.is_start_trained(cell.states[0]));
+                    let of_sums =
+                        cell.backward(w, [rows.len(), streams], values, &dy, &mut of_states, goes_on);
+                    cell.states.iter().zip(of_states).for_each(|(&s, d)| of.before[s] = d);
+                    cell.add_gradients(w, &of_sums, &input(0), &read(cell.h), gradients);
+                    let (x, _) = layer.multiplied[0];
+                    if self.is_needed(x) {
+                        let dx = w.apply_transposed(&cell.input, rows.len(), &cell.of_input(&of_sums));
+                        of.add(x, times, &undropped(0, dx));
                     }
                 }
-                Layer::Linear { x, weight, bias } => {
-                    w.add_gradient(weight, rows, read(*x), &dy, gradients);
+                Kind::Apply { weights, bias } => {
+                    for (n, form) in weights.iter().enumerate() {
+                        w.add_gradient(form, rows.len(), &input(n), &dy, gradients);
+                        let (x, _) = layer.multiplied[n];
+                        if self.is_needed(x) {
+                            let dx = w.apply_transposed(form, rows.len(), &dy);
+                            of.add(x, times.clone(), &undropped(n, dx));
+                        }
+                    }
                     if let Some(bias) = bias {
                         add_vector_gradient(w, bias, &dy, gradients);
                     }
-                    if self.needed[*x] {
-                        pass_on(*x, w.apply_transposed(weight, rows, &dy));
-                    }
                 }
-                Layer::Map { formula, operands } => {
-                    let of_operands = map_slopes(formula, operands.len(), self.widths[k], &saved.values, &dy);
+                Kind::Map { formula, operands } => {
+                    let of_operands = map_slopes(formula, operands.len(), width, values, &dy);
                     for (operand, d) in operands.iter().zip(of_operands) {
                         match operand {
-                            Source::Layer(x) if self.needed[*x] => pass_on(*x, d),
-                            Source::Layer(_) => {}
+                            Source::Slice(x) if !self.is_needed(*x) => {}
+                            // A feature for all gets the sum.
+                            Source::Slice(x) if x.width < width => {
+                                let sum = |d: &[T]| d.iter().fold(T::of(0.0), |s, &d| s + d);
+                                let sums: Vec<T> = d.chunks_exact(width).map(sum).collect();
+                                of.add(*x, times.clone(), &sums);
+                            }
+                            Source::Slice(x) => of.add(*x, times.clone(), &d),
                             Source::Constant(form) => add_vector_gradient(w, form, &d, gradients),
                         }
                     }
+                }
+                Kind::Norm { x, scale, shift, epsilon } => {
+                    if let Some(shift) = shift {
+                        add_vector_gradient(w, shift, &dy, gradients);
+                    }
+                    let (all, mut of_scale, mut dx) = (read(*x), dy.clone(), dy);
+                    let scales = scale.as_ref().map(|s| w.vector(s));
+                    let of_rows = of_scale.chunks_exact_mut(width).zip(dx.chunks_exact_mut(width));
+                    for (x, (of_scale, d)) in all.chunks_exact(width).zip(of_rows) {
+                        let (mean, scaling) = moments(x, *epsilon);
+                        let normal: Vec<T> = x.iter().map(|&x| (x - mean) * scaling).collect();
+                        of_scale.iter_mut().zip(&normal).for_each(|(d, &x)| *d *= x);
+                        if let Some(scales) = scales {
+                            d.iter_mut().zip(scales).for_each(|(d, &s)| *d *= s);
+                        }
+                        let share = T::of(1.0 / width as f64);
+                        let mean = share * d.iter().fold(T::of(0.0), |s, &d| s + d);
+                        let along = share * d.iter().zip(&normal).fold(T::of(0.0), |s, (&d, &x)| s + d * x);
+                        d.iter_mut().zip(&normal).for_each(|(d, &x)| *d = scaling * (*d - mean - x * along));
+                    }
+                    if let Some(scale) = scale {
+                        add_vector_gradient(w, scale, &of_scale, gradients);
+                    }
+                    if self.is_needed(*x) {
+                        of.add(*x, times, &dx);
+                    }
+                }
+                Kind::LogSoftmax(x) => {
+                    let (mut dx, y) = (dy, &tape.window.results[k][rows.start * width..rows.end * width]);
+                    for (d, y) in dx.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+                        let sum = d.iter().fold(T::of(0.0), |s, &d| s + d);
+                        d.iter_mut().zip(y).for_each(|(d, &y)| *d -= sum * y.quick_exp());
+                    }
+                    of.add(*x, times, &dx);
+                }
+                Kind::Concat(parts) => {
+                    let mut from = 0;
+                    for &x in parts {
+                        let part = dy.chunks_exact(width).flat_map(|d| &d[from..from + x.width]);
+                        let part: Vec<T> = part.copied().collect();
+                        from += x.width;
+                        if self.is_needed(x) {
+                            of.add(x, times.clone(), &part);
+                        }
+                    }
+                }
+            }
+        }
+        if tape.is_start {
+            for (start, d) in self.starts.iter().zip(&of.before) {
+                if let Some(form) = start {
+                    add_vector_gradient(w, form, d, gradients);
                 }
             }
         }
     }
 }
 
-impl Layer {
-    /// The layer whose result this one multiplies with a map.
-    fn multiplied(&self) -> Option<usize> {
+impl Kind {
+    fn formula(&self) -> Option<&Formula> {
         match self {
-            Layer::Cell(cell) => Some(cell.x),
-            Layer::Linear { x, .. } => Some(*x),
-            Layer::Embedding { .. } | Layer::Map { .. } => None,
+            Kind::Cell(cell) => Some(&cell.spec.formula),
+            Kind::Map { formula, .. } => Some(formula),
+            _ => None,
         }
     }
 
-    fn is_needed<T: Number>(&self, w: &Weights<T>, needed: &[bool]) -> bool {
+    /// Whether a weight of its own is trained.
+    fn is_trained<T: Number>(&self, network: &Network<T>) -> bool {
+        let is_trained = |form: &Form| network.weights.is_trained(form);
         match self {
-            Layer::Embedding { table } => w.is_trained(table),
-            Layer::Cell(cell) => {
+            Kind::Embed { table } => is_trained(table),
+            Kind::Apply { weights, bias } => weights.iter().chain(bias).any(is_trained),
+            Kind::Cell(cell) => {
                 let own = [&cell.input, &cell.recurrent, &cell.bias].into_iter().chain(&cell.parameters);
-                needed[cell.x] || own.into_iter().any(|f| w.is_trained(f))
+                own.into_iter().any(is_trained) || cell.states.iter().any(|&s| network.is_start_trained(s))
             }
-            Layer::Linear { x, weight, bias } => {
-                needed[*x] || w.is_trained(weight) || bias.as_ref().is_some_and(|b| w.is_trained(b))
-            }
-            Layer::Map { operands, .. } => operands.iter().any(|source| match source {
-                Source::Layer(x) => needed[*x],
-                Source::Constant(form) => w.is_trained(form),
+            Kind::Map { operands, .. } => operands.iter().any(|source| match source {
+                Source::Slice(_) => false,
+                Source::Constant(form) => is_trained(form),
             }),
+            Kind::Norm { scale, shift, .. } => scale.iter().chain(shift).any(is_trained),
+            Kind::LogSoftmax(_) | Kind::Concat(_) => false,
         }
     }
+}
+
+/// The mean of a row, and one over its deviation.
+fn moments<T: Number>(row: &[T], epsilon: f64) -> (T, T) {
+    let n = row.len() as f64;
+    let mean = row.iter().map(|x| x.to_f64()).sum::<f64>() / n;
+    let variance = row.iter().map(|x| (x.to_f64() - mean).powi(2)).sum::<f64>() / n;
+    (T::of(mean), T::of(1.0 / (variance + epsilon).sqrt()))
 }
 
 /// The slopes of a formula's inputs, `[rows, width]` each, from those of its result.
@@ -322,110 +538,23 @@ fn map_slopes<T: Number>(
     out
 }
 
-impl Cell {
-    fn forward<T: Number>(
-        &self,
-        w: &Weights<T>,
-        rows: usize,
-        streams: usize,
-        x: &[T],
-        state: &mut State<T>,
-        tape: &mut FormulaTape<T>,
-    ) -> Vec<T> {
-        let (n, spec) = (self.units, &self.spec);
-        let (width, terms) = (spec.gates.count() * n, spec.formula.terms().len());
-        let mut states: Vec<Vec<T>> =
-            self.states.iter().map(|s| std::mem::take(&mut state.0[s.index()])).collect();
-        let parameters = self.parameters.as_ref().map_or(&[][..], |p| w.vector(p));
-        let mut gates = w.apply(&self.input, rows, x);
-        add_to_rows(&mut gates, w.vector(&self.bias));
-        tape.values = vec![T::of(0.0); rows * terms * n];
-        tape.h = Vec::with_capacity(rows * n);
-        let mut out = Vec::with_capacity(rows * n);
-        let steps = gates.chunks_exact_mut(streams * width);
-        for (gates, values) in steps.zip(tape.values.chunks_exact_mut(streams * terms * n)) {
-            tape.h.extend_from_slice(&states[0]);
-            let recurrent = w.apply(&self.recurrent, streams, &states[0]);
-            gates.iter_mut().zip(&recurrent).for_each(|(g, &r)| *g += r);
-            for (s, values) in values.chunks_exact_mut(terms * n).enumerate() {
-                let of_gates =
-                    (0..spec.gates.count()).map(|g| &gates[s * width + spec.gates.block(g) * n..][..n]);
-                let of_states = states.iter().map(|state| &state[s * n..][..n]);
-                let inputs: Vec<&[T]> = of_gates.chain(of_states).chain(parameters.chunks_exact(n)).collect();
-                vectorized(Forward { formula: &spec.formula, len: n, inputs: &inputs, values });
-                for (state, result) in states.iter_mut().zip(spec.formula.results()) {
-                    state[s * n..][..n].copy_from_slice(&values[result.index() * n..][..n]);
-                }
-            }
-            out.extend_from_slice(&states[0]);
-        }
-        for (id, values) in self.states.iter().zip(states) {
-            state.0[id.index()] = values;
-        }
-        out
-    }
-
-    /// The gradients of the gates' inputs, `[rows, gates units]`, and of the parameters, `[rows, parameters units]`, given that of the outputs.
-    fn backward<T: Number>(
-        &self,
-        w: &Weights<T>,
-        rows: usize,
-        streams: usize,
-        tape: &FormulaTape<T>,
-        dy: &[T],
-    ) -> [Vec<T>; 2] {
-        let (n, zero, spec) = (self.units, T::of(0.0), &self.spec);
-        let (width, terms) = (spec.gates.count() * n, spec.formula.terms().len());
-        let mut of_gates = vec![zero; rows * width];
-        let mut of_parameters = vec![zero; rows * spec.parameters * n];
-        // The next step's gradients of the states, and of the first one through the recurrent map.
-        let mut of_states = vec![vec![zero; streams * n]; spec.states];
-        let mut through_map = vec![zero; streams * n];
-        let mut slopes = vec![zero; terms * n];
-        for (step, gates) in of_gates.chunks_exact_mut(streams * width).enumerate().rev() {
-            for s in 0..streams {
-                let row = step * streams + s;
-                slopes.fill(zero);
-                for (k, result) in spec.formula.results().enumerate() {
-                    let to = &mut slopes[result.index() * n..][..n];
-                    to.iter_mut().zip(&of_states[k][s * n..]).for_each(|(t, &d)| *t += d);
-                    if k == 0 {
-                        let sum = dy[row * n..].iter().zip(&through_map[s * n..]);
-                        to.iter_mut().zip(sum).for_each(|(t, (&dy, &dh))| *t += dy + dh);
-                    }
-                }
-                let values = &tape.values[row * terms * n..][..terms * n];
-                vectorized(Backward { formula: &spec.formula, len: n, values, slopes: &mut slopes });
-                of_states.iter_mut().for_each(|state| state[s * n..][..n].fill(zero));
-                for (k, term) in spec.formula.terms().iter().enumerate() {
-                    let Term::Input(input) = *term else { continue };
-                    let to = if input < spec.gates.count() {
-                        &mut gates[s * width + spec.gates.block(input) * n..][..n]
-                    } else if input < spec.parameter_input(0) {
-                        &mut of_states[input - spec.state_input(0)][s * n..][..n]
-                    } else {
-                        let parameter = input - spec.parameter_input(0);
-                        &mut of_parameters[(row * spec.parameters + parameter) * n..][..n]
-                    };
-                    to.copy_from_slice(&slopes[k * n..][..n]);
-                }
-            }
-            if step > 0 {
-                through_map = w.apply_transposed(&self.recurrent, streams, gates);
-            }
-        }
-        [of_gates, of_parameters]
-    }
+pub(super) fn add_to<T: Number>(sum: &mut [T], more: &[T]) {
+    sum.iter_mut().zip(more).for_each(|(s, &x)| *s += x);
 }
 
-fn add_to_rows<T: Number>(rows: &mut [T], bias: &[T]) {
+pub(super) fn add_to_rows<T: Number>(rows: &mut [T], bias: &[T]) {
     rows.par_chunks_exact_mut(bias.len()).for_each(|row| {
         row.iter_mut().zip(bias).for_each(|(x, &b)| *x += b);
     });
 }
 
 /// Adds the gradient of a vector that was added to (or multiplied with) every row.
-fn add_vector_gradient<T: Number>(w: &Weights<T>, form: &Form, dy: &[T], gradients: &mut Gradients<T>) {
+pub(super) fn add_vector_gradient<T: Number>(
+    w: &Weights<T>,
+    form: &Form,
+    dy: &[T],
+    gradients: &mut Gradients<T>,
+) {
     /// Columns that one thread sums.
     const COLUMNS: usize = 1024;
     let (Form::Slot(slot), true) = (form, w.is_trained(form)) else { return };
@@ -442,13 +571,11 @@ fn add_vector_gradient<T: Number>(w: &Weights<T>, form: &Form, dy: &[T], gradien
     });
 }
 
-/// The input after dropout, and the factor of each element: 0, or the one that preserves the mean.
-fn drop_out<T: Number>(x: &[T], probability: f64, rng: &mut SplitMix64) -> [Vec<T>; 2] {
+/// Draws the factors of so many elements in dropout: 0, or the one that preserves the mean.
+fn drop_out<T: Number>(count: usize, probability: f64, rng: &mut SplitMix64, factors: &mut Vec<T>) {
     let kept = T::of(1.0 / (1.0 - probability));
-    let factor = |rng: &mut SplitMix64| {
+    factors.extend((0..count).map(|_| {
         let uniform = f64::from(rng.centered()) + 0.5;
         if uniform < probability { T::of(0.0) } else { kept }
-    };
-    let factors: Vec<T> = x.iter().map(|_| factor(rng)).collect();
-    [x.iter().zip(&factors).map(|(&x, &f)| x * f).collect(), factors]
+    }));
 }

@@ -9,11 +9,11 @@ use crate::budget::Evaluate;
 use crate::{Calibration, Context, Pipeline, RunError, Settings, Target, Verdict, run};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{
-    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, language_model_of_cells,
-    lstm_variants, random_map,
+    ALL_FORMATS_FROM, Extras, Kind, Recurrence, SplitMix64, language_model, language_model_of,
+    language_model_of_cells, lstm_variants, random_map, recurrent_model,
 };
 use lstmc_frontend::ir::{Activations, Part, WeightId};
-use lstmc_frontend::ir::{Graph, LinearMap, LowRank, SetActivations, parse, print};
+use lstmc_frontend::ir::{Graph, Head, LinearMap, LowRank, SetActivations, parse, print};
 use lstmc_frontend::tensor::Tensor;
 use std::sync::Arc;
 
@@ -70,10 +70,15 @@ fn loss_and_gradients(
     (loss, gradients)
 }
 
-/// Compares all gradients of a graph with finite differences. Returns how many were compared.
+/// Compares all gradients of a graph with finite differences, in a window within a text. Returns how many were compared.
 fn check_gradients(graph: &Graph, target: &str, teacher: Option<f64>) -> usize {
+    let network: Network<f64> = Network::new(graph, Some(&Target::new(target))).unwrap();
+    check_gradients_from(graph, state_before(&network), target, teacher)
+}
+
+/// The same in a window that begins in a state.
+fn check_gradients_from(graph: &Graph, state: State<f64>, target: &str, teacher: Option<f64>) -> usize {
     let mut network: Network<f64> = Network::new(graph, Some(&Target::new(target))).unwrap();
-    let state = state_before(&network);
     let (loss, gradients) = loss_and_gradients(&network, &state, teacher);
     assert!(loss.is_finite());
     let sizes: Vec<(usize, usize)> = network.weights.parameters().map(|(k, p)| (k, p.len())).collect();
@@ -132,6 +137,42 @@ fn gradients_of_every_variant_are_those_of_the_loss() {
         let graph = language_model_of_cells(&cell, peepholes, [3, 2, WORDS], make);
         assert!(check_gradients(&graph, "*", None) > 100, "{cell:?}");
     }
+}
+
+/// Every recurrent layer, within a text and from learned starts.
+#[test]
+fn gradients_of_every_recurrence_are_those_of_the_loss() {
+    for kind in Recurrence::all() {
+        for extras in [Extras::NONE, Extras::ALL] {
+            let graph = recurrent_model(&kind, [3, 2, WORDS], extras, 2);
+            assert!(check_gradients(&graph, "*", None) > 50, "{kind:?}");
+            check_gradients_from(&graph, State::default(), "*", None);
+            if extras.starts {
+                check_gradients_from(&graph, State::default(), "*.initial", None);
+            }
+        }
+    }
+}
+
+/// Training makes every model better, learned starts included; a model without predictions is refused by name.
+#[test]
+fn every_recurrence_is_trained() {
+    for kind in Recurrence::general() {
+        let graph = recurrent_model(&kind, [8, 1, WORDS], Extras::ALL, 2);
+        let run = recovered("recover(target=*, epochs=6, lr=0.3, dropout=0.1)", graph, true).unwrap();
+        let record = &run.trail.records[0];
+        assert!(record.after.perplexity < record.before.perplexity, "{kind:?}: {:?}", record.notes);
+        assert!(record.weights_changed.iter().any(|w| w.ends_with(".initial")), "{kind:?}");
+    }
+    let hidden = Extras { head: Head::Hidden, ..Extras::NONE };
+    let graph = recurrent_model(&Recurrence::MinGru, [8, 1, WORDS], hidden, 2);
+    let error = recovered("recover(target=*, epochs=1)", graph, false).unwrap_err().to_string();
+    assert!(
+        error.ends_with(
+            "recover: the model returns a hidden vector, and training needs the probabilities of words"
+        ),
+        "{error}"
+    );
 }
 
 /// Every representation in every place, with a few nestings of each.
@@ -193,23 +234,6 @@ fn gradients_through_every_operator() {
     assert_eq!(check_gradients(&graph, "*", None), all);
     // A factor that is shared is one parameter, whoever names it.
     assert_eq!(check_gradients(&graph, "recurrent", None), 24 + 6);
-}
-
-/// What would spread a sequence over the features of another is refused rather than trained wrongly.
-#[test]
-fn sequences_of_unlike_widths_are_refused() {
-    let text = MIXED
-        .replace("linear %x8, @between, @between.bias", "linear %x8, @between")
-        .replace("linear %x9, @embedding", "linear %x10, @embedding");
-    let text = text
-        .replace("@between: f32[3, 3]", "@between: f32[1, 3]")
-        .replace("@between.bias: f32[3] random 8\n", "");
-    let text = text.replace("  %logits", "  %x10 = mul %x9, %x0\n  %logits");
-    let error = Network::<f64>::new(&parse(&text).unwrap(), None).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "not in language-model form: %x10 = mul: expected a sequence as wide as the result as operand 0, found %x9: f32[S, B, 1]; the pass `canonicalize` makes it so"
-    );
 }
 
 /// Straight through: codes get the gradient of the numbers that they stand for.

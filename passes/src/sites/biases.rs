@@ -38,6 +38,7 @@ pub(crate) fn corrected_bias(
         start += columns.len();
         let add = Hessian::bias_correction(&dense(graph, *weight)?, &dense_map(name, new)?, mean)
             .map_err(|source| PassError::Solve { weight: name.clone(), source })?;
+        let add = site.bias_rows().spread(add);
         bias.iter_mut().zip(add).for_each(|(b, a)| *b = (f64::from(*b) + a) as f32);
     }
     Ok(Some((id, vector(graph, id, bias)?)))
@@ -90,6 +91,7 @@ pub(crate) fn patched(graph: &Graph, changed: &[(WeightId, Part)]) -> Graph {
 
 /// A dense constant with numbers added.
 fn add_to_constant(graph: &Graph, id: WeightId, more: Vec<f64>) -> Result<(WeightId, Part), PassError> {
+    let more = more.into_iter().chain(std::iter::repeat(0.0));
     let sum = dense(graph, id)?.iter().zip(more).map(|(&b, m)| (f64::from(b) + m) as f32).collect();
     Ok((id, vector(graph, id, sum)?))
 }
@@ -113,14 +115,17 @@ impl Biases {
     ) -> Result<(), SolveError> {
         if let Some((bias, mean)) = &weighting.correction {
             self.has_output |= weighting.is_output;
-            self.add_to(*bias, Hessian::bias_correction(shifted, v, mean)?);
+            let more = Hessian::bias_correction(shifted, v, mean)?;
+            self.add_to(*bias, weighting.bias_rows.spread(more));
         }
         self.shifts.extend(weighting.shift.iter().filter(|s| s.reader.is_some()).cloned());
         Ok(())
     }
 
     fn add_to(&mut self, bias: WeightId, more: Vec<f64>) {
-        let sum = self.added.entry(bias).or_insert_with(|| vec![0.0; more.len()]);
+        let sum = self.added.entry(bias).or_default();
+        // A bias may have more blocks than the rows of a map.
+        sum.resize(sum.len().max(more.len()), 0.0);
         sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
     }
 

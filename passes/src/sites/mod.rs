@@ -21,7 +21,7 @@ pub(crate) use moment::{DAMPING_OPTION, Moment, reader_hessian};
 pub(crate) use weighting::{Means, Weighting};
 
 use crate::pass::PassError;
-use lstmc_frontend::ir::{Graph, LinearMap, Program, StepId, StepKind, WeightId};
+use lstmc_frontend::ir::{GateRows, Graph, LinearMap, Program, Sequence, Slice, StepId, StepKind, WeightId};
 use std::ops::Range;
 
 /// A place where a model multiplies.
@@ -33,8 +33,27 @@ pub(crate) struct Site {
     /// The maps whose products are summed, each with its part of the stacked input. An embedding has only its table, whose
     /// rows are the products.
     pub(crate) maps: Vec<(WeightId, Range<usize>)>,
+    /// All maps that multiply the stacked input, those of other sites too.
+    pub(crate) stacked: Vec<(WeightId, Range<usize>)>,
     /// The bias that is added to the products, if nothing else reads it.
     pub(crate) bias: Option<WeightId>,
+    bias_rows: BiasRows,
+}
+
+/// The elements of a bias that the rows of a site's maps are added to: all in order, or those of the gates, for so many units.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct BiasRows(Option<([GateRows; 2], usize)>);
+
+impl BiasRows {
+    /// One number for each row as one for each element of the bias.
+    pub(crate) fn spread(self, of_rows: Vec<f64>) -> Vec<f64> {
+        let Some(([rows, bias], units)) = self.0 else { return of_rows };
+        let mut out = vec![0.0; bias.blocks() * units];
+        for (from, to) in rows.common(bias) {
+            out[to * units..][..units].copy_from_slice(&of_rows[from * units..][..units]);
+        }
+        out
+    }
 }
 
 /// Kinds of sites.
@@ -57,6 +76,11 @@ impl Site {
         matches!(self.kind, SiteKind::Output { .. })
     }
 
+    /// See [`BiasRows::spread`].
+    pub(crate) fn bias_rows(&self) -> BiasRows {
+        self.bias_rows
+    }
+
     /// The index of a map among the site's.
     pub(crate) fn position(&self, id: WeightId) -> Option<usize> {
         self.maps.iter().position(|(map, _)| *map == id)
@@ -75,64 +99,87 @@ pub(crate) fn sites(graph: &Graph) -> Result<Vec<Site>, PassError> {
     let name_of = |id: WeightId| graph.weight(id).name.clone();
     let own = |bias: Option<WeightId>| bias.filter(|&b| program.uses(b) == 1);
     for (id, step) in program.steps() {
-        let site = match &step.kind {
+        let maps = step.stacked();
+        let site = |name: String, kind: SiteKind, bias: Option<WeightId>| Site {
+            name,
+            kind,
+            maps: maps.clone(),
+            stacked: maps.clone(),
+            bias: own(bias),
+            bias_rows: BiasRows::default(),
+        };
+        match &step.kind {
             StepKind::Embed(e) => {
                 let readers = readers(&program, id);
                 let takes_over = match readers[..] {
-                    [(map, bias)] if graph.users(step.node).count() == 1 => own(bias).map(|bias| (map, bias)),
+                    [(map, bias)] if reads(&program, id) == 1 => own(bias).map(|bias| (map, bias)),
                     _ => None,
                 };
                 let readers = readers.into_iter().map(|(map, _)| map).collect();
-                Site {
-                    name: name_of(e.table),
-                    kind: SiteKind::Embedding { readers, takes_over },
-                    maps: vec![(e.table, 0..step.width)],
-                    bias: None,
-                }
+                let maps = vec![(e.table, 0..step.width)];
+                let kind = SiteKind::Embedding { readers, takes_over };
+                all.push(Site { maps: maps.clone(), stacked: maps, ..site(name_of(e.table), kind, None) });
             }
-            StepKind::Cell(c) => {
+            StepKind::Cell(c) if c.spec.input == c.spec.recurrent => {
                 let name = name_of(c.input);
-                Site {
-                    name: name.strip_suffix(".input").map_or(name.clone(), str::to_string),
-                    kind: SiteKind::Cell,
-                    maps: vec![(c.input, 0..c.inputs), (c.recurrent, c.inputs..c.inputs + step.width)],
-                    bias: own(Some(c.bias)),
+                let name = name.strip_suffix(".input").map_or(name.clone(), str::to_string);
+                let bias_rows = BiasRows(Some(([c.spec.input, c.spec.bias], step.width)));
+                all.push(Site { bias_rows, ..site(name, SiteKind::Cell, Some(c.bias)) });
+            }
+            // Some of the two maps' products are not added up.
+            StepKind::Cell(c) => {
+                for (map, rows) in maps.iter().zip([c.spec.input, c.spec.recurrent]) {
+                    let bias_rows = BiasRows(Some(([rows, c.spec.bias], step.width)));
+                    let site = site(name_of(map.0), SiteKind::Linear, Some(c.bias));
+                    all.push(Site { maps: vec![map.clone()], bias_rows, ..site });
                 }
             }
-            StepKind::Apply(a) => Site {
-                name: name_of(a.weight),
-                kind: match id == program.logits() {
-                    true => SiteKind::Output { is_tied: a.weight == program.embedding() },
+            StepKind::Apply(a) => {
+                let weight = a.terms[0].1;
+                let kind = match Some(id) == program.decoder() {
+                    true => SiteKind::Output { is_tied: weight == program.embedding() },
                     false => SiteKind::Linear,
-                },
-                maps: vec![(a.weight, 0..a.inputs)],
-                bias: own(a.bias),
-            },
-            StepKind::Map(_) => continue,
-        };
-        all.push(site);
+                };
+                all.push(site(name_of(weight), kind, a.bias));
+            }
+            StepKind::Map(_) | StepKind::Norm(_) | StepKind::LogSoftmax(_) | StepKind::Concat(_) => {}
+        }
     }
     // Later sites take precedence over the embedding, which has the weaker claim; otherwise the first of two does.
     let mut seen: Vec<WeightId> = vec![];
     let (tables, mut others): (Vec<Site>, Vec<Site>) =
         all.into_iter().partition(|s| matches!(s.kind, SiteKind::Embedding { .. }));
-    others.retain(|site| {
-        let is_new = site.maps.iter().all(|(id, _)| !seen.contains(id));
+    for site in &mut others {
+        site.maps.retain(|(id, _)| !seen.contains(id));
         seen.extend(site.maps.iter().map(|(id, _)| *id));
-        is_new
-    });
+        if site.kind == SiteKind::Cell && site.maps.len() < 2 {
+            site.kind = SiteKind::Linear;
+        }
+    }
+    others.retain(|site| !site.maps.is_empty());
     let tables = tables.into_iter().filter(|s| !seen.contains(&s.maps[0].0));
     Ok(tables.chain(others).collect())
 }
 
-/// The maps that multiply a step's result, with their biases.
+/// The maps that multiply a step's whole result, with their biases.
 fn readers(program: &Program<'_>, x: StepId) -> Vec<(WeightId, Option<WeightId>)> {
-    let reader = |kind: &StepKind| match kind {
-        StepKind::Cell(c) if c.x == x => Some((c.input, Some(c.bias))),
-        StepKind::Apply(a) if a.x == x => Some((a.weight, a.bias)),
-        _ => None,
+    let is_read = |slice: Slice| program.whole(slice).is_ok_and(|s| s == x);
+    let readers = |kind: &StepKind| match kind {
+        StepKind::Cell(c) if is_read(c.x) => vec![(c.input, Some(c.bias))],
+        StepKind::Apply(a) => {
+            a.terms.iter().filter(|(x, _)| is_read(*x)).map(|(_, w)| (*w, a.bias)).collect()
+        }
+        _ => vec![],
     };
-    program.steps().filter_map(|(_, s)| reader(&s.kind)).collect()
+    program.steps().flat_map(|(_, s)| readers(&s.kind)).collect()
+}
+
+/// How often a step's result is read: by steps, as the next value of a state, as the output.
+fn reads(program: &Program<'_>, x: StepId) -> usize {
+    let slices = program.steps().flat_map(|(_, s)| s.kind.reads());
+    let by_steps = slices.filter(|slice| slice.of == Sequence::Step(x)).count();
+    let by_states = program.states().iter().filter(|s| s.is_stepwise && s.next == x).count();
+    by_steps + by_states + usize::from(program.output() == x)
 }
 
 /// Refuses a weight that is not dense.

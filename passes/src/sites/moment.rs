@@ -1,7 +1,7 @@
 //! Statistics of a site's input.
 
 use super::{Site, dense};
-use crate::calibrate::Statistics;
+use crate::calibrate::{Statistics, readers};
 use crate::options::{Kind, OptionInfo};
 use crate::pass::PassError;
 use crate::solve::{Hessian, SolveError};
@@ -31,7 +31,7 @@ impl Moment {
         chosen: &[usize],
     ) -> Result<Moment, PassError> {
         let name = &graph.weight(site.maps[0].0).name;
-        let Some((inputs, _)) = statistics.inputs_of(name) else {
+        let Some(inputs) = statistics.inputs_of_all(&readers(graph, &site.stacked)) else {
             return Err(PassError::Representation {
                 weight: name.clone(),
                 found: "not in the calibration statistics".into(),

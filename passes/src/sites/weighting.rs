@@ -14,7 +14,7 @@
 //! - A softmax is invariant to a constant added to all logits, so the weighted mean may be subtracted from the rows of the output layer.
 //! - The mean row of an embedding can move into the bias of the lstm that reads it.
 
-use super::{Moment, Site, SiteKind, reader_hessian};
+use super::{BiasRows, Moment, Site, SiteKind, reader_hessian};
 use crate::calibrate::Statistics;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::PassError;
@@ -45,6 +45,8 @@ pub(crate) struct Weighting {
     pub(crate) rows: Option<Vec<f64>>,
     /// The bias that compensates for the mean, and the inputs' mean.
     pub(crate) correction: Option<(WeightId, Vec<f64>)>,
+    /// The elements of that bias that the rows are added to.
+    pub(crate) bias_rows: BiasRows,
     /// Whether the map computes the logits.
     pub(crate) is_output: bool,
     /// The row that is subtracted from every row, and the map and bias that compensate for it, if needed.
@@ -98,7 +100,8 @@ impl Weighting {
         means: Means,
     ) -> Result<Weighting, PassError> {
         let name = &graph.weight(site.maps[chosen[0]].0).name;
-        let mut weighting = Weighting { is_output: site.is_output(), ..Weighting::default() };
+        let mut weighting =
+            Weighting { is_output: site.is_output(), bias_rows: site.bias_rows(), ..Weighting::default() };
         if let SiteKind::Embedding { readers, .. } = &site.kind {
             weighting.hessian = reader_hessian(graph, readers, site.maps[0].1.len(), DAMPING)?;
         } else {

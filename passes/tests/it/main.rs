@@ -9,3 +9,4 @@ mod files;
 mod models;
 mod pipelines;
 mod progress;
+mod recurrent;

@@ -134,9 +134,9 @@ fn layer(values: &BTreeMap<String, Tensor>, letter: char, k: usize, next: bool) 
 /// What the recorded output says the logits are: they, or what a softmax makes of them.
 fn like_recorded(case: &str, logits: &Tensor) -> Tensor {
     let op = if case.starts_with("log-softmax") {
-        Op::LogSoftmax { axis: -1 }
+        Op::LogSoftmax { axis: -1, flatten: false }
     } else if case.starts_with("softmax") || case == "keras-like-states" {
-        Op::Softmax { axis: -1 }
+        Op::Softmax { axis: -1, flatten: false }
     } else {
         return logits.clone();
     };

@@ -52,6 +52,8 @@ typedef enum lstmc_status {
   LSTMC_ERROR_NOT_FINITE = 10,
   // A defect of the library.
   LSTMC_ERROR_INTERNAL = 11,
+  // The model's output is a hidden vector, which gives no probabilities of words.
+  LSTMC_ERROR_HIDDEN = 12,
 } lstmc_status;
 
 // A loaded model: immutable, for any number of threads and sessions.
@@ -81,6 +83,9 @@ void lstmc_model_free(struct lstmc_model *model);
 
 // Words in the vocabulary: tokens are 0 to one less. 0 for null.
 uint32_t lstmc_model_vocabulary_size(const struct lstmc_model *model);
+
+// Floats that a step writes: a logit for each word, or the elements of the hidden vector of a model without probabilities. 0 for null.
+size_t lstmc_model_output_size(const struct lstmc_model *model);
 
 // JSON in one line: name, recipe, vocabulary and, where it was measured, perplexity. Valid until the model is freed; null for null.
 const char *lstmc_model_info(const struct lstmc_model *model);
@@ -112,9 +117,9 @@ enum lstmc_status lstmc_session_reset(struct lstmc_session *session);
 // Consumes a token without computing what may come next: how a prompt is read. Errors: NULL, MISALIGNED, TOKEN.
 enum lstmc_status lstmc_session_advance(struct lstmc_session *session, uint32_t token);
 
-// Consumes a token and writes the logits of every word that may come next.
+// Consumes a token and writes the logits of every word that may come next, or the hidden vector of a model without probabilities.
 //
-// count: floats at logits, at least the vocabulary's size. Logits are before the softmax. Errors: NULL, MISALIGNED,
+// count: floats at logits, at least lstmc_model_output_size. Logits are before the softmax. Errors: NULL, MISALIGNED,
 // TOKEN, SIZE.
 enum lstmc_status lstmc_session_step(struct lstmc_session *session,
                                      uint32_t token,
@@ -122,14 +127,15 @@ enum lstmc_status lstmc_session_step(struct lstmc_session *session,
                                      size_t count);
 
 // Consumes a token and writes the natural logarithm of the probability that target comes next. Errors: NULL, MISALIGNED, TOKEN
-// (also of target), NOT_FINITE.
+// (also of target), NOT_FINITE, HIDDEN.
 enum lstmc_status lstmc_session_score(struct lstmc_session *session,
                                       uint32_t token,
                                       uint32_t target,
                                       float *log_probability);
 
 // Consumes all of count tokens but the last, and writes the sum of the natural log-probabilities of all but the first: a text at once,
-// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, MISALIGNED, SIZE, TOKEN, NOT_FINITE.
+// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, MISALIGNED, SIZE, TOKEN, NOT_FINITE,
+// HIDDEN.
 enum lstmc_status lstmc_session_score_text(struct lstmc_session *session,
                                            const uint32_t *tokens,
                                            size_t count,
@@ -139,7 +145,7 @@ enum lstmc_status lstmc_session_score_text(struct lstmc_session *session,
 // equals.
 //
 // k: room at both ids and log_probabilities, which do not overlap, 1 to the vocabulary's size. Errors: NULL, MISALIGNED, TOKEN, SIZE,
-// NOT_FINITE.
+// NOT_FINITE, HIDDEN.
 enum lstmc_status lstmc_session_top_k(struct lstmc_session *session,
                                       uint32_t token,
                                       size_t k,

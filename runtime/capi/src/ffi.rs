@@ -30,6 +30,8 @@ pub enum Status {
     LstmcErrorNotFinite = 10,
     /// A defect of the library.
     LstmcErrorInternal = 11,
+    /// The model's output is a hidden vector, which gives no probabilities of words.
+    LstmcErrorHidden = 12,
 }
 
 /// Why a function fails: the status, and a text for people.

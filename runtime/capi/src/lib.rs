@@ -19,8 +19,8 @@ mod session;
 
 pub use ffi::{Status, lstmc_last_error};
 pub use model::{
-    ModelHandle, lstmc_model_free, lstmc_model_info, lstmc_model_load, lstmc_model_token,
-    lstmc_model_vocabulary_size, lstmc_model_word,
+    ModelHandle, lstmc_model_free, lstmc_model_info, lstmc_model_load, lstmc_model_output_size,
+    lstmc_model_token, lstmc_model_vocabulary_size, lstmc_model_word,
 };
 pub use session::{
     SessionHandle, lstmc_session_advance, lstmc_session_free, lstmc_session_new, lstmc_session_reset,

@@ -77,6 +77,13 @@ pub unsafe extern "C" fn lstmc_model_vocabulary_size(model: *const ModelHandle) 
     unsafe { handle(model, "model") }.map_or(0, |m| m.model.layout().vocabulary as u32)
 }
 
+/// Floats that a step writes: a logit for each word, or the elements of the hidden vector of a model without probabilities. 0 for null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lstmc_model_output_size(model: *const ModelHandle) -> usize {
+    // SAFETY: the promise of handles.
+    unsafe { handle(model, "model") }.map_or(0, |m| m.model.layout().outputs)
+}
+
 /// JSON in one line: name, recipe, vocabulary and, where it was measured, perplexity. Valid until the model is freed; null for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_model_info(model: *const ModelHandle) -> *const c_char {

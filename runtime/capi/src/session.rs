@@ -12,6 +12,7 @@ fn failure(error: &SessionError) -> Failure {
     let status = match error {
         SessionError::Token { .. } => Status::LstmcErrorToken,
         SessionError::NotFinite => Status::LstmcErrorNotFinite,
+        SessionError::Hidden { .. } => Status::LstmcErrorHidden,
         _ => Status::LstmcErrorSize,
     };
     Failure::new(status, error)
@@ -86,9 +87,9 @@ pub unsafe extern "C" fn lstmc_session_advance(session: *mut SessionHandle, toke
     unsafe { with(session, |s| s.advance(token).map_err(|e| failure(&e))) }
 }
 
-/// Consumes a token and writes the logits of every word that may come next.
+/// Consumes a token and writes the logits of every word that may come next, or the hidden vector of a model without probabilities.
 ///
-/// count: floats at logits, at least the vocabulary's size. Logits are before the softmax. Errors: NULL, MISALIGNED,
+/// count: floats at logits, at least lstmc_model_output_size. Logits are before the softmax. Errors: NULL, MISALIGNED,
 /// TOKEN, SIZE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_step(
@@ -99,14 +100,14 @@ pub unsafe extern "C" fn lstmc_session_step(
 ) -> Status {
     let body = |s: &mut Session| {
         let logits = given(logits, "logits")?;
-        let words = s.model().layout().vocabulary;
-        if count < words {
-            let text = format!("there is room for {count} logits, the model has {words}");
+        let outputs = s.model().layout().outputs;
+        if count < outputs {
+            let text = format!("there is room for {count} floats, the model's output has {outputs}");
             return Err(Failure(Status::LstmcErrorSize, text));
         }
         let from = s.step(token).map_err(|e| failure(&e))?;
         // SAFETY: `given` checked the pointer for null and alignment. By the promise of data there is room for `count` floats, which was
-        // just found to be enough for the model's words, and the caller's memory does not overlap the session's.
+        // just found to be enough for the model's output, and the caller's memory does not overlap the session's.
         unsafe { logits.as_ptr().copy_from_nonoverlapping(from.as_ptr(), from.len()) };
         Ok(())
     };
@@ -115,7 +116,7 @@ pub unsafe extern "C" fn lstmc_session_step(
 }
 
 /// Consumes a token and writes the natural logarithm of the probability that target comes next. Errors: NULL, MISALIGNED, TOKEN
-/// (also of target), NOT_FINITE.
+/// (also of target), NOT_FINITE, HIDDEN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_score(
     session: *mut SessionHandle,
@@ -135,7 +136,8 @@ pub unsafe extern "C" fn lstmc_session_score(
 }
 
 /// Consumes all of count tokens but the last, and writes the sum of the natural log-probabilities of all but the first: a text at once,
-/// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, MISALIGNED, SIZE, TOKEN, NOT_FINITE.
+/// much faster than word by word. 0 for fewer than two tokens. Errors: NULL, MISALIGNED, SIZE, TOKEN, NOT_FINITE,
+/// HIDDEN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_score_text(
     session: *mut SessionHandle,
@@ -161,7 +163,7 @@ pub unsafe extern "C" fn lstmc_session_score_text(
 /// equals.
 ///
 /// k: room at both ids and log_probabilities, which do not overlap, 1 to the vocabulary's size. Errors: NULL, MISALIGNED, TOKEN, SIZE,
-/// NOT_FINITE.
+/// NOT_FINITE, HIDDEN.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_session_top_k(
     session: *mut SessionHandle,

@@ -241,6 +241,48 @@ fn an_impossible_word_has_infinite_perplexity() {
     assert_eq!((ids, logp), ([0, 1], [0.0, f32::NEG_INFINITY]));
 }
 
+/// Kernels whose output is their state, a learned one at first, plus the token.
+struct Prediction(Layout);
+
+impl Kernels for Prediction {
+    fn layout(&self) -> &Layout {
+        &self.0
+    }
+
+    fn step(&self, state: &mut [f32], _: &mut [u8], token: u32, output: &mut [f32]) {
+        state.iter_mut().for_each(|x| *x += token as f32);
+        output.copy_from_slice(state);
+    }
+}
+
+#[test]
+fn a_hidden_vector_has_no_probabilities() {
+    let slots = vec![StateSlot { name: "h0".into(), offset: 0, len: 2 }];
+    let layout = Layout::new(5).with_hidden(2).with_state(2, slots).with_initial(vec![0.5, -1.0]);
+    let model = Model::new(Arc::new(Prediction(layout)), None, Description::default()).unwrap();
+    let (mut session, mut streams) = (model.session(), model.streams(2));
+    for _ in 0..2 {
+        assert_eq!(session.step(4).unwrap(), [4.5, 3.0]);
+        assert_eq!(streams.step(&[4, 0]).unwrap(), [4.5, 3.0, 0.5, -1.0]);
+        assert_eq!(streams.logits(1), [0.5, -1.0]);
+        session.reset();
+        (0..2).for_each(|stream| streams.reset(stream));
+    }
+    let errors = [
+        session.score(&[0, 1]).unwrap_err(),
+        session.perplexity(&[0, 1]).unwrap_err(),
+        session.top_k_into(0, &mut [0], &mut [0.0]).unwrap_err(),
+        session.sample(0, &Sampling::default(), &mut Rng::new(0)).unwrap_err(),
+    ];
+    assert!(errors.iter().all(|e| *e == SessionError::Hidden { width: 2 }), "{errors:?}");
+    assert_eq!(session.state_vector("h0").unwrap(), [0.5, -1.0], "nothing is consumed");
+    assert_eq!(
+        errors[0].to_string(),
+        "the model's output is a hidden vector of 2 elements, not logits: it gives no probabilities of words, so there is no scoring, \
+         perplexity, suggestion or sampling; a step gives the vector"
+    );
+}
+
 #[test]
 fn errors() {
     let mut session = model().session();

@@ -1,7 +1,8 @@
 //! A plan cut into layers, to look at what each costs.
 
 use crate::backend::plan::{
-    Format, OutputLayer, PackedId, Packing, Plan, Product, Rows, Segment, Source, Start, Step, StripValues,
+    Elements, Format, Output, OutputLayer, PackedId, Packing, Plan, Product, Rows, Segment, Start, Step,
+    StripValues,
 };
 use crate::backend::{CompileError, Jit, Options};
 use crate::frontend::ir::Graph;
@@ -52,17 +53,20 @@ pub(super) fn compile(graph: &Graph, options: Options) -> Result<Vec<(Layer, Jit
 }
 
 fn layers_of(plan: &Plan) -> Vec<Layer> {
-    let ends = |s: &Step| matches!(s, Step::Gather { .. } | Step::GatherTrain { .. } | Step::Cell(_));
-    // What follows the last layer prepares the output.
+    // A cell's state is kept after it.
+    let ends = |s: &Step| matches!(s, Step::Gather { .. } | Step::GatherTrain { .. } | Step::Delay { .. });
     let mut layers: Vec<Layer> = vec![];
     let mut first = 0;
     for steps in plan.steps.split_inclusive(ends) {
         layers.push(Layer { steps: first..first + steps.len(), ..layer(plan, steps) });
         first += steps.len();
     }
-    let OutputLayer { prologue, product } = &plan.output;
-    let output = Step::Product { product: product.clone(), out: plan.logits };
-    let steps: Vec<Step> = prologue.iter().cloned().chain([output]).collect();
+    let OutputLayer { prologue, result } = &plan.output;
+    let output = match result {
+        Output::Product(product) => Some(Step::Product { product: product.clone(), out: plan.logits }),
+        Output::Buffer(_) => None,
+    };
+    let steps: Vec<Step> = prologue.iter().cloned().chain(output).collect();
     layers.push(layer(plan, &steps));
     layers
 }
@@ -111,16 +115,21 @@ impl Found<'_> {
             }
             Step::Product { product, .. } => self.product(product),
             Step::Cell(cell) => {
-                cell.prologue.iter().for_each(|s| self.step(s));
                 cell.inputs.iter().chain(&cell.recurrent).for_each(|s| self.segment(s));
-                self.weights.push(cell.bias);
-                self.weights.extend(cell.parameters);
+                self.weights.extend(cell.gates.iter().map(|g| g.start));
+                self.weights.extend(cell.parameters.map(|(id, _)| id));
             }
-            Step::Map { operands, .. } => self.weights.extend(operands.iter().filter_map(|o| match *o {
-                Source::Weight(id) | Source::Scalar(id) => Some(id),
-                Source::Buffer(_) => None,
+            Step::Map { operands, .. } => self.weights.extend(operands.iter().filter_map(|o| match o.of {
+                Elements::Weight(id) => Some(id),
+                Elements::Vector(_) => None,
             })),
-            Step::Quantize { .. } | Step::Round { .. } | Step::Spread { .. } => {}
+            Step::Norm { scale, shift, .. } => self.weights.extend(scale.iter().chain(shift)),
+            Step::Quantize { .. }
+            | Step::Round { .. }
+            | Step::Spread { .. }
+            | Step::LogSoftmax { .. }
+            | Step::Concat { .. }
+            | Step::Delay { .. } => {}
         }
     }
 
@@ -163,9 +172,7 @@ fn stored(packing: &Packing) -> Option<String> {
             Format::Strips(_) => "sparse int8".into(),
         },
         Packing::Core { .. } => "f32 cores".into(),
-        Packing::Vector { .. } | Packing::GateBias { .. } | Packing::Scalar | Packing::Parameters { .. } => {
-            return None;
-        }
+        Packing::Vector { .. } | Packing::GateBias { .. } | Packing::Parameters { .. } => return None,
     })
 }
 

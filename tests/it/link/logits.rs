@@ -10,8 +10,8 @@ use crate::engines::max_error;
 use crate::program::{Sandbox, root};
 use lstmc::Source;
 use lstmc::backend::{Level, Options};
-use lstmc::frontend::ir::arbitrary::sparse;
-use lstmc::frontend::ir::{LinearMap, LowRank, Pattern};
+use lstmc::frontend::ir::arbitrary::{Extras, Kind, Recurrence, random_map, recurrent_model_of, sparse};
+use lstmc::frontend::ir::{Head, LinearMap, LowRank, Pattern};
 use std::fs;
 
 const MODEL: &str = "testdata/ptb-small/model.onnx";
@@ -143,6 +143,43 @@ fn libraries_for_arm64_and_the_jit_agree() {
 fn libraries_for_arm64_and_the_jit_agree_on_many_words() {
     let cpus = ["generic", "neon", "dotprod", "i8mm"];
     compare(Machine::Arm64, &cpus.map(|cpu| (cpu, Level::best(), false)), TOKENS);
+}
+
+/// Every kind of recurrent layer and of step, learned states, and hidden vectors: a library begins, steps and scores as the JIT does.
+#[test]
+fn libraries_of_every_kind_of_layer_and_the_jit_agree() {
+    if !Machine::Here.is_there() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let tokens: Vec<u32> = (0..30).map(|i| i * 7 % 40).collect();
+    sandbox.file("tokens", bytes(&tokens));
+    let heads = [Head::Logits, Head::Hidden];
+    let all = Recurrence::general().into_iter().flat_map(|kind| heads.map(|head| (kind.clone(), head)));
+    for (n, (kind, head)) in all.enumerate() {
+        let extras = Extras { head, ..Extras::ALL };
+        let map = |_: &str, shape| random_map(Kind::ALL[n % Kind::ALL.len()], shape, n as u64);
+        let mut source = Source::read(root().join("testdata/tiny/dynamo/model.onnx")).unwrap();
+        source = source.canonical().unwrap();
+        (source.graph, source.vocabulary) = (recurrent_model_of(&kind, [17, 2, 40], extras, map), None);
+        let name = format!("{n}.lstmc");
+        source.write(sandbox.path(&name)).unwrap();
+        let folder = n.to_string();
+        Machine::Here.library(&sandbox, &name, "native", &folder);
+        let program = Machine::Here.program(&sandbox, "run", &folder, &[]);
+        let out = sandbox.path("output");
+        done(Machine::Here.command(&program).arg("logits").arg(sandbox.path("tokens")).arg(&out));
+        let output = fs::read(out).unwrap();
+        let output: Vec<f32> = output.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)).collect();
+        assert_eq!(output, jit(&source, Level::best(), &tokens), "{kind:?}, {head:?}");
+        if head == Head::Logits {
+            let printed =
+                done(Machine::Here.command(&program).arg("score").arg(sandbox.path("tokens"))).stdout;
+            let found: f64 = String::from_utf8(printed).unwrap().trim().parse().unwrap();
+            let want = source.compile(Options::default()).unwrap().session().perplexity(&tokens).unwrap();
+            assert!((found / want - 1.0).abs() < PERPLEXITY[1], "{kind:?}: {found}, not {want}");
+        }
+    }
 }
 
 /// The largest relative difference of two perplexities of the excerpt, one from single steps and the other from batched products: what

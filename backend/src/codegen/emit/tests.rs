@@ -1,7 +1,7 @@
 //! What every language needs of emitted code: operands have the types that their operation takes, and values are used where they are in scope.
 
 use super::*;
-use crate::codegen::program::{STEPWISE, batched, body};
+use crate::codegen::program::{batched, body, stepwise};
 use crate::plan::{Plan, Target};
 use lstmc_frontend::ir::arbitrary::{Kind, language_model_of, random_map};
 
@@ -109,7 +109,7 @@ impl Emit for Typed {
 
     fn unary(&mut self, op: Unary, x: Value) -> Value {
         let ty = match (op, self.ty(x)) {
-            (Unary::Neg | Unary::Abs, ty @ (Type::F32 | Type::F32x4)) => ty,
+            (Unary::Neg | Unary::Abs | Unary::Sqrt, ty @ (Type::F32 | Type::F32x4)) => ty,
             (Unary::ToFloat, Type::I32) => Type::F32,
             (Unary::ToFloat, Type::I32x4) | (Unary::Splat, Type::F32) => Type::F32x4,
             (Unary::Extend, Type::I32) => Type::Address,
@@ -254,7 +254,7 @@ fn every_function_is_typed_and_scoped() {
         let graph = language_model_of(19, 2, 2100, |_, shape| random_map(kind, shape, seed));
         let plan = Plan::new(&graph, Target { signed_bytes }).unwrap();
         let phases = (0..plan.phases().len()).map(Entry::Phase);
-        for entry in STEPWISE.into_iter().chain(batched(&plan)).chain(phases) {
+        for entry in stepwise(&plan).chain(batched(&plan)).chain(phases) {
             let mut e = Typed { features: Features { dot, signed_bytes }, types: vec![] };
             let (parameters, returns, _) = entry.shape();
             let parameters: Vec<Value> = (0..parameters).map(|_| e.value(Type::Address)).collect();

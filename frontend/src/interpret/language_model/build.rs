@@ -3,7 +3,7 @@
 use super::super::error::InterpretError;
 use super::super::matrix::{Decoder, Matrix};
 use super::super::real::Real;
-use super::{CHUNK, Cell, Kind, LanguageModel, Layer, Source};
+use super::{CHUNK, Cell, Kind, LanguageModel, Layer, Multiplier, Source, State, Term};
 use crate::ir;
 use crate::ir::{Graph, Program, StepKind, WeightId};
 use std::collections::BTreeMap;
@@ -15,26 +15,25 @@ impl<T: Real> LanguageModel<T> {
         let program = Program::of(graph)?;
         let mut builder = Builder { graph, decoder: Decoder::new(), matrices: BTreeMap::new() };
         let mut layers = vec![];
-        for (_, step) in program.steps() {
-            let kind = match &step.kind {
-                StepKind::Embed(e) => Kind::Embedding { table: e.table, matrix: builder.matrix(e.table)? },
-                StepKind::Apply(a) => Kind::Linear {
-                    x: a.x.index(),
-                    weight: a.weight,
-                    matrix: builder.matrix(a.weight)?,
-                    bias: a.bias.map(|b| builder.elements(b)).transpose()?,
-                },
-                StepKind::Cell(cell) => Kind::Cell(Box::new(builder.cell(cell)?)),
-                StepKind::Map(map) => Kind::Map {
-                    formula: map.formula.clone(),
-                    operands: map.operands.iter().map(|o| builder.source(*o)).collect::<Result<_, _>>()?,
-                },
-            };
-            layers.push(Layer { node: step.node, read: step.is_read, kind });
+        for group in program.groups() {
+            for step in group.steps().map(|id| program.step(id)) {
+                let kind = builder.kind(&step.kind, group.is_recurrent)?;
+                layers.push(Layer { node: step.node, read: step.is_read, kind });
+            }
         }
-        let widths = program.steps().map(|(_, s)| s.width).collect();
-        let states = program.states().iter().map(|s| s.width).collect();
-        Ok(LanguageModel { layers, widths, logits: program.logits().index(), states, chunk: CHUNK })
+        let start = |state: &ir::State| match state.initial {
+            Some(w) => builder.elements(w),
+            None => Ok(vec![T::default(); state.width]),
+        };
+        Ok(LanguageModel {
+            layers,
+            layout: program.layout(),
+            output: program.output(),
+            head: program.head(),
+            vocabulary: program.vocabulary(),
+            start: State { values: program.states().iter().map(start).collect::<Result<_, _>>()? },
+            chunk: CHUNK,
+        })
     }
 }
 
@@ -69,23 +68,53 @@ impl<T: Real> Builder<'_, T> {
         dense.map_err(|error| InterpretError::Weight { name: weight.name.clone(), error })
     }
 
-    fn cell(&mut self, cell: &ir::Cell) -> Result<Cell<T>, InterpretError> {
-        Ok(Cell {
-            spec: cell.spec.clone(),
-            x: cell.x.index(),
-            states: cell.states.clone(),
-            weights: [cell.input, cell.recurrent],
-            input: self.matrix(cell.input)?,
-            recurrent: self.decode(cell.recurrent)?.transposed(),
-            bias: self.elements(cell.bias)?,
-            parameters: cell.parameters.map(|p| self.elements(p)).transpose()?.unwrap_or_default(),
-        })
+    fn optional(&self, w: Option<WeightId>) -> Result<Option<Vec<T>>, InterpretError> {
+        w.map(|w| self.elements(w)).transpose()
     }
 
-    fn source(&self, source: ir::Source) -> Result<Source<T>, InterpretError> {
-        Ok(match source {
-            ir::Source::Step(s) => Source::Buffer(s.index()),
-            ir::Source::Constant(w) => Source::Constant(self.elements(w)?),
+    fn kind(&mut self, kind: &StepKind, is_recurrent: bool) -> Result<Kind<T>, InterpretError> {
+        Ok(match kind {
+            StepKind::Embed(e) => Kind::Embed { table: e.table, matrix: self.matrix(e.table)? },
+            StepKind::Apply(a) => {
+                let mut terms = vec![];
+                for &(x, weight) in &a.terms {
+                    let matrix = self.matrix(weight)?;
+                    let matrix = match is_recurrent {
+                        true => Multiplier::Stepwise(matrix.transposed()),
+                        false => Multiplier::Batched(matrix),
+                    };
+                    terms.push(Term { x, weight, matrix });
+                }
+                Kind::Apply { terms, bias: self.optional(a.bias)? }
+            }
+            StepKind::Cell(cell) => Kind::Cell(Box::new(Cell {
+                spec: cell.spec.clone(),
+                x: cell.x,
+                states: cell.states.clone(),
+                weights: [cell.input, cell.recurrent],
+                input: self.matrix(cell.input)?,
+                recurrent: self.decode(cell.recurrent)?.transposed(),
+                bias: self.elements(cell.bias)?,
+                parameters: self.optional(cell.parameters)?.unwrap_or_default(),
+            })),
+            StepKind::Map(map) => {
+                let operand = |source: &ir::Source| {
+                    Ok(match *source {
+                        ir::Source::Slice(x) => Source::Slice(x),
+                        ir::Source::Constant(w) => Source::Constant(self.elements(w)?),
+                    })
+                };
+                let operands = map.operands.iter().map(operand).collect::<Result<_, InterpretError>>()?;
+                Kind::Map { formula: map.formula.clone(), operands }
+            }
+            StepKind::Norm(n) => Kind::Norm {
+                x: n.x,
+                scale: self.optional(n.scale)?,
+                shift: self.optional(n.shift)?,
+                epsilon: T::of(n.epsilon.into()),
+            },
+            StepKind::LogSoftmax(x) => Kind::LogSoftmax(*x),
+            StepKind::Concat(parts) => Kind::Concat(parts.clone()),
         })
     }
 }

@@ -168,7 +168,7 @@ fn a_model_by_plain_loops() {
         expected.extend(product(map("decoder"), &h).iter().zip(&last_bias).map(|(y, b)| y + b));
     }
     let model = LanguageModel::<f64>::new(&graph).unwrap();
-    let batched = model.logits(&mut model.state(), &tokens).unwrap();
+    let batched = model.outputs(&mut model.state(), &tokens).unwrap();
     let column = Tensor::from_i64([5, 1], tokens.iter().map(|&t| t.into()).collect()).unwrap();
     let plain = numbers(&Interpreter::in_f64(&graph).unwrap().run(&[("tokens", column)]).unwrap()[0].1);
     for (k, want) in expected.iter().enumerate() {

@@ -33,12 +33,12 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
 
 fn logits_f32(graph: &Graph, tokens: &[u32]) -> Vec<f64> {
     let model = LanguageModel::<f32>::new(graph).unwrap();
-    model.logits(&mut model.state(), tokens).unwrap().into_iter().map(f64::from).collect()
+    model.outputs(&mut model.state(), tokens).unwrap().into_iter().map(f64::from).collect()
 }
 
 fn logits_f64(graph: &Graph, tokens: &[u32]) -> Vec<f64> {
     let model = LanguageModel::<f64>::new(graph).unwrap();
-    model.logits(&mut model.state(), tokens).unwrap()
+    model.outputs(&mut model.state(), tokens).unwrap()
 }
 
 /// f64 differs by the order of sums alone; f32 by a few of its units for each of the terms of a logit.
@@ -128,7 +128,7 @@ proptest! {
         let parts = LanguageModel::<f64>::new(&graph).unwrap().with_chunk(chunk);
         let (mut a, mut b) = (whole.state(), parts.state());
         let difference =
-            largest_difference(&whole.logits(&mut a, &tokens).unwrap(), &parts.logits(&mut b, &tokens).unwrap());
+            largest_difference(&whole.outputs(&mut a, &tokens).unwrap(), &parts.outputs(&mut b, &tokens).unwrap());
         prop_assert!(difference < 1e-12);
         let score = |m: &LanguageModel<f64>| m.log_likelihood(&tokens, &mut |_| {}).unwrap();
         prop_assert!((score(&whole) - score(&parts)).abs() < 1e-9);
@@ -140,9 +140,9 @@ proptest! {
         let tokens = text(n, seed);
         let at = at.min(n);
         let (mut whole, mut parts) = (model.state(), model.state());
-        let all = model.logits(&mut whole, &tokens).unwrap();
-        let mut joined = model.logits(&mut parts, &tokens[..at]).unwrap();
-        joined.extend(model.logits(&mut parts, &tokens[at..]).unwrap());
+        let all = model.outputs(&mut whole, &tokens).unwrap();
+        let mut joined = model.outputs(&mut parts, &tokens[..at]).unwrap();
+        joined.extend(model.outputs(&mut parts, &tokens[at..]).unwrap());
         prop_assert!(largest_difference(&all, &joined) < 1e-12);
     }
 }
@@ -232,10 +232,9 @@ impl Observer<f64> for Recorder {
     fn observe(&mut self, node: NodeId, observation: Observation<'_, f64>) {
         let kept = match observation {
             Observation::Embedding { table, tokens } => Kept::Tokens(table, tokens.to_vec()),
-            Observation::Cell { input, recurrent, width, rows, .. } => {
-                Kept::Rows(vec![input, recurrent], width, rows.to_vec())
+            Observation::Product { weights, width, rows } => {
+                Kept::Rows(weights.to_vec(), width, rows.to_vec())
             }
-            Observation::Linear { weight, width, rows } => Kept::Rows(vec![weight], width, rows.to_vec()),
             Observation::Predictions { log_probabilities, targets, .. } => {
                 Kept::Predictions(log_probabilities.to_vec(), targets.to_vec())
             }
@@ -306,7 +305,7 @@ fn errors() {
     let graph = language_model(3, 1, VOCABULARY, 7);
     let model = LanguageModel::<f32>::new(&graph).unwrap();
     let mut lines = vec![];
-    lines.push(model.logits(&mut model.state(), &[1, 37]).unwrap_err().to_string());
+    lines.push(model.outputs(&mut model.state(), &[1, 37]).unwrap_err().to_string());
 
     let mut broken = graph.clone();
     let decoder = broken.weight_named("decoder.bias").unwrap();
@@ -343,11 +342,11 @@ fn errors() {
 fn states_are_values() {
     let model = LanguageModel::<f32>::new(&language_model(4, 2, VOCABULARY, 2)).unwrap();
     let mut state: State<f32> = model.state();
-    model.logits(&mut state, &[1, 2]).unwrap();
+    model.outputs(&mut state, &[1, 2]).unwrap();
     let mut copy = state.clone();
-    let a = model.logits(&mut state, &[3]).unwrap();
+    let a = model.outputs(&mut state, &[3]).unwrap();
     assert_ne!(state, copy);
-    assert_eq!(a, model.logits(&mut copy, &[3]).unwrap());
+    assert_eq!(a, model.outputs(&mut copy, &[3]).unwrap());
     assert_eq!(state, copy);
     assert_eq!(model.vocabulary(), VOCABULARY);
 }

@@ -21,6 +21,7 @@ fn forward() -> OnnxLstm {
         clip: None,
         input_forget: false,
         activations: vec![Function::Sigmoid, Function::Tanh, Function::Tanh],
+        dynamic: false,
     }
 }
 

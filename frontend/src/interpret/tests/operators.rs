@@ -3,7 +3,7 @@
 use super::super::{Interpreter, evaluate};
 use super::assert_close;
 use crate::ir::arbitrary::random_tensor;
-use crate::ir::{Binary, Dim, Function, Graph, Op, Operand, OutputRole, Scalar, Symbol, Type};
+use crate::ir::{Binary, Dim, Function, Graph, Onnx, Op, Operand, OutputRole, Scalar, Symbol, Type};
 use crate::tensor::{DType, Tensor};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -88,6 +88,97 @@ fn data_of_every_dtype_moves() {
     }
 }
 
+/// The movements of the table keep every element of every dtype.
+#[test]
+fn table_movements_of_every_dtype() {
+    let none = || "none".to_string();
+    for dtype in DType::ALL {
+        let x = random_tensor(dtype, &[2, 3], 3).unwrap();
+        let go = |op: Onnx, others: &[Tensor]| {
+            assert!(op.is_movement() && op.moves(usize::from(op == Onnx::Where {})), "{op:?}");
+            one(Op::Onnx(op), &[std::slice::from_ref(&x), others].concat())
+        };
+        let twice = go(Onnx::Tile {}, &[ints(&[1, 2])]);
+        assert_eq!(one(Op::Slice, &[twice, ints(&[3]), ints(&[6]), ints(&[1])]), x);
+        let at = Tensor::from_i64([2, 3], vec![0, 1, 2, 0, -2, -1]).unwrap();
+        assert_eq!(go(Onnx::GatherElements { axis: 1 }, std::slice::from_ref(&at)), x);
+        let op = Onnx::ScatterElements { axis: 1, reduction: none() };
+        assert_eq!(go(op, &[at, x.clone()]), x);
+        let rows = Tensor::from_i64([2, 1], vec![0, -1]).unwrap();
+        assert_eq!(go(Onnx::GatherND { batch_dims: 0 }, std::slice::from_ref(&rows)), x);
+        assert_eq!(go(Onnx::ScatterND { reduction: none() }, &[rows, x.clone()]), x);
+        for mode in ["constant", "edge", "reflect", "wrap"] {
+            let wide = go(Onnx::Pad { mode: mode.into() }, &[ints(&[1, 0, 0, 2])]);
+            assert_eq!(one(Op::Slice, &[wide, ints(&[1, 0]), ints(&[3, 3])]), x);
+        }
+        let [low, high] = [false, true].map(|upper| go(Onnx::Trilu { upper }, &[]));
+        let is_low = Tensor::from_bool([2, 3], vec![true, false, false, true, true, false]).unwrap();
+        assert_eq!(one(Op::Onnx(Onnx::Where {}), &[is_low, low, high]), x);
+        let turned = go(Onnx::ReverseSequence { batch_axis: 0, time_axis: 1 }, &[ints(&[3, 1])]);
+        assert_eq!(
+            one(Op::Onnx(Onnx::ReverseSequence { batch_axis: 0, time_axis: 1 }), &[turned, ints(&[3, 1])]),
+            x
+        );
+    }
+}
+
+/// What a hostile or wrong operand gives is an error.
+#[test]
+fn wrong_operands_of_the_table() {
+    let x = f32s(&[2, 3], &[1.0; 6]);
+    let text =
+        |op: Onnx, others: &[Tensor]| error(Op::Onnx(op), &[std::slice::from_ref(&x), others].concat());
+    let at = Tensor::from_i64([1, 1], vec![2]).unwrap();
+    let errors = [
+        text(Onnx::Tile {}, &[ints(&[1 << 40, 1])]),
+        text(Onnx::Tile {}, &[ints(&[1])]),
+        text(Onnx::GatherElements { axis: 0 }, std::slice::from_ref(&at)),
+        text(Onnx::GatherND { batch_dims: 0 }, std::slice::from_ref(&at)),
+        text(Onnx::Pad { mode: "constant".into() }, &[ints(&[i64::MIN, 0, i64::MAX, 0])]),
+        text(Onnx::TopK { axis: 0, largest: true, sorted: true }, &[ints(&[])]),
+        text(Onnx::OneHot { axis: 0 }, &[ints(&[-3]), f32s(&[2], &[0.0, 1.0])]),
+        text(Onnx::And {}, std::slice::from_ref(&x)),
+        text(Onnx::Not {}, &[]),
+        text(Onnx::Einsum { equation: "ab,cd->e".into() }, std::slice::from_ref(&x)),
+        text(Onnx::DequantizeLinear { axis: 1, block_size: 0, output_dtype: None }, &[f32s(&[2], &[0.0; 2])]),
+        error(Op::Onnx(Onnx::EyeLike { dtype: None, k: 0 }), &[ints(&[1])]),
+        error(Op::Onnx(Onnx::Range {}), &[ints(&[0]), ints(&[1]), ints(&[0])]),
+        error(Op::Unknown { domain: "d".into(), name: "Op".into(), outputs: 1 }, &[]),
+        error(Op::If, &[]),
+    ];
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+/// What no output needs is not computed: the branch that is not taken, and unknown operators.
+#[test]
+fn only_what_is_needed_is_computed() {
+    let mut g = Graph::new("by-need");
+    let truth = g.add_source(Op::Input, "truth", Type::new(DType::Bool, vec![]));
+    let x = g.add_source(Op::Input, "x", Type::unranked(DType::F32));
+    let unknown = Op::Unknown { domain: "d".into(), name: "Op".into(), outputs: 1 };
+    let bad = g.add(unknown, &[x.into()], &["bad"], "").unwrap()[0];
+    let y = g.add(Op::If, &[truth.into(), x.into(), bad.into()], &["y"], "").unwrap()[0];
+    g.add_output(OutputRole::Named("y".into()), y);
+    let run = |truth| {
+        let truth = Tensor::from_bool([], vec![truth]).unwrap();
+        Interpreter::new(&g).unwrap().run(&[("truth", truth), ("x", f32s(&[1, 1], &[3.0]))])
+    };
+    assert_eq!(run(true).unwrap()[0].1.f32s().unwrap(), [3.0]);
+    let error = run(false).unwrap_err().to_string();
+    assert_eq!(error, "onnx.unknown %bad: expected an operator that lstmc knows, found Op of domain \"d\"");
+}
+
+#[test]
+fn error_function() {
+    // Abramowitz and Stegun, table 7.1.
+    for (x, y) in
+        [(0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (-1.5, -0.966_105_146_5)]
+    {
+        assert!((super::super::numbers::erf(x) - y).abs() < 1e-10, "{x}");
+    }
+    assert_eq!([7.0, -30.0].map(super::super::numbers::erf), [1.0, -1.0]);
+}
+
 #[test]
 fn indices_out_of_range_are_named() {
     let table = f32s(&[3, 2], &[0.0; 6]);
@@ -103,8 +194,11 @@ fn indices_out_of_range_are_named() {
 #[test]
 fn softmax_does_not_overflow() {
     let x = f32s(&[2, 2], &[1000.0, 1000.0, -1e30, 0.0]);
-    assert_eq!(one(Op::Softmax { axis: 1 }, std::slice::from_ref(&x)).f32s().unwrap(), [0.5, 0.5, 0.0, 1.0]);
-    let log = one(Op::LogSoftmax { axis: -1 }, &[x]);
+    assert_eq!(
+        one(Op::Softmax { axis: 1, flatten: false }, std::slice::from_ref(&x)).f32s().unwrap(),
+        [0.5, 0.5, 0.0, 1.0]
+    );
+    let log = one(Op::LogSoftmax { axis: -1, flatten: false }, &[x]);
     assert_close(
         &log,
         &f32s(&[2, 2], &[-0.5f32.ln().abs(), 0.5f32.ln(), -1e30, 0.0]),
@@ -118,7 +212,7 @@ fn softmax_does_not_overflow() {
 fn empty_tensors() {
     let none = f32s(&[0, 3], &[]);
     assert_eq!(one(Op::MatMul, &[f32s(&[2, 0], &[]), none.clone()]).f32s().unwrap(), [0.0; 6]);
-    assert_eq!(one(Op::Softmax { axis: 0 }, std::slice::from_ref(&none)).shape(), [0, 3]);
+    assert_eq!(one(Op::Softmax { axis: 0, flatten: false }, std::slice::from_ref(&none)).shape(), [0, 3]);
     assert_eq!(one(Op::Concat { axis: 0 }, &[none.clone(), f32s(&[1, 3], &[1.0; 3])]).shape(), [1, 3]);
     assert_eq!(one(Op::Unary(Function::Tanh), &[none]).shape(), [0, 3]);
 }

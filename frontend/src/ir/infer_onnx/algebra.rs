@@ -61,37 +61,49 @@ pub(super) fn elements(f: &Fact) -> Option<Content> {
     }
 }
 
-/// The elements of a shape, starts or ends operand: integers of rank 1 with known length.
-pub(super) fn shape_elements(what: &str, f: &Fact) -> Result<Content, InferError> {
-    let expected =
-        || format!("{what} of rank 1, an integer dtype and a known length of at most {MAX_CONTENT}");
-    if f.ty.shape.len() != 1 {
-        return Err(InferError::new(expected(), f.ty.to_string()));
+/// The elements of a shape, starts or ends operand: integers of rank 1. `None` if not even their number is known.
+pub(super) fn shape_elements(what: &str, f: &Fact) -> Result<Option<Content>, InferError> {
+    let fits = is_index(f.ty.dtype)
+        && f.ty.shape.len() == 1
+        && f.ty.shape[0].as_constant().is_none_or(|n| n <= MAX_CONTENT);
+    if fits {
+        return Ok(elements(f));
     }
-    elements(f).ok_or_else(|| InferError::new(expected(), f.ty.to_string()))
+    let expected = format!("{what} of rank 1, an integer dtype and a length of at most {MAX_CONTENT}");
+    Err(InferError::new(expected, f.ty.to_string()))
 }
 
-/// Like [`shape_elements`], but all elements are constants.
-pub(super) fn constants(what: &str, f: &Fact) -> Result<Vec<i64>, InferError> {
-    let expected = || format!("{what} that are constants of rank 0 or 1");
-    let elements = elements(f).ok_or_else(|| InferError::new(expected(), f.ty.to_string()))?;
-    elements
-        .iter()
-        .map(|d| d.as_integer().ok_or_else(|| InferError::new(expected(), format!("the element {d}"))))
-        .collect()
+/// The elements of an integer operand of rank 0 or 1, if all are constants.
+pub(super) fn constants(what: &str, f: &Fact) -> Result<Option<Vec<i64>>, InferError> {
+    if !is_index(f.ty.dtype) || f.ty.shape.len() > 1 {
+        let expected = format!("{what} of rank 0 or 1 and an integer dtype");
+        return Err(InferError::new(expected, f.ty.to_string()));
+    }
+    Ok(elements(f).and_then(|c| c.iter().map(Dim::as_integer).collect()))
 }
 
-/// Constant, distinct axes of a tensor of this rank.
-pub(super) fn constant_axes(what: &str, f: &Fact, rank: usize) -> Result<Vec<usize>, InferError> {
+/// Distinct axes of a tensor of this rank, if they are constants.
+pub(super) fn constant_axes(what: &str, f: &Fact, rank: usize) -> Result<Option<Vec<usize>>, InferError> {
+    let Some(all) = constants(what, f)? else { return Ok(None) };
     let mut axes = vec![];
-    for axis in constants(what, f)? {
+    for axis in all {
         let axis = axis_of(axis, rank)?;
         if axes.contains(&axis) {
             return Err(InferError::new(format!("{what} that differ"), format!("axis {axis} twice")));
         }
         axes.push(axis);
     }
-    Ok(axes)
+    Ok(Some(axes))
+}
+
+/// The shape without the axes that are reduced, or with 1 in their place.
+pub(super) fn reduced(shape: &[Dim], is_reduced: impl Fn(usize) -> bool, keep: bool) -> Vec<Dim> {
+    let kept = |(i, d): (usize, &Dim)| match (is_reduced(i), keep) {
+        (false, _) => Some(d.clone()),
+        (true, true) => Some(1.into()),
+        (true, false) => None,
+    };
+    shape.iter().enumerate().filter_map(kept).collect()
 }
 
 /// The axis, counted from the front.
@@ -179,7 +191,7 @@ pub(super) fn subtract(a: &Dim, b: &Dim) -> Dim {
             Some(coefficient) => add(a, &Dim::Known { coefficient, symbols: symbols.clone() }),
             None => Dim::Unknown,
         },
-        Dim::Unknown => Dim::Unknown,
+        other => other.clone(),
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) fn split(axis: i64, outputs: usize, operands: &[Option<Fact>]) -> Res
     let size = &data.ty.shape[axis];
     let sizes: Vec<Dim> = match operands.get(1).and_then(Option::as_ref) {
         Some(sizes) => {
-            let sizes = shape_elements("sizes", sizes)?;
+            let sizes = shape_elements("sizes", sizes)?.unwrap_or_else(|| vec![Dim::Unknown; outputs]);
             let sum = sizes.iter().fold(Dim::from(0), |s, d| add(&s, d));
             let negative =
                 sizes.iter().any(|d| matches!(d, Dim::Known { coefficient, .. } if *coefficient < 0));
@@ -140,13 +140,21 @@ pub(super) fn slice(operands: &[Option<Fact>]) -> Result<Fact, InferError> {
     let starts = shape_elements("starts", required(operands, 1, "starts")?)?;
     let ends = shape_elements("ends", required(operands, 2, "ends")?)?;
     let rank = data.ty.shape.len();
+    let count = starts.as_ref().or(ends.as_ref()).map(Vec::len);
     let axes = match operands.get(3).and_then(Option::as_ref) {
         Some(axes) => constant_axes("axes", axes, rank)?,
-        None => (0..starts.len()).collect(),
+        None => count.map(|n| (0..n).collect()),
     };
-    let steps = match operands.get(4).and_then(Option::as_ref) {
-        Some(steps) => constants("steps", steps)?,
-        None => vec![1; starts.len()],
+    let Some((axes, count)) = axes.zip(count) else {
+        return Ok(fact(data.ty.dtype, vec![Dim::Unknown; rank], None));
+    };
+    let starts = starts.unwrap_or_else(|| vec![Dim::Unknown; count]);
+    let ends = ends.unwrap_or_else(|| vec![Dim::Unknown; count]);
+    let steps: Vec<Option<i64>> = match operands.get(4).and_then(Option::as_ref) {
+        Some(steps) => {
+            constants("steps", steps)?.map_or(vec![None; count], |s| s.into_iter().map(Some).collect())
+        }
+        None => vec![Some(1); count],
     };
     let counts = [starts.len(), ends.len(), axes.len(), steps.len()];
     if counts.iter().any(|&n| n != starts.len()) || starts.len() > rank {
@@ -156,11 +164,15 @@ pub(super) fn slice(operands: &[Option<Fact>]) -> Result<Fact, InferError> {
     let mut shape = data.ty.shape.clone();
     let mut content = data.content.clone();
     for (i, &axis) in axes.iter().enumerate() {
-        if steps[i] == 0 {
+        let Some(step) = steps[i] else {
+            (shape[axis], content) = (Dim::Unknown, None);
+            continue;
+        };
+        if step == 0 {
             return Err(InferError::new("steps other than zero", "0"));
         }
-        shape[axis] = sliced(&data.ty.shape[axis], &starts[i], &ends[i], steps[i]);
-        content = content.and_then(|c| slice_content(&c, &starts[i], &ends[i], steps[i]));
+        shape[axis] = sliced(&data.ty.shape[axis], &starts[i], &ends[i], step);
+        content = content.and_then(|c| slice_content(&c, &starts[i], &ends[i], step));
     }
     Ok(fact(data.ty.dtype, shape, content))
 }

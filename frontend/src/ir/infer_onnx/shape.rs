@@ -7,6 +7,7 @@ use super::algebra::{
     axis_of, broadcast, constant_axes, constants, display, elements, fact, integer, product, required,
     shape_elements,
 };
+use super::unranked;
 use crate::tensor::DType;
 
 pub(super) fn squeeze(operands: &[Option<Fact>]) -> Result<Fact, InferError> {
@@ -18,13 +19,12 @@ pub(super) fn squeeze(operands: &[Option<Fact>]) -> Result<Fact, InferError> {
     let axes = match operands.get(1).and_then(Option::as_ref) {
         Some(axes) => constant_axes("axes", axes, dims.len())?,
         None if dims.iter().all(|d| d.as_constant().is_some()) => {
-            (0..dims.len()).filter(|&i| dims[i].is(1)).collect()
+            Some((0..dims.len()).filter(|&i| dims[i].is(1)).collect())
         }
-        None => {
-            let expected = "axes, since which symbolic dimensions are 1 is not known";
-            return Err(InferError::new(expected, data.ty.to_string()));
-        }
+        None => None,
     };
+    // Without axes, which symbolic dimensions are 1 is not known.
+    let Some(axes) = axes else { return Ok(unranked(data.ty.dtype)) };
     if let Some(&axis) = axes.iter().find(|&&i| dims[i].as_constant().is_some_and(|d| d != 1)) {
         return Err(InferError::new(format!("size 1 on axis {axis}"), data.ty.to_string()));
     }
@@ -33,8 +33,9 @@ pub(super) fn squeeze(operands: &[Option<Fact>]) -> Result<Fact, InferError> {
 }
 
 pub(super) fn unsqueeze(data: &Fact, axes: &Fact) -> Result<Fact, InferError> {
-    let rank = data.ty.shape.len() + constants("axes", axes)?.len();
-    let axes = constant_axes("axes", axes, rank)?;
+    let Some(given) = constants("axes", axes)? else { return Ok(unranked(data.ty.dtype)) };
+    let rank = data.ty.shape.len() + given.len();
+    let axes = constant_axes("axes", axes, rank)?.unwrap_or_default();
     let mut rest = data.ty.shape.iter();
     let shape = (0..rank)
         .map(|i| if axes.contains(&i) { Dim::from(1) } else { rest.next().cloned().unwrap_or(Dim::Unknown) })
@@ -43,7 +44,7 @@ pub(super) fn unsqueeze(data: &Fact, axes: &Fact) -> Result<Fact, InferError> {
 }
 
 pub(super) fn reshape(allow_zero: bool, data: &Fact, shape: &Fact) -> Result<Fact, InferError> {
-    let targets = shape_elements("shape", shape)?;
+    let Some(targets) = shape_elements("shape", shape)? else { return Ok(unranked(data.ty.dtype)) };
     let wrong =
         |expected: String| InferError::new(expected, format!("{} for {}", display(&targets), data.ty));
     let minus_one = integer(-1);
@@ -94,6 +95,13 @@ pub(super) fn reshape(allow_zero: bool, data: &Fact, shape: &Fact) -> Result<Fac
     Ok(fact(data.ty.dtype, result, data.content.clone()))
 }
 
+/// Reshape of data of unknown rank: what the shape says by itself.
+pub(super) fn reshape_unranked(data: &Fact, shape: &Fact) -> Fact {
+    let Ok(Some(targets)) = shape_elements("shape", shape) else { return unranked(data.ty.dtype) };
+    let known = |d: Dim| if d.as_integer().is_some_and(|n| n <= 0) { Dim::Unknown } else { d };
+    fact(data.ty.dtype, targets.into_iter().map(known).collect(), None)
+}
+
 pub(super) fn flatten(axis: i64, data: &Fact) -> Result<Fact, InferError> {
     let rank = data.ty.shape.len();
     let axis = if axis == rank as i64 { rank } else { axis_of(axis, rank)? };
@@ -115,16 +123,17 @@ pub(super) fn shape(start: i64, end: Option<i64>, data: &Fact) -> Fact {
 }
 
 /// The elements of a shape, none of them negative.
-fn sizes(shape: &Fact) -> Result<Vec<Dim>, InferError> {
-    let dims = shape_elements("shape", shape)?;
+fn sizes(shape: &Fact) -> Result<Option<Vec<Dim>>, InferError> {
+    let Some(dims) = shape_elements("shape", shape)? else { return Ok(None) };
     if dims.iter().any(|d| matches!(d, Dim::Known { coefficient, .. } if *coefficient < 0)) {
         return Err(InferError::new("a shape without negative sizes", display(&dims)));
     }
-    Ok(dims)
+    Ok(Some(dims))
 }
 
 pub(super) fn expand(data: &Fact, shape: &Fact) -> Result<Fact, InferError> {
-    let shape = broadcast(&data.ty.shape, &sizes(shape)?)?;
+    let Some(sizes) = sizes(shape)? else { return Ok(unranked(data.ty.dtype)) };
+    let shape = broadcast(&data.ty.shape, &sizes)?;
     let n = match shape.as_slice() {
         [] => Some(1),
         [d] => d.as_constant(),
@@ -138,7 +147,7 @@ pub(super) fn expand(data: &Fact, shape: &Fact) -> Result<Fact, InferError> {
 }
 
 pub(super) fn constant_of_shape(value: Scalar, shape: &Fact) -> Result<Fact, InferError> {
-    let shape = sizes(shape)?;
+    let Some(shape) = sizes(shape)? else { return Ok(unranked(value.dtype)) };
     let element = integer(value.value as i64);
     let content = match shape.as_slice() {
         [] => Some(vec![element]),

@@ -1,7 +1,8 @@
 use super::super::dim::{Dim, Symbol};
 use super::super::graph::{Graph, Operand, Type, ValueId};
 use super::super::infer::Fact;
-use super::super::op::{Binary, Direction, Function, OnnxLstm, Op, Scalar};
+use super::super::onnx::Onnx;
+use super::super::op::{Binary, Direction, Function, OnnxLstm, Op, Reduction, Scalar};
 use super::algebra::{fact, integer};
 use crate::tensor::{DType, Tensor};
 
@@ -131,7 +132,7 @@ fn slices() {
     );
     assert_eq!(
         infer(Op::Slice, &[f32s("S, 3"), ints("0"), ints("1"), Fact::of_type(DType::I64, dims("1"))]),
-        "expected axes that are constants of rank 0 or 1, found the element ?"
+        "f32[?, ?]"
     );
     assert_eq!(go("4", "0", "1", "0"), "expected steps other than zero, found 0");
 }
@@ -155,10 +156,7 @@ fn squeeze_and_unsqueeze() {
     assert_eq!(infer(Op::Squeeze, &[f32s("S, 1, B, 200"), ints("1")]), "f32[S, B, 200]");
     assert_eq!(infer(Op::Squeeze, &[f32s("3, 1, 1")]), "f32[3]");
     assert_eq!(infer(Op::Squeeze, &[f32s("S, B"), ints("-1")]), "f32[S]");
-    assert_eq!(
-        infer(Op::Squeeze, &[f32s("S, 1")]),
-        "expected axes, since which symbolic dimensions are 1 is not known, found f32[S, 1]"
-    );
+    assert_eq!(infer(Op::Squeeze, &[f32s("S, 1")]), "f32[..]");
     assert_eq!(infer(Op::Squeeze, &[f32s("S, 4"), ints("1")]), "expected size 1 on axis 1, found f32[S, 4]");
     assert_eq!(infer(Op::Unsqueeze, &[f32s("S, B"), ints("0, -1")]), "f32[1, S, B, 1]");
     let scalar = fact(DType::I64, vec![], Some(vec![dim("S")]));
@@ -167,10 +165,7 @@ fn squeeze_and_unsqueeze() {
         infer(Op::Unsqueeze, &[f32s("S"), ints("0, 0")]),
         "expected axes that differ, found axis 0 twice"
     );
-    assert_eq!(
-        infer(Op::Unsqueeze, &[f32s("S"), Fact::of_type(DType::I64, dims("1"))]),
-        "expected axes that are constants of rank 0 or 1, found the element ?"
-    );
+    assert_eq!(infer(Op::Unsqueeze, &[f32s("S"), Fact::of_type(DType::I64, dims("1"))]), "f32[..]");
 }
 
 #[test]
@@ -204,10 +199,8 @@ fn reshapes() {
         go("12", "3, 0"),
         "expected a zero only where the data has a dimension, not at 1, found [3, 0] for f32[12]"
     );
-    assert_eq!(
-        infer(Op::Reshape { allow_zero: false }, &[f32s("4"), Fact::of_type(DType::I64, dims("N"))]),
-        "expected shape of rank 1, an integer dtype and a known length of at most 64, found i64[N]"
-    );
+    let runtime = Fact::of_type(DType::I64, dims("N"));
+    assert_eq!(infer(Op::Reshape { allow_zero: false }, &[f32s("4"), runtime]), "f32[..]");
 }
 
 #[test]
@@ -264,13 +257,13 @@ fn the_others() {
         infer(Op::Transpose { perm: vec![0, 0] }, &[f32s("S, B")]),
         "expected a permutation of the axes of f32[S, B], found [0, 0]"
     );
-    assert_eq!(infer(Op::Softmax { axis: -1 }, &[f32s("S, B")]), "f32[S, B]");
+    assert_eq!(infer(Op::Softmax { axis: -1, flatten: false }, &[f32s("S, B")]), "f32[S, B]");
     assert_eq!(
-        infer(Op::LogSoftmax { axis: 0 }, &[ints("1")]),
+        infer(Op::LogSoftmax { axis: 0, flatten: false }, &[ints("1")]),
         "expected input of a float dtype, found i64[1]"
     );
     let mean = |keep_dims, noop_with_empty_axes, operands: &[Fact]| {
-        infer(Op::ReduceMean { keep_dims, noop_with_empty_axes }, operands)
+        infer(Op::Reduce { kind: Reduction::Mean, keep_dims, noop_with_empty_axes }, operands)
     };
     assert_eq!(mean(true, false, &[f32s("S, B, 3"), ints("0, -1")]), "f32[1, B, 1]");
     assert_eq!(mean(false, false, &[f32s("S, B, 3"), ints("0")]), "f32[B, 3]");
@@ -305,6 +298,7 @@ fn lstm(batch_first: bool, direction: Direction) -> Op {
         clip: None,
         input_forget: false,
         activations: [Function::Sigmoid, Function::Tanh, Function::Tanh].repeat(directions),
+        dynamic: false,
     }))
 }
 
@@ -399,6 +393,7 @@ fn the_chain_of_the_dynamo_exporter() {
         clip: None,
         input_forget: false,
         activations: vec![Function::Sigmoid, Function::Tanh, Function::Tanh],
+        dynamic: false,
     }));
     let y = g.add(op, &[x.into(), w, w, bias, Operand::None, h1, h1], &[], "").unwrap()[0];
     let y = one(&mut g, Op::Transpose { perm: vec![0, 2, 1, 3] }, &[y.into()]);
@@ -423,4 +418,41 @@ fn wrong_counts() {
         super::infer(&Op::Identity, &[None]).unwrap_err().to_string(),
         "expected operands data, found 0 given of 1"
     );
+}
+
+/// What is computed from a value of unknown rank has unknown rank, unless the operator says otherwise.
+#[test]
+fn unknown_ranks() {
+    let rest = super::unranked(DType::F32);
+    let go = |op: Op, others: &[Fact]| infer(op, &[std::slice::from_ref(&rest), others].concat());
+    assert_eq!(go(Op::Binary(Binary::Add), &[ints("1")]), "f32[..]");
+    assert_eq!(go(Op::Shape { start: 0, end: None }, &[]), "i64[?]");
+    assert_eq!(go(Op::Cast { to: DType::I64 }, &[]), "i64[..]");
+    assert_eq!(go(Op::Reshape { allow_zero: false }, &[ints("0, S, -1, 8")]), "f32[?, S, ?, 8]");
+    assert_eq!(go(Op::Onnx(Onnx::Equal {}), &[f32s("S")]), "bool[..]");
+    let unknown = Op::Unknown { domain: "d".into(), name: "Op".into(), outputs: 2 };
+    assert_eq!(go(unknown, &[]), "f32[..]");
+}
+
+#[test]
+fn operators_of_the_table() {
+    let go = |op: Onnx, operands: &[Fact]| infer(Op::Onnx(op), operands);
+    let truth = Fact::of_type(DType::Bool, dims("S, 1"));
+    assert_eq!(go(Onnx::Where {}, &[truth, f32s("B"), f32s("")]), "f32[S, B]");
+    assert_eq!(go(Onnx::Pad { mode: "constant".into() }, &[f32s("S, 4"), ints("0, 1, 0, 2")]), "f32[S, 7]");
+    assert_eq!(go(Onnx::Tile {}, &[f32s("S, 4"), ints("1, B")]), "f32[S, 4*B]");
+    assert_eq!(go(Onnx::GatherND { batch_dims: 1 }, &[f32s("B, S, 8"), f32s("B, 1")]), "f32[B, 8]");
+    let scalar = |s: &str| fact(DType::I64, vec![], Some(vec![dim(s)]));
+    assert_eq!(go(Onnx::Range {}, &[scalar("0"), scalar("S"), scalar("1")]), "i64[S]");
+    assert_eq!(go(Onnx::Range {}, &[scalar("5"), scalar("0"), scalar("-2")]), "i64[3] = [5, 3, 1]");
+    let einsum = |equation: &str, operands: &[Fact]| go(Onnx::Einsum { equation: equation.into() }, operands);
+    assert_eq!(einsum("sbi, oi -> sbo", &[f32s("S, B, 8"), f32s("32, 8")]), "f32[S, B, 32]");
+    assert_eq!(einsum("...i,i", &[f32s("S, B, 8"), f32s("8")]), "f32[S, B]");
+    assert_eq!(
+        einsum("ij,jk->iz", &[f32s("2, 3"), f32s("3, 4")]),
+        "expected an equation for operands of ranks [2, 2], found ij,jk->iz"
+    );
+    assert_eq!(go(Onnx::Exp {}, &[]), "expected operands from 1 to 1, found 0 given of 0");
+    assert_eq!(infer(Op::If, &[scalar("?"), f32s("S, 4"), f32s("B, 4")]), "f32[?, 4]");
+    assert_eq!(infer(Op::If, &[scalar("?"), f32s("S, 4"), f32s("4")]), "f32[..]");
 }

@@ -2,9 +2,11 @@
 
 use super::error::{Located, ParseError, unknown};
 use super::parser::Parser;
-use crate::ir::cell::{GateOrder, Lstm};
-use crate::ir::op::{Binary, Direction, Function, OnnxLstm, Op, Scalar};
-use crate::ir::print::{float32, float64};
+use crate::ir::cell::{GateOrder, Gru, Lstm, Reset, Rnn};
+use crate::ir::graph::Graph;
+use crate::ir::onnx::{Body, Field, Loop, Onnx, Scan};
+use crate::ir::op::{Binary, Direction, Function, OnnxLstm, OnnxRnn, Op, Reduction, Scalar};
+use crate::ir::print::{float32, float64, quoted};
 use crate::tensor::DType;
 
 /// Calls `visitor` for each attribute of `op` in the order of printing.
@@ -16,19 +18,69 @@ pub(in crate::ir) fn visit<V: Visitor>(op: &mut Op, v: &mut V) -> Result<(), Par
             v.field("clip", &mut lstm.clip)?;
             v.usually("activations", &mut lstm.activations, Lstm::ACTIVATIONS)
         }
+        Op::Gru(gru) => {
+            v.field("reset", &mut gru.reset)?;
+            v.field("clip", &mut gru.clip)?;
+            v.usually("activations", &mut gru.activations, Gru::ACTIVATIONS)
+        }
+        Op::Rnn(rnn) => {
+            v.field("activation", &mut rnn.activation)?;
+            v.field("clip", &mut rnn.clip)
+        }
+        Op::Features { from, to } => {
+            v.field("from", from)?;
+            v.field("to", to)
+        }
+        Op::LayerNorm { epsilon } => v.field("epsilon", epsilon),
         Op::Unary(function) => function.parameters().into_iter().try_for_each(|(name, x)| v.field(name, x)),
-        Op::Gather { axis }
-        | Op::Concat { axis }
-        | Op::Flatten { axis }
-        | Op::Softmax { axis }
-        | Op::LogSoftmax { axis } => v.field("axis", axis),
+        Op::Gather { axis } | Op::Concat { axis } | Op::Flatten { axis } => v.field("axis", axis),
+        Op::Softmax { axis, flatten } | Op::LogSoftmax { axis, flatten } => {
+            v.field("axis", axis)?;
+            v.usually("flatten", flatten, false)
+        }
         Op::OnnxLstm(lstm) => {
             v.field("hidden_size", &mut lstm.hidden_size)?;
             v.field("direction", &mut lstm.direction)?;
             v.field("batch_first", &mut lstm.batch_first)?;
             v.field("clip", &mut lstm.clip)?;
             v.field("input_forget", &mut lstm.input_forget)?;
-            v.field("activations", &mut lstm.activations)
+            v.field("activations", &mut lstm.activations)?;
+            v.usually("dynamic", &mut lstm.dynamic, false)
+        }
+        Op::OnnxGru(rnn) | Op::OnnxRnn(rnn) => {
+            v.field("hidden_size", &mut rnn.hidden_size)?;
+            v.field("direction", &mut rnn.direction)?;
+            v.field("batch_first", &mut rnn.batch_first)?;
+            v.field("clip", &mut rnn.clip)?;
+            v.usually("linear_before_reset", &mut rnn.linear_before_reset, false)?;
+            v.field("activations", &mut rnn.activations)
+        }
+        Op::Onnx(op) => op.fields().into_iter().try_for_each(|(name, field)| match field {
+            Field::Int(x) => v.field(name, x),
+            Field::Flag(x) => v.field(name, x),
+            Field::Float(x) => v.field(name, x),
+            Field::Text(x) => v.field(name, x),
+            Field::Ints(x) => v.field(name, x),
+            Field::MaybeInt(x) => v.field(name, x),
+            Field::DType(x) => v.field(name, x),
+        }),
+        Op::Loop(l) => {
+            v.field("carried", &mut l.carried)?;
+            v.field("body", &mut l.body)
+        }
+        Op::Scan(s) => {
+            v.field("states", &mut s.states)?;
+            v.field("scanned", &mut s.scanned)?;
+            v.field("input_axes", &mut s.input_axes)?;
+            v.field("input_reversed", &mut s.input_reversed)?;
+            v.field("output_axes", &mut s.output_axes)?;
+            v.field("output_reversed", &mut s.output_reversed)?;
+            v.field("body", &mut s.body)
+        }
+        Op::Unknown { domain, name, outputs } => {
+            v.field("domain", domain)?;
+            v.field("name", name)?;
+            v.field("outputs", outputs)
         }
         Op::Gemm { alpha, beta, trans_a, trans_b } => {
             v.field("alpha", alpha)?;
@@ -48,7 +100,7 @@ pub(in crate::ir) fn visit<V: Visitor>(op: &mut Op, v: &mut V) -> Result<(), Par
             v.field("axis", axis)?;
             v.field("outputs", outputs)
         }
-        Op::ReduceMean { keep_dims, noop_with_empty_axes } => {
+        Op::Reduce { keep_dims, noop_with_empty_axes, .. } => {
             v.field("keep_dims", keep_dims)?;
             v.field("noop_with_empty_axes", noop_with_empty_axes)
         }
@@ -56,6 +108,8 @@ pub(in crate::ir) fn visit<V: Visitor>(op: &mut Op, v: &mut V) -> Result<(), Par
         | Op::State
         | Op::Embedding
         | Op::Linear
+        | Op::LogSoftmaxFeatures
+        | Op::ConcatFeatures
         | Op::Binary(_)
         | Op::MatMul
         | Op::Slice
@@ -63,6 +117,7 @@ pub(in crate::ir) fn visit<V: Visitor>(op: &mut Op, v: &mut V) -> Result<(), Par
         | Op::Unsqueeze
         | Op::Expand
         | Op::Identity
+        | Op::If
         | Op::Dropout => Ok(()),
     }
 }
@@ -76,13 +131,38 @@ pub(in crate::ir) fn prototypes() -> Vec<Op> {
         clip: None,
         input_forget: false,
         activations: vec![],
+        dynamic: false,
+    };
+    let rnn = OnnxRnn {
+        hidden_size: 0,
+        direction: Direction::Forward,
+        batch_first: false,
+        clip: None,
+        linear_before_reset: false,
+        activations: vec![],
+    };
+    let body = Body(Graph::default().into());
+    let scan = Scan {
+        scanned: 0,
+        input_axes: vec![],
+        input_reversed: vec![],
+        output_axes: vec![],
+        output_reversed: vec![],
+        states: 0,
+        body: body.clone(),
     };
     let mut all = vec![
         Op::Input,
         Op::State,
         Op::Embedding,
         Op::Lstm(Lstm::new(GateOrder::Iofc)),
+        Op::Gru(Gru::new(Reset::After)),
+        Op::Rnn(Rnn { activation: Function::Tanh, clip: None }),
         Op::Linear,
+        Op::Features { from: 0, to: 0 },
+        Op::LayerNorm { epsilon: 0.0 },
+        Op::LogSoftmaxFeatures,
+        Op::ConcatFeatures,
         Op::Gather { axis: 0 },
         Op::OnnxLstm(Box::new(lstm)),
         Op::MatMul,
@@ -101,10 +181,18 @@ pub(in crate::ir) fn prototypes() -> Vec<Op> {
         Op::Identity,
         Op::Dropout,
         Op::Split { axis: 0, outputs: 0 },
-        Op::Softmax { axis: 0 },
-        Op::LogSoftmax { axis: 0 },
-        Op::ReduceMean { keep_dims: false, noop_with_empty_axes: false },
+        Op::Softmax { axis: 0, flatten: false },
+        Op::LogSoftmax { axis: 0, flatten: false },
+        Op::OnnxGru(Box::new(rnn.clone())),
+        Op::OnnxRnn(Box::new(rnn)),
+        Op::If,
+        Op::Loop(Box::new(Loop { carried: 0, body })),
+        Op::Scan(Box::new(scan)),
+        Op::Unknown { domain: String::new(), name: String::new(), outputs: 0 },
     ];
+    let reduce = |kind| Op::Reduce { kind, keep_dims: false, noop_with_empty_axes: false };
+    all.extend(Reduction::ALL.map(reduce));
+    all.extend(Onnx::all().into_iter().map(Op::Onnx));
     all.extend(Binary::ALL.map(Op::Binary));
     all.extend(Function::ALL.into_iter().filter(|f| f.is_operator()).map(Op::Unary));
     all
@@ -268,6 +356,27 @@ impl Attribute for bool {
     }
 }
 
+impl Attribute for String {
+    fn write(&self) -> Option<String> {
+        Some(quoted(self))
+    }
+
+    fn read(p: &mut Parser<'_, '_>) -> Result<String, ParseError> {
+        Ok(p.string("a text in quotes")?.0.into_owned())
+    }
+}
+
+/// The number of nodes; a body cannot be read from text.
+impl Attribute for Body {
+    fn write(&self) -> Option<String> {
+        Some(format!("{} nodes", self.0.nodes().count()))
+    }
+
+    fn read(p: &mut Parser<'_, '_>) -> Result<Body, ParseError> {
+        Err(p.unexpected("a model from a file: the text of a loop does not hold its body"))
+    }
+}
+
 /// Types whose values have names.
 macro_rules! named {
     ($ty:ty, $what:literal, $all:expr) => {
@@ -284,6 +393,7 @@ macro_rules! named {
 }
 
 named!(GateOrder, "gate order", GateOrder::ALL);
+named!(Reset, "place of the reset gate", Reset::ALL);
 named!(DType, "dtype", DType::ALL);
 named!(Direction, "direction", [Direction::Forward, Direction::Reverse, Direction::Bidirectional]);
 

@@ -118,7 +118,9 @@ impl<'a, 's> Parser<'a, 's> {
         let (word, at) = self.word("an operator")?;
         let mut known = attributes::prototypes();
         let Some(index) = known.iter().position(|op| op.name() == word) else {
-            let names: Vec<&str> = known.iter().map(Op::name).collect();
+            let is_generic = word.starts_with("onnx.");
+            let family = known.iter().filter(|op| op.is_language_model_form() != is_generic);
+            let names: Vec<&str> = family.map(Op::name).collect();
             return Err(self.error(at, unknown("operator", word, &names)));
         };
         let mut op = known.swap_remove(index);
@@ -233,8 +235,14 @@ impl<'a, 's> Parser<'a, 's> {
             self.error(results[0].at, message)
         };
         if matches!(op, Op::Input | Op::State) {
-            let ([result], []) = (results.as_slice(), operands) else {
-                return Err(self.error(statement.at, format!("{} has one result and no operands", op.name())));
+            let (result, initial) = match (results.as_slice(), operands) {
+                ([result], []) => (result, None),
+                ([result], [Operand::Weight(initial)]) if *op == Op::State => (result, Some(*initial)),
+                _ => {
+                    let takes =
+                        if *op == Op::State { "at most one operand, a weight" } else { "no operands" };
+                    return Err(self.error(statement.at, format!("{} has one result and {takes}", op.name())));
+                }
             };
             let Some((ty, _)) = &result.ty else {
                 let message = format!("{} needs a type: `%name: f32[S, B, 8] = {}`", op.name(), op.name());
@@ -243,10 +251,14 @@ impl<'a, 's> Parser<'a, 's> {
             if !statement.origin.is_empty() {
                 return Err(self.error(statement.at, format!("{} has no origin", op.name())));
             }
-            return Ok(vec![graph.add_source(op.clone(), &result.name, ty.clone())]);
+            let value = match initial {
+                None => Ok(graph.add_source(op.clone(), &result.name, ty.clone())),
+                Some(initial) => graph.add_state(&result.name, ty.clone(), initial),
+            };
+            return Ok(vec![value.map_err(|e| self.error(statement.at, format!("{}: {e}", op.name())))?]);
         }
         // Before inference, which would create that many facts.
-        if let Op::Split { outputs, .. } = op
+        if let Op::Split { outputs, .. } | Op::Unknown { outputs, .. } = op
             && *outputs != results.len()
         {
             return Err(wrong_count(*outputs));
@@ -316,6 +328,11 @@ impl<'a, 's> Parser<'a, 's> {
     fn ty(&mut self) -> Result<Type, ParseError> {
         let dtype = self.one_of("dtype", &DType::ALL, |d| d.name())?;
         self.expect_punct('[')?;
+        if self.at_word("..") {
+            self.bump()?;
+            self.expect_punct(']')?;
+            return Ok(Type::unranked(dtype));
+        }
         let mut shape = vec![];
         while !self.eat_punct(']')? {
             if !shape.is_empty() {
@@ -433,7 +450,7 @@ impl<'a> Parser<'a, '_> {
         Ok((word, self.bump()?.at))
     }
 
-    fn string(&mut self, what: &str) -> Result<(Cow<'a, str>, Located), ParseError> {
+    pub(super) fn string(&mut self, what: &str) -> Result<(Cow<'a, str>, Located), ParseError> {
         let Kind::String(text) = self.next.kind.clone() else { return Err(self.unexpected(what)) };
         Ok((text, self.bump()?.at))
     }

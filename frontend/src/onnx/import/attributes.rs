@@ -1,9 +1,11 @@
 //! The attributes of one node: each is consumed by the code that knows it, and a remaining one is an error.
 
 use super::super::error::{NodeProblem, attribute_type_name};
-use super::super::proto::{AttributeProto, AttributeType, NodeProto, TensorProto};
+use super::super::proto::{
+    AttributeProto, AttributeType, GraphProto, NodeProto, SparseTensorProto, TensorProto,
+};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The attributes of a node that have not been taken yet.
 pub(super) struct Attributes {
@@ -13,12 +15,25 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    /// Takes the attributes out of a node.
-    pub(super) fn new(node: &mut NodeProto, opset: i64) -> Result<Attributes, NodeProblem> {
+    /// Takes the attributes out of a node; `given` are those of the function call that the node is in.
+    pub(super) fn new(
+        node: &mut NodeProto,
+        opset: i64,
+        given: Option<&HashMap<String, AttributeProto>>,
+    ) -> Result<Attributes, NodeProblem> {
         let mut attributes = Attributes { op: node.op_type.clone(), opset, rest: BTreeMap::new() };
-        for a in std::mem::take(&mut node.attribute) {
+        for mut a in std::mem::take(&mut node.attribute) {
             if !a.ref_attr_name.is_empty() {
-                return Err(attributes.wrong(&a.name, "a value", "a reference, which only functions have"));
+                let Some(given) = given else {
+                    return Err(attributes.wrong(
+                        &a.name,
+                        "a value",
+                        "a reference, which only functions have",
+                    ));
+                };
+                // An attribute that the call leaves out is left out here.
+                let Some(value) = given.get(&a.ref_attr_name) else { continue };
+                a = AttributeProto { name: a.name, ..value.clone() };
             }
             let name = a.name.clone();
             if attributes.rest.insert(name.clone(), a).is_some() {
@@ -26,6 +41,11 @@ impl Attributes {
             }
         }
         Ok(attributes)
+    }
+
+    /// No attributes.
+    pub(super) fn none(opset: i64) -> Attributes {
+        Attributes { op: String::new(), opset, rest: BTreeMap::new() }
     }
 
     /// The error for an attribute's value.
@@ -108,6 +128,27 @@ impl Attributes {
                 None => Err(self.wrong(name, "a tensor", "none")),
             },
         }
+    }
+
+    pub(super) fn graph(&mut self, name: &str) -> Result<GraphProto, NodeProblem> {
+        match self.take(name, AttributeType::Graph)?.and_then(|a| a.g) {
+            Some(graph) => Ok(*graph),
+            None => Err(self.wrong(name, "a graph", "none")),
+        }
+    }
+
+    pub(super) fn sparse_tensor(&mut self, name: &str) -> Result<Option<SparseTensorProto>, NodeProblem> {
+        Ok(self.take(name, AttributeType::SparseTensor)?.and_then(|a| a.sparse_tensor).map(|t| *t))
+    }
+
+    /// Whether all have been taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// All of them, by name.
+    pub(super) fn into_map(self) -> HashMap<String, AttributeProto> {
+        self.rest.into_iter().collect()
     }
 
     /// Whether the attribute is present, with any type.

@@ -4,27 +4,44 @@ use super::super::decode;
 use super::super::error::{NodeProblem, TensorProblem};
 use super::super::proto::{NodeProto, TensorProto};
 use super::attributes::Attributes;
-use super::{Importer, is_standard, lstm};
-use crate::ir::{Binary, Function, Op, Operand, Scalar};
+use super::{Importer, is_standard, loops, microsoft, recurrent};
+use crate::ir::{Binary, Field, Function, LinearMap, Onnx, Op, Operand, Reduction, Scalar};
 use crate::tensor::{DType, Data, Tensor};
 use std::ops::RangeInclusive;
 
 /// The translation of a node.
-enum Lowering {
+pub(super) enum Lowering {
     /// A node with these operands.
     Node(Op, Vec<Operand>),
     /// A weight.
     Constant(Tensor),
-    /// Softmax before opset 13, over everything from `axis` on as one row: `flatten`, the operator, `reshape` back.
-    Rows(Op, i64),
+    /// These values.
+    Values(Vec<Operand>),
 }
 
-type Lower = fn(&mut Node) -> Result<Lowering, NodeProblem>;
+pub(super) type Lower = fn(&mut Node) -> Result<Lowering, NodeProblem>;
 
 /// An operator's name, its number of inputs (the range's start is the required number), and its translation.
 const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
     ("Add", 2..=2, |n| n.becomes(Op::Binary(Binary::Add))),
     ("Cast", 1..=1, cast),
+    ("CastLike", 2..=2, |n| {
+        n.attributes.ignore("saturate");
+        n.attributes.ignore("round_mode");
+        let to = n.dtype(1);
+        n.operands.truncate(1);
+        n.becomes(Op::Cast { to })
+    }),
+    ("Clip", 1..=3, |n| {
+        if n.opset() < 11 {
+            for name in ["min", "max"] {
+                let limit = n.attributes.float(name)?.map_or(Operand::None, |x| n.scalar(name, x.into(), 0));
+                n.operands.push(limit);
+            }
+        }
+        n.trim();
+        n.becomes(Op::Onnx(Onnx::Clip {}))
+    }),
     ("Concat", 1..=usize::MAX, |n| {
         let axis = n.attributes.required_int("axis")?;
         n.becomes(Op::Concat { axis })
@@ -38,36 +55,105 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
         let axis = n.attributes.int("axis")?.unwrap_or(1);
         n.becomes(Op::Flatten { axis })
     }),
+    ("GRU", 3..=6, |n| {
+        let op = recurrent::gru(n)?;
+        n.operands.resize(6, Operand::None);
+        n.becomes(Op::OnnxGru(Box::new(op)))
+    }),
     ("Gather", 2..=2, |n| {
         let axis = n.attributes.int("axis")?.unwrap_or(0);
         n.becomes(Op::Gather { axis })
     }),
     ("Gemm", 2..=3, gemm),
     ("Identity", 1..=1, |n| n.becomes(Op::Identity)),
+    ("If", 1..=1, |n| {
+        let mut operands = std::mem::take(&mut n.operands);
+        for name in ["then_branch", "else_branch"] {
+            let branch = n.attributes.graph(name)?;
+            let results = n.importer.branch(branch).map_err(|e| NodeProblem::Inside(Box::new(e)))?;
+            if results.len() != n.outputs.len() {
+                return Err(n.attributes.wrong(name, &format!("{} outputs", n.outputs.len()), results.len()));
+            }
+            operands.extend(results);
+        }
+        Ok(Lowering::Node(Op::If, operands))
+    }),
     ("LSTM", 3..=8, |n| {
-        let op = lstm::lstm(&mut n.attributes, n.importer.opset, &n.importer.graph, &n.operands)?;
+        let op = recurrent::lstm(n)?;
         n.operands.resize(8, Operand::None);
         n.becomes(Op::OnnxLstm(Box::new(op)))
     }),
-    ("LogSoftmax", 1..=1, |n| softmax(n, |axis| Op::LogSoftmax { axis })),
-    ("Max", 2..=2, |n| n.becomes(Op::Binary(Binary::Max))),
-    ("Min", 2..=2, |n| n.becomes(Op::Binary(Binary::Min))),
+    ("LogSoftmax", 1..=1, |n| softmax(n, |axis, flatten| Op::LogSoftmax { axis, flatten })),
+    ("Loop", 0..=usize::MAX, loops::iterate),
+    ("Max", 1..=usize::MAX, |n| n.chain(Binary::Max)),
     ("MatMul", 2..=2, |n| n.becomes(Op::MatMul)),
+    ("Mean", 1..=usize::MAX, |n| {
+        let count = n.scalar("count", n.operands.len() as f64, 0);
+        let sum = n.chain(Binary::Add)?;
+        let sum = n.emit(sum, "sum")?;
+        Ok(Lowering::Node(Op::Binary(Binary::Div), vec![sum, count]))
+    }),
+    ("Min", 1..=usize::MAX, |n| n.chain(Binary::Min)),
     ("Mul", 2..=2, |n| n.becomes(Op::Binary(Binary::Mul))),
-    ("ReduceMean", 1..=2, reduce_mean),
+    ("Pad", 1..=4, |n| {
+        let mode = n.attributes.string("mode")?.unwrap_or_else(|| "constant".into());
+        if n.opset() < 11 {
+            let pads = n.attributes.required_ints("pads")?;
+            let (pads, value) = (n.constant("pads", pads), n.attributes.float("value")?.unwrap_or(0.0));
+            let value = n.scalar("value", value.into(), 0);
+            n.operands.extend([pads, value]);
+        }
+        n.becomes(Op::Onnx(Onnx::Pad { mode }))
+    }),
+    ("RNN", 3..=6, |n| {
+        let op = recurrent::rnn(n, &["Tanh"])?;
+        n.operands.resize(6, Operand::None);
+        n.becomes(Op::OnnxRnn(Box::new(op)))
+    }),
     ("Reshape", 2..=2, |n| {
-        let allow_zero = n.importer.opset >= 14 && n.attributes.flag("allowzero", false)?;
+        let allow_zero = n.opset() >= 14 && n.attributes.flag("allowzero", false)?;
         n.becomes(Op::Reshape { allow_zero })
     }),
+    ("Scan", 0..=usize::MAX, loops::scan),
+    ("Scatter", 3..=3, |n| {
+        let axis = n.attributes.int("axis")?.unwrap_or(0);
+        n.becomes(Op::Onnx(Onnx::ScatterElements { axis, reduction: "none".into() }))
+    }),
     ("Shape", 1..=1, shape),
+    ("Size", 1..=1, |n| {
+        let shape = n.becomes(Op::Shape { start: 0, end: None })?;
+        let shape = n.emit(shape, "shape")?;
+        let product = Op::Reduce { kind: Reduction::Prod, keep_dims: false, noop_with_empty_axes: false };
+        Ok(Lowering::Node(product, vec![shape]))
+    }),
     ("Slice", 1..=5, slice),
-    ("Softmax", 1..=1, |n| softmax(n, |axis| Op::Softmax { axis })),
+    ("Softmax", 1..=1, |n| softmax(n, |axis, flatten| Op::Softmax { axis, flatten })),
+    ("SoftmaxCrossEntropyLoss", 2..=3, |n| {
+        let x = n.operands[0];
+        let log = n.emit(Lowering::Node(Op::LogSoftmax { axis: 1, flatten: false }, vec![x]), "log_prob")?;
+        n.operands[0] = log;
+        let mut op = Onnx::NegativeLogLikelihoodLoss { ignore_index: None, reduction: "mean".into() };
+        n.read(&mut op)?;
+        let loss = n.becomes(Op::Onnx(op))?;
+        Ok(Lowering::Values(vec![n.emit(loss, "loss")?, log]))
+    }),
     ("Split", 1..=2, split),
     ("Squeeze", 1..=2, |n| {
         n.axes_operand(13, false)?;
         n.becomes(Op::Squeeze)
     }),
     ("Sub", 2..=2, |n| n.becomes(Op::Binary(Binary::Sub))),
+    ("Sum", 1..=usize::MAX, |n| n.chain(Binary::Add)),
+    ("TopK", 1..=2, |n| {
+        if n.opset() < 10 {
+            let k = n.attributes.required_int("k")?;
+            let k = n.constant("k", vec![k]);
+            n.operands.push(k);
+        }
+        let mut op = Onnx::TopK { axis: -1, largest: true, sorted: true };
+        n.read(&mut op)?;
+        n.becomes(Op::Onnx(op))
+    }),
     ("Transpose", 1..=1, |n| {
         let perm = n.attributes.ints("perm")?.unwrap_or_default();
         n.becomes(Op::Transpose { perm })
@@ -78,16 +164,43 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
     }),
 ];
 
-fn functions() -> impl Iterator<Item = Function> {
-    Function::ALL.into_iter().filter(|f| f.is_operator())
+/// The translation of a standard operator.
+fn standard(name: &str) -> Option<(RangeInclusive<usize>, Lower)> {
+    if let Some((_, count, lower)) = OPERATORS.iter().find(|(n, ..)| *n == name) {
+        return Some((count.clone(), *lower));
+    }
+    if let Some(op) = Onnx::all().into_iter().find(|op| op.onnx_name() == name) {
+        return Some((op.inputs(), table));
+    }
+    if Reduction::ALL.iter().any(|r| r.names().1 == name) {
+        return Some((1..=2, reduce));
+    }
+    Function::ALL.iter().any(|f| f.is_operator() && f.onnx_name() == name).then_some((1..=1, function))
 }
 
-fn function_named(name: &str) -> Option<Function> {
-    functions().find(|f| f.onnx_name() == name)
+/// An operator of the table in [`Onnx`], whose newest version differs in no way from the older ones.
+fn table(node: &mut Node) -> Result<Lowering, NodeProblem> {
+    let mut op = Onnx::all().into_iter().find(|op| op.onnx_name() == node.op).expect("found by this name");
+    if let Onnx::Hardmax { axis } = &mut op
+        && node.opset() < 13
+    {
+        *axis = node.attributes.int("axis")?.unwrap_or(1);
+        let rank = node.importer.graph().fact(node.operands[0]).map_or(0, |f| f.ty.shape.len() as i64);
+        if *axis != -1 && *axis != rank - 1 {
+            return Err(
+                node.unsupported("rows of several axes, as before opset 13", "export it with opset 13")
+            );
+        }
+    }
+    // Types of the results that inference gives without them.
+    ["stash_type", "precision", "saturate"].iter().for_each(|name| node.attributes.ignore(name));
+    node.read(&mut op)?;
+    node.becomes(Op::Onnx(op))
 }
 
 fn function(node: &mut Node) -> Result<Lowering, NodeProblem> {
-    let mut function = function_named(&node.op).expect("the table has the operator by this name");
+    let known = Function::ALL.into_iter().find(|f| f.onnx_name() == node.op);
+    let mut function = known.expect("the table has the operator by this name");
     for (name, parameter) in function.parameters() {
         if let Some(given) = node.attributes.float(name)? {
             *parameter = given;
@@ -100,61 +213,169 @@ fn function(node: &mut Node) -> Result<Lowering, NodeProblem> {
 pub(super) fn add(importer: &mut Importer, proto: &mut NodeProto, index: usize) -> Result<(), NodeProblem> {
     // As displayed: escaped if it is not a word.
     let op = proto.op_type.chars().take(80).flat_map(char::escape_debug).collect::<String>();
-    if importer.functions.contains(&(proto.domain.clone(), proto.op_type.clone())) {
-        return Err(NodeProblem::Function { op });
-    }
-    if !is_standard(&proto.domain) {
-        return Err(NodeProblem::Domain { op, domain: proto.domain.clone() });
-    }
-    let row = OPERATORS.iter().find(|(name, ..)| *name == proto.op_type);
-    let row = row.map(|(_, count, lower)| (count.clone(), *lower));
-    let Some((count, lower)) = row.or_else(|| function_named(&op).map(|_| (1..=1, function as Lower))) else {
-        let functions = functions().map(Function::onnx_name);
-        let mut supported: Vec<&str> = OPERATORS.iter().map(|(name, ..)| *name).chain(functions).collect();
-        supported.sort_unstable();
-        return Err(NodeProblem::Operator { hint: hint(&op), op, supported: supported.join(", ") });
+    let function = importer.functions.get(&(proto.domain.clone(), proto.op_type.clone())).cloned();
+    let row = match proto.domain.as_str() {
+        "com.microsoft" => microsoft::operator(&proto.op_type),
+        domain if is_standard(domain) => standard(&proto.op_type),
+        _ => None,
     };
-    let attributes = Attributes::new(proto, importer.opset)?;
-    let mut operands =
-        proto.input.iter().map(|name| importer.operand(name)).collect::<Result<Vec<_>, _>>()?;
-    while operands.last() == Some(&Operand::None) {
-        operands.pop();
+    let opset = importer.scope().opset;
+    let given = importer.scopes.iter().rev().find_map(|s| s.function.as_ref());
+    let attributes = Attributes::new(proto, opset, given)?;
+    let mut operands = vec![];
+    for name in &proto.input {
+        operands.push(importer.operand(name)?);
     }
     let base = proto.output.iter().find(|o| !o.is_empty()).cloned().unwrap_or_else(|| format!("node{index}"));
-    let mut node = Node { importer, op, attributes, operands, outputs: &proto.output, base };
-    node.check_inputs(count)?;
-    let lowering = lower(&mut node)?;
-    node.add(lowering, &proto.name)
-}
-
-/// Suggestions for operators that language models are known to have.
-fn hint(op: &str) -> &'static str {
-    match op {
-        "GRU" | "RNN" => " (only LSTM layers are)",
-        "If" | "Loop" | "Scan" => " (there is no control flow: export with tracing and a fixed graph)",
-        "Einsum" => " (write the product as a linear layer or matmul)",
-        "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" | "DynamicQuantizeLSTM" => {
-            " (give the model before quantization, lstmc quantizes it)"
+    let mut node =
+        Node { importer, op, attributes, operands, outputs: &proto.output, base, origin: &proto.name };
+    node.trim();
+    let lowering = if let Some(function) = function {
+        if node
+            .importer
+            .calls
+            .iter()
+            .any(|(domain, name)| *domain == function.domain && *name == function.name)
+        {
+            return Err(NodeProblem::Recursion { op: node.op });
         }
-        _ => "",
-    }
+        let attributes = std::mem::replace(&mut node.attributes, Attributes::none(opset)).into_map();
+        let results = node.importer.call(&function, &node.operands, attributes);
+        Ok(Lowering::Values(results.map_err(|e| NodeProblem::Inside(Box::new(e)))?))
+    } else if let Some((count, lower)) = row {
+        node.check_inputs(count)?;
+        lower(&mut node)
+    } else {
+        let domain = if is_standard(&proto.domain) { String::new() } else { proto.domain.clone() };
+        let name = node.op.clone();
+        Ok(node.unknown(domain, name))
+    };
+    let lowering = match lowering {
+        Err(NodeProblem::Unsupported { op, what, .. }) => {
+            node.unknown(String::new(), format!("{op} with {what}"))
+        }
+        Err(NodeProblem::Tensor { problem: TensorProblem::DataType { found }, .. }) => {
+            let name = format!("{} with type {found}", node.op);
+            node.unknown(String::new(), name)
+        }
+        // An attribute that changes what it does.
+        Ok(_) if !is_standard(&proto.domain) && !node.attributes.is_empty() => {
+            let name = format!("{} with other attributes", node.op);
+            node.unknown(proto.domain.clone(), name)
+        }
+        other => other?,
+    };
+    node.add(lowering)
 }
 
 /// A node while it is lowered.
-struct Node<'a> {
-    importer: &'a mut Importer,
+pub(super) struct Node<'a> {
+    pub(super) importer: &'a mut Importer,
     op: String,
-    attributes: Attributes,
-    operands: Vec<Operand>,
+    pub(super) attributes: Attributes,
+    pub(super) operands: Vec<Operand>,
     outputs: &'a [String],
     /// The prefix of generated names.
     base: String,
+    /// The node's own name.
+    origin: &'a str,
 }
 
 impl Node<'_> {
+    /// The version of the standard operators.
+    pub(super) fn opset(&mut self) -> i64 {
+        self.importer.scope().opset
+    }
+
+    /// The dtype of an operand.
+    pub(super) fn dtype(&mut self, operand: usize) -> DType {
+        let operand = self.operands.get(operand).copied().unwrap_or(Operand::None);
+        self.importer.graph().fact(operand).map_or(DType::F32, |f| f.ty.dtype)
+    }
+
+    /// Removes operands from the end that are not given.
+    pub(super) fn trim(&mut self) {
+        while self.operands.last() == Some(&Operand::None) {
+            self.operands.pop();
+        }
+    }
+
     /// This operator on the unchanged operands.
-    fn becomes(&mut self, op: Op) -> Result<Lowering, NodeProblem> {
+    pub(super) fn becomes(&mut self, op: Op) -> Result<Lowering, NodeProblem> {
         Ok(Lowering::Node(op, std::mem::take(&mut self.operands)))
+    }
+
+    /// An operator that is not known, without its attributes.
+    fn unknown(&mut self, domain: String, name: String) -> Lowering {
+        self.attributes = Attributes::none(0);
+        let op = Op::Unknown { domain, name, outputs: self.outputs.len() };
+        Lowering::Node(op, std::mem::take(&mut self.operands))
+    }
+
+    /// `a op b op c ..`
+    fn chain(&mut self, op: Binary) -> Result<Lowering, NodeProblem> {
+        let operands = std::mem::take(&mut self.operands);
+        let [first, rest @ ..] = &operands[..] else { return Err(self.count("inputs", 1..=usize::MAX, 0)) };
+        let mut lowering = Lowering::Node(Op::Identity, vec![*first]);
+        let mut left = *first;
+        for (i, &right) in rest.iter().enumerate() {
+            if i > 0 {
+                left = self.emit(lowering, &i.to_string())?;
+            }
+            lowering = Lowering::Node(Op::Binary(op), vec![left, right]);
+        }
+        Ok(lowering)
+    }
+
+    /// Adds a node of a longer translation; its first result.
+    pub(super) fn emit(&mut self, lowering: Lowering, part: &str) -> Result<Operand, NodeProblem> {
+        let name = self.importer.fresh(&format!("{}.{part}", self.base));
+        let (op, operands) = match lowering {
+            Lowering::Node(op, operands) => (op, operands),
+            Lowering::Constant(tensor) => return Ok(self.importer.constant(&name, tensor)),
+            Lowering::Values(values) => return Ok(values[0]),
+        };
+        Ok(self.node(op, &operands, &[&name])?[0].into())
+    }
+
+    /// Adds a node.
+    fn node(
+        &mut self,
+        op: Op,
+        operands: &[Operand],
+        names: &[&str],
+    ) -> Result<Vec<crate::ir::ValueId>, NodeProblem> {
+        let (branch, origin) = (self.importer.scope().branch, self.origin);
+        let graph = self.importer.graph();
+        match graph.add(op.clone(), operands, names, origin) {
+            // A branch that is not taken for these operands.
+            Err(_) if branch => {
+                let (name, outputs) = (self.op.clone(), op.results(operands.len()));
+                graph.add(Op::Unknown { domain: String::new(), name, outputs }, operands, names, origin)
+            }
+            added => added,
+        }
+        .map_err(|e| NodeProblem::Types { op: self.op.clone(), error: e.error })
+    }
+
+    /// Reads the attributes of an operator of the table.
+    pub(super) fn read(&mut self, op: &mut Onnx) -> Result<(), NodeProblem> {
+        let a = &mut self.attributes;
+        for (name, field) in op.fields() {
+            match field {
+                Field::Int(x) => *x = a.int(name)?.unwrap_or(*x),
+                Field::Flag(x) => *x = a.flag(name, *x)?,
+                Field::Float(x) => *x = a.float(name)?.unwrap_or(*x),
+                Field::Text(x) => *x = a.string(name)?.unwrap_or_else(|| std::mem::take(x)),
+                Field::Ints(x) => *x = a.ints(name)?.unwrap_or_else(|| std::mem::take(x)),
+                Field::MaybeInt(x) => *x = a.int(name)?,
+                Field::DType(x) => {
+                    let code = a.int(name)?.filter(|&code| code != 0);
+                    *x = code.map(|code| dtype(name, code)).transpose()?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, what: &'static str, range: RangeInclusive<usize>, found: usize) -> NodeProblem {
@@ -178,19 +399,27 @@ impl Node<'_> {
         Ok(())
     }
 
-    fn unsupported(&self, what: impl Into<String>, advice: &'static str) -> NodeProblem {
+    pub(super) fn unsupported(&self, what: impl Into<String>, advice: &'static str) -> NodeProblem {
         NodeProblem::Unsupported { op: self.op.clone(), what: what.into(), advice }
     }
 
-    /// The attribute `name` as a constant operand.
-    fn constant(&mut self, name: &str, values: Vec<i64>) -> Operand {
-        let name = format!("{}.{name}", self.base);
-        self.importer.constant(&name, values)
+    /// Integers as a constant operand.
+    pub(super) fn constant(&mut self, name: &str, values: Vec<i64>) -> Operand {
+        let tensor = Tensor::from_i64([values.len()], values).expect("one element each");
+        self.importer.constant(&format!("{}.{name}", self.base), tensor)
+    }
+
+    /// A number as a constant operand of the dtype of another operand.
+    pub(super) fn scalar(&mut self, name: &str, value: f64, like: usize) -> Operand {
+        let tensor = Tensor::from_f64([], vec![value]).expect("one element");
+        let cast = crate::interpret::evaluate(&Op::Cast { to: self.dtype(like) }, &[Some(tensor.clone())]);
+        let tensor = cast.map_or(tensor, |mut results| results.swap_remove(0));
+        self.importer.constant(&format!("{}.{name}", self.base), tensor)
     }
 
     /// Puts `axes` second: an input since opset `since`, an attribute before.
     fn axes_operand(&mut self, since: i64, required: bool) -> Result<(), NodeProblem> {
-        if self.importer.opset >= since {
+        if self.opset() >= since {
             return self.check_inputs(if required { 2..=2 } else { 1..=2 });
         }
         self.check_inputs(1..=1)?;
@@ -215,64 +444,54 @@ impl Node<'_> {
     }
 
     /// Adds the node's translation and names its results.
-    fn add(self, lowering: Lowering, origin: &str) -> Result<(), NodeProblem> {
-        let Node { importer, op: name, attributes, operands, outputs, base } = self;
+    fn add(mut self, lowering: Lowering) -> Result<(), NodeProblem> {
+        let attributes = std::mem::replace(&mut self.attributes, Attributes::none(0));
         attributes.finish()?;
-        if base.is_empty() || outputs.iter().all(|o| o.is_empty()) {
-            return Err(NodeProblem::Count {
-                op: name,
-                what: "outputs",
-                expected: "at least 1".into(),
-                found: 0,
-            });
+        let (outputs, name) = (self.outputs, self.op.clone());
+        let count =
+            |expected: String, found| NodeProblem::Count { op: name, what: "outputs", expected, found };
+        if outputs.iter().all(|o| o.is_empty()) {
+            return Err(count("at least 1".into(), 0));
         }
         let results = match &lowering {
-            Lowering::Node(Op::OnnxLstm(_), _) => 3,
-            Lowering::Node(Op::Dropout, _) => 2,
-            Lowering::Node(Op::Split { outputs, .. }, _) => *outputs,
-            _ => 1,
+            Lowering::Node(op, operands) => op.results(operands.len()),
+            Lowering::Values(values) => values.len(),
+            Lowering::Constant(_) => 1,
         };
         if outputs.len() > results {
-            let (expected, found) = (format!("at most {results}"), outputs.len());
-            return Err(NodeProblem::Count { op: name, what: "outputs", expected, found });
+            return Err(count(format!("at most {results}"), outputs.len()));
         }
-        let names: Vec<String> = (0..results)
-            .map(|i| match outputs.get(i) {
-                Some(output) if !output.is_empty() => output.clone(),
-                _ => importer.fresh(&format!("{base}.{i}")),
-            })
-            .collect();
-        let graph = &mut importer.graph;
-        let types = |e: crate::ir::GraphError| NodeProblem::Types { op: name.clone(), error: e.error };
-        let values = match lowering {
+        let values: Vec<Operand> = match lowering {
             Lowering::Constant(tensor) => {
-                importer.define_weight(&base, tensor);
+                self.importer.define_weight(&self.base, tensor);
                 return Ok(());
             }
+            Lowering::Values(values) => values,
             Lowering::Node(op, operands) => {
+                let names: Vec<String> = (0..results)
+                    .map(|i| match outputs.get(i) {
+                        Some(output) if !output.is_empty() => self.importer.own_name(output),
+                        _ => self.importer.fresh(&format!("{}.{i}", self.base)),
+                    })
+                    .collect();
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                graph.add(op, &operands, &names, origin).map_err(types)?
-            }
-            Lowering::Rows(op, axis) => {
-                let wishes = ["flat", "rows", "shape"].map(|part| importer.fresh(&format!("{base}.{part}")));
-                let graph = &mut importer.graph;
-                let mut one = |op, operands: &[Operand], name: &str| {
-                    graph.add(op, operands, &[name], origin).map_err(types).map(|v| v[0])
-                };
-                let flat = one(Op::Flatten { axis }, &operands, &wishes[0])?;
-                let rows = one(op, &[flat.into()], &wishes[1])?;
-                let shape = one(Op::Shape { start: 0, end: None }, &operands, &wishes[2])?;
-                // The zeros of the shape come from the value itself.
-                vec![one(Op::Reshape { allow_zero: true }, &[rows.into(), shape.into()], &names[0])?]
+                self.node(op, &operands, &names)?.into_iter().map(Operand::from).collect()
             }
         };
         for (output, value) in outputs.iter().zip(values) {
             if !output.is_empty() {
-                importer.values.insert(output.clone(), value.into());
+                self.importer.define(output, value);
             }
         }
         Ok(())
     }
+}
+
+/// The dtype of a code in an attribute.
+fn dtype(attribute: &'static str, code: i64) -> Result<DType, NodeProblem> {
+    i32::try_from(code)
+        .map_or(Err(TensorProblem::DataType { found: code.to_string() }), decode::dtype)
+        .map_err(|problem| NodeProblem::Tensor { attribute, problem })
 }
 
 fn cast(n: &mut Node) -> Result<Lowering, NodeProblem> {
@@ -280,16 +499,19 @@ fn cast(n: &mut Node) -> Result<Lowering, NodeProblem> {
     // Both apply only to eight-bit floats, which are not supported.
     n.attributes.ignore("saturate");
     n.attributes.ignore("round_mode");
-    let to =
-        i32::try_from(code).map_or(Err(TensorProblem::DataType { found: code.to_string() }), decode::dtype);
-    let to = to.map_err(|problem| NodeProblem::Tensor { attribute: "to", problem })?;
+    let to = dtype("to", code)?;
     n.becomes(Op::Cast { to })
 }
 
 fn constant(n: &mut Node) -> Result<Lowering, NodeProblem> {
-    for attribute in ["sparse_value", "value_string", "value_strings"] {
+    if let Some(sparse) = n.attributes.sparse_tensor("sparse_value")? {
+        let tensor = decode::sparse(sparse, &mut n.importer.external);
+        let wrong = |problem| NodeProblem::Tensor { attribute: "sparse_value", problem };
+        return Ok(Lowering::Constant(tensor.map_err(wrong)?));
+    }
+    for attribute in ["value_string", "value_strings"] {
         if n.attributes.has(attribute) {
-            return Err(n.unsupported(attribute, "use a dense tensor of numbers"));
+            return Err(n.unsupported(attribute, "use a tensor of numbers"));
         }
     }
     let a = &mut n.attributes;
@@ -341,7 +563,7 @@ fn constant_of_shape(n: &mut Node) -> Result<Lowering, NodeProblem> {
 
 /// At inference the ratio and the seed have no effect; training mode must be off.
 fn dropout(n: &mut Node) -> Result<Lowering, NodeProblem> {
-    if n.importer.opset < 12 {
+    if n.opset() < 12 {
         n.check_inputs(1..=1)?;
         n.attributes.ignore("ratio");
     } else {
@@ -349,8 +571,8 @@ fn dropout(n: &mut Node) -> Result<Lowering, NodeProblem> {
     }
     let training = match n.operands.get(2) {
         None | Some(Operand::None) => Some(false),
-        Some(&Operand::Weight(w)) => match &*n.importer.graph.weight(w).map {
-            crate::ir::LinearMap::Dense(t) => t.bools().ok().and_then(|v| v.first().copied()),
+        Some(&Operand::Weight(w)) => match &*n.importer.graph().weight(w).map {
+            LinearMap::Dense(t) => t.bools().ok().and_then(|v| v.first().copied()),
             _ => None,
         },
         Some(Operand::Value(_)) => None,
@@ -363,8 +585,8 @@ fn dropout(n: &mut Node) -> Result<Lowering, NodeProblem> {
     n.becomes(Op::Dropout)
 }
 
-fn gemm(n: &mut Node) -> Result<Lowering, NodeProblem> {
-    if n.importer.opset < 11 {
+pub(super) fn gemm(n: &mut Node) -> Result<Lowering, NodeProblem> {
+    if n.opset() < 11 {
         n.check_inputs(3..=3)?;
     }
     let a = &mut n.attributes;
@@ -377,16 +599,18 @@ fn gemm(n: &mut Node) -> Result<Lowering, NodeProblem> {
     n.becomes(op)
 }
 
-fn reduce_mean(n: &mut Node) -> Result<Lowering, NodeProblem> {
-    n.axes_operand(18, false)?;
+fn reduce(n: &mut Node) -> Result<Lowering, NodeProblem> {
+    let kind = Reduction::ALL.into_iter().find(|r| r.names().1 == n.op).expect("found by this name");
+    let since = if kind == Reduction::Sum { 13 } else { 18 };
+    n.axes_operand(since, false)?;
     let keep_dims = n.attributes.flag("keepdims", true)?;
-    let noop_with_empty_axes = n.importer.opset >= 18 && n.attributes.flag("noop_with_empty_axes", false)?;
-    n.becomes(Op::ReduceMean { keep_dims, noop_with_empty_axes })
+    let noop_with_empty_axes = n.opset() >= since && n.attributes.flag("noop_with_empty_axes", false)?;
+    n.becomes(Op::Reduce { kind, keep_dims, noop_with_empty_axes })
 }
 
 fn shape(n: &mut Node) -> Result<Lowering, NodeProblem> {
     let (mut start, mut end) = (0, None);
-    if n.importer.opset >= 15 {
+    if n.opset() >= 15 {
         start = n.attributes.int("start")?.unwrap_or(0);
         end = n.attributes.int("end")?;
     }
@@ -394,7 +618,7 @@ fn shape(n: &mut Node) -> Result<Lowering, NodeProblem> {
 }
 
 fn slice(n: &mut Node) -> Result<Lowering, NodeProblem> {
-    if n.importer.opset >= 10 {
+    if n.opset() >= 10 {
         n.check_inputs(3..=5)?;
         return n.becomes(Op::Slice);
     }
@@ -411,33 +635,29 @@ fn slice(n: &mut Node) -> Result<Lowering, NodeProblem> {
     n.becomes(Op::Slice)
 }
 
-fn softmax(n: &mut Node, op: fn(i64) -> Op) -> Result<Lowering, NodeProblem> {
+fn softmax(n: &mut Node, op: fn(i64, bool) -> Op) -> Result<Lowering, NodeProblem> {
     let axis = n.attributes.int("axis")?;
-    if n.importer.opset >= 13 {
-        return n.becomes(op(axis.unwrap_or(-1)));
+    if n.opset() >= 13 {
+        return n.becomes(op(axis.unwrap_or(-1), false));
     }
     let axis = axis.unwrap_or(1);
-    let rank = n.importer.graph.fact(n.operands[0]).map_or(0, |f| f.ty.shape.len() as i64);
-    if !(-rank..rank).contains(&axis) {
-        return Err(n.attributes.wrong("axis", &format!("an axis of {rank} dimensions"), axis));
-    }
-    if axis == -1 || axis == rank - 1 {
-        return n.becomes(op(-1));
-    }
-    Ok(Lowering::Rows(op(1), axis))
+    let ty = n.importer.graph().fact(n.operands[0]).map(|f| f.ty);
+    let rank = ty.filter(|ty| ty.is_ranked()).map(|ty| ty.shape.len() as i64);
+    // A row of the last axis alone is what it is today.
+    if axis == -1 || Some(axis + 1) == rank { n.becomes(op(-1, false)) } else { n.becomes(op(axis, true)) }
 }
 
 fn split(n: &mut Node) -> Result<Lowering, NodeProblem> {
     let axis = n.attributes.int("axis")?.unwrap_or(0);
     let outputs = n.outputs.len();
-    if n.importer.opset < 13 {
+    if n.opset() < 13 {
         n.check_inputs(1..=1)?;
         if let Some(sizes) = n.attributes.ints("split")? {
             let sizes = n.constant("split", sizes);
             n.operands.push(sizes);
         }
     }
-    if n.importer.opset >= 18
+    if n.opset() >= 18
         && let Some(found) = n.attributes.int("num_outputs")?
         && (n.operands.len() > 1 || usize::try_from(found).ok() != Some(outputs))
     {

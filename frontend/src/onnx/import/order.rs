@@ -1,16 +1,15 @@
 //! The order of the nodes: as in the file, except for nodes that come before their inputs.
 
 use super::super::error::{NodeProblem, OnnxError};
-use super::super::proto::NodeProto;
+use super::super::proto::{GraphProto, NodeProto};
 use super::node_name;
-use crate::ir::Operand;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 /// The indices of the nodes such that each comes after those whose results it reads; a file in order keeps its order.
 ///
-/// `known` are the names that initialisers and inputs define.
-pub(super) fn order(nodes: &[NodeProto], known: &HashMap<String, Operand>) -> Result<Vec<usize>, OnnxError> {
+/// `known` are the names that initialisers, inputs and outer graphs define.
+pub(super) fn order(nodes: &[NodeProto], known: impl Fn(&str) -> bool) -> Result<Vec<usize>, OnnxError> {
     let mut producers: HashMap<&str, usize> = HashMap::new();
     for (i, node) in nodes.iter().enumerate() {
         producers.extend(node.output.iter().filter(|o| !o.is_empty()).map(|o| (o.as_str(), i)));
@@ -18,9 +17,12 @@ pub(super) fn order(nodes: &[NodeProto], known: &HashMap<String, Operand>) -> Re
     let mut readers: Vec<Vec<usize>> = vec![vec![]; nodes.len()];
     let mut waits: Vec<usize> = vec![0; nodes.len()];
     for (i, node) in nodes.iter().enumerate() {
-        for input in node.input.iter().filter(|n| !n.is_empty() && !known.contains_key(*n)) {
-            let Some(&producer) = producers.get(input.as_str()) else {
-                let problem = NodeProblem::Undefined { name: input.clone() };
+        for input in reads(node) {
+            let Some(&producer) = producers.get(input) else {
+                if known(input) {
+                    continue;
+                }
+                let problem = NodeProblem::Undefined { name: input.to_string() };
                 return Err(OnnxError::Node { node: node_name(node, i), problem });
             };
             readers[producer].push(i);
@@ -45,16 +47,37 @@ pub(super) fn order(nodes: &[NodeProto], known: &HashMap<String, Operand>) -> Re
     }
 }
 
+/// The names that a node reads, those that its subgraphs read from outside included.
+fn reads(node: &NodeProto) -> HashSet<&str> {
+    let subgraphs = node.attribute.iter().filter_map(|a| a.g.as_deref());
+    let inputs = node.input.iter().map(String::as_str).filter(|n| !n.is_empty());
+    inputs.chain(subgraphs.flat_map(captured)).collect()
+}
+
+/// The names that a graph reads from outside.
+fn captured(graph: &GraphProto) -> HashSet<&str> {
+    let mut names: HashSet<&str> = graph.node.iter().flat_map(reads).collect();
+    names.extend(graph.output.iter().map(|o| o.name.as_str()));
+    let inputs = graph.input.iter().map(|i| &i.name).chain(graph.initializer.iter().map(|t| &t.name));
+    for name in inputs.chain(graph.node.iter().flat_map(|n| &n.output)) {
+        names.remove(name.as_str());
+    }
+    names
+}
+
 /// Walks from a waiting node to one that it waits for, until a node repeats.
 fn cycle(nodes: &[NodeProto], producers: &HashMap<&str, usize>, waits: &[usize], start: usize) -> OnnxError {
     const MOST_SHOWN: usize = 8;
     let mut path = vec![start];
     loop {
         let last = path[path.len() - 1];
-        let waiting =
-            nodes[last].input.iter().filter_map(|n| producers.get(n.as_str())).find(|&&p| waits[p] > 0);
+        let waiting = reads(&nodes[last])
+            .into_iter()
+            .filter_map(|n| producers.get(n).copied())
+            .filter(|&p| waits[p] > 0)
+            .min();
         // A node waits only for nodes that wait themselves.
-        let Some(&next) = waiting else { break };
+        let Some(next) = waiting else { break };
         let known = path.iter().position(|&p| p == next);
         path.push(next);
         if let Some(first) = known {

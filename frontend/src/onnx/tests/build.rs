@@ -115,6 +115,23 @@ pub(super) fn tensor(name: &str, t: TensorProto) -> AttributeProto {
     AttributeProto { t: Some(Box::new(t)), ..attribute(name, AttributeType::Tensor) }
 }
 
+/// A subgraph of these nodes.
+pub(super) fn subgraph(
+    name: &str,
+    nodes: Vec<NodeProto>,
+    inputs: &[&str],
+    outputs: &[&str],
+) -> AttributeProto {
+    let info = |names: &[&str]| names.iter().map(|n| value_info(n)).collect();
+    let graph = GraphProto { node: nodes, input: info(inputs), output: info(outputs), ..Default::default() };
+    AttributeProto { g: Some(Box::new(graph)), ..attribute(name, AttributeType::Graph) }
+}
+
+/// A node with these outputs.
+pub(super) fn making(outputs: &[&str], node: NodeProto) -> NodeProto {
+    NodeProto { output: outputs.iter().map(|s| s.to_string()).collect(), ..node }
+}
+
 pub(super) fn load(model: &ModelProto) -> Result<Graph, OnnxError> {
     import(model.encode_to_vec().into(), None, "test")
 }

@@ -1,9 +1,11 @@
 //! What is written for each representation.
 
-use crate::ir::arbitrary::{self, Kind, language_model, language_model_of, random_map, sparse};
+use crate::ir::arbitrary::{
+    self, Extras, Kind, Recurrence, language_model, language_model_of, random_map, recurrent_model, sparse,
+};
 use crate::ir::{
-    Activations, CodeFormat, ExportedType, Granularity, Graph, LinearMap, LowRank, Part, Pattern,
-    SetActivations, parse,
+    Activations, CodeFormat, ExportedType, Granularity, Graph, Gru, Head, LinearMap, LowRank, Part, Pattern,
+    Reset, SetActivations, parse,
 };
 use crate::onnx::proto::{DataType, ModelProto, TensorProto};
 use crate::onnx::{ExportOptions, export};
@@ -73,6 +75,20 @@ fn mixed() -> Graph {
 #[test]
 fn dense() {
     insta::assert_snapshot!(listed(&language_model(6, 2, 12, 1), 21));
+}
+
+/// A cell without `c0`, and every operator between layers.
+#[test]
+fn recurrent_cells() {
+    let gru = Recurrence::Gru(Gru { clip: Some(3.0), ..Gru::new(Reset::After) });
+    let extras = Extras { head: Head::Hidden, ..Extras::ALL };
+    insta::assert_snapshot!(listed(&recurrent_model(&gru, [4, 1, 9], extras, 1), 13));
+}
+
+/// What has stepwise states is one time step.
+#[test]
+fn general_steps() {
+    insta::assert_snapshot!(listed(&recurrent_model(&Recurrence::RnnSteps, [4, 1, 9], Extras::ALL, 1), 21));
 }
 
 #[test]

@@ -77,6 +77,55 @@ fn invented_names_give_way_to_those_of_the_file() {
     insta::assert_snapshot!(found);
 }
 
+/// Branches and functions become nodes, whose names give way; loops keep their bodies and what these read.
+#[test]
+fn subgraphs_become_nodes() {
+    let constant =
+        |name: &str, v: &[i64]| making(&[name], node("Constant", &[], vec![ints("value_ints", v)]));
+    let then = vec![constant("k", &[0]), making(&["t"], node("Squeeze", &["x", "k"], vec![]))];
+    let otherwise = vec![making(&["t"], node("Tanh", &["x"], vec![]))];
+    let branches =
+        vec![subgraph("then_branch", then, &[], &["t"]), subgraph("else_branch", otherwise, &[], &["t"])];
+    let body = vec![
+        making(&["h2"], node("Add", &["h", "t"], vec![])),
+        making(&["c2"], node("Identity", &["c"], vec![])),
+    ];
+    let body = subgraph("body", body, &["i", "c", "h"], &["c2", "h2"]);
+    let call = NodeProto { domain: "pkg".into(), ..node("Twice", &["x", "k"], vec![]) };
+    let mut model = single(17, making(&["c"], node("IsNaN", &["x"], vec![])), &[("x", &[2, 3])]).with(|g| {
+        g.output = vec![value_info("y"), value_info("z")];
+        g.node.extend([
+            constant("k", &[5]),
+            making(&["y"], node("If", &["c"], branches)),
+            making(&["t"], call),
+            making(&["z"], node("Loop", &["k", "", "x"], vec![body])),
+        ]);
+    });
+    let slope = AttributeProto { ref_attr_name: "slope".into(), ..float("alpha", 0.0) };
+    model.functions.push(FunctionProto {
+        name: "Twice".into(),
+        domain: "pkg".into(),
+        input: vec!["x".into(), "unused".into(), "none".into()],
+        output: vec!["y".into()],
+        attribute_proto: vec![float("slope", 0.5)],
+        node: vec![
+            making(&["y"], node("Add", &["c", "c"], vec![])),
+            making(&["c"], node("LeakyRelu", &["x"], vec![slope])),
+        ],
+        ..Default::default()
+    });
+    let graph = load(&model).unwrap();
+    let found = text(&graph);
+    let (Some(body), _) = graph.nodes().fold((None, ()), |found, (_, n)| match &n.op {
+        Op::Loop(l) => (Some(text(&l.body.0)), ()),
+        _ => found,
+    }) else {
+        panic!("{found}")
+    };
+    let found = found.lines().map(|l| l.split(", body: ").next().unwrap()).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!(format!("{found}\nbody:\n{body}"));
+}
+
 #[test]
 fn lstm_attributes() {
     let lstm = |attributes: Vec<AttributeProto>, directions: i64| {

@@ -34,7 +34,7 @@ fn every_field_has_the_number_and_type_of_the_onnx_package() {
         producer_name: "p".into(),
         producer_version: "v".into(),
         opset_import: vec![OperatorSetIdProto { domain: "d".into(), version: 28 }],
-        functions: vec![FunctionProto { name: "F".into(), domain: "pkg".into() }],
+        functions: vec![FunctionProto { name: "F".into(), domain: "pkg".into(), ..Default::default() }],
         graph: Some(GraphProto {
             name: "g".into(),
             node: vec![NodeProto { domain: "d".into(), ..node("Op", &["x", "w"], attribute) }],
@@ -56,6 +56,7 @@ fn every_field_has_the_number_and_type_of_the_onnx_package() {
             ],
             sparse_initializer: vec![SparseTensorProto {
                 values: Some(TensorProto { name: "s".into(), ..Default::default() }),
+                indices: None,
                 dims: vec![3],
             }],
             input: vec![typed(

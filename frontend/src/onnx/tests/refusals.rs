@@ -80,7 +80,7 @@ fn models() {
             "sparse",
             changed(|m| {
                 let values = Some(f32s("s", &[1], &[1.0]));
-                graph(m).sparse_initializer.push(SparseTensorProto { values, dims: vec![9] });
+                graph(m).sparse_initializer.push(SparseTensorProto { values, indices: None, dims: vec![9] });
             }),
         ),
         ("input without type", changed(|m| graph(m).input[0].r#type = None)),
@@ -192,10 +192,31 @@ fn nodes() {
         ("GRU", on_x(17, "GRU", vec![])),
         ("If, without a name", on_x(17, "If", vec![]).with(|g| g.node[0].name.clear())),
         ("escapes", on_x(17, "Bell\x07", vec![])),
-        ("other domain", on_x(17, "Gelu", vec![]).with(|g| g.node[0].domain = "com.microsoft".into())),
+        ("other domain", on_x(17, "Gelu", vec![]).with(|g| g.node[0].domain = "com.example".into())),
+        ("branches of other sizes", {
+            let then = subgraph("then_branch", vec![], &[], &[]);
+            on_x(17, "If", vec![then])
+        }),
+        ("a branch that reads what is not there", {
+            let then =
+                subgraph("then_branch", vec![making(&["t"], node("Tanh", &["q"], vec![]))], &[], &["t"]);
+            on_x(17, "If", vec![then.clone(), AttributeProto { name: "else_branch".into(), ..then }])
+        }),
+        ("a loop without a condition", on_x(17, "Loop", vec![subgraph("body", vec![], &["i"], &[])])),
         ("local function", {
             let mut m = on_x(17, "Mine", vec![]).with(|g| g.node[0].domain = "pkg".into());
-            m.functions.push(FunctionProto { name: "Mine".into(), domain: "pkg".into() });
+            m.functions.push(FunctionProto {
+                name: "Mine".into(),
+                domain: "pkg".into(),
+                input: vec!["a".into()],
+                output: vec!["b".into()],
+                node: vec![NodeProto {
+                    domain: "pkg".into(),
+                    output: vec!["b".into()],
+                    ..node("Mine", &["a"], vec![])
+                }],
+                ..Default::default()
+            });
             m
         }),
         (
@@ -275,6 +296,28 @@ fn changed_bytes_never_panic() {
             make(node("Squeeze", &["y", "axes"], vec![]), &["z"]),
             make(node("Shape", &["z"], vec![int("start", 1)]), &["s"]),
             make(node("Split", &["z"], vec![int("axis", 2)]), &["p", "q"]),
+        ]);
+    });
+    let model = model.with(|g| {
+        let then = subgraph("then_branch", vec![making(&["t"], node("Tanh", &["z"], vec![]))], &[], &["t"]);
+        let otherwise = AttributeProto { name: "else_branch".into(), ..then.clone() };
+        let body =
+            vec![making(&["o"], node("Einsum", &["h", "z"], vec![string("equation", "...i,...j->...ij")]))];
+        g.node.extend([
+            making(&["b"], node("If", &["x"], vec![then, otherwise])),
+            making(
+                &["l"],
+                node("Loop", &["", "x", "z"], vec![subgraph("body", body, &["i", "c", "h"], &["c", "o"])]),
+            ),
+            making(&["g"], node("GatherND", &["z", "s"], vec![int("batch_dims", 1)])),
+            making(
+                &["m"],
+                NodeProto {
+                    domain: "com.microsoft".into(),
+                    ..node("FusedMatMul", &["z", "z"], vec![int("transA", 1)])
+                },
+            ),
+            making(&["u"], node("TopK", &["z", "s"], vec![int("axis", 1)])),
         ]);
     });
     assert!(load(&model).is_ok());
