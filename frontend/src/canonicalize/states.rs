@@ -51,10 +51,20 @@ impl Finder<'_> {
         if let [k] = named[..] {
             return Some(k);
         }
-        // The hidden vector may be as wide as a state: states come last.
+        // The hidden vector may be as wide as a state: it is computed from the others, or comes first.
         let place = of_same_width.iter().position(|v| *v == input)?;
-        let skip = outputs.len().checked_sub(of_same_width.len())?;
-        outputs.get(skip + place).copied()
+        let excess = outputs.len().checked_sub(of_same_width.len())?;
+        let row = |k: usize| self.outputs[k].value.as_ref().ok().and_then(View::of).map(|v| v.row);
+        let depends = |k: usize| {
+            let live = row(k).map(|r| self.draft.live([&r])).unwrap_or_default();
+            let others = outputs.iter().filter(|&&o| o != k && row(o) != row(k)).filter_map(|&o| row(o));
+            others.filter(|r| r[0].slot().is_some_and(|s| live.contains(&self.draft.source(s).0))).count()
+        };
+        let mut states = outputs.clone();
+        states.sort_by_key(|&k| (depends(k), std::cmp::Reverse(k)));
+        states.truncate(outputs.len() - excess);
+        states.sort_unstable();
+        states.get(place).copied()
     }
 
     /// Whether an output comes back to an input.

@@ -22,13 +22,16 @@ pub(super) struct Builder {
     names: BTreeSet<String>,
     /// Integer constants made so far, by requested name.
     ints: BTreeMap<(String, Vec<i64>), String>,
+    /// The outputs that values have become.
+    returned: BTreeMap<String, String>,
 }
 
 impl Builder {
     pub(super) fn new(opset: i64) -> Builder {
         // Callers use the names of inputs and outputs.
         let names = ["tokens", "logits", "h0", "c0", "hn", "cn"].map(String::from);
-        Builder { opset, graph: GraphProto::default(), names: names.into(), ints: BTreeMap::new() }
+        let (ints, returned) = (BTreeMap::new(), BTreeMap::new());
+        Builder { opset, graph: GraphProto::default(), names: names.into(), ints, returned }
     }
 
     /// Keeps a name for an output that is made later.
@@ -56,12 +59,14 @@ impl Builder {
     /// Returns `value` as an output with exactly this name.
     pub(super) fn output(&mut self, name: &str, value: &str, ty: DataType, shape: &[Dimension]) {
         // The node that computes the value gets the output's name for it, unless it is an output already.
-        let is_free = !self.graph.output.iter().any(|o| o.name == value);
+        let is_free =
+            !self.returned.contains_key(value) && !self.graph.output.iter().any(|o| o.name == value);
         let maker = self.graph.node.iter().position(|n| is_free && n.output.iter().any(|o| o == value));
         match maker {
             Some(_) => {
                 let parts = self.graph.node.iter_mut().flat_map(|n| n.input.iter_mut().chain(&mut n.output));
                 parts.filter(|n| *n == value).for_each(|n| *n = name.to_string());
+                self.returned.insert(value.to_string(), name.to_string());
             }
             None => self.push("Identity", &[value], vec![name.to_string()], vec![]),
         }
@@ -94,7 +99,7 @@ impl Builder {
 
     fn push(&mut self, op: &str, inputs: &[&str], output: Vec<String>, attribute: Vec<AttributeProto>) {
         self.graph.node.push(NodeProto {
-            input: inputs.iter().map(|s| s.to_string()).collect(),
+            input: inputs.iter().map(|&s| self.returned.get(s).cloned().unwrap_or(s.to_string())).collect(),
             name: format!("{op}_{}", self.graph.node.len()),
             output,
             op_type: op.into(),
