@@ -210,7 +210,7 @@ impl Finder<'_> {
         })
     }
 
-    /// Embeddings and inputs that a row needs.
+    /// The embeddings that a row needs, each with its number of words; the inputs; and whether a cell is among the steps.
     pub(super) fn needs(&self, row: &Row) -> (Vec<(StepId, usize)>, Vec<ValueId>, bool) {
         let (mut tables, mut inputs, mut has_cell) = (vec![], vec![], false);
         for id in self.draft.live([row]) {
@@ -225,7 +225,7 @@ impl Finder<'_> {
         (tables, inputs, has_cell)
     }
 
-    /// Inputs that are read as a state: something of the same size per stream comes back.
+    /// The model: its output, its states, and notes of what was dropped.
     fn find(self) -> Result<Found> {
         let mut notes = vec![];
         let Candidate { output, row } = self.candidate(&mut notes)?;
