@@ -4,7 +4,7 @@
 //! formula of a cell, for every order of the gates. What is not recognised stays as it is, and runs step by step.
 
 use super::constant::{Constant, wrong};
-use super::draft::{Cell, CellOp, Draft, Kind, SlotId, StepId, Term};
+use super::draft::{Cell, CellOp, Draft, Kind, SlotId, StepId, Term, renamed};
 use super::evaluate::{Result, evaluate_one};
 use super::outputs::Stepwise;
 use super::value::{Code, Row};
@@ -41,9 +41,7 @@ pub(super) fn recognise(
     let mut rows: BTreeMap<SlotId, Row> = BTreeMap::new();
     for (id, step) in draft.steps() {
         let first = draft.first(id);
-        let mut replace = |row: &Row| -> Row {
-            row.iter().map(|c| c.slot().map_or(*c, |s| rows[&s][c.feature()])).collect()
-        };
+        let mut replace = |row: &Row| renamed(&rows, row);
         if let Some((_, memory, cell)) = cells.remove(&id) {
             let kind = Kind::Cell(Box::new(cell)).map_rows(&mut replace);
             let slot = new.push(&step.label, kind, draft.width(first));

@@ -5,7 +5,7 @@ use super::evaluate::evaluate_one;
 use super::value::{Code, Row};
 use crate::ir::{Gru, Lstm, Onnx, Op, Rnn, ValueId};
 use crate::tensor::{DType, Tensor};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A step of a draft.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -169,6 +169,11 @@ impl Kind {
         }
         self
     }
+}
+
+/// A row in a draft that was made from another: `rows` says what each result has become.
+pub(super) fn renamed(rows: &BTreeMap<SlotId, Row>, row: &[Code]) -> Row {
+    row.iter().map(|c| c.slot().map_or(*c, |s| rows[&s][c.feature()])).collect()
 }
 
 impl Draft {

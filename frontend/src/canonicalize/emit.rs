@@ -1,7 +1,7 @@
 //! The canonical graph of a draft.
 
 use super::constant::Constant;
-use super::draft::{Cell, Draft, Kind, SlotId, StepId};
+use super::draft::{Cell, Draft, Kind, SlotId, StepId, renamed};
 use super::error::CanonicalizeError;
 use super::outputs::{Found, Stepwise};
 use super::value::{Code, Reason, Row, Run, constants, runs, whole};
@@ -46,9 +46,7 @@ fn prepare(draft: &mut Draft, row: Row, stepwise: Vec<Stepwise>) -> (Row, Vec<St
     let mut rows: BTreeMap<SlotId, Row> = BTreeMap::new();
     for (id, step) in draft.steps() {
         let first = draft.first(id);
-        let replace = |row: &Row| -> Row {
-            row.iter().map(|c| c.slot().map_or(*c, |s| rows[&s][c.feature()])).collect()
-        };
+        let replace = |row: &Row| renamed(&rows, row);
         let kind = step.kind.clone().map_rows(&mut |row| replace(row));
         let spelled = match &kind {
             Kind::Map { op, operands } => spelling::spelled_out(&mut new, &step.label, op, operands),

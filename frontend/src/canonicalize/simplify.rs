@@ -7,7 +7,7 @@
 //! ```
 
 use super::constant::{Constant, wrong};
-use super::draft::{Draft, Kind, SlotId, StepId, Term};
+use super::draft::{Draft, Kind, SlotId, StepId, Term, renamed};
 use super::evaluate::{Result, evaluate_one, other};
 use super::value::{Code, Row, Run, constants, runs, whole};
 use crate::ir::{Binary, Onnx, Op, Reduction};
@@ -105,12 +105,7 @@ struct Simplifier<'d> {
 
 impl Simplifier<'_> {
     fn row(&self, row: &Row) -> Row {
-        row.iter()
-            .map(|c| match c.slot() {
-                Some(slot) => self.rows[&slot][c.feature()],
-                None => *c,
-            })
-            .collect()
+        renamed(&self.rows, row)
     }
 
     fn step(&mut self, id: StepId) -> Result<()> {

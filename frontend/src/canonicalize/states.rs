@@ -1,6 +1,6 @@
 //! The states of a language model: what cells start from, what steps read, and what comes back.
 
-use super::draft::{Draft, Kind, SlotId, StepId};
+use super::draft::{Draft, Kind, SlotId, StepId, renamed};
 use super::error::CanonicalizeError;
 use super::outputs::{Finder, Output, Stepwise, View, sounds_like_logits};
 use super::value::{Code, Row, whole};
@@ -237,8 +237,7 @@ pub(super) fn moved(
     row: &Row,
     stepwise: Vec<Stepwise>,
 ) -> (Row, Vec<Stepwise>) {
-    let new =
-        |row: &Row| -> Row { row.iter().map(|c| c.slot().map_or(*c, |s| rows[&s][c.feature()])).collect() };
+    let new = |row: &Row| renamed(rows, row);
     let stepwise = stepwise
         .into_iter()
         .map(|s| Stepwise {
@@ -300,9 +299,7 @@ pub(super) fn states_of(draft: &Draft, row: &Row, stepwise: Vec<Stepwise>) -> (D
         let results = match (&mut kind, &step.kind) {
             (Kind::Cell(cell), Kind::Cell(old)) => {
                 // A cell starts from the input itself.
-                let start = |row: &Row| -> Row {
-                    row.iter().map(|c| c.slot().map_or(*c, |s| rows[&s][c.feature()])).collect()
-                };
+                let start = |row: &Row| renamed(&rows, row);
                 cell.initial = old.initial.iter().map(start).collect();
                 cell.op.states().len()
             }
