@@ -7,16 +7,16 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: load MODEL.lstmc")?;
     let model = lstmc::load(path)?; // compiled for this machine; shared between threads
-    let words = model.vocabulary().ok_or("the model has no vocabulary")?;
+    let tokenizer = model.tokenizer().ok_or("the model has no vocabulary")?;
     let mut session = model.session();
-    let text = words.encode(&format!("\n{}", std::io::read_to_string(std::io::stdin())?.trim()))?;
+    let text = tokenizer.encode(&format!("\n{}", std::io::read_to_string(std::io::stdin())?.trim()))?;
     let (last, before) = text.tokens.split_last().ok_or("no words")?;
     for &token in before {
         session.advance(token)?;
     }
     let (mut ids, mut log_probabilities) = ([0; 3], [0.0; 3]);
     let found = session.top_k_into(*last, &mut ids, &mut log_probabilities)?;
-    let suggestions: Vec<_> = ids[..found].iter().filter_map(|&id| words.word(id)).collect();
+    let suggestions: Vec<_> = ids[..found].iter().filter_map(|&id| tokenizer.vocabulary().word(id)).collect();
     println!("{}", suggestions.join(" | "));
     Ok(())
 }

@@ -12,10 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_vocabulary(Some(format!("{data}/vocab.txt").as_ref()))?
         .canonical()?;
     let model = source.compile(Options::default())?; // immutable, shared between threads
-    let words = model.vocabulary().ok_or("a vocabulary")?;
+    let tokenizer = model.tokenizer().ok_or("a vocabulary")?;
 
     let mut session = model.session(); // one stream of text: nothing is allocated per token
-    let prompt = words.encode("the company said it expects to")?;
+    let prompt = tokenizer.encode("the company said it expects to")?;
     let (last, before) = prompt.tokens.split_last().ok_or("a prompt")?;
     for &token in before {
         session.advance(token)?;
@@ -23,10 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut ids, mut log_probabilities) = ([0; 5], [0.0; 5]);
     let found = session.top_k_into(*last, &mut ids, &mut log_probabilities)?;
     for (&id, p) in ids[..found].iter().zip(log_probabilities) {
-        println!("{:5.1}%  {}", p.exp() * 100.0, words.word(id).unwrap_or("?"));
+        println!("{:5.1}%  {}", p.exp() * 100.0, tokenizer.vocabulary().word(id).unwrap_or("?"));
     }
 
-    let text = words.encode(&std::fs::read_to_string(format!("{data}/test.txt"))?)?;
+    let text = tokenizer.encode(&std::fs::read_to_string(format!("{data}/test.txt"))?)?;
     session.reset();
     println!("perplexity {:.4}", session.perplexity(&text.tokens)?);
     Ok(())

@@ -18,7 +18,7 @@
 //! }
 //! ```
 
-use crate::{Error, Source};
+use crate::{Error, Source, TextOptions};
 use lstmc_backend::object::{self, Cpu, Object, Sizes, Target};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ pub struct Built {
 #[derive(Clone, Debug)]
 pub struct Config {
     model: PathBuf,
-    vocabulary: Option<PathBuf>,
+    text: TextOptions,
     name: Option<String>,
     target: Option<String>,
     cpu: Cpu,
@@ -77,12 +77,18 @@ impl Config {
     /// Builds this model (`.lstmc`, or `.onnx`).
     pub fn new(model: impl AsRef<Path>) -> Config {
         let model = model.as_ref().to_path_buf();
-        Config { model, vocabulary: None, name: None, target: None, cpu: Cpu::Generic }
+        Config { model, text: TextOptions::default(), name: None, target: None, cpu: Cpu::Generic }
     }
 
     /// The words, one per line, of a model without a vocabulary.
     pub fn vocabulary(mut self, path: impl AsRef<Path>) -> Config {
-        self.vocabulary = Some(path.as_ref().to_path_buf());
+        self.text.vocabulary = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// How texts become the model's tokens, vocabulary included.
+    pub fn text(mut self, options: TextOptions) -> Config {
+        self.text = options;
         self
     }
 
@@ -132,7 +138,7 @@ impl Config {
             format!("cargo:rustc-link-search=native={}", out.display()),
             format!("cargo:rustc-link-lib=static={}", object.name),
         ];
-        let read = std::iter::once(&self.model).chain(&self.vocabulary);
+        let read = std::iter::once(&self.model).chain(&self.text.vocabulary);
         lines.extend(read.map(|path| format!("cargo:rerun-if-changed={}", path.display())));
         let printed = writeln!(std::io::stdout(), "{}", lines.join("\n"));
         printed.map_err(|reason| Error::Write { path: "standard output".into(), reason })
@@ -143,9 +149,9 @@ impl Config {
         let name = self.symbol_prefix();
         object::check_name(&name).map_err(lstmc_backend::CompileError::from)?;
         let target = self.resolve_target()?;
-        let source = Source::read(&self.model)?.with_vocabulary(self.vocabulary.as_deref())?.canonical()?;
+        let source = Source::read(&self.model)?.with_text(&self.text)?.canonical()?;
         let info = info(&source, &target, &self.cpu)?;
-        let object = object::compile(&source.graph, source.vocabulary.as_deref(), &target, &name, &info)?;
+        let object = object::compile(&source.graph, source.tokenizer.as_deref(), &target, &name, &info)?;
         Ok((object, target))
     }
 

@@ -1,10 +1,10 @@
-//! Engines: the implementations that compute a model's perplexity.
+//! Engines: the implementations that compute the probabilities of a model's tokens.
 
 use crate::Error;
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::{Graph, Head};
-use lstmc_runtime::{Description, Model};
+use lstmc_runtime::{Description, Model, Session, SessionError};
 use std::sync::Arc;
 
 /// What computes.
@@ -17,6 +17,60 @@ pub enum Engine {
     Jit,
     /// The interpreter, which defines what the IR means
     Interpreter,
+}
+
+/// A model with the engine that runs it.
+pub(crate) enum Machine {
+    Jit(Box<Session>),
+    Interpreter(Box<interpret::LanguageModel<f32>>),
+}
+
+impl Machine {
+    /// For a graph in language-model form that predicts tokens.
+    pub(crate) fn new(engine: Engine, options: Options, graph: &Graph) -> Result<Machine, Error> {
+        if graph.output_named(Head::Hidden.name()).is_some() {
+            return Err(interpret::InterpretError::NoPredictions.into());
+        }
+        Ok(match engine {
+            Engine::Jit => {
+                let jit = Jit::new(graph, options)?;
+                Machine::Jit(Box::new(Model::new(Arc::new(jit), None, Description::default())?.session()))
+            }
+            Engine::Interpreter => Machine::Interpreter(Box::new(interpret::LanguageModel::new(graph)?)),
+        })
+    }
+
+    /// The sum of the natural log-probabilities of `tokens[1..]`, each given those before it, from the initial state. `found` gets them, some at a
+    /// time, in order.
+    pub(crate) fn score(&mut self, tokens: &[u32], found: &mut dyn FnMut(&[f32])) -> Result<f64, Error> {
+        match self {
+            Machine::Jit(session) => {
+                session.reset();
+                Ok(session.score_each(tokens, found)?)
+            }
+            Machine::Interpreter(model) => {
+                let mut rounded = vec![];
+                let sum = model.log_likelihoods(tokens, &mut |terms| {
+                    rounded.clear();
+                    rounded.extend(terms.iter().map(|&term| term as f32));
+                    found(&rounded);
+                })?;
+                Ok(sum)
+            }
+        }
+    }
+
+    /// [`Machine::score`], going on from where the last call ended; its last token is the first of this one. The interpreter cannot.
+    pub(crate) fn go_on(
+        &mut self,
+        tokens: &[u32],
+        found: &mut dyn FnMut(&[f32]),
+    ) -> Option<Result<f64, Error>> {
+        match self {
+            Machine::Jit(session) => Some(session.score_each(tokens, found).map_err(Error::from)),
+            Machine::Interpreter(_) => None,
+        }
+    }
 }
 
 /// Measures perplexity of graphs on one text.
@@ -52,24 +106,17 @@ impl<'a> Scorer<'a> {
     /// Perplexity of a graph in language-model form: the exponential of the mean negative log-likelihood of `tokens[1..]`, with the state carried
     /// from zero through the whole text.
     pub fn perplexity(&mut self, graph: &Graph) -> Result<f64, Error> {
-        if graph.output_named(Head::Hidden.name()).is_some() {
-            return Err(interpret::InterpretError::NoPredictions.into());
+        let mut machine = Machine::new(self.engine, self.options, graph)?;
+        let found = self.tokens.len();
+        if found < 2 {
+            return Err(SessionError::TooFewTokens { found }.into());
         }
-        match self.engine {
-            Engine::Jit => {
-                let jit = Jit::new(graph, self.options)?;
-                let model = Model::new(Arc::new(jit), None, Description::default())?;
-                Ok(model.session().perplexity_with_progress(self.tokens, &mut self.progress)?)
-            }
-            Engine::Interpreter => {
-                if self.tokens.len() < 2 {
-                    return Err(lstmc_runtime::SessionError::TooFewTokens { found: self.tokens.len() }.into());
-                }
-                let model = interpret::LanguageModel::<f32>::new(graph)?;
-                let sum = model.log_likelihood(self.tokens, &mut self.progress)?;
-                Ok((-sum / (self.tokens.len() - 1) as f64).exp())
-            }
-        }
+        let mut done = 0;
+        let sum = machine.score(self.tokens, &mut |found| {
+            done += found.len();
+            (self.progress)(done);
+        })?;
+        Ok((-sum / (found - 1) as f64).exp())
     }
 }
 

@@ -20,6 +20,17 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A way to read texts that does not exist or does not fit the model.
+    #[error("{0}")]
+    Tokenizer(String),
+    /// A text that cannot be read as the model's tokens.
+    #[error("{path}: {error}", path = .path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: lstmc_runtime::TextError,
+    },
     /// A vocabulary that cannot be read or does not fit.
     #[error(transparent)]
     Vocabulary(#[from] lstmc_runtime::VocabularyError),

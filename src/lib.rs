@@ -35,13 +35,17 @@ pub mod cli;
 mod commands;
 mod engine;
 mod error;
+mod evaluate;
 mod source;
 #[cfg(feature = "cli")]
 mod terminal;
+mod text;
 
 pub use engine::{Engine, Scorer};
 pub use error::Error;
+pub use evaluate::{Evaluation, Line, Reading, evaluate};
 pub use source::{Format, Source};
+pub use text::TextOptions;
 
 use lstmc_runtime::Model;
 use std::path::Path;

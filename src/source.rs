@@ -1,6 +1,6 @@
 //! Models as files: ONNX in, `.lstmc` in and out.
 
-use crate::Error;
+use crate::{Error, TextOptions};
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::ir::store::{
@@ -8,7 +8,7 @@ use lstmc_frontend::ir::store::{
 };
 use lstmc_frontend::ir::{Graph, parse_with, print, verify};
 use lstmc_frontend::onnx;
-use lstmc_runtime::{BlobOut, Container, ContainerError, Contents, Description, MAGIC, Model, Vocabulary};
+use lstmc_runtime::{BlobOut, Container, ContainerError, Contents, Description, MAGIC, Model, Tokenizer};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,8 @@ pub struct Source {
     pub format: Format,
     /// The graph: as imported, or in language-model form.
     pub graph: Graph,
-    /// The words, if any are known.
-    pub vocabulary: Option<Arc<Vocabulary>>,
+    /// How a text becomes tokens, and their names, if they are known.
+    pub tokenizer: Option<Arc<Tokenizer>>,
     /// The pipeline that made it, as text; empty for an ONNX model.
     pub recipe: String,
     /// The report of that pipeline, as JSON; empty for an ONNX model.
@@ -92,7 +92,7 @@ impl Source {
             path: PathBuf::new(),
             format: Format::Lstmc,
             graph,
-            vocabulary: None,
+            tokenizer: None,
             recipe: String::new(),
             report: String::new(),
             notes: vec![],
@@ -114,13 +114,13 @@ impl Source {
         let mut weights = StoredWeights::new(|name: &str| stored(container, name)).trusted();
         let graph = parse_with(container.ir(), &mut weights).map_err(|e| damaged(e.to_string()))?;
         verify(&graph).map_err(|e| damaged(e.to_string()))?;
-        if let (Some(words), Some(expected)) = (container.vocabulary(), graph.vocabulary) {
-            words.check_len(expected).map_err(|e| damaged(e.to_string()))?;
+        if let (Some(words), Some(expected)) = (container.tokenizer(), graph.vocabulary) {
+            words.vocabulary().check_len(expected).map_err(|e| damaged(e.to_string()))?;
         }
         let is_entropy = |name| matches!(Encoding::from_name(name), Some(Encoding::Entropy(_)));
         Ok(Source {
             path: path.into(),
-            vocabulary: container.vocabulary().cloned(),
+            tokenizer: container.tokenizer().cloned(),
             recipe: container.recipe().into(),
             report: container.report().into(),
             entropy: container.tensors().any(|blob| is_entropy(blob.encoding)),
@@ -129,15 +129,8 @@ impl Source {
     }
 
     /// Reads a vocabulary file and attaches it, replacing the container's own. Its length is checked when the model is canonical.
-    pub fn with_vocabulary(mut self, path: Option<&Path>) -> Result<Source, Error> {
-        if let Some(path) = path {
-            let vocabulary = Vocabulary::read(path)?;
-            if let Some(expected) = self.graph.vocabulary {
-                vocabulary.check_len(expected)?;
-            }
-            self.vocabulary = Some(Arc::new(vocabulary));
-        }
-        Ok(self)
+    pub fn with_vocabulary(self, path: Option<&Path>) -> Result<Source, Error> {
+        self.with_text(&path.map(TextOptions::vocabulary).unwrap_or_default())
     }
 
     /// The model in language-model form, with its vocabulary checked against it.
@@ -148,8 +141,8 @@ impl Source {
             self.graph = canonical.graph;
             self.notes = canonical.notes;
         }
-        if let (Some(vocabulary), Some(expected)) = (&self.vocabulary, self.graph.vocabulary) {
-            vocabulary.check_len(expected)?;
+        if let (Some(tokenizer), Some(expected)) = (&self.tokenizer, self.graph.vocabulary) {
+            tokenizer.vocabulary().check_len(expected)?;
         }
         Ok(self)
     }
@@ -161,7 +154,7 @@ impl Source {
         description.name.clone_from(&self.graph.name);
         description.recipe.clone_from(&self.recipe);
         description.report.clone_from(&self.report);
-        Ok(Model::new(Arc::new(jit), self.vocabulary.clone(), description)?)
+        Ok(Model::new(Arc::new(jit), self.tokenizer.clone(), description)?)
     }
 
     /// The bytes that each weight takes in a `.lstmc` file, by name.
@@ -192,7 +185,7 @@ impl Source {
         let ir = print(&self.graph);
         let mut contents = Contents::new(&ir, &tensors);
         contents.name = &self.graph.name;
-        contents.vocabulary = self.vocabulary.as_deref();
+        contents.tokenizer = self.tokenizer.as_deref();
         contents.recipe = &self.recipe;
         contents.report = &self.report;
         Ok(contents.write(path)?)

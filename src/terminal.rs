@@ -48,6 +48,12 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
+/// Prints a note on standard error.
+pub(crate) fn note(text: &str) {
+    // If standard error is closed, nobody reads it.
+    let _ = BARS.suspend(|| writeln!(std::io::stderr(), "note: {text}"));
+}
+
 /// Makes Ctrl-C end a training run early, and otherwise wait for [`uninterrupted`] work before it ends the program.
 pub(crate) fn handle_interrupts() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
@@ -82,6 +88,17 @@ pub(crate) fn progress(total: usize, what: &str) -> ProgressBar {
     let bar = BARS.add(ProgressBar::new(total as u64));
     if let Ok(style) = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} {per_sec} {eta} left") {
         bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(what.to_string());
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
+}
+
+/// A counter on standard error, of what has no known end; hidden if that is not a terminal.
+pub(crate) fn spinner(what: &str) -> ProgressBar {
+    let bar = BARS.add(ProgressBar::new_spinner());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} {msg}, {per_sec}") {
+        bar.set_style(style);
     }
     bar.set_message(what.to_string());
     bar.enable_steady_tick(Duration::from_millis(250));

@@ -361,17 +361,17 @@ impl Kernels for Jit {
         scratch: &mut [u8],
         workspace: &mut Workspace,
         tokens: &[u32],
-        progress: &mut dyn FnMut(usize),
+        found: &mut dyn FnMut(&[f32]),
     ) -> f64 {
         assert_eq!(self.plan.head, Head::Logits, "the output of a step");
         for &token in tokens {
             self.word(token);
         }
         if tokens.len() <= STEPWISE || self.execution.fewest_streams.is_none() {
-            return score_stepwise(self, state, scratch, tokens, progress);
+            return score_stepwise(self, state, scratch, tokens, found);
         }
         let buffers = workspace.get::<Buffers>().expect("the workspace is one of `sequence_workspace`");
-        self.execution.score(self.model(), buffers, state, scratch, tokens, progress)
+        self.execution.score(self.model(), buffers, state, scratch, tokens, found)
     }
 }
 

@@ -4,7 +4,7 @@ use super::cursor::Cursor;
 use lstmc::Source;
 use lstmc::frontend::canonicalize::canonicalize;
 use lstmc::frontend::onnx;
-use lstmc::runtime::{END_OF_LINE, UNKNOWN, Vocabulary};
+use lstmc::runtime::{Tokenizer, Vocabulary};
 use std::ffi::{CStr, CString};
 use std::ptr::{null, null_mut};
 use std::sync::{Arc, OnceLock};
@@ -51,7 +51,7 @@ fn loaded() -> &'static Loaded {
         let graph = onnx::import(MODEL.into(), None, "tiny").expect("the bundled model");
         let graph = canonicalize(&graph).expect("the bundled model").expect("a generic graph").graph;
         let mut source = Source::from_bytes(MODEL, "tiny.onnx").expect("the bundled model");
-        (source.graph, source.vocabulary) = (graph, Some(Arc::new(words.clone())));
+        (source.graph, source.tokenizer) = (graph, Some(Arc::new(Tokenizer::words(words.clone()))));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("tiny.lstmc");
         source.write(&path).expect("a model that is written");
@@ -242,9 +242,9 @@ fn word_calls(model: *mut ModelHandle, words: &Vocabulary, cursor: &mut Cursor<'
     let known = str::from_utf8(&word).ok().and_then(|word| words.id(word));
     let errors = [(nulls.contains(&true), Status::LstmcErrorNull), (known.is_none(), Status::LstmcErrorWord)];
     expect(status, &errors);
-    let unknown = words.id(UNKNOWN).unwrap_or(u32::MAX);
+    let unknown = words.id("<unk>").unwrap_or(u32::MAX);
     assert_eq!(id, if nulls.contains(&true) { 7 } else { known.unwrap_or(unknown) });
-    assert!(words.id(END_OF_LINE).is_some());
+    assert!(words.id("<eos>").is_some());
 }
 
 /// A call of a function of sessions; of a null session where the slot is empty. An error leaves the stream as it was, which its end shows.

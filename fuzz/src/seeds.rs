@@ -7,7 +7,7 @@ use lstmc::frontend::ir::arbitrary::{Kind, language_model_of, random_map};
 use lstmc::frontend::ir::store::{compress, store};
 use lstmc::frontend::ir::{Graph, print};
 use lstmc::passes::{Checkpoint, Context, Pipeline, Settings, Statistics, run};
-use lstmc::runtime::Vocabulary;
+use lstmc::runtime::{Tokenizer, Vocabulary};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ fn blobs(graph: &Graph) -> Vec<u8> {
 fn file(graph: Graph, entropy: bool) -> Vec<u8> {
     let words = Vocabulary::from_words(["<unk>", "<eos>", "the", "cat", "sat"]).expect("distinct words");
     let mut source = Source::of_graph(graph);
-    source.vocabulary = Some(Arc::new(words));
+    source.tokenizer = Some(Arc::new(Tokenizer::words(words)));
     source.recipe = "quantize(bits=4)".into();
     source.report = "{}".into();
     source.entropy = entropy;

@@ -5,7 +5,7 @@ use super::refused;
 use lstmc::frontend::canonicalize::canonicalize;
 use lstmc::frontend::ir::{PrintOptions, parse, print, print_with, verify};
 use lstmc::passes::Pipeline;
-use lstmc::runtime::Vocabulary;
+use lstmc::runtime::{Encoded, TextReader, Tokenizer, Units, Vocabulary};
 
 /// Small enough for the text to stay short where data is printed inline.
 const INLINE: PrintOptions = PrintOptions { inline_up_to: 64 };
@@ -90,20 +90,36 @@ pub fn vocabulary(bytes: &[u8]) {
         assert_eq!((vocabulary.id(word), vocabulary.word(id)), (Some(id), Some(*word)));
     }
     assert_eq!(vocabulary.word(words.len() as u32), None);
-    // A byte order mark, so that none is taken from the first word.
-    let written = format!("\u{feff}{}", words.join("\n"));
-    let again = Vocabulary::from_bytes(written.as_bytes()).expect("words are read as they are written");
+    let again =
+        Vocabulary::from_bytes(vocabulary.to_text().as_bytes()).expect("words are read as they are written");
     assert!(again == vocabulary, "other words are read than were written");
-    let text = String::from_utf8_lossy(text);
-    let encoded = match vocabulary.encode(&text) {
-        Ok(encoded) => encoded,
-        Err(error) => return refused(error),
+    for units in [Units::Words, Units::Characters, Units::Ids] {
+        encode(&Tokenizer::new(units, vocabulary.clone()), text);
+    }
+    if let Ok(bytes) = Vocabulary::of_bytes(256) {
+        encode(&Tokenizer::new(Units::Bytes, bytes), text);
+    }
+}
+
+/// A text, read as one stream and line by line.
+fn encode(tokenizer: &Tokenizer, text: &[u8]) {
+    let (mut reader, mut encoded) = (TextReader::new(tokenizer, text), Encoded::default());
+    let read = loop {
+        match reader.stream(&mut encoded) {
+            Ok(true) => {}
+            Ok(false) => break Ok(()),
+            Err(error) => break Err(error),
+        }
     };
-    let lines = text.matches('\n').count();
-    assert_eq!(encoded.tokens.len(), text.split_whitespace().count() + lines);
+    let whole = str::from_utf8(text).map(|text| tokenizer.encode(text));
+    match (read, whole) {
+        (Ok(()), Ok(whole)) => assert_eq!(whole.expect("it was read in pieces"), encoded),
+        (Ok(()), Err(_)) => assert_eq!(*tokenizer.units(), Units::Bytes),
+        (Err(error), _) => refused(error),
+    }
     assert!(encoded.unknown <= encoded.tokens.len());
-    let spelled: Vec<&str> =
-        encoded.tokens.iter().map(|&t| vocabulary.word(t).expect("a token is a word")).collect();
-    let again = vocabulary.encode(&spelled.join(" ")).expect("a text of the vocabulary's words");
-    assert_eq!((again.tokens, again.unknown), (encoded.tokens, 0), "tokens read back are others");
+    assert!(encoded.tokens.iter().all(|&token| tokenizer.vocabulary().word(token).is_some()));
+    let _ = tokenizer.decode(&encoded.tokens);
+    let mut reader = TextReader::new(tokenizer, text);
+    while let Ok(Some(_)) = reader.sentence() {}
 }

@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::aligned::Aligned;
-use crate::vocabulary::Vocabulary;
+use crate::text::Tokenizer;
 
 mod error;
 mod format;
@@ -52,7 +52,7 @@ pub use write::{BlobOut, Contents};
 pub struct Container {
     bytes: Bytes,
     header: format::Header, // without the vocabulary and the tensors, which are below
-    vocabulary: Option<Arc<Vocabulary>>,
+    tokenizer: Option<Arc<Tokenizer>>,
     tensors: Vec<Tensor>,            // in file order
     by_name: HashMap<String, usize>, // index into `tensors`
 }
@@ -118,8 +118,8 @@ impl Container {
     }
 
     fn new(bytes: Bytes) -> Result<Self, Flaw> {
-        let read::Parsed { header, vocabulary, tensors, by_name } = read::parse(bytes.as_slice())?;
-        Ok(Container { bytes, header, vocabulary, tensors, by_name })
+        let read::Parsed { header, tokenizer, tensors, by_name } = read::parse(bytes.as_slice())?;
+        Ok(Container { bytes, header, tokenizer, tensors, by_name })
     }
 
     /// The model's name; may be empty.
@@ -132,9 +132,9 @@ impl Container {
         &self.header.ir
     }
 
-    /// The model's words, if the container has them.
-    pub fn vocabulary(&self) -> Option<&Arc<Vocabulary>> {
-        self.vocabulary.as_ref()
+    /// How a text becomes tokens, and their names, if the container has them.
+    pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.tokenizer.as_ref()
     }
 
     /// The passes that the model went through, in their text form; may be empty.
@@ -181,7 +181,7 @@ impl fmt::Debug for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Container")
             .field("name", &self.name())
-            .field("vocabulary", &self.vocabulary)
+            .field("tokenizer", &self.tokenizer)
             .field("tensors", &self.tensors.len())
             .field("file_bytes", &self.file_bytes())
             .finish_non_exhaustive()

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 
-/// How often [`Kernels::score_sequence`] reports, in tokens.
-const PROGRESS_INTERVAL: usize = 256;
+/// How many log-probabilities [`score_stepwise`] passes on together.
+const TOGETHER: usize = 256;
 
 /// One vector of a recurrent state: its range of the state's elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -256,19 +256,18 @@ pub trait Kernels: Send + Sync {
     /// Consumes all of `tokens` except the last, updates the state and returns the sum (in `f64`) of the
     /// log-probabilities of `tokens[1..]`; `0.0` for fewer than two tokens.
     ///
-    /// `progress` is called occasionally with the number of targets scored so far, which never
-    /// decreases, and finally with `tokens.len() - 1`. Implementations may compute many time steps
-    /// together; the default takes them one by one.
+    /// `found` gets the log-probabilities themselves, some at a time, in order. Implementations may compute many time steps together; the
+    /// default takes them one by one.
     fn score_sequence(
         &self,
         state: &mut [f32],
         scratch: &mut [u8],
         workspace: &mut Workspace,
         tokens: &[u32],
-        progress: &mut dyn FnMut(usize),
+        found: &mut dyn FnMut(&[f32]),
     ) -> f64 {
         let _ = workspace;
-        score_stepwise(self, state, scratch, tokens, progress)
+        score_stepwise(self, state, scratch, tokens, found)
     }
 
     /// Consumes `token`, updates the state and writes the most likely next words with their natural
@@ -316,18 +315,21 @@ pub fn score_stepwise<K: Kernels + ?Sized>(
     state: &mut [f32],
     scratch: &mut [u8],
     tokens: &[u32],
-    progress: &mut dyn FnMut(usize),
+    found: &mut dyn FnMut(&[f32]),
 ) -> f64 {
-    let targets = tokens.len().saturating_sub(1);
     let mut sum = 0.0;
-    for (index, pair) in tokens.windows(2).enumerate() {
-        sum += f64::from(kernels.score(state, scratch, pair[0], pair[1]));
-        let done = index + 1;
-        if done % PROGRESS_INTERVAL == 0 && done != targets {
-            progress(done);
+    let mut log_probabilities = [0.0; TOGETHER];
+    // Each part shares a token with the next: its last target is the next one's first input.
+    for first in (0..tokens.len().saturating_sub(1)).step_by(TOGETHER) {
+        let pairs = tokens[first..].windows(2).take(TOGETHER);
+        let mut count = 0;
+        for (pair, to) in pairs.zip(&mut log_probabilities) {
+            *to = kernels.score(state, scratch, pair[0], pair[1]);
+            sum += f64::from(*to);
+            count += 1;
         }
+        found(&log_probabilities[..count]);
     }
-    progress(targets);
     sum
 }
 
@@ -405,22 +407,16 @@ mod tests {
     }
 
     #[test]
-    fn progress_ends_with_the_number_of_targets() {
+    fn all_log_probabilities_are_passed_on() {
         let kernels = Least(Bigram::new(&[&[0.0; 3], &[0.0; 3], &[0.0; 3]]));
-        for (tokens, expected) in
-            [(0, vec![0]), (1, vec![0]), (2, vec![1]), (257, vec![256]), (600, vec![256, 512, 599])]
-        {
+        for tokens in [0, 1, 2, 257, 600] {
             let (mut state, mut scratch, mut seen) = (vec![0.0; 3], vec![0; 12], vec![]);
             let tokens = vec![1; tokens];
-            let mut progress = |done| seen.push(done);
-            kernels.score_sequence(
-                &mut state,
-                &mut scratch,
-                &mut Workspace::default(),
-                &tokens,
-                &mut progress,
-            );
-            assert_eq!(seen, expected);
+            let mut found = |part: &[f32]| seen.extend_from_slice(part);
+            let mut workspace = Workspace::default();
+            let sum = kernels.score_sequence(&mut state, &mut scratch, &mut workspace, &tokens, &mut found);
+            assert_eq!(seen.len(), tokens.len().saturating_sub(1));
+            assert_eq!(sum, seen.iter().map(|&p| f64::from(p)).sum::<f64>());
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   model.lstmc --open--> Container --(a backend compiles it)--> Arc<dyn Kernels>
-//!                          |  vocabulary, name, recipe, report        |
+//!                          |  tokenizer, name, recipe, report         |
 //!                          +----------------------+-------------------+
 //!                                                 v
 //!                                               Model      immutable, shared between threads
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! - [`Container`] reads a `.lstmc` file and [`Contents`] writes one: the graph as text, its weights
-//!   as named blobs of bytes, the [`Vocabulary`], the recipe and the report. Everything is checked
+//!   as named blobs of bytes, the [`Tokenizer`] with its [`Vocabulary`], the recipe and the report. Everything is checked
 //!   before it is used; a damaged or hostile file gives a [`ContainerError`].
 //! - [`Kernels`] is the interface to the implementation: a JIT, a linked object file, an interpreter. It
 //!   is a safe trait.
@@ -25,12 +25,12 @@
 //! # Example: a file
 //!
 //! ```
-//! use lstmc_runtime::{BlobOut, Container, Contents, Vocabulary};
+//! use lstmc_runtime::{BlobOut, Container, Contents, Tokenizer, Vocabulary};
 //!
-//! let vocabulary = Vocabulary::from_words(["<unk>", "<eos>", "the", "cat"])?;
+//! let words = Tokenizer::words(Vocabulary::from_words(["<unk>", "<eos>", "the", "cat"])?);
 //! let tensors = [BlobOut::new("decoder.bias", "f32", &[4], vec![0; 16])];
 //! let mut contents = Contents::new("model \"tiny\" (vocabulary 4) { ... }", &tensors);
-//! contents.vocabulary = Some(&vocabulary);
+//! contents.tokenizer = Some(&words);
 //! contents.recipe = "quantize(bits=8)";
 //! let container = Container::from_bytes(&contents.to_bytes()?)?;
 //! assert_eq!(container.recipe(), "quantize(bits=8)");
@@ -44,7 +44,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use lstmc_runtime::{Description, Kernels, Layout, Model, Rng, Sampling, Vocabulary};
+//! use lstmc_runtime::{Description, Kernels, Layout, Model, Rng, Sampling, Tokenizer, Vocabulary};
 //!
 //! struct Bigram(Layout, [[f32; 3]; 3]); // logits of the next word, per word
 //!
@@ -59,15 +59,16 @@
 //! }
 //!
 //! let kernels = Arc::new(Bigram(Layout::new(3), [[0.0, 5.0, 0.0], [0.0, 0.0, 5.0], [5.0, 0.0, 0.0]]));
-//! let vocabulary = Arc::new(Vocabulary::from_words(["<eos>", "hello", "world"])?);
-//! let model = Model::new(kernels, Some(vocabulary.clone()), Description::default())?;
+//! let words = Arc::new(Tokenizer::words(Vocabulary::from_words(["<eos>", "hello", "world"])?));
+//! let model = Model::new(kernels, Some(words.clone()), Description::default())?;
 //!
 //! let mut session = model.session();
-//! let text = vocabulary.encode("hello world\nhello world\n")?;
+//! let text = words.encode("hello world\nhello world\n")?;
 //! assert!(session.perplexity(&text.tokens)? < 1.1);
 //!
 //! // The most likely word after "hello", then a word drawn at random after that one.
 //! let (mut ids, mut log_probabilities) = ([0; 1], [0.0; 1]);
+//! let vocabulary = words.vocabulary();
 //! session.top_k_into(vocabulary.id("hello").unwrap(), &mut ids, &mut log_probabilities)?;
 //! assert_eq!(vocabulary.word(ids[0]), Some("world"));
 //! let next = session.sample(ids[0], &Sampling::default(), &mut Rng::new(1))?;
@@ -85,7 +86,7 @@ mod session;
 mod streams;
 #[cfg(test)]
 mod testing;
-mod vocabulary;
+pub mod text;
 
 pub use aligned::{ALIGNMENT, Aligned};
 pub use container::{
@@ -96,4 +97,7 @@ pub use kernels::{Head, Kernels, Layout, StateSlot, Workspace, score_stepwise};
 pub use sampling::{Rng, Sampling};
 pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
 pub use streams::Streams;
-pub use vocabulary::{END_OF_LINE, Encoded, MAX_VOCABULARY_BYTES, UNKNOWN, Vocabulary, VocabularyError};
+pub use text::{
+    Encoded, MAX_VOCABULARY_BYTES, Newline, Role, Special, TextError, TextReader, Tokenizer, Units,
+    Vocabulary, VocabularyError,
+};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::aligned::Aligned;
 use crate::kernels::{Head, Kernels, Layout, StateSlot, Workspace};
 use crate::sampling::{self, Rng, Sampling};
-use crate::vocabulary::{Vocabulary, VocabularyError};
+use crate::text::{Tokenizer, Vocabulary, VocabularyError};
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +23,7 @@ pub struct Description {
     pub report: String,
 }
 
-/// A compiled model with its vocabulary: immutable, shared by threads, and cheap to clone.
+/// A compiled model with its tokenizer: immutable, shared by threads, and cheap to clone.
 #[derive(Clone)]
 pub struct Model {
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ pub struct Model {
 
 struct Shared {
     kernels: Arc<dyn Kernels>,
-    vocabulary: Option<Arc<Vocabulary>>,
+    tokenizer: Option<Arc<Tokenizer>>,
     description: Description,
 }
 
@@ -124,24 +124,24 @@ pub enum SessionError {
 }
 
 impl Model {
-    /// Joins kernels and, if there is one, their vocabulary.
+    /// Joins kernels and, if it is known, how a text becomes their tokens.
     ///
     /// # Errors
     ///
     /// If the vocabulary and the kernels differ in their number of words, or the kernels have none.
     pub fn new(
         kernels: Arc<dyn Kernels>,
-        vocabulary: Option<Arc<Vocabulary>>,
+        tokenizer: Option<Arc<Tokenizer>>,
         description: Description,
     ) -> Result<Self, ModelError> {
         let words = kernels.layout().vocabulary;
         if words == 0 || u32::try_from(words).is_err() {
             return Err(ModelError::Words { found: words });
         }
-        if let Some(vocabulary) = &vocabulary {
-            vocabulary.check_len(words)?;
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.vocabulary().check_len(words)?;
         }
-        Ok(Model { shared: Arc::new(Shared { kernels, vocabulary, description }) })
+        Ok(Model { shared: Arc::new(Shared { kernels, tokenizer, description }) })
     }
 
     /// A new stream of text, at its beginning. Allocates all that the stream needs.
@@ -169,9 +169,14 @@ impl Model {
         &self.shared.kernels
     }
 
-    /// The words, if the model came with them.
+    /// How a text becomes tokens, if the model came with it.
+    pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.shared.tokenizer.as_ref()
+    }
+
+    /// The names of the tokens, if the model came with them.
     pub fn vocabulary(&self) -> Option<&Arc<Vocabulary>> {
-        self.shared.vocabulary.as_ref()
+        self.tokenizer().map(|t| t.vocabulary())
     }
 
     /// The model's name; may be empty.
@@ -357,20 +362,15 @@ impl Session {
     /// If the model lacks one of the tokens (nothing is consumed then), or the sum is NaN or positive
     /// infinity.
     pub fn score(&mut self, tokens: &[u32]) -> Result<f64, SessionError> {
-        self.score_with_progress(tokens, &mut |_| {})
+        self.score_each(tokens, &mut |_| {})
     }
 
-    /// [`Session::score`], calling `progress` occasionally with the number of tokens predicted so far, and
-    /// finally with `tokens.len() - 1`.
+    /// [`Session::score`]; `found` gets the log-probabilities themselves, some at a time, in order.
     ///
     /// # Errors
     ///
     /// As [`Session::score`].
-    pub fn score_with_progress(
-        &mut self,
-        tokens: &[u32],
-        progress: &mut dyn FnMut(usize),
-    ) -> Result<f64, SessionError> {
+    pub fn score_each(&mut self, tokens: &[u32], found: &mut dyn FnMut(&[f32])) -> Result<f64, SessionError> {
         tokens.iter().try_for_each(|&token| self.check(token))?;
         self.check_logits()?;
         if tokens.len() < 2 {
@@ -378,7 +378,7 @@ impl Session {
         }
         let kernels = &self.model.shared.kernels;
         let workspace = self.workspace.get_or_insert_with(|| kernels.sequence_workspace());
-        let sum = kernels.score_sequence(&mut self.state, &mut self.scratch, workspace, tokens, progress);
+        let sum = kernels.score_sequence(&mut self.state, &mut self.scratch, workspace, tokens, found);
         if sum.is_nan() || sum == f64::INFINITY {
             return Err(SessionError::NotFinite);
         }
@@ -397,7 +397,7 @@ impl Session {
         self.perplexity_with_progress(tokens, &mut |_| {})
     }
 
-    /// [`Session::perplexity`], calling `progress` as [`Session::score_with_progress`] does.
+    /// [`Session::perplexity`], calling `progress` occasionally with the number of tokens predicted so far.
     ///
     /// # Errors
     ///
@@ -413,7 +413,11 @@ impl Session {
         tokens.iter().try_for_each(|&token| self.check(token))?;
         self.check_logits()?;
         self.reset();
-        let sum = self.score_with_progress(tokens, progress)?;
+        let mut done = 0;
+        let sum = self.score_each(tokens, &mut |found| {
+            done += found.len();
+            progress(done);
+        })?;
         Ok((-sum / (tokens.len() - 1) as f64).exp())
     }
 

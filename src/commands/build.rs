@@ -53,10 +53,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let Ok(cpu) = args.cpu.parse::<Cpu>();
-    let mut config = Config::new(&args.model.model).name(&args.name).cpu(cpu);
-    if let Some(path) = &args.model.vocab {
-        config = config.vocabulary(path);
-    }
+    let text = args.model.text.clone();
+    let mut config = Config::new(&args.model.model).text(text).name(&args.name).cpu(cpu);
     if let Some(triple) = &args.target {
         config = config.target(triple);
     }

@@ -193,7 +193,7 @@ fn checkpoint(path: &Path, resume: bool) -> anyhow::Result<Checkpoint<'_>> {
 
 pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let pipeline = pipeline(args.passes.as_deref(), args.recipe.as_deref(), table)?;
-    let mut source = Source::read(&args.model.model)?.with_vocabulary(args.model.vocab.as_deref())?;
+    let mut source = args.model.source()?;
     let pipeline = canonical_first(pipeline, &source)?;
     if let Some(when) = &args.print_ir {
         when.check(&pipeline).map_err(Usage)?;
@@ -257,7 +257,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let mut err = std::io::stderr();
     write!(err, "{table}")?;
     writeln!(err, "{}: {} bytes ({})", output.display(), thousands(size as usize), bytes(size as usize))?;
-    if source.vocabulary.is_none() {
+    if source.tokenizer.is_none() {
         writeln!(err, "note: no vocabulary inside; give one with --vocab FILE to make the file stand alone")?;
     }
     Ok(())

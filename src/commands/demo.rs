@@ -6,7 +6,7 @@ use super::texts::scorer;
 use crate::backend::Options;
 use crate::frontend::ir::print;
 use crate::passes::{Budget, Calibration, Context, Pipeline, Report, Settings, run as run_passes};
-use crate::runtime::{Rng, Sampling, Session, Vocabulary};
+use crate::runtime::{Rng, Sampling, Session, Tokenizer};
 use crate::terminal::{bytes, pass_bar, thousands, uninterrupted};
 use crate::{Engine, Scorer, Source};
 use anyhow::bail;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     )?;
 
     heading(&mut out, "Perplexity: an excerpt of the Penn Treebank's test text")?;
-    let words = super::vocabulary(&source)?;
+    let words = super::tokenizer(&source)?;
     let text = super::read_text(&data.join("test.txt"), words)?;
     for (engine, name) in [(Engine::Jit, "generated code"), (Engine::Interpreter, "interpreter")] {
         let started = Instant::now();
@@ -96,14 +96,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         out,
         "{:.1} us per token, all {} logits: {:.0} GB/s",
         step * 1e6,
-        words.len(),
+        words.vocabulary().len(),
         read / step / 1e9
     )?;
 
     heading(&mut out, "Compress: a recipe watched by perplexity, no training")?;
     let before = Scorer::new(Engine::Jit, options, &text.tokens, |_| ()).perplexity(&source.graph)?;
     let source = compress(&mut out, &data, source, options)?;
-    let words = super::vocabulary(&source)?;
+    let words = super::tokenizer(&source)?;
     let after = Scorer::new(Engine::Jit, options, &text.tokens, |_| ()).perplexity(&source.graph)?;
     writeln!(
         out,
@@ -142,7 +142,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 fn compress(out: &mut impl Write, data: &Path, source: Source, options: Options) -> anyhow::Result<Source> {
     let pipeline = Pipeline::from_recipe(RECIPE)?;
     writeln!(out, "{pipeline}\n")?;
-    let words = super::vocabulary(&source)?;
+    let words = super::tokenizer(&source)?;
     let calibration = super::read_text(&data.join("calibration.txt"), words)?;
     let validation = super::read_text(&data.join("valid.txt"), words)?;
     let mut scorer = scorer(Engine::Jit, options, &validation.tokens, "measuring perplexity");
@@ -205,18 +205,18 @@ fn best(session: &mut Session, tokens: &[u32]) -> anyhow::Result<f64> {
     Ok(best)
 }
 
-fn suggest(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> anyhow::Result<()> {
+fn suggest(out: &mut impl Write, session: &mut Session, words: &Tokenizer) -> anyhow::Result<()> {
     let last = super::suggest::feed(session, words, PROMPT)?;
     let (mut ids, mut scores) = ([0u32; 5], [0f32; 5]);
     let n = session.top_k_into(last, &mut ids, &mut scores)?;
     write!(out, "\"{PROMPT}\" ->")?;
     for (&id, score) in ids[..n].iter().zip(scores) {
-        write!(out, "  {} {:.0}%", words.word(id).unwrap_or("?"), score.exp() * 100.0)?;
+        write!(out, "  {} {:.0}%", words.vocabulary().word(id).unwrap_or("?"), score.exp() * 100.0)?;
     }
     Ok(writeln!(out)?)
 }
 
-fn generate(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> anyhow::Result<()> {
+fn generate(out: &mut impl Write, session: &mut Session, words: &Tokenizer) -> anyhow::Result<()> {
     session.reset();
     let mut last = super::suggest::feed(session, words, "")?;
     let sampling = Sampling::at(0.7);
@@ -224,10 +224,8 @@ fn generate(out: &mut impl Write, session: &mut Session, words: &Vocabulary) -> 
     let mut line = vec![];
     for _ in 0..60 {
         last = session.sample(last, &sampling, &mut rng)?;
-        match words.word(last) {
-            Some(crate::runtime::END_OF_LINE) | None => {
-                writeln!(out, "  {}", std::mem::take(&mut line).join(" "))?
-            }
+        match words.vocabulary().word(last).filter(|_| words.end().ok() != Some(last)) {
+            None => writeln!(out, "  {}", std::mem::take(&mut line).join(" "))?,
             Some(word) => line.push(word),
         }
     }

@@ -144,8 +144,8 @@ fn finished(args: &Args, source: &Source) -> anyhow::Result<Vec<(String, Source)
     let read = |path: &PathBuf| {
         let mut model = Source::read(path)?.canonical()?;
         model.entropy |= args.entropy;
-        if let (Some(own), Some(words)) = (&model.vocabulary, &source.vocabulary)
-            && own.words().ne(words.words())
+        if let (Some(own), Some(words)) = (&model.tokenizer, &source.tokenizer)
+            && own.vocabulary() != words.vocabulary()
         {
             bail!("{}: its vocabulary is not that of {}", path.display(), source.path.display());
         }

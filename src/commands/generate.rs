@@ -1,8 +1,8 @@
 //! `lstmc generate`: text.
 
 use super::suggest::feed;
-use super::{CpuArgs, ModelArgs, vocabulary};
-use crate::runtime::{END_OF_LINE, Rng, Sampling};
+use super::{CpuArgs, ModelArgs, tokenizer};
+use crate::runtime::{Rng, Sampling, Units};
 use crate::terminal::{self, Usage};
 use std::io::Write;
 
@@ -48,32 +48,40 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Err(Usage("--top-k 0: expected at least 1".into()).into());
     }
     let source = args.model.read()?;
-    let words = vocabulary(&source)?;
+    let tokenizer = tokenizer(&source)?;
     let model = source.compile(args.cpu.options())?;
     let mut session = model.session();
-    let mut last = feed(&mut session, words, &args.prompt)?;
+    let mut last = feed(&mut session, tokenizer, &args.prompt)?;
     let mut sampling = Sampling::at(args.temperature);
     sampling.top_k = args.top_k;
     let mut rng = Rng::new(args.seed);
+    // What is printed goes on from the prompt as it was given, whose unknown words have no token of their own.
+    let mut text = match tokenizer.units() {
+        Units::Words | Units::Ids => args.prompt.split_whitespace().collect::<Vec<_>>().join(" "),
+        _ => args.prompt.clone(),
+    };
     let mut tokens = vec![];
-    let mut text = String::new();
+    // The tokens of the line so far, and the length of their text that was shown.
+    let mut line = tokenizer.encode(&args.prompt)?.tokens;
+    let mut shown = tokenizer.decode(&line).len();
     let mut out = std::io::stdout().lock();
-    for word in args.prompt.split_whitespace() {
-        join(&mut text, word);
-    }
     if !args.json {
         write!(out, "{text}")?;
     }
     for _ in 0..args.tokens {
         last = session.sample(last, &sampling, &mut rng)?;
         tokens.push(last);
-        let before = text.len();
-        match words.word(last) {
-            Some(END_OF_LINE) | None => text.push('\n'),
-            Some(word) => join(&mut text, word),
+        line.push(last);
+        let decoded = tokenizer.decode(&line);
+        // Bytes that are not yet a character wait for the rest of it.
+        let new = decoded.get(shown..).unwrap_or("").trim_end_matches('\u{fffd}');
+        shown += new.len();
+        text.push_str(new);
+        if text.ends_with('\n') {
+            (line, shown) = (vec![], 0);
         }
         if !args.json {
-            write!(out, "{}", &text[before..])?;
+            write!(out, "{new}")?;
             out.flush()?;
         }
     }
@@ -85,11 +93,4 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         writeln!(out)?;
     }
     Ok(())
-}
-
-fn join(text: &mut String, word: &str) {
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push(' ');
-    }
-    text.push_str(word);
 }

@@ -1,7 +1,6 @@
 //! `lstmc inspect`: what is in a model.
 
 use super::ModelArgs;
-use crate::Source;
 use crate::frontend::ir::{Graph, Program, Weight, parameters, print};
 use crate::terminal::{self, bytes, columns, thousands};
 use std::io::Write;
@@ -27,7 +26,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let source = Source::read(&args.model.model)?.with_vocabulary(args.model.vocab.as_deref())?;
+    let source = args.model.source()?;
     let (source, refusal) = if args.raw {
         (source, None)
     } else {
@@ -58,6 +57,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return terminal::json(&serde_json::json!({
             "name": source.graph.name,
             "vocabulary": source.graph.vocabulary,
+            "tokenizer": source.tokenizer.as_ref().map(|t| t.summary()),
             "parameters": parameters(&source.graph),
             "bytes": total,
             "multiply_adds_per_token": multiply_adds,
@@ -74,6 +74,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     writeln!(out, "{} parameters, {} of weights", thousands(parameters(&source.graph)), bytes(total))?;
     if let Some(n) = multiply_adds {
         writeln!(out, "{} multiply-adds per token", thousands(n))?;
+    }
+    if let Some(tokenizer) = &source.tokenizer {
+        writeln!(out, "texts are read as {}", tokenizer.summary())?;
     }
     if !source.recipe.is_empty() {
         writeln!(out, "made by: {}", source.recipe)?;

@@ -18,29 +18,41 @@ mod table;
 mod texts;
 pub(crate) mod verify;
 
-use crate::Source;
 use crate::backend::{Level, Options};
 use crate::runtime::file::WriteError;
-use crate::runtime::{Encoded, Vocabulary};
-use crate::terminal::Usage;
-use std::io::Write;
+use crate::runtime::{Encoded, TextReader, Tokenizer};
+use crate::terminal::{self, Usage};
+use crate::{Source, TextOptions};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-/// A model, and a vocabulary for one that brings none.
+/// A model, and how it reads texts, where it does not say so itself.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ModelArgs {
     /// The model: .onnx or .lstmc
     #[arg(value_name = "MODEL")]
     pub(crate) model: PathBuf,
-    /// Vocabulary, one word a line; line number from 0 = token id. A .lstmc file usually brings its own
-    #[arg(long, value_name = "FILE")]
-    pub(crate) vocab: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) text: TextOptions,
 }
 
 impl ModelArgs {
+    /// Reads the model as it is.
+    pub(crate) fn source(&self) -> anyhow::Result<Source> {
+        let source = Source::read(&self.model)?.with_text(&self.text).map_err(|error| match error {
+            crate::Error::Tokenizer(reason) => Usage(reason).into(),
+            other => anyhow::Error::from(other),
+        })?;
+        for note in source.tokenizer.iter().flat_map(|t| crate::text::notes(t)) {
+            terminal::note(&note);
+        }
+        Ok(source)
+    }
+
     /// Reads the model into language-model form.
     pub(crate) fn read(&self) -> anyhow::Result<Source> {
-        Ok(Source::read(&self.model)?.with_vocabulary(self.vocab.as_deref())?.canonical()?)
+        Ok(self.source()?.canonical()?)
     }
 }
 
@@ -77,9 +89,9 @@ pub(crate) fn processor() -> String {
     field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }
 
-/// The model's vocabulary, or what to do about its absence.
-pub(crate) fn vocabulary(source: &Source) -> Result<&Vocabulary, Usage> {
-    source.vocabulary.as_deref().ok_or_else(|| {
+/// The model's tokenizer, or what to do about its absence.
+pub(crate) fn tokenizer(source: &Source) -> Result<&Tokenizer, Usage> {
+    source.tokenizer.as_deref().ok_or_else(|| {
         Usage(format!(
             "{}: this model brings no vocabulary, which text needs; give one with --vocab FILE (one word a line)",
             source.path.display()
@@ -97,10 +109,28 @@ pub(crate) fn read_utf8(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// Reads a text and encodes it.
-pub(crate) fn read_text(path: &Path, vocabulary: &Vocabulary) -> anyhow::Result<Encoded> {
-    let text = read_utf8(path)?;
-    vocabulary.encode(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+/// Opens a text; `-` is standard input.
+pub(crate) fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let opened = File::open(path).and_then(|file| match file.metadata()?.is_dir() {
+        true => Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)),
+        false => Ok(file),
+    });
+    let file = opened.map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
+    Ok(Box::new(BufReader::new(file)))
+}
+
+/// Reads a text as tokens.
+pub(crate) fn read_text(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Encoded> {
+    let mut encoded = Encoded::default();
+    let mut reader = TextReader::new(tokenizer, open(path)?);
+    while reader.stream(&mut encoded).map_err(|error| crate::text::in_file(path, error))? {}
+    if let Some(note) = crate::text::unknown_note(encoded.unknown, encoded.tokens.len(), tokenizer) {
+        terminal::note(&format!("{}: {note}", path.display()));
+    }
+    Ok(encoded)
 }
 
 /// Writes a file so that it is whole or not there.

@@ -1,11 +1,11 @@
 //! `lstmc opt`: IR text to IR text.
 
 use super::compile::{PrintIr, pipeline};
-use super::{read_text, read_utf8};
+use super::{read_text, read_utf8, tokenizer};
+use crate::Source;
 use crate::frontend::ir::{Graph, PrintOptions, parse, print_with};
 use crate::passes::Table;
 use crate::passes::{Context as PassContext, Settings, run as run_passes};
-use crate::runtime::Vocabulary;
 use crate::terminal::Usage;
 use anyhow::Context;
 use std::io::{Read, Write};
@@ -46,11 +46,8 @@ pub(crate) struct Args {
 
 /// A text as words of the graph's vocabulary.
 fn tokens(graph: &Graph, text: &Path, vocabulary: &Path) -> anyhow::Result<Vec<u32>> {
-    let vocabulary = Vocabulary::read(vocabulary)?;
-    if let Some(expected) = graph.vocabulary {
-        vocabulary.check_len(expected)?;
-    }
-    Ok(read_text(text, &vocabulary)?.tokens)
+    let source = Source::of_graph(graph.clone()).with_vocabulary(Some(vocabulary))?;
+    Ok(read_text(text, tokenizer(&source)?)?.tokens)
 }
 
 pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {

@@ -1,14 +1,14 @@
 //! `lstmc suggest`: likely next words.
 
-use super::{CpuArgs, ModelArgs, vocabulary};
-use crate::runtime::{END_OF_LINE, Session, Vocabulary};
+use super::{CpuArgs, ModelArgs, tokenizer};
+use crate::runtime::{Session, Tokenizer};
 use crate::terminal::{self, Usage};
 use anyhow::Context;
 use std::io::Write;
 
 /// Suggest the next words of a text, with their probabilities
 ///
-/// The text is read as the beginning of a sentence: <eos> goes before it where the vocabulary has it.
+/// The text is read as the beginning of a sentence: the token for that (such as <s>, or <eos> where there is no other) goes before it, if there is one.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  lstmc suggest model.lstmc --prompt \"the company said\" -k 5")]
 pub(crate) struct Args {
@@ -29,10 +29,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.read()?;
-    let words = vocabulary(&source)?;
+    let tokenizer = tokenizer(&source)?;
+    let words = tokenizer.vocabulary();
     let model = source.compile(args.cpu.options())?;
     let mut session = model.session();
-    let last = feed(&mut session, words, &args.prompt)?;
+    let last = feed(&mut session, tokenizer, &args.prompt)?;
     let k = (args.k as usize).min(words.len());
     let (mut ids, mut scores) = (vec![0u32; k], vec![0f32; k]);
     let n = session.top_k_into(last, &mut ids, &mut scores)?;
@@ -54,10 +55,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Consumes all of a prompt but its last token, which it returns.
-pub(crate) fn feed(session: &mut Session, words: &Vocabulary, prompt: &str) -> anyhow::Result<u32> {
-    let encoded = words.encode(prompt).context("the prompt")?;
-    let start = words.id(END_OF_LINE);
-    let tokens: Vec<u32> = start.into_iter().chain(encoded.tokens).collect();
+pub(crate) fn feed(session: &mut Session, tokenizer: &Tokenizer, prompt: &str) -> anyhow::Result<u32> {
+    let encoded = tokenizer.encode(prompt).context("the prompt")?;
+    let tokens: Vec<u32> = tokenizer.begin().ok().into_iter().chain(encoded.tokens).collect();
     let Some((&last, before)) = tokens.split_last() else {
         return Err(Usage("the prompt is empty; give at least one word".into()).into());
     };

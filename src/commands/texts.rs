@@ -1,6 +1,6 @@
 //! The texts that a compression uses.
 
-use super::{read_text, vocabulary};
+use super::{read_text, tokenizer};
 use crate::backend::Options;
 use crate::passes::{Calibration, Statistics, TextInfo};
 use crate::terminal::{self, Usage};
@@ -23,7 +23,7 @@ pub(crate) struct Text {
 
 /// Reads a text of at least two tokens; `what` is what needs them.
 pub(crate) fn text(path: &Path, source: &Source, what: &str) -> anyhow::Result<Text> {
-    let text = read_text(path, vocabulary(source)?)?;
+    let text = read_text(path, tokenizer(source)?)?;
     if text.tokens.len() < 2 {
         return Err(Usage(format!("{}: {what} needs at least two tokens", path.display())).into());
     }

@@ -58,7 +58,20 @@ fn eval() {
         let text = ["--text", TINY_TEXT, "--engine", engine];
         let onnx = sandbox.json(&[&["eval", TINY, "--vocab", TINY_WORDS][..], &text].concat());
         let lstmc = sandbox.json(&[&["eval", "[dir]/tiny.lstmc"][..], &text].concat());
-        assert_eq!(keys(&onnx), ["perplexity", "seconds", "tokens", "tokens_per_second", "unknown"]);
+        let all = [
+            "bits_per_byte",
+            "bits_per_character",
+            "lines",
+            "perplexity",
+            "seconds",
+            "tokens",
+            "tokens_per_second",
+            "unknown",
+            "unknown_loss_share",
+            "unknown_rate",
+            "word_perplexity",
+        ];
+        assert_eq!(keys(&onnx), all);
         assert_eq!(onnx["perplexity"], lstmc["perplexity"]);
         // 52 words and 5 newlines; `<unk>` written in the text is a known word.
         assert_eq!((&onnx["tokens"], &onnx["unknown"]), (&57.into(), &0.into()));

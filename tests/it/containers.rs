@@ -3,7 +3,7 @@
 use crate::program::Sandbox;
 use insta::assert_snapshot;
 use lstmc::Source;
-use lstmc::runtime::{BlobOut, Container, Contents, Vocabulary};
+use lstmc::runtime::{BlobOut, Container, Contents, Tokenizer, Vocabulary};
 use std::path::Path;
 
 /// Bytes before the header; see `lstmc_runtime`'s description of the file.
@@ -106,7 +106,7 @@ fn hide_checksums(message: &str) -> String {
 /// The parts of a container, to change and to put together again.
 struct Parts {
     ir: String,
-    vocabulary: Option<Vocabulary>,
+    tokenizer: Option<Tokenizer>,
     /// Name, encoding, shape, bytes.
     tensors: Vec<(String, String, Vec<u64>, Vec<u8>)>,
 }
@@ -116,7 +116,7 @@ impl Parts {
         let container = Container::open(path).unwrap();
         Parts {
             ir: container.ir().into(),
-            vocabulary: container.vocabulary().map(|v| Vocabulary::clone(v)),
+            tokenizer: container.tokenizer().map(|t| Tokenizer::clone(t)),
             tensors: container
                 .tensors()
                 .map(|b| (b.name.into(), b.encoding.into(), b.shape.to_vec(), b.bytes.to_vec()))
@@ -138,7 +138,7 @@ impl Parts {
             .collect();
         let mut contents = Contents::new(&self.ir, &tensors);
         contents.name = "tiny";
-        contents.vocabulary = self.vocabulary.as_ref();
+        contents.tokenizer = self.tokenizer.as_ref();
         contents.write(path).unwrap();
     }
 }
@@ -182,7 +182,9 @@ const CHANGES: &[Change] = &[
         p.ir = "model \"m\" {\n  %x: f32[S, B, 8] = input\n  %y: f32[S, B, 8] = tanh %x\n  return y %y\n}\n"
             .into()
     }),
-    ("words of another model", |p| p.vocabulary = Some(Vocabulary::from_words(["a", "b"]).unwrap())),
+    ("words of another model", |p| {
+        p.tokenizer = Some(Tokenizer::words(Vocabulary::from_words(["a", "b"]).unwrap()))
+    }),
 ];
 
 /// Right checksums say nothing about the contents: each of these is found by the text's reader, the verifier or the planner.
@@ -195,10 +197,10 @@ fn what_is_inside_is_checked() {
     for (name, change) in CHANGES {
         std::fs::write(&path, &whole).unwrap();
         let mut parts = Parts::of(&path);
-        let before = (parts.ir.clone(), parts.tensors.clone(), parts.vocabulary.clone());
+        let before = (parts.ir.clone(), parts.tensors.clone(), parts.tokenizer.clone());
         change(&mut parts);
         assert!(
-            (parts.ir.clone(), parts.tensors.clone(), parts.vocabulary.clone()) != before,
+            (parts.ir.clone(), parts.tensors.clone(), parts.tokenizer.clone()) != before,
             "{name}: no change"
         );
         parts.write(&path);

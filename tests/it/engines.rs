@@ -140,7 +140,7 @@ fn perplexity() {
     let magnitude = distance(&logits, &logits).1;
     for (name, recorded) in recorded()["texts"].as_object().unwrap() {
         let text = std::fs::read_to_string(folder().join(name)).unwrap();
-        let text = source.vocabulary.as_ref().unwrap().encode(&text).unwrap();
+        let text = source.tokenizer.as_ref().unwrap().encode(&text).unwrap();
         let predictions = text.tokens.len() - 1;
         assert_eq!(recorded["predictions"].as_u64(), Some(predictions as u64), "{name}");
         let wanted = recorded["log_likelihood"].as_f64().unwrap() / predictions as f64;

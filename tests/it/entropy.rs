@@ -40,7 +40,7 @@ fn compare(model: &str, words: &str, text: &str, passes: &str) -> (u64, u64) {
     let load = |name: &str| lstmc::load(sandbox.path(name)).unwrap();
     let (plain, coded) = (load("plain.lstmc"), load("coded.lstmc"));
     let text = std::fs::read_to_string(root().join(text)).unwrap();
-    let tokens = plain.vocabulary().unwrap().encode(&text).unwrap().tokens;
+    let tokens = plain.tokenizer().unwrap().encode(&text).unwrap().tokens;
     let tokens = &tokens[..tokens.len().min(20)];
     assert!(logits(&plain, tokens) == logits(&coded, tokens), "{passes}: other logits");
     // Coding a file afterwards, and what reads a coded file and writes it, come to the same file.

@@ -14,6 +14,14 @@ fn check(case: &str, expected: &str) {
     let sandbox = Sandbox::new();
     let folder = format!("testdata/exports/{case}");
     let (model, text) = (format!("{folder}/model.onnx"), format!("{folder}/text.txt"));
+    if let ["eval", number, ref options @ ..] = expected.split(' ').collect::<Vec<_>>()[..] {
+        let words = format!("{folder}/vocab.txt");
+        let eval = [&["eval", &model, "--vocab", &words, "--text", &text][..], options].concat();
+        let found = sandbox.json(&eval)["perplexity"].as_f64().unwrap();
+        let number: f64 = number.parse().unwrap();
+        assert!((found - number).abs() <= 2e-5 * number + 5e-5, "{found}, not {number}");
+        return;
+    }
     let (vocabulary, out) = (format!("{folder}/vocab.txt"), "[dir]/out.lstmc");
     let mut compile = vec!["compile", &model, "-o", out];
     if root().join(&vocabulary).exists() {

@@ -110,7 +110,9 @@ impl Sandbox {
         assert_eq!(self.listing(), before, "lstmc {} left something behind", args.join(" "));
         assert!(matches!(run.code, Some(1 | 2)), "lstmc {}\n{run:?}", args.join(" "));
         assert_eq!(run.stdout, "", "lstmc {}", args.join(" "));
-        assert!(run.stderr.starts_with("error: "), "lstmc {}\n{}", args.join(" "), run.stderr);
+        // Notes of how a text is read may come before.
+        let message = run.stderr.lines().find(|line| !line.starts_with("note: ")).unwrap_or("");
+        assert!(message.starts_with("error: "), "lstmc {}\n{}", args.join(" "), run.stderr);
         format!("$ lstmc {}\nexit {}, {}\n", quoted(args), run.code.unwrap(), run.stderr)
     }
 

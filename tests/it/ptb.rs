@@ -28,7 +28,7 @@ fn check(model: PathBuf, engine: Engine, text: &str, wanted: f64) {
     let source =
         Source::read(model).unwrap().with_vocabulary(Some(&vocabulary)).unwrap().canonical().unwrap();
     let text = std::fs::read_to_string(ptb.join(text)).unwrap();
-    let text = source.vocabulary.as_ref().unwrap().encode(&text).unwrap();
+    let text = source.tokenizer.as_ref().unwrap().encode(&text).unwrap();
     assert_eq!(text.unknown, 0);
     let levels = match engine {
         Engine::Jit => Level::all(),

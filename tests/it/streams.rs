@@ -19,7 +19,7 @@ fn bench(vocabularies: impl Iterator<Item = usize>) {
         let mut source = Source::read(&tiny).unwrap();
         let kind = Kind::ALL[words % Kind::ALL.len()];
         source.graph = language_model_of(5, 1, words, |_, shape| random_map(kind, shape, words as u64));
-        source.vocabulary = None;
+        source.tokenizer = None;
         let model = sandbox.path("words.lstmc");
         source.write(&model).unwrap();
         for level in Level::all() {

@@ -26,7 +26,7 @@ impl Execution {
         buffers
     }
 
-    /// Sum of the log-probabilities of `tokens[1..]`, consuming all but the last. Lengths are checked by the caller.
+    /// Sum of the log-probabilities of `tokens[1..]`, which `each` gets in order, consuming all but the last. Lengths are checked by the caller.
     pub(crate) fn score(
         &self,
         model: Model<'_>,
@@ -34,7 +34,7 @@ impl Execution {
         state: &mut [f32],
         scratch: &mut [u8],
         tokens: &[u32],
-        progress: &mut dyn FnMut(usize),
+        each: &mut dyn FnMut(&[f32]),
     ) -> f64 {
         let mut total = 0.0;
         let inputs = tokens.len().saturating_sub(1);
@@ -72,8 +72,8 @@ impl Execution {
                 }
             }
             total += found.iter().map(|&p| f64::from(p)).sum::<f64>();
+            each(&found);
             buffers.log_probabilities = found;
-            progress(first + steps);
         }
         total
     }

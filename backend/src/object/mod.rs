@@ -3,7 +3,7 @@
 //! ```text
 //!   Plan ──▶ codegen ─────────▶ interface ──┐
 //!     └────▶ pack ─────────────────────────▶├──▶ ObjectModule ──▶ object ──▶ archive
-//!   Vocabulary ──▶ vocabulary ──────────────┘
+//!   Tokenizer  ──▶ vocabulary ──────────────┘
 //! ```
 //!
 //! The code is the same as the JIT's, from the same emitters. An object adds the public functions of [`interface`], which are
@@ -35,7 +35,7 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 use interface::{Parts, Words};
 use lstmc_frontend::ir::Graph;
 use lstmc_kernels::PackedData;
-use lstmc_runtime::Vocabulary;
+use lstmc_runtime::Tokenizer;
 use vocabulary::Tables;
 
 /// What public functions return.
@@ -119,7 +119,7 @@ pub struct Sizes {
 /// Compiles a graph in language-model form. `info` is what `NAME_info` returns.
 pub fn compile(
     graph: &Graph,
-    words: Option<&Vocabulary>,
+    words: Option<&Tokenizer>,
     target: &Target,
     name: &str,
     info: &str,
@@ -127,7 +127,7 @@ pub fn compile(
     check_name(name)?;
     let tables = words.map(Tables::new).transpose()?;
     let plan = Plan::new(graph, plan_target(&**target.isa()))?;
-    if let Some(found) = words.map(Vocabulary::len)
+    if let Some(found) = words.map(|t| t.vocabulary().len())
         && found != plan.vocabulary
     {
         return Err(ObjectError::Vocabulary { found, expected: plan.vocabulary }.into());

@@ -7,7 +7,7 @@
 //! ```
 
 use crate::error::ObjectError;
-use lstmc_runtime::Vocabulary;
+use lstmc_runtime::{Role, Tokenizer};
 
 /// Words per entry of `places`, as a power of two: to find a word, the ones before it are skipped.
 pub(super) const STRIDE_BITS: u32 = 4;
@@ -20,12 +20,13 @@ pub(super) struct Tables {
     pub(super) sorted: Vec<u8>,
     /// Whether ids in `sorted` are u16.
     pub(super) short: bool,
-    /// The id of `<unk>`, or `u32::MAX`.
+    /// The token for unknown words, or `u32::MAX`.
     pub(super) unknown: u32,
 }
 
 impl Tables {
-    pub(super) fn new(words: &Vocabulary) -> Result<Tables, ObjectError> {
+    pub(super) fn new(tokenizer: &Tokenizer) -> Result<Tables, ObjectError> {
+        let words = tokenizer.vocabulary();
         let (mut strings, mut places) = (vec![], vec![]);
         for (id, word) in words.words().enumerate() {
             if word.contains('\0') {
@@ -49,7 +50,7 @@ impl Tables {
             places,
             sorted: sorted.iter().flat_map(|id| id.to_le_bytes().into_iter().take(width)).collect(),
             short,
-            unknown: words.unknown().unwrap_or(u32::MAX),
+            unknown: tokenizer.special().get(Role::Unknown).unwrap_or(u32::MAX),
         })
     }
 

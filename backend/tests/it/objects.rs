@@ -13,11 +13,11 @@ use lstmc_frontend::ir::arbitrary::{
     Extras, Kind, Recurrence, language_model, language_model_of, random_map, recurrent_model_of,
 };
 use lstmc_frontend::ir::{Gru, Reset};
-use lstmc_runtime::Vocabulary;
+use lstmc_runtime::{Tokenizer, Vocabulary};
 use std::collections::BTreeSet;
 
-fn words(n: usize) -> Vocabulary {
-    Vocabulary::from_words((0..n).map(|i| format!("w{i}"))).unwrap()
+fn words(n: usize) -> Tokenizer {
+    Tokenizer::words(Vocabulary::from_words((0..n).map(|i| format!("w{i}"))).unwrap())
 }
 
 fn compiled(target: &Target) -> Compiled {
@@ -174,7 +174,7 @@ fn names_and_words_that_c_cannot_have_are_refused() {
         assert!(check_name(name).is_err(), "{name}");
     }
     let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
-    let with_nul = Vocabulary::from_words(["a", "b\0c"]).unwrap();
+    let with_nul = Tokenizer::words(Vocabulary::from_words(["a", "b\0c"]).unwrap());
     let error = compile(&language_model(2, 1, 2, 1), Some(&with_nul), &target, "lm", "{}").unwrap_err();
     assert!(matches!(error, CompileError::Object(_)), "{error}");
     assert!(error.to_string().contains("word 1"), "{error}");

@@ -173,6 +173,19 @@ impl<T: Real> LanguageModel<T> {
         tokens: &[u32],
         progress: &mut dyn FnMut(usize),
     ) -> Result<f64, InterpretError> {
+        let mut done = 0;
+        self.log_likelihoods(tokens, &mut |terms| {
+            done += terms.len();
+            progress(done);
+        })
+    }
+
+    /// [`LanguageModel::log_likelihood`]; `found` gets that of each token, some at a time, in order.
+    pub fn log_likelihoods(
+        &self,
+        tokens: &[u32],
+        found: &mut dyn FnMut(&[f64]),
+    ) -> Result<f64, InterpretError> {
         self.check(tokens)?;
         if self.head == Head::Hidden {
             return Err(InterpretError::NoPredictions);
@@ -192,7 +205,7 @@ impl<T: Real> LanguageModel<T> {
             }
             sum += terms.iter().sum::<f64>();
             done += chunk.len();
-            progress(done);
+            found(&terms);
         }
         Ok(sum)
     }

@@ -2,7 +2,7 @@
 
 use super::ffi::{Failure, Status, data, given, guarded, handle};
 use facade::Source;
-use lstmc_runtime::Model;
+use lstmc_runtime::{Model, Role};
 use std::ffi::{CStr, CString, c_char};
 
 /// A loaded model: immutable, for any number of threads and sessions.
@@ -40,7 +40,7 @@ fn load(path: &str) -> Result<ModelHandle, facade::Error> {
     let source = Source::read(path)?.canonical()?;
     let model = source.compile(facade::backend::Options::default())?;
     let (mut words, mut starts) = (vec![], vec![]);
-    for word in source.vocabulary.iter().flat_map(|v| v.words()) {
+    for word in source.tokenizer.iter().flat_map(|t| t.vocabulary().words()) {
         starts.push(words.len());
         words.extend_from_slice(word.as_bytes());
         words.push(0);
@@ -102,7 +102,7 @@ pub unsafe extern "C" fn lstmc_model_word(model: *const ModelHandle, token: u32)
 
 /// The token of a word of length bytes, which need not end with a NUL.
 ///
-/// Error WORD if the vocabulary lacks it; *token is then that of "<unk>", or UINT32_MAX where there is none.
+/// Error WORD if the vocabulary lacks it; *token is then that for unknown words, or UINT32_MAX where there is none.
 /// Other errors: NULL, MISALIGNED, SIZE, VOCABULARY.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lstmc_model_token(
@@ -118,9 +118,9 @@ pub unsafe extern "C" fn lstmc_model_token(
         // SAFETY: the promise of data, for `word` is read only until `out` is written, which may be the same memory.
         let word = unsafe { data(word.cast::<u8>(), length, "word")? };
         let missing = || Failure::new(Status::LstmcErrorVocabulary, "the model has no vocabulary");
-        let words = model.model.vocabulary().ok_or_else(missing)?;
-        let found = std::str::from_utf8(word).ok().and_then(|word| words.id(word));
-        let id = found.or(words.unknown()).unwrap_or(u32::MAX);
+        let tokenizer = model.model.tokenizer().ok_or_else(missing)?;
+        let found = std::str::from_utf8(word).ok().and_then(|word| tokenizer.vocabulary().id(word));
+        let id = found.or(tokenizer.special().get(Role::Unknown)).unwrap_or(u32::MAX);
         let result = found.map(|_| ()).ok_or_else(|| {
             let word = String::from_utf8_lossy(word);
             Failure::new(Status::LstmcErrorWord, format_args!("`{word}` is not in the vocabulary"))

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::format::{FORMAT_VERSION, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS, PREAMBLE_BYTES};
 use crate::aligned::ALIGNMENT;
 use crate::file::WriteError;
-use crate::vocabulary::VocabularyError;
+use crate::text::VocabularyError;
 
 /// Why a `.lstmc` file cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,12 @@ pub enum Flaw {
     NoPreamble {
         /// Length of the file in bytes.
         found: u64,
+    },
+    /// The record of the tokenizer is invalid.
+    #[error("its tokenizer is damaged: {reason}")]
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
     },
     /// It was written by a newer version of this crate, or, if the version is 0, by no version.
     #[error(

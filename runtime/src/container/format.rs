@@ -2,13 +2,15 @@
 
 use super::Flaw;
 use crate::aligned::ALIGNMENT;
+use crate::text::{Newline, Role, Special, Tokenizer, Units, Vocabulary};
 
 /// What every `.lstmc` file starts with. The line ending and the end-of-text character are
 /// changed by a transfer that treats the file as text.
 pub const MAGIC: [u8; 8] = *b"LSTMC\r\n\x1a";
 
-/// The format version that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest format version that this crate reads. It writes version 1 where that suffices: version 2 has a record of the tokenizer, without which a
+/// text is words between white space.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The longest header that is written or read, in bytes. It bounds the memory that a hostile file can make a
 /// reader allocate before it is detected: about 12 times as much, for a header full of empty strings.
@@ -80,6 +82,70 @@ pub(super) struct Header {
     /// counted before they are decoded.
     #[prost(bytes = "vec", repeated, tag = "7")]
     pub(super) tensors: Vec<Vec<u8>>,
+    /// From version 2 on. Without it, a text is words, and special tokens have usual names.
+    #[prost(message, optional, tag = "8")]
+    pub(super) tokenizer: Option<TokenizerRecord>,
+}
+
+/// How a text becomes tokens.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TokenizerRecord {
+    #[prost(string, tag = "1")]
+    pub(super) units: String,
+    /// Ids of special tokens.
+    #[prost(uint32, optional, tag = "2")]
+    pub(super) begin: Option<u32>,
+    #[prost(uint32, optional, tag = "3")]
+    pub(super) end: Option<u32>,
+    #[prost(uint32, optional, tag = "4")]
+    pub(super) unknown: Option<u32>,
+    #[prost(uint32, optional, tag = "5")]
+    pub(super) pad: Option<u32>,
+    /// The token that a line's end is.
+    #[prost(uint32, optional, tag = "6")]
+    pub(super) newline: Option<u32>,
+    /// Whether a line's end that is no token is white space.
+    #[prost(bool, tag = "7")]
+    pub(super) space: bool,
+}
+
+impl TokenizerRecord {
+    /// The record of a tokenizer; `None` for one that needs none.
+    pub(super) fn of(tokenizer: &Tokenizer) -> Option<TokenizerRecord> {
+        if *tokenizer == Tokenizer::words(tokenizer.vocabulary().clone()) {
+            return None;
+        }
+        let [begin, end, unknown, pad] = tokenizer.special().ids;
+        let newline = match tokenizer.newline() {
+            Newline::Token(id) => Some(id),
+            _ => None,
+        };
+        let (units, space) = (tokenizer.units().name().into(), tokenizer.newline() == Newline::Space);
+        Some(TokenizerRecord { units, begin, end, unknown, pad, newline, space })
+    }
+
+    /// The tokenizer of a record.
+    pub(super) fn restore(&self, vocabulary: Vocabulary) -> Result<Tokenizer, Flaw> {
+        let ids = [self.begin, self.end, self.unknown, self.pad];
+        let fits = |id: &u32| (*id as usize) < vocabulary.len();
+        if let Some(id) = ids.into_iter().chain([self.newline]).flatten().find(|id| !fits(id)) {
+            return Err(Flaw::Tokenizer { reason: format!("its token {id} is not in the vocabulary") });
+        }
+        let unknown =
+            || Flaw::Tokenizer { reason: format!("its kind `{}` is unknown; update lstmc", self.units) };
+        let units = Units::from_name(&self.units).ok_or_else(unknown)?;
+        if units == Units::Bytes && vocabulary.len() < 256 {
+            return Err(Flaw::Tokenizer { reason: "a vocabulary of bytes has at least 256 words".into() });
+        }
+        let special =
+            Role::ALL.into_iter().zip(ids).fold(Special::default(), |s, (role, id)| s.with(role, id));
+        let newline = match (self.newline, self.space) {
+            (Some(id), _) => Newline::Token(id),
+            (None, true) => Newline::Space,
+            (None, false) => Newline::Missing,
+        };
+        Ok(Tokenizer::with_special(units, vocabulary, special).with_newline(newline))
+    }
 }
 
 /// A tensor's position and type.

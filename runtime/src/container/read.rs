@@ -11,12 +11,12 @@ use prost::Message;
 use super::format::{self, Entry, FORMAT_VERSION, Header, MAGIC, PREAMBLE_BYTES, Preamble};
 use super::{ContainerError, Flaw, Guess, Tensor};
 use crate::aligned::ALIGNMENT;
-use crate::vocabulary::Vocabulary;
+use crate::text::{Tokenizer, Vocabulary};
 
 /// The result of [`parse`], apart from the tensors' bytes.
 pub(super) struct Parsed {
-    pub(super) header: Header, // its `vocabulary` and `tensors` are moved out
-    pub(super) vocabulary: Option<Arc<Vocabulary>>,
+    pub(super) header: Header, // its `vocabulary`, `tokenizer` and `tensors` are moved out
+    pub(super) tokenizer: Option<Arc<Tokenizer>>,
     pub(super) tensors: Vec<Tensor>,
     pub(super) by_name: HashMap<String, usize>,
 }
@@ -51,9 +51,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Flaw> {
 
     let mut header = Header::decode(header_bytes).map_err(undecodable)?;
     let words = std::mem::take(&mut header.vocabulary);
-    let vocabulary = match words.is_empty() {
+    let tokenizer = match words.is_empty() {
         true => None,
-        false => Some(Arc::new(Vocabulary::from_words(words).map_err(Flaw::Vocabulary)?)),
+        false => {
+            let vocabulary = Vocabulary::from_words(words).map_err(Flaw::Vocabulary)?;
+            Some(Arc::new(match header.tokenizer.take() {
+                Some(record) => record.restore(vocabulary)?,
+                None => Tokenizer::words(vocabulary),
+            }))
+        }
     };
     let entries = std::mem::take(&mut header.tensors);
     format::check_count(entries.len())?;
@@ -69,7 +75,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Flaw> {
         tensors.push(tensor);
     }
     check_overlap(&tensors)?;
-    Ok(Parsed { header, vocabulary, tensors, by_name })
+    Ok(Parsed { header, tokenizer, tensors, by_name })
 }
 
 fn undecodable(error: prost::DecodeError) -> Flaw {

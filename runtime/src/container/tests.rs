@@ -4,14 +4,15 @@ use std::path::Path;
 use proptest::prelude::*;
 use prost::Message;
 
-use super::format::{Entry, Header, PREAMBLE_BYTES, Preamble};
+use super::format::{Entry, Header, PREAMBLE_BYTES, Preamble, TokenizerRecord};
 use super::*;
 use crate::file::WriteError;
+use crate::text::{Newline, Units, Vocabulary};
 
 const IR: &str = "model \"tiny\" (vocabulary 3) {}\n@decoder: f32[3, 2]\n";
 
-fn words() -> Vocabulary {
-    Vocabulary::from_words(["<unk>", "<eos>", "Größe"]).unwrap()
+fn words() -> Tokenizer {
+    Tokenizer::words(Vocabulary::from_words(["<unk>", "<eos>", "Größe"]).unwrap())
 }
 
 fn tensors() -> Vec<BlobOut<'static>> {
@@ -24,11 +25,11 @@ fn tensors() -> Vec<BlobOut<'static>> {
     ]
 }
 
-fn contents<'a>(vocabulary: &'a Vocabulary, tensors: &'a [BlobOut<'a>]) -> Contents<'a> {
+fn contents<'a>(tokenizer: &'a Tokenizer, tensors: &'a [BlobOut<'a>]) -> Contents<'a> {
     Contents {
         name: "tiny",
         ir: IR,
-        vocabulary: Some(vocabulary),
+        tokenizer: Some(tokenizer),
         recipe: "quantize(bits=4)",
         report: "{\"passes\": []}",
         tensors,
@@ -63,7 +64,7 @@ fn flaw(bytes: &[u8]) -> Flaw {
 fn check(container: &Container) {
     assert_eq!(container.name(), "tiny");
     assert_eq!(container.ir(), IR);
-    assert_eq!(container.vocabulary().map(|words| &**words), Some(&words()));
+    assert_eq!(container.tokenizer().map(|words| &**words), Some(&words()));
     assert_eq!(container.recipe(), "quantize(bits=4)");
     assert_eq!(container.report(), "{\"passes\": []}");
     assert!(container.producer().starts_with("lstmc "));
@@ -97,8 +98,8 @@ fn what_is_written_is_read() {
     assert_eq!(container.file_bytes(), length);
 
     // Replacing the file leaves the open container alone, and copying a container gives the same bytes.
-    let (vocabulary, copies) = (words(), container.tensors().map(BlobOut::from).collect::<Vec<_>>());
-    contents(&vocabulary, &copies).write(&path).unwrap();
+    let (tokenizer, copies) = (words(), container.tensors().map(BlobOut::from).collect::<Vec<_>>());
+    contents(&tokenizer, &copies).write(&path).unwrap();
     check(&container);
     assert_eq!(fs::read(&path).unwrap(), bytes);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
@@ -106,9 +107,9 @@ fn what_is_written_is_read() {
 
 #[test]
 fn a_container_may_be_almost_empty() {
-    let contents = Contents { name: "", ir: "", vocabulary: None, recipe: "", report: "", tensors: &[] };
+    let contents = Contents { name: "", ir: "", tokenizer: None, recipe: "", report: "", tensors: &[] };
     let container = Container::from_bytes(&contents.to_bytes().unwrap()).unwrap();
-    assert!(container.vocabulary().is_none());
+    assert!(container.tokenizer().is_none());
     assert_eq!(container.tensors().len(), 0);
 }
 
@@ -119,8 +120,8 @@ fn files_have_ordinary_permissions_and_links_are_followed() {
     let folder = tempfile::tempdir().unwrap();
     let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
     fs::write(folder.path().join("ordinary"), "").unwrap();
-    let (vocabulary, tensors) = (words(), tensors());
-    let contents = contents(&vocabulary, &tensors);
+    let (tokenizer, tensors) = (words(), tensors());
+    let contents = contents(&tokenizer, &tensors);
     contents.write(folder.path().join("tiny.lstmc")).unwrap();
     assert_eq!(mode("tiny.lstmc"), mode("ordinary"));
 
@@ -177,6 +178,22 @@ fn tensors_may_lie_anywhere_without_overlap() {
 }
 
 #[test]
+fn tokenizers_are_kept() {
+    let vocabulary =
+        std::sync::Arc::new(Vocabulary::from_words(["<blk>", "<s>", "</s>", "a", "\n"]).unwrap());
+    let units = [Units::Words, Units::Characters, Units::Ids];
+    let tokenizers = units.map(|units| Tokenizer::new(units, vocabulary.clone()));
+    let other = tokenizers[0].clone().with_newline(Newline::Space);
+    for tokenizer in tokenizers.iter().chain([&other]) {
+        let contents = Contents { tokenizer: Some(tokenizer), ..Contents::new("", &[]) };
+        let bytes = contents.to_bytes().unwrap();
+        assert_eq!(Container::from_bytes(&bytes).unwrap().tokenizer().map(|t| &**t), Some(tokenizer));
+        // Words with tokens of the usual names are what every version reads.
+        assert_eq!(bytes[8], if *tokenizer == tokenizers[0] { 1 } else { 2 });
+    }
+}
+
+#[test]
 fn flaws() {
     // Not `valid()`, whose header holds this crate's version.
     let bytes = file_of(&[entry("a", 256, 1)], &[0; 512]);
@@ -189,6 +206,10 @@ fn flaws() {
     let deep = Entry { shape: vec![1; 9], ..entry("deep", 256, 1) };
     let vast = Entry { shape: vec![1 << 40, 1 << 40], ..entry("vast", 256, 1) };
     let vocabulary = ["the", "cat", "the"].map(str::to_owned).to_vec();
+    let recorded = |record| {
+        let vocabulary = ["the", "cat"].map(str::to_owned).to_vec();
+        file(&Header { vocabulary, tokenizer: Some(record), ..Header::default() }.encode_to_vec(), &[])
+    };
     let files = [
         vec![],
         b"\x08\x08\x12\x07pytorch".to_vec(),
@@ -196,7 +217,7 @@ fn flaws() {
         b"PK\x03\x04".to_vec(),
         b"LST".to_vec(),
         bytes[..31].to_vec(),
-        with(8, &2u32.to_le_bytes()),
+        with(8, &(FORMAT_VERSION + 1).to_le_bytes()),
         with(8, &0u32.to_le_bytes()),
         bytes[..bytes.len() - 10].to_vec(),
         [&bytes[..], b"\n"].concat(),
@@ -207,6 +228,10 @@ fn flaws() {
         file(&[0x0a, 0x05, b'a'], &[]),
         file(&Header { tensors: vec![vec![0xff]], ..Header::default() }.encode_to_vec(), &[]),
         file(&Header { vocabulary, ..Header::default() }.encode_to_vec(), &[]),
+        recorded(TokenizerRecord { units: "runes".into(), ..TokenizerRecord::default() }),
+        recorded(TokenizerRecord { units: "words".into(), end: Some(2), ..TokenizerRecord::default() }),
+        recorded(TokenizerRecord { units: "words".into(), newline: Some(9), ..TokenizerRecord::default() }),
+        recorded(TokenizerRecord { units: "bytes".into(), ..TokenizerRecord::default() }),
         file(&[0x3a, 0].repeat(MAX_TENSORS + 1), &[]),
         file_of(&[entry("a", 256, 1), entry("a", 320, 1)], &region),
         file_of(&[deep], &region),
@@ -223,10 +248,10 @@ fn flaws() {
 
 #[test]
 fn flaws_in_what_is_to_be_written() {
-    let vocabulary = words();
+    let tokenizer = words();
     let huge = " ".repeat(MAX_HEADER_BYTES as usize);
     let message = |ir: &str, tensors: &[BlobOut<'_>]| {
-        let contents = Contents { ir, ..contents(&vocabulary, tensors) };
+        let contents = Contents { ir, ..contents(&tokenizer, tensors) };
         contents.to_bytes().unwrap_err().to_string()
     };
     let blob = |name: &'static str, shape: &'static [u64]| BlobOut::new(name, "u8", shape, &[1]);
@@ -249,10 +274,10 @@ fn files_that_cannot_be_opened_or_written() {
     fs::create_dir(in_folder("folder.lstmc")).unwrap();
     fs::write(in_folder("file"), "text").unwrap();
     fs::write(in_folder("empty.lstmc"), "").unwrap();
-    let vocabulary = words();
+    let tokenizer = words();
     let wrong = [BlobOut::on_demand("a", "u8", &[3], 4, || vec![1, 2, 3])];
     let open = |path: &Path| Container::open(path).unwrap_err().to_string();
-    let write = |path: &Path| contents(&vocabulary, &wrong).write(path).unwrap_err().to_string();
+    let write = |path: &Path| contents(&tokenizer, &wrong).write(path).unwrap_err().to_string();
     let mut messages = vec![
         open(&in_folder("none.lstmc")),
         open(&in_folder("folder.lstmc")),
@@ -324,7 +349,7 @@ proptest! {
         let tensors: Vec<_> =
             blobs.iter().map(|(name, bytes)| BlobOut::new(name, "u8", vec![bytes.len() as u64], bytes)).collect();
         let contents =
-            Contents { name: &name, ir: &ir, vocabulary: None, recipe: "", report: "", tensors: &tensors };
+            Contents { name: &name, ir: &ir, tokenizer: None, recipe: "", report: "", tensors: &tensors };
         let container = Container::from_bytes(&contents.to_bytes().unwrap()).unwrap();
         prop_assert_eq!((container.name(), container.ir()), (&*name, &*ir));
         prop_assert_eq!(container.tensors().len(), blobs.len());

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::format::{self, Entry, FORMAT_VERSION, Header, PREAMBLE_BYTES, Preamble};
+use super::format::{self, Entry, FORMAT_VERSION, Header, PREAMBLE_BYTES, Preamble, TokenizerRecord};
 use super::{Blob, ContainerError, Flaw};
 use crate::aligned::ALIGNMENT;
 use crate::file::{WriteError, write_whole};
-use crate::vocabulary::Vocabulary;
+use crate::text::Tokenizer;
 
 const PRODUCER: &str = concat!("lstmc ", env!("CARGO_PKG_VERSION"));
 
@@ -81,8 +81,8 @@ pub struct Contents<'a> {
     pub name: &'a str,
     /// The graph, as text.
     pub ir: &'a str,
-    /// The model's words, if they are known.
-    pub vocabulary: Option<&'a Vocabulary>,
+    /// How a text becomes tokens, and their names, if they are known.
+    pub tokenizer: Option<&'a Tokenizer>,
     /// The passes that the model went through, in their text form; may be empty.
     pub recipe: &'a str,
     /// The report of the passes, as JSON; may be empty.
@@ -106,7 +106,7 @@ impl From<io::Error> for Stop {
 impl<'a> Contents<'a> {
     /// A graph and its tensors; everything else is empty.
     pub fn new(ir: &'a str, tensors: &'a [BlobOut<'a>]) -> Self {
-        Contents { name: "", ir, vocabulary: None, recipe: "", report: "", tensors }
+        Contents { name: "", ir, tokenizer: None, recipe: "", report: "", tensors }
     }
 }
 
@@ -172,11 +172,17 @@ impl Contents<'_> {
         let mut header = Header {
             name: self.name.to_owned(),
             ir: self.ir.to_owned(),
-            vocabulary: self.vocabulary.iter().flat_map(|words| words.words()).map(str::to_owned).collect(),
+            vocabulary: self
+                .tokenizer
+                .iter()
+                .flat_map(|t| t.vocabulary().words())
+                .map(str::to_owned)
+                .collect(),
             recipe: self.recipe.to_owned(),
             report: self.report.to_owned(),
             producer: PRODUCER.to_owned(),
             tensors: encode(&entries),
+            tokenizer: self.tokenizer.and_then(TokenizerRecord::of),
         };
         let header_bytes = header.encoded_len() as u64;
         format::check_header_bytes(header_bytes)?;
@@ -187,15 +193,17 @@ impl Contents<'_> {
             end = entry.offset.checked_add(entry.length).ok_or(Flaw::FileTooLong)?;
         }
         header.tensors = encode(&entries);
+        let version = if header.tokenizer.is_some() { FORMAT_VERSION } else { 1 };
         let header = header.encode_to_vec();
         debug_assert_eq!(header.len() as u64, header_bytes);
         let offsets = entries.iter().map(|entry| entry.offset).collect();
-        Ok(Plan { header, offsets, file_bytes: end })
+        Ok(Plan { version, header, offsets, file_bytes: end })
     }
 }
 
 /// The layout of the file.
 struct Plan {
+    version: u32,
     header: Vec<u8>,
     offsets: Vec<u64>, // of each tensor
     file_bytes: u64,
@@ -231,7 +239,7 @@ fn emit(plan: &Plan, tensors: &[BlobOut<'_>], out: &mut (impl Write + Seek)) -> 
         position = offset + tensor.length;
     }
     let preamble = Preamble {
-        version: FORMAT_VERSION,
+        version: plan.version,
         header_bytes: plan.header.len() as u32, // at most MAX_HEADER_BYTES
         header_crc: crc32fast::hash(&plan.header),
         tensors_crc: crc.finalize(),

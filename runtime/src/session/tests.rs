@@ -1,11 +1,12 @@
 use super::*;
 use crate::testing::{Bigram, log_softmax};
+use crate::text::Vocabulary;
 
 fn model() -> Model {
     let kernels = Bigram::new(&[&[0.0, 1.0, 2.0], &[0.5, 0.5, -3.0], &[1.0, 1.0, 1.0]]);
-    let vocabulary = Vocabulary::from_words(["<unk>", "<eos>", "the"]).unwrap();
+    let words = Tokenizer::words(Vocabulary::from_words(["<unk>", "<eos>", "the"]).unwrap());
     let description = Description { name: "bigram".into(), ..Description::default() };
-    Model::new(Arc::new(kernels), Some(Arc::new(vocabulary)), description).unwrap()
+    Model::new(Arc::new(kernels), Some(Arc::new(words)), description).unwrap()
 }
 
 fn broken(logit: f32) -> Model {
@@ -303,10 +304,10 @@ fn errors() {
     .map(|error| error.to_string())
     .collect::<Vec<_>>();
 
-    let vocabulary = Arc::new(Vocabulary::from_words(["the"]).unwrap());
+    let tokenizer = Arc::new(Tokenizer::words(Vocabulary::from_words(["the"]).unwrap()));
     let (two_words, no_words) = (Bigram::new(&[&[0.0, 0.0], &[0.0, 0.0]]), Bigram::new(&[]));
-    for (kernels, vocabulary) in [(two_words, Some(vocabulary)), (no_words, None)] {
-        let error = Model::new(Arc::new(kernels), vocabulary, Description::default()).unwrap_err();
+    for (kernels, tokenizer) in [(two_words, Some(tokenizer)), (no_words, None)] {
+        let error = Model::new(Arc::new(kernels), tokenizer, Description::default()).unwrap_err();
         messages.push(error.to_string());
     }
     insta::assert_snapshot!(messages.join("\n"));

@@ -65,7 +65,7 @@ fn model(sandbox: &Sandbox, name: &str, passes: &str) -> Source {
 /// The excerpt's tokens.
 fn excerpt(source: &Source) -> Vec<u32> {
     let text = fs::read_to_string(root().join("testdata/ptb-small/test.txt")).unwrap();
-    source.vocabulary.as_ref().unwrap().encode(&text).unwrap().tokens
+    source.tokenizer.as_ref().unwrap().encode(&text).unwrap().tokens
 }
 
 fn bytes(tokens: &[u32]) -> Vec<u8> {
@@ -161,7 +161,7 @@ fn libraries_of_every_kind_of_layer_and_the_jit_agree() {
         let map = |_: &str, shape| random_map(Kind::ALL[n % Kind::ALL.len()], shape, n as u64);
         let mut source = Source::read(root().join("testdata/tiny/dynamo/model.onnx")).unwrap();
         source = source.canonical().unwrap();
-        (source.graph, source.vocabulary) = (recurrent_model_of(&kind, [17, 2, 40], extras, map), None);
+        (source.graph, source.tokenizer) = (recurrent_model_of(&kind, [17, 2, 40], extras, map), None);
         let name = format!("{n}.lstmc");
         source.write(sandbox.path(&name)).unwrap();
         let folder = n.to_string();

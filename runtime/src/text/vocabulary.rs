@@ -1,4 +1,4 @@
-//! The words of a model.
+//! The tokens of a model, by name.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,42 +7,25 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod file;
 #[cfg(test)]
 mod tests;
-
-/// The word that replaces every word that the vocabulary lacks.
-pub const UNKNOWN: &str = "<unk>";
-
-/// The word for the end of a line.
-pub const END_OF_LINE: &str = "<eos>";
 
 /// The largest vocabulary file that [`Vocabulary::read`] accepts, in bytes.
 pub const MAX_VOCABULARY_BYTES: u64 = 64 << 20;
 
-/// An ordered list of distinct words; a word's position is its id, the token that the model sees.
+/// An ordered list of distinct words: whole words, characters, or parts of words. A word's position is its id, the token that the model sees.
 ///
-/// Words are not empty and hold no white space (as Unicode defines it), because text is split on it.
-/// Comparison is by bytes: no case folding, no normalisation.
+/// Words are not empty. Comparison is by bytes: no case folding, no normalisation.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Vocabulary {
     words: Vec<Arc<str>>,
     ids: HashMap<Arc<str>, u32>, // shares the bytes of `words`
 }
 
-/// The result of [`Vocabulary::encode`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Encoded {
-    /// One id per word and per newline.
-    pub tokens: Vec<u32>,
-    /// The number of words that the vocabulary lacks. The word `<unk>` itself, written in
-    /// the text, is not counted.
-    pub unknown: usize,
-}
-
 /// Why a vocabulary cannot be read, or cannot be used.
 ///
-/// Lines are counted from 1. A word's line is its id plus 1, even if the words do not come from a file.
+/// Lines are counted from 1. A word's line is its id plus 1 if the words do not come from a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VocabularyError {
@@ -65,7 +48,7 @@ pub enum VocabularyError {
     /// The path is a directory.
     #[error(
         "cannot read vocabulary `{path}`: it is a directory; \
-         name a text file with one word a line"
+         name a text file with one word a line, or a map in JSON"
     )]
     Directory {
         /// The directory.
@@ -74,7 +57,7 @@ pub enum VocabularyError {
     /// The file is larger than [`MAX_VOCABULARY_BYTES`].
     #[error(
         "it is larger than {MAX_VOCABULARY_BYTES} bytes, too large for a vocabulary; \
-         name a text file with one word a line"
+         name a text file with one word a line, or a map in JSON"
     )]
     TooLarge,
     /// There are no words.
@@ -86,22 +69,42 @@ pub enum VocabularyError {
         /// The first line that is not.
         line: usize,
     },
-    /// A line without a word, which no text could produce, before the last word.
-    #[error("line {line} is empty; line numbers are token ids, so every line needs a word")]
+    /// A line without a word, before the last word.
+    #[error(
+        "line {line} is empty; line numbers are token ids, so every line needs a word (a line feed is written \\u{{a}}, as escapes are)"
+    )]
     EmptyWord {
         /// The line.
         line: usize,
     },
-    /// White space in a word, which no text could produce.
+    /// White space beside other characters in a line.
     #[error(
-        "line {line}, {word:?}, has white space in it; \
-         expected one word a line, without counts or other columns"
+        "line {line}, {word:?}, has white space in it; expected one word a line without counts or other columns, or a word and its id in \
+         each line (white space in a word is written as an escape, such as \\u{{20}})"
     )]
     WhiteSpace {
         /// The line.
         line: usize,
         /// Its contents.
         word: String,
+    },
+    /// Words with numbers that are not ids.
+    #[error(
+        "the numbers beside the words are not the ids 0 to {last}, each once: {word:?} has {id}; remove columns that are not ids"
+    )]
+    Ids {
+        /// The largest id of as many words.
+        last: usize,
+        /// The first word whose number is too large or repeated.
+        word: String,
+        /// Its number.
+        id: u64,
+    },
+    /// A JSON file of another form.
+    #[error("it is JSON, but {reason}; expected a map from words to ids, or a list of words")]
+    Json {
+        /// What is wrong with it.
+        reason: String,
     },
     /// A word occurs twice.
     #[error("line {line} repeats the word `{word}` of line {first}")]
@@ -113,20 +116,15 @@ pub enum VocabularyError {
         /// The line of its second occurrence.
         line: usize,
     },
+    /// A model with fewer tokens than there are bytes.
+    #[error("a model that reads bytes has at least 256 tokens, this one {model}; give its vocabulary")]
+    Bytes {
+        /// Tokens of the model.
+        model: usize,
+    },
     /// More words than a token id can count.
     #[error("more than {} words", u32::MAX)]
     TooManyWords,
-    /// A text has a word that the vocabulary lacks, and the vocabulary has no `<unk>`.
-    #[error(
-        "line {line} of the text has the word `{word}`, which is not in the vocabulary, \
-         and the vocabulary has no `{UNKNOWN}` to stand for it"
-    )]
-    UnknownWord {
-        /// The first such word.
-        word: String,
-        /// Its line in the text; for `<eos>`, the line that it ends.
-        line: usize,
-    },
     /// The vocabulary does not belong to the model.
     #[error(
         "the vocabulary has {words} words, the model {model}; \
@@ -141,14 +139,20 @@ pub enum VocabularyError {
 }
 
 impl Vocabulary {
-    /// Reads a UTF-8 text file with one word per line; the id of a word is its line number, from 0.
+    /// Reads a vocabulary file, in UTF-8, with or without a byte order mark, in one of these forms:
     ///
-    /// Lines end with `\n` or `\r\n`; empty lines after the last word and a byte order mark are skipped.
+    /// - one word a line; the id of a word is its line number, from 0;
+    /// - a word and its id in each line, separated by white space (`tokens.txt` of k2 and icefall, `words.txt` of Kaldi), in any order;
+    /// - a word and its score in each line, separated by a tab (`.vocab` of SentencePiece); the id is the line number, from 0;
+    /// - JSON: a map from words to ids, or a list of words.
+    ///
+    /// Lines end with `\n` or `\r\n`; empty lines after the last word are skipped. A line of one blank is the word of one blank. Any other
+    /// white space, and any other character, may be written as an escape: `\u{20}`, with one to six hexadecimal digits.
     ///
     /// # Errors
     ///
     /// If `path` cannot be read, is a directory or larger than [`MAX_VOCABULARY_BYTES`], or if the file
-    /// is not UTF-8, has no words, or one that is empty, repeated or has white space in it.
+    /// is not UTF-8, has no words, one that is empty, repeated or has white space beside other characters in it, or ids with gaps.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, VocabularyError> {
         let path = path.as_ref();
         let unreadable = |reason| VocabularyError::Read { path: path.to_owned(), reason };
@@ -171,21 +175,25 @@ impl Vocabulary {
     ///
     /// # Errors
     ///
-    /// If they are not UTF-8, have no words, or one that is empty, repeated or has white space in it.
+    /// As [`Vocabulary::read`], for what is wrong with the contents.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, VocabularyError> {
         let text = str::from_utf8(bytes).map_err(|error| {
             let newlines = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
             VocabularyError::NotUtf8 { line: newlines + 1 }
         })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self::from_words(text.trim_end_matches(['\r', '\n']).lines())
+        file::parse(text.strip_prefix('\u{feff}').unwrap_or(text))
+    }
+
+    /// The contents of a file from which [`Vocabulary::from_bytes`] reads the same words: one a line, with escapes.
+    pub fn to_text(&self) -> String {
+        file::text(self)
     }
 
     /// A vocabulary of the given words, in order.
     ///
     /// # Errors
     ///
-    /// If there are no words, or one that is empty, repeated or has white space in it.
+    /// If there are no words, or one that is empty or repeated.
     pub fn from_words<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Result<Self, VocabularyError> {
         let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
         for word in words {
@@ -197,13 +205,33 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
+    /// The vocabulary of a model that reads bytes, named `<0x00>` to `<0xFF>`, and `len - 256` more tokens, which are named after their ids: `<256>`.
+    ///
+    /// # Errors
+    ///
+    /// [`VocabularyError::Bytes`] if `len` is less than 256.
+    pub fn of_bytes(len: usize) -> Result<Self, VocabularyError> {
+        if len < 256 {
+            return Err(VocabularyError::Bytes { model: len });
+        }
+        Self::from_words(
+            (0..len).map(|id| if id < 256 { format!("<0x{id:02X}>") } else { format!("<{id}>") }),
+        )
+    }
+
+    /// The vocabulary of a model whose tokens are named after their ids: `0`, `1` and so on.
+    ///
+    /// # Errors
+    ///
+    /// If `len` is 0.
+    pub fn of_ids(len: usize) -> Result<Self, VocabularyError> {
+        Self::from_words((0..len).map(|id| id.to_string()))
+    }
+
     fn push(&mut self, word: &str) -> Result<(), VocabularyError> {
         let line = self.words.len() + 1;
         if word.is_empty() {
             return Err(VocabularyError::EmptyWord { line });
-        }
-        if word.contains(char::is_whitespace) {
-            return Err(VocabularyError::WhiteSpace { line, word: word.to_owned() });
         }
         if let Some(first) = self.id(word) {
             return Err(VocabularyError::Duplicate {
@@ -238,43 +266,6 @@ impl Vocabulary {
     /// The token of a word; `None` if the vocabulary lacks the word.
     pub fn id(&self, word: &str) -> Option<u32> {
         self.ids.get(word).copied()
-    }
-
-    /// The token of [`UNKNOWN`], if the vocabulary has it.
-    pub fn unknown(&self) -> Option<u32> {
-        self.id(UNKNOWN)
-    }
-
-    /// Turns a text into tokens: it is split on white space, and every `\n` is the token `<eos>` (so a
-    /// last line without a newline has none). Words that the vocabulary lacks, `<eos>` among them,
-    /// become `<unk>`.
-    ///
-    /// # Errors
-    ///
-    /// [`VocabularyError::UnknownWord`], naming the first, if the vocabulary has no `<unk>` for them.
-    pub fn encode(&self, text: &str) -> Result<Encoded, VocabularyError> {
-        let mut encoded = Encoded { tokens: Vec::new(), unknown: 0 };
-        let mut push = |word: &str, line: usize| {
-            let token = match (self.id(word), self.unknown()) {
-                (Some(id), _) => id,
-                (None, Some(unknown)) => {
-                    encoded.unknown += 1;
-                    unknown
-                }
-                (None, None) => return Err(VocabularyError::UnknownWord { word: word.to_owned(), line }),
-            };
-            encoded.tokens.push(token);
-            Ok(())
-        };
-        for (index, line) in text.split_inclusive('\n').enumerate() {
-            for word in line.split_whitespace() {
-                push(word, index + 1)?;
-            }
-            if line.ends_with('\n') {
-                push(END_OF_LINE, index + 1)?;
-            }
-        }
-        Ok(encoded)
     }
 
     /// Checks that this can be the vocabulary of a model with `expected` words.

@@ -5,6 +5,10 @@ fn read(bytes: &[u8]) -> Result<Vocabulary, VocabularyError> {
     Vocabulary::from_bytes(bytes)
 }
 
+fn words(text: &str) -> Vec<String> {
+    read(text.as_bytes()).unwrap().words().map(str::to_owned).collect()
+}
+
 #[test]
 fn a_line_is_a_word_and_its_number_the_id() {
     for text in ["<unk>\n<eos>\nthe", "<unk>\n<eos>\nthe\n", "\u{feff}<unk>\r\n<eos>\r\nthe\r\n\r\n"] {
@@ -14,29 +18,32 @@ fn a_line_is_a_word_and_its_number_the_id() {
         assert_eq!(vocabulary.id("the"), Some(2));
         assert_eq!(vocabulary.word(2), Some("the"));
         assert_eq!((vocabulary.id("cat"), vocabulary.word(3)), (None, None));
-        assert_eq!(vocabulary.unknown(), Some(0));
     }
 }
 
 #[test]
-fn text_becomes_tokens() {
-    let vocabulary = Vocabulary::from_words(["<unk>", "<eos>", "the", "Größe"]).unwrap();
-    let encode = |text| {
-        let encoded = vocabulary.encode(text).unwrap();
-        (encoded.tokens, encoded.unknown)
-    };
-    assert_eq!(encode(""), (vec![], 0));
-    assert_eq!(encode("  the\tGröße"), (vec![2, 3], 0));
-    assert_eq!(encode("the the\r\n\nthe \n"), (vec![2, 2, 1, 1, 2, 1], 0));
-    assert_eq!(encode("The <unk> the"), (vec![0, 0, 2], 1));
-    assert_eq!(encode("the\u{a0}the\u{2028}the"), (vec![2, 2, 2], 0));
-}
-
-#[test]
-fn the_end_of_a_line_may_be_unknown() {
-    let vocabulary = Vocabulary::from_words(["the", "<unk>"]).unwrap();
-    let encoded = vocabulary.encode("the\nthe\n").unwrap();
-    assert_eq!(encoded, Encoded { tokens: vec![0, 1, 0, 1], unknown: 2 });
+fn all_forms_of_a_file() {
+    let expected = ["<unk>", "a", "the"];
+    for text in [
+        "a 1\n<unk> 0\nthe 2\n",
+        "\u{feff}<unk>\t0\r\na\t1\r\nthe\t2\r\n",
+        "<unk>   0\na       1\nthe  2",
+        "<unk>\t0\na\t-2.5\nthe\t-3.25e1\n",
+        r#"{"a": 1, "the": 2, "<unk>": 0}"#,
+        " [\"<unk>\",\n \"a\", \"the\"]\n",
+    ] {
+        assert_eq!(words(text), expected, "{text:?}");
+    }
+    // White space as a word, alone, beside its id, and as an escape; and what only looks like an escape.
+    assert_eq!(words(" \na\n"), [" ", "a"]);
+    assert_eq!(words("  1\na 0\n\t 2\n"), ["a", " ", "\t"]);
+    assert_eq!(
+        words("\\u{20}\n\\u{a}b\n\\u\n\\u{}\n\\u{5c}u{20}\n\\u{110000}\n"),
+        [" ", "\nb", "\\u", "\\u{}", "\\u{20}", "\\u{110000}"]
+    );
+    // Numbers are words, and so are brackets.
+    assert_eq!(words("1\n2\n0\n"), ["1", "2", "0"]);
+    assert_eq!(words("{\n}\n[\n"), ["{", "}", "["]);
 }
 
 #[test]
@@ -49,9 +56,14 @@ fn errors() {
         b"\n\n",
         b"the\n\ncat\n",
         b"the 52\n",
+        b"the 0\ncat 0\n",
         b"a\nthe\tcat\n",
         b"the\ncat\nthe\n",
         b"the\n\xff\n",
+        b"{\"the\": 1}",
+        b"{\"the\": \"a\"}",
+        b"[\"the\", 3]",
+        b"{\"the\": 0",
     ] {
         fs::write(&file, bytes).unwrap();
         messages.push(Vocabulary::read(&file).unwrap_err().to_string());
@@ -62,9 +74,8 @@ fn errors() {
     messages.push(Vocabulary::read(folder.path().join("none.txt")).unwrap_err().to_string());
 
     messages.push(Vocabulary::from_words(["a", "a"]).unwrap_err().to_string());
+    messages.push(Vocabulary::of_bytes(255).unwrap_err().to_string());
     let vocabulary = Vocabulary::from_words(["the", "cat"]).unwrap();
-    messages.push(vocabulary.encode("the cat the\tcat sat on").unwrap_err().to_string());
-    messages.push(vocabulary.encode("the\n").unwrap_err().to_string());
     messages.push(vocabulary.check_len(10_000).unwrap_err().to_string());
 
     let folder = folder.path().display().to_string();
@@ -83,15 +94,9 @@ proptest! {
     }
 
     #[test]
-    fn encoding_keeps_known_words(lines in prop::collection::vec("[a-d]{1,2}( [a-d]{1,2}){0,4}", 1..6)) {
-        let text = lines.join("\n");
-        let mut words: Vec<&str> = text.split_whitespace().chain([END_OF_LINE]).collect();
-        words.sort_unstable();
-        words.dedup();
-        let vocabulary = Vocabulary::from_words(words).unwrap();
-        let encoded = vocabulary.encode(&text).unwrap();
-        prop_assert_eq!(encoded.unknown, 0);
-        let decoded: Vec<&str> = encoded.tokens.iter().map(|&id| vocabulary.word(id).unwrap()).collect();
-        prop_assert_eq!(decoded.join(" "), text.replace('\n', " <eos> "));
+    fn what_is_written_is_read_again(words in prop::collection::btree_set("[ \\t\\n\\r\\\\u{}\\[\"0-9a-c\u{feff}\u{85}\u{2028}]{1,4}", 1..8)) {
+        let vocabulary = Vocabulary::from_words(&words).unwrap();
+        let again = read(vocabulary.to_text().as_bytes());
+        prop_assert!(again.as_ref().ok() == Some(&vocabulary), "{:?} {:?}", words, again);
     }
 }
