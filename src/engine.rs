@@ -60,6 +60,19 @@ impl Machine {
         }
     }
 
+    /// [`Machine::score`] of several texts, on this many threads.
+    pub(crate) fn score_all(&mut self, texts: &[Vec<u32>], threads: usize) -> Result<Vec<Vec<f32>>, Error> {
+        if let Machine::Jit(session) = self {
+            return Ok(session.model().batch(threads).score(texts)?);
+        }
+        let each = |text: &Vec<u32>| {
+            let mut found = vec![];
+            self.score(text, &mut |part| found.extend_from_slice(part))?;
+            Ok(found)
+        };
+        texts.iter().map(each).collect()
+    }
+
     /// [`Machine::score`], going on from where the last call ended; its last token is the first of this one. The interpreter cannot.
     pub(crate) fn go_on(
         &mut self,

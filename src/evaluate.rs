@@ -8,8 +8,11 @@ use lstmc_runtime::{Encoded, Role, TextReader, Tokenizer};
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-/// Tokens of a stream that are in memory at once, and of sentences that are scored together.
+/// Tokens of a stream that are in memory at once.
 const TOGETHER: usize = 1 << 20;
+
+/// Tokens of sentences that are sorted by length and scored together.
+pub(crate) const SENTENCES: usize = 1 << 17;
 
 /// How a text is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -98,10 +101,14 @@ pub fn evaluate(
     each: &mut dyn FnMut(Line) -> Result<(), Error>,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, Error> {
+    let threads = options.threads;
+    // Sentences are shared out among threads, which then need none for their products.
+    let options = Options { threads: if reading == Reading::Sentences { 1 } else { threads }, ..options };
     let machine = Machine::new(engine, options, graph)?;
     let reader = TextReader::new(tokenizer, input);
     let unknown = tokenizer.special().get(Role::Unknown);
-    let mut run = Run { machine, reader, path, unknown, each, progress, result: Evaluation::default() };
+    let mut run =
+        Run { machine, reader, path, unknown, threads, each, progress, result: Evaluation::default() };
     match reading {
         Reading::Stream => run.stream(tokenizer)?,
         Reading::Sentences => run.sentences()?,
@@ -114,6 +121,7 @@ struct Run<'r, R> {
     reader: TextReader<'r, R>,
     path: &'r Path,
     unknown: Option<u32>,
+    threads: usize,
     each: &'r mut dyn FnMut(Line) -> Result<(), Error>,
     progress: &'r mut dyn FnMut(usize),
     result: Evaluation,
@@ -186,20 +194,30 @@ impl<R: BufRead> Run<'_, R> {
     }
 
     fn sentences(&mut self) -> Result<(), Error> {
-        let (mut done, mut found) = (0, vec![]);
-        while let Some((encoded, _)) = self.reader.sentence().map_err(|e| text::in_file(self.path, e))? {
-            found.clear();
-            let sum = self.machine.score(&encoded.tokens, &mut |part| found.extend_from_slice(part))?;
-            self.result.loss -= sum;
-            self.result.lines += 1;
-            self.result.tokens += found.len();
-            self.add(&encoded.tokens[1..], &found);
-            self.result.count(&encoded);
-            (self.each)(Line { tokens: found.len(), log_probability: sum, unknown: encoded.unknown })?;
-            done += found.len();
-            (self.progress)(done);
+        loop {
+            let (mut lines, mut texts, mut tokens) = (vec![], vec![], 0);
+            while tokens < SENTENCES {
+                let read = self.reader.sentence().map_err(|e| text::in_file(self.path, e))?;
+                let Some((mut encoded, _)) = read else { break };
+                tokens += encoded.tokens.len();
+                texts.push(std::mem::take(&mut encoded.tokens));
+                lines.push(encoded);
+            }
+            if texts.is_empty() {
+                return Ok(());
+            }
+            let found = self.machine.score_all(&texts, self.threads)?;
+            for ((encoded, tokens), found) in lines.iter().zip(&texts).zip(&found) {
+                let sum = found.iter().map(|&p| f64::from(p)).sum::<f64>();
+                self.result.loss -= sum;
+                self.result.lines += 1;
+                self.result.tokens += found.len();
+                self.add(&tokens[1..], found);
+                self.result.count(encoded);
+                (self.each)(Line { tokens: found.len(), log_probability: sum, unknown: encoded.unknown })?;
+            }
+            (self.progress)(self.result.predicted);
         }
-        Ok(())
     }
 
     /// Counts predicted tokens.

@@ -16,7 +16,7 @@ use crate::plan::{Head, Plan};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_kernels::{Level, PackedData, Pool, log_sum_exp, top_k};
-use lstmc_runtime::{Kernels, Layout, Workspace, score_stepwise};
+use lstmc_runtime::{Kernels, Layout, Workspace, score_apart, score_stepwise};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -298,6 +298,38 @@ impl Kernels for Jit {
             return Workspace::none();
         }
         Workspace::new(Buffers::new(&self.execution, self.model(), streams))
+    }
+
+    fn batch_workspace(&self, texts: usize) -> Workspace {
+        if !self.together(texts) {
+            return self.sequence_workspace();
+        }
+        Workspace::new(self.execution.batch_buffers(self.model(), texts))
+    }
+
+    fn score_batch(
+        &self,
+        states: &mut [f32],
+        scratch: &mut [u8],
+        workspace: &mut Workspace,
+        texts: &[&[u32]],
+        found: &mut [&mut [f32]],
+    ) {
+        assert_eq!(self.plan.head, Head::Logits, "the output of a step");
+        let each = self.layout.state;
+        assert_eq!(states.len(), texts.len() * each, "length of the states");
+        assert_eq!(texts.len(), found.len(), "places for texts");
+        for (n, (text, found)) in texts.iter().zip(&*found).enumerate() {
+            assert_eq!(text.len().saturating_sub(1), found.len(), "places for log-probabilities");
+            assert!(n == 0 || texts[n - 1].len() >= text.len(), "no text is longer than the one before it");
+            text.iter().for_each(|&token| _ = self.word(token));
+        }
+        match workspace.get::<Buffers>() {
+            Some(buffers) if self.together(texts.len()) => {
+                self.execution.score_batch(self.model(), buffers, states, scratch, texts, found);
+            }
+            _ => score_apart(self, states, scratch, workspace, texts, found),
+        }
     }
 
     fn sequence_workspace(&self) -> Workspace {

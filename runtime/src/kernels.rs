@@ -244,6 +244,27 @@ pub trait Kernels: Send + Sync {
         }
     }
 
+    /// The workspace that [`Kernels::score_batch`] needs for at most this many texts.
+    fn batch_workspace(&self, texts: usize) -> Workspace {
+        let _ = texts;
+        self.sequence_workspace()
+    }
+
+    /// [`Kernels::score_sequence`] of several texts, no one of which is longer than the one before it: their states are consecutive in `states`, and
+    /// `found` has places for the log-probabilities of all tokens but the first of each text.
+    ///
+    /// Implementations may load a weight once for all texts; the default takes them one by one.
+    fn score_batch(
+        &self,
+        states: &mut [f32],
+        scratch: &mut [u8],
+        workspace: &mut Workspace,
+        texts: &[&[u32]],
+        found: &mut [&mut [f32]],
+    ) {
+        score_apart(self, states, scratch, workspace, texts, found);
+    }
+
     /// Consumes `token`, updates the state and returns the natural log-probability that `target`
     /// comes next.
     ///
@@ -306,6 +327,26 @@ pub trait Kernels: Send + Sync {
     /// The default takes a whole step.
     fn advance(&self, state: &mut [f32], scratch: &mut [u8], token: u32) {
         logits_of(self, state, scratch, token);
+    }
+}
+
+/// [`Kernels::score_batch`], text by text.
+pub fn score_apart<K: Kernels + ?Sized>(
+    kernels: &K,
+    states: &mut [f32],
+    scratch: &mut [u8],
+    workspace: &mut Workspace,
+    texts: &[&[u32]],
+    found: &mut [&mut [f32]],
+) {
+    let each = kernels.layout().state;
+    for (n, (text, found)) in texts.iter().zip(found).enumerate() {
+        let (state, mut rest) = (&mut states[n * each..][..each], &mut **found);
+        kernels.score_sequence(state, scratch, workspace, text, &mut |part| {
+            let (to, after) = std::mem::take(&mut rest).split_at_mut(part.len());
+            to.copy_from_slice(part);
+            rest = after;
+        });
     }
 }
 

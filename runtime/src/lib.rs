@@ -78,6 +78,7 @@
 #![deny(unsafe_code)]
 
 mod aligned;
+mod batch;
 mod container;
 pub mod file;
 mod kernels;
@@ -89,11 +90,12 @@ mod testing;
 pub mod text;
 
 pub use aligned::{ALIGNMENT, Aligned};
+pub use batch::Batch;
 pub use container::{
     Blob, BlobOut, Container, ContainerError, Contents, FORMAT_VERSION, Flaw, Guess, MAGIC, MAX_HEADER_BYTES,
     MAX_RANK, MAX_TENSORS,
 };
-pub use kernels::{Head, Kernels, Layout, StateSlot, Workspace, score_stepwise};
+pub use kernels::{Head, Kernels, Layout, StateSlot, Workspace, score_apart, score_stepwise};
 pub use sampling::{Rng, Sampling};
 pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
 pub use streams::Streams;

@@ -49,13 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let tokenizer = tokenizer(&source)?;
     let reading = if args.sentences { Reading::Sentences } else { Reading::Stream };
     if args.sentences {
-        let (begin, end) = (tokenizer.begin()?, tokenizer.end()?);
-        let name = |id: u32| tokenizer.vocabulary().word(id).unwrap_or("?").escape_debug().to_string();
-        terminal::note(&format!(
-            "every line is a sentence, between the tokens {} and {}",
-            name(begin),
-            name(end)
-        ));
+        super::note_sentences(tokenizer)?;
     }
     let options = Options { threads: args.threads, ..args.cpu.options() };
     let input = open(&args.text)?;

@@ -13,6 +13,8 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod opt;
 pub(crate) mod passes;
+pub(crate) mod rescore;
+pub(crate) mod score;
 pub(crate) mod suggest;
 mod table;
 mod texts;
@@ -107,6 +109,18 @@ pub(crate) fn read_utf8(path: &Path) -> anyhow::Result<String> {
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
         anyhow::anyhow!("{}: line {line} is not UTF-8; expected a text in UTF-8", path.display())
     })
+}
+
+/// Notes which tokens are put around every sentence.
+pub(crate) fn note_sentences(tokenizer: &Tokenizer) -> anyhow::Result<()> {
+    let (begin, end) = (tokenizer.begin()?, tokenizer.end()?);
+    let name = |id: u32| tokenizer.vocabulary().word(id).unwrap_or("?").escape_debug().to_string();
+    terminal::note(&format!(
+        "every line is a sentence, between the tokens {} and {}",
+        name(begin),
+        name(end)
+    ));
+    Ok(())
 }
 
 /// Opens a text; `-` is standard input.

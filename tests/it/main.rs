@@ -24,6 +24,7 @@ mod link;
 mod program;
 mod ptb;
 mod refused_output;
+mod sentences;
 mod streams;
 mod training;
 mod usage;

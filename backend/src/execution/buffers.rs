@@ -23,6 +23,8 @@ pub(crate) struct Buffers {
     pub(super) terms: Terms,
     /// For a chunk's targets.
     pub(super) log_probabilities: Vec<f32>,
+    /// The row at which the current time step begins, in buffers that have rows for several.
+    pub(super) first: usize,
 }
 
 impl Buffers {
@@ -38,6 +40,7 @@ impl Buffers {
             h_codes: CodeRows::default(),
             terms: Terms::default(),
             log_probabilities: Vec::with_capacity(rows),
+            first: 0,
         };
         let plan = model.plan;
         for step in plan.all_steps() {

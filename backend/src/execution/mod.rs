@@ -1,5 +1,5 @@
-//! Executes a plan with the batched kernels: many vectors per loaded weight, either many time steps of one stream ([`sequence`]) or one
-//! time step of many streams ([`streams`]).
+//! Executes a plan with the batched kernels: many vectors per loaded weight, either many time steps of one stream ([`sequence`]) or time steps
+//! of many streams ([`streams`]).
 //!
 //! The parts that do not depend on the state are the same for both, and are here. The plan's steps run in order, with rows for the
 //! buffers of scratch ([`Buffers`]). Two operations are left to generated code, which the caller supplies: see [`Generated`].
@@ -128,7 +128,8 @@ impl Execution {
             Step::Product { product, out } => buffers.floats(*out, steps, |buffers, rows| {
                 let lanes = product.out.next_multiple_of(PANEL);
                 let start = start(model, product).unwrap_or_else(|buffer| {
-                    rows.copy_from_slice(buffers.vectors(Vector::Scratch(buffer)).0);
+                    let (from, stride) = buffers.vectors(Vector::Scratch(buffer));
+                    rows.copy_from_slice(&from[buffers.first * stride..][..rows.len()]);
                     kernels::Start::Accumulate
                 });
                 let terms = self.terms(model, buffers, &product.segments, lanes);

@@ -54,28 +54,38 @@ impl Execution {
                 }
             });
             let mut found = std::mem::take(&mut buffers.log_probabilities);
-            found.resize(steps, 0.0);
-            let targets = &tokens[first + 1..][..steps];
-            match &model.plan.output.result {
-                Output::Product(product) => {
-                    let start = start(model, product).expect("nothing but a bias is added to logits");
-                    let lanes = product.out.next_multiple_of(PANEL);
-                    let terms = self.terms(model, buffers, &product.segments, lanes);
-                    let out = [lanes, product.out];
-                    buffers.products.log_probabilities(out, terms, start, targets, &mut found);
-                }
-                Output::Buffer(b) => {
-                    for (t, (found, &target)) in found.iter_mut().zip(targets).enumerate() {
-                        let logits = &buffers.row(Vector::Scratch(*b), t)[..b.len];
-                        *found = logits[target as usize] - kernels::log_sum_exp(self.level, logits);
-                    }
-                }
-            }
+            self.log_probabilities(model, buffers, &tokens[first + 1..][..steps], &mut found);
             total += found.iter().map(|&p| f64::from(p)).sum::<f64>();
             each(&found);
             buffers.log_probabilities = found;
         }
         total
+    }
+
+    /// Log-probabilities of one target for each row of the output.
+    pub(super) fn log_probabilities(
+        &self,
+        model: Model<'_>,
+        buffers: &mut Buffers,
+        targets: &[u32],
+        found: &mut Vec<f32>,
+    ) {
+        found.resize(targets.len(), 0.0);
+        match &model.plan.output.result {
+            Output::Product(product) => {
+                let start = start(model, product).expect("nothing but a bias is added to logits");
+                let lanes = product.out.next_multiple_of(PANEL);
+                let terms = self.terms(model, buffers, &product.segments, lanes);
+                let out = [lanes, product.out];
+                buffers.products.log_probabilities(out, terms, start, targets, found);
+            }
+            Output::Buffer(b) => {
+                for (t, (found, &target)) in found.iter_mut().zip(targets).enumerate() {
+                    let logits = &buffers.row(Vector::Scratch(*b), t)[..b.len];
+                    *found = logits[target as usize] - kernels::log_sum_exp(self.level, logits);
+                }
+            }
+        }
     }
 
     fn cell(

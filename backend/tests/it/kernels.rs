@@ -77,6 +77,22 @@ fn check(graph: &Graph, seed: u64, opt_level: OptLevel) {
         let have = batched.score(&tokens).unwrap();
         let bound = 100.0 * slack + 1e-4;
         assert!((have - total).abs() <= bound, "{level}: sequence {have}, expected {total} within {bound:e}");
+        check_batch(&model, &tokens, bound);
+    }
+}
+
+/// Texts of several lengths that are scored together, with and without sharing beginnings, beside each by itself.
+fn check_batch(model: &Model, tokens: &[u32], bound: f64) {
+    let texts: Vec<&[u32]> =
+        vec![&tokens[1..4], tokens, &tokens[..2], &tokens[..1], &tokens[2..], &tokens[..5], tokens];
+    let mut batch = model.batch(1);
+    let found = batch.score(&texts).unwrap();
+    let (shared, _) = batch.score_shared(&texts).unwrap();
+    for (text, found) in texts.iter().chain(&texts).zip(found.iter().chain(&shared)) {
+        let have: f64 = found.iter().map(|&p| f64::from(p)).sum();
+        let want = model.session().score(text).unwrap();
+        assert_eq!(found.len(), text.len() - 1);
+        assert!((have - want).abs() <= bound, "batch {have}, expected {want} within {bound:e}");
     }
 }
 
