@@ -380,11 +380,20 @@ impl Kernels for Jit {
         ids: &mut [u32],
         log_probabilities: &mut [f32],
     ) -> usize {
-        let k = ids.len().min(log_probabilities.len()).min(self.layout.vocabulary);
-        assert!(k > 0, "at least one word is asked for");
         let logits = self.logits_in_scratch(state, scratch, token);
+        self.best_of(logits, ids, log_probabilities)
+    }
+
+    fn best_of(&self, logits: &[f32], ids: &mut [u32], log_probabilities: &mut [f32]) -> usize {
+        assert_eq!(logits.len(), self.layout.vocabulary, "length of the logits");
+        let k = ids.len().min(log_probabilities.len()).min(logits.len());
+        assert!(k > 0, "at least one word is asked for");
         top_k(self.level(), logits, &mut ids[..k], &mut log_probabilities[..k]);
         k
+    }
+
+    fn log_sum_exp(&self, logits: &[f32]) -> f32 {
+        log_sum_exp(self.level(), logits)
     }
 
     fn score_sequence(

@@ -159,6 +159,7 @@ pub fn capi(bytes: &[u8]) {
                     stream.close();
                 }
             }
+            11 => streams_calls(model, words.len(), &mut cursor),
             function => session_call(function, slot.as_mut(), words.len(), &mut cursor, nulls),
         }
     }
@@ -353,4 +354,96 @@ fn session_call(
             }
         }
     }
+}
+
+/// A few streams, some calls on them, and a comparison with sessions that read the same.
+fn streams_calls(model: *mut ModelHandle, words: usize, cursor: &mut Cursor<'_>) {
+    let count = usize::from(cursor.byte()) % 5;
+    let mut handle: *mut library::StreamsHandle = null_mut();
+    // SAFETY: a handle, and room for one.
+    let status = unsafe { library::lstmc_streams_new(model, count, &mut handle) };
+    assert!(status == Status::LstmcOk && !handle.is_null(), "{}", last_error());
+    let mut read = vec![vec![]; count];
+    for _ in 0..usize::from(cursor.byte()) % 8 {
+        let [one, other] = [(); 2].map(|()| u32::from(cursor.byte()) % 6);
+        let outside = |stream: u32| stream as usize >= count;
+        match cursor.byte() % 4 {
+            0 => {
+                let tokens = [token(cursor), token(cursor)];
+                // SAFETY: a handle, and two numbers each.
+                let status =
+                    unsafe { library::lstmc_streams_step(handle, [one, other].as_ptr(), tokens.as_ptr(), 2) };
+                let errors = [
+                    (count < 2 || outside(one) || outside(other) || one == other, Status::LstmcErrorSize),
+                    (tokens.iter().any(|&t| t as usize >= words), Status::LstmcErrorToken),
+                ];
+                if expect(status, &errors) {
+                    [one, other].iter().zip(tokens).for_each(|(&s, token)| read[s as usize].push(token));
+                }
+            }
+            1 => {
+                // SAFETY: a handle.
+                let status = unsafe { library::lstmc_streams_copy(handle, one, other) };
+                if expect(status, &[(outside(one) || outside(other), Status::LstmcErrorSize)]) {
+                    read[other as usize] = read[one as usize].clone();
+                }
+            }
+            2 => {
+                // SAFETY: a handle, and two numbers.
+                let status = unsafe { library::lstmc_streams_reorder(handle, [one, other].as_ptr(), 2) };
+                if expect(status, &[(count < 2 || outside(one) || outside(other), Status::LstmcErrorSize)]) {
+                    let moved = [one, other].map(|s| read[s as usize].clone());
+                    read[..2].clone_from_slice(&moved);
+                }
+            }
+            _ => {
+                // SAFETY: a handle.
+                let status = unsafe { library::lstmc_streams_reset(handle, one) };
+                if expect(status, &[(outside(one), Status::LstmcErrorSize)]) {
+                    read[one as usize].clear();
+                }
+            }
+        }
+    }
+    let (mut output, mut logits) = (vec![f32::NAN; words], vec![0.0; words]);
+    for (stream, read) in read.iter().enumerate() {
+        let (at, zero) = (stream as u32, 0u32);
+        let (mut id, mut best, mut score) = (0, 0.0, 0.0);
+        // SAFETY: a handle, a number each, and room for what is written.
+        let all = unsafe {
+            [
+                library::lstmc_streams_step(handle, &at, &zero, 1),
+                library::lstmc_streams_output(handle, at, output.as_mut_ptr(), words),
+                library::lstmc_streams_top_k(handle, at, 1, &mut id, &mut best),
+                library::lstmc_streams_score(handle, at, id, &mut score),
+            ]
+        };
+        assert_eq!(all, [Status::LstmcOk; 4], "{}", last_error());
+        assert!((best - score).abs() <= TOLERANCE, "log-probabilities {best} and {score}");
+        let mut plain = Stream::open();
+        read.iter().chain([&0]).for_each(|&token| plain.step(token, &mut logits));
+        for (have, want) in output.iter().zip(&logits) {
+            assert!((have - want).abs() <= TOLERANCE, "logits {have} and {want} after {read:?}");
+        }
+        let (mut likeliest, mut found) = (0, 0);
+        // SAFETY: a handle, a prefix without letters, and room for what is written.
+        let status = unsafe {
+            let prefix = "".as_ptr().cast();
+            library::lstmc_session_top_k_prefix(
+                plain.handle,
+                0,
+                prefix,
+                0,
+                1,
+                &mut likeliest,
+                &mut best,
+                &mut found,
+            )
+        };
+        assert_eq!((status, found), (Status::LstmcOk, 1), "{}", last_error());
+        // SAFETY: a handle that is not used again.
+        unsafe { library::lstmc_session_free(plain.handle) };
+    }
+    // SAFETY: a handle that is not used again.
+    unsafe { library::lstmc_streams_free(handle) };
 }

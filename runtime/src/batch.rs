@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::aligned::Aligned;
-use crate::kernels::{Head, Workspace};
+use crate::kernels::Workspace;
 use crate::session::{Model, SessionError};
 
 /// Texts that share loaded weights.
@@ -36,6 +36,9 @@ struct Worker {
     scratch: Aligned<u8>, // [layout.scratch]
     workspace: Workspace,
 }
+
+/// Scores some texts.
+type Score<'s> = dyn Fn(&mut Worker, &Model, &[&[u32]], &mut [Vec<f32>]) + Sync + 's;
 
 impl Model {
     /// Memory to score texts with on this many threads; 0 means one for each core. Compile the model for one thread, so that only these share the work.
@@ -86,11 +89,8 @@ impl Batch {
     }
 
     fn check<T: AsRef<[u32]>>(&self, texts: &[T]) -> Result<(), SessionError> {
-        let layout = self.model.layout();
-        if layout.head == Head::Hidden {
-            return Err(SessionError::Hidden { width: layout.outputs });
-        }
-        let vocabulary = layout.vocabulary;
+        self.model.check_logits()?;
+        let vocabulary = self.model.layout().vocabulary;
         let mut tokens = texts.iter().flat_map(|text| text.as_ref());
         match tokens.find(|&&token| token as usize >= vocabulary) {
             Some(&token) => Err(SessionError::Token { token, vocabulary }),
@@ -104,7 +104,7 @@ impl Batch {
         texts: &[T],
         order: &[usize],
         together: usize,
-        score: &(dyn Fn(&mut Worker, &Model, &[&[u32]], &mut [Vec<f32>]) + Sync),
+        score: &Score<'_>,
     ) -> Result<Vec<Vec<f32>>, SessionError> {
         let parts: Vec<&[usize]> = order.chunks(together).collect();
         let (next, model) = (AtomicUsize::new(0), &self.model);
@@ -154,7 +154,7 @@ impl Worker {
         let each = model.layout().state;
         let mut computed = 0;
         // The texts that have begun in the same way, and the state after that.
-        let mut groups = vec![0..texts.len()];
+        let mut groups: Vec<Range<usize>> = std::iter::once(0..texts.len()).collect();
         let mut states = Aligned::zeroed(each);
         reset(model, &mut states);
         for position in 0.. {

@@ -307,9 +307,16 @@ pub trait Kernels: Send + Sync {
         ids: &mut [u32],
         log_probabilities: &mut [f32],
     ) -> usize {
-        assert_eq!(ids.len(), log_probabilities.len(), "length of the log-probabilities");
         let logits = logits_of(self, state, scratch, token);
-        let total = log_sum_exp(&logits);
+        self.best_of(&logits, ids, log_probabilities)
+    }
+
+    /// [`Kernels::top_k`] of logits that a step wrote.
+    ///
+    /// Implementations may select faster; the default sorts all words.
+    fn best_of(&self, logits: &[f32], ids: &mut [u32], log_probabilities: &mut [f32]) -> usize {
+        assert_eq!(ids.len(), log_probabilities.len(), "length of the log-probabilities");
+        let total = log_sum_exp(logits);
         // A NaN of either sign is above every number, and zeros of either sign are equal.
         let rank = |id: u32| if logits[id as usize].is_nan() { f32::NAN } else { logits[id as usize] + 0.0 };
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
@@ -320,6 +327,11 @@ pub trait Kernels: Send + Sync {
             *log_probability = (f64::from(logits[id as usize]) - total) as f32;
         })
         .count()
+    }
+
+    /// `log sum exp` of logits that a step wrote: the number that is subtracted from each to get its log-probability.
+    fn log_sum_exp(&self, logits: &[f32]) -> f32 {
+        log_sum_exp(logits) as f32
     }
 
     /// Consumes `token` and updates the state, without computing the output layer: for reading a prompt.

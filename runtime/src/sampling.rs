@@ -1,5 +1,7 @@
 //! Sampling the next word, and the random number generator for it.
 
+use crate::session::SessionError;
+
 /// How [`Session::sample`](crate::Session::sample) chooses a word.
 ///
 /// ```
@@ -14,12 +16,94 @@ pub struct Sampling {
     pub temperature: f32,
     /// Draw only from this many most likely words, at least 1; `None` means all words.
     pub top_k: Option<usize>,
+    /// Draw only from the most likely words that together have this probability, above 0 and at most 1, after temperature and `top_k`; `None` means all
+    /// words (nucleus sampling: Holtzman et al. 2020).
+    pub top_p: Option<f32>,
+    /// Words that were seen before become less likely: their logits are divided by this if they are positive, and multiplied by it otherwise. 1 changes
+    /// nothing. Finite, above 0 (Keskar et al. 2019).
+    pub repetition_penalty: f32,
 }
 
 impl Sampling {
     /// All words, at this temperature.
     pub fn at(temperature: f32) -> Self {
-        Sampling { temperature, top_k: None }
+        Sampling { temperature, top_k: None, top_p: None, repetition_penalty: 1.0 }
+    }
+}
+
+impl Sampling {
+    /// An error if a field is out of its range.
+    pub(crate) fn check(&self) -> Result<(), SessionError> {
+        let (temperature, penalty) = (self.temperature, self.repetition_penalty);
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            return Err(SessionError::Temperature(temperature));
+        }
+        if self.top_k == Some(0) {
+            return Err(SessionError::NoCandidates);
+        }
+        if let Some(p) = self.top_p.filter(|&p| !(p > 0.0 && p <= 1.0)) {
+            return Err(SessionError::TopP(p));
+        }
+        if !(penalty.is_finite() && penalty > 0.0) {
+            return Err(SessionError::Penalty(penalty));
+        }
+        Ok(())
+    }
+
+    /// Whether it needs all logits and the words in order of them.
+    pub(crate) fn needs_order(&self) -> bool {
+        self.top_p.is_some_and(|p| p < 1.0) || self.repetition_penalty != 1.0
+    }
+
+    /// Draws a word from logits, for which `ids` is memory. `None` as for [`draw`].
+    pub(crate) fn draw_ordered(
+        &self,
+        logits: &mut [f32],
+        seen: &[u32],
+        ids: &mut Vec<u32>,
+        rng: &mut Rng,
+    ) -> Option<u32> {
+        let broken = |x: &f32| x.is_nan() || *x == f32::INFINITY;
+        if logits.iter().any(broken) {
+            return None;
+        }
+        ids.clear();
+        ids.extend_from_slice(seen);
+        ids.sort_unstable();
+        ids.dedup();
+        for &id in ids.iter() {
+            let logit = &mut logits[id as usize];
+            *logit = if *logit > 0.0 {
+                *logit / self.repetition_penalty
+            } else {
+                *logit * self.repetition_penalty
+            };
+        }
+        ids.clear();
+        ids.extend(0..logits.len() as u32);
+        let before = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let kept = if self.temperature == 0.0 { 1 } else { self.top_k.unwrap_or(ids.len()).min(ids.len()) };
+        if kept < ids.len() {
+            ids.select_nth_unstable_by(kept - 1, before);
+        }
+        ids.truncate(kept);
+        ids.sort_unstable_by(before);
+        if self.temperature == 0.0 {
+            return ids.first().copied().filter(|&id| logits[id as usize].is_finite());
+        }
+        let largest = logits[*ids.first()? as usize];
+        let weight = |&id: &u32| f64::from(((logits[id as usize] - largest) / self.temperature).exp());
+        let total: f64 = ids.iter().map(weight).sum();
+        let (mut sum, goal) = (0.0, f64::from(self.top_p.unwrap_or(1.0)) * total);
+        let most = |&id: &u32| {
+            sum += weight(&id);
+            sum >= goal
+        };
+        let count = ids.iter().position(most).map_or(ids.len(), |last| last + 1);
+        // The weights of these words in order, in the place of the logits, which are no longer needed by their ids.
+        let ordered: Vec<f32> = ids[..count].iter().map(|&id| logits[id as usize]).collect();
+        logits[..count].copy_from_slice(&ordered);
+        draw(&mut logits[..count], self.temperature, rng).map(|index| ids[index])
     }
 }
 

@@ -99,6 +99,14 @@ pub enum SessionError {
         /// Tokens given.
         tokens: usize,
     },
+    /// A stream that takes a step twice, or does not exist.
+    #[error("stream {stream} takes a step twice, or does not exist: there are {streams}")]
+    Stream {
+        /// The stream.
+        stream: usize,
+        /// Streams.
+        streams: usize,
+    },
     /// Probabilities of words, of a model that has none.
     #[error(
         "the model's output is a hidden vector of {width} elements, not logits: it gives no probabilities of words, so there is no \
@@ -111,6 +119,12 @@ pub enum SessionError {
     /// A temperature that is negative, infinite or NaN.
     #[error("temperature {0} is not a finite number of at least 0")]
     Temperature(f32),
+    /// A `top_p` that is no probability above 0.
+    #[error("top_p {0} is not a number above 0 and at most 1")]
+    TopP(f32),
+    /// A repetition penalty that is zero, negative, infinite or NaN.
+    #[error("repetition penalty {0} is not a finite number above 0")]
+    Penalty(f32),
     /// Sampling with a `top_k` of 0.
     #[error("cannot sample from the 0 most likely words; use at least 1")]
     NoCandidates,
@@ -162,6 +176,14 @@ impl Model {
     /// The sizes of the model and of its sessions' buffers.
     pub fn layout(&self) -> &Layout {
         self.shared.kernels.layout()
+    }
+
+    /// An error if the output gives no probabilities.
+    pub(crate) fn check_logits(&self) -> Result<(), SessionError> {
+        match self.layout().head {
+            Head::Logits => Ok(()),
+            Head::Hidden => Err(SessionError::Hidden { width: self.layout().outputs }),
+        }
     }
 
     /// The compiled code and its weights.
@@ -301,9 +323,52 @@ impl Session {
         }
         let kernels = &self.model.shared.kernels;
         let count = kernels.top_k(&mut self.state, &mut self.scratch, token, ids, log_probabilities);
-        // A word may be impossible (negative infinity), but not the likeliest one.
+        check_best(&log_probabilities[..count])?;
+        Ok(count)
+    }
+
+    /// [`Session::top_k_into`] of some words only, such as those that begin with what is being typed
+    /// ([`Vocabulary::with_prefix`]): the most likely ones of `among`, with their probabilities among all words.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::top_k_into`], also if the model lacks a word of `among`.
+    pub fn top_k_among(
+        &mut self,
+        token: u32,
+        among: &[u32],
+        ids: &mut [u32],
+        log_probabilities: &mut [f32],
+    ) -> Result<usize, SessionError> {
+        self.check(token)?;
+        among.iter().try_for_each(|&token| self.check(token))?;
+        self.check_logits()?;
+        if ids.len() != log_probabilities.len() {
+            return Err(SessionError::Buffers { ids: ids.len(), log_probabilities: log_probabilities.len() });
+        }
+        let kernels = &self.model.shared.kernels;
+        kernels.step(&mut self.state, &mut self.scratch, token, &mut self.logits);
+        let total = kernels.log_sum_exp(&self.logits);
+        let logits = &self.logits;
+        let before = |a: u32, b: u32| {
+            let (x, y) = (logits[a as usize], logits[b as usize]);
+            x > y || x == y && a < b
+        };
+        let mut count = 0;
+        for &id in among {
+            if count == ids.len() && (count == 0 || !before(id, ids[count - 1])) {
+                continue;
+            }
+            let at = ids[..count].iter().position(|&other| before(id, other)).unwrap_or(count);
+            count = (count + 1).min(ids.len());
+            ids[at..count].rotate_right(1);
+            ids[at] = id;
+        }
+        for (to, &id) in log_probabilities.iter_mut().zip(&ids[..count]) {
+            *to = logits[id as usize] - total;
+        }
         let broken = |x: &f32| x.is_nan() || *x == f32::INFINITY;
-        if !log_probabilities[0].is_finite() || log_probabilities[..count].iter().any(broken) {
+        if !total.is_finite() || log_probabilities[..count].iter().any(broken) {
             return Err(SessionError::NotFinite);
         }
         Ok(count)
@@ -314,17 +379,32 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If the model has no such token, `sampling` has a temperature that is negative or not finite or a
-    /// `top_k` of 0, or the model's output is not finite.
+    /// If the model has no such token, a field of `sampling` is out of its range, or the model's output is not finite.
     pub fn sample(&mut self, token: u32, sampling: &Sampling, rng: &mut Rng) -> Result<u32, SessionError> {
+        self.sample_after(token, &[], sampling, rng)
+    }
+
+    /// [`Session::sample`], with the words that [`Sampling::repetition_penalty`] makes less likely.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::sample`], also if the model lacks one of the words seen.
+    pub fn sample_after(
+        &mut self,
+        token: u32,
+        seen: &[u32],
+        sampling: &Sampling,
+        rng: &mut Rng,
+    ) -> Result<u32, SessionError> {
         self.check(token)?;
+        seen.iter().try_for_each(|&token| self.check(token))?;
         self.check_logits()?;
+        sampling.check()?;
         let temperature = sampling.temperature;
-        if !(temperature.is_finite() && temperature >= 0.0) {
-            return Err(SessionError::Temperature(temperature));
-        }
-        if sampling.top_k == Some(0) {
-            return Err(SessionError::NoCandidates);
+        if sampling.needs_order() {
+            self.model.shared.kernels.step(&mut self.state, &mut self.scratch, token, &mut self.logits);
+            let drawn = sampling.draw_ordered(&mut self.logits, seen, &mut self.candidates, rng);
+            return drawn.ok_or(SessionError::NotFinite);
         }
         if temperature == 0.0 {
             let (mut id, mut log_probability) = ([0], [0.0]);
@@ -492,13 +572,16 @@ impl Session {
         if (token as usize) < vocabulary { Ok(()) } else { Err(SessionError::Token { token, vocabulary }) }
     }
 
-    /// An error if the model's output gives no probabilities.
     fn check_logits(&self) -> Result<(), SessionError> {
-        match self.layout().head {
-            Head::Logits => Ok(()),
-            Head::Hidden => Err(SessionError::Hidden { width: self.layout().outputs }),
-        }
+        self.model.check_logits()
     }
+}
+
+/// Checks log-probabilities of the likeliest words: a word may be impossible (negative infinity), but not the likeliest one.
+pub(crate) fn check_best(log_probabilities: &[f32]) -> Result<(), SessionError> {
+    let broken = |x: &f32| x.is_nan() || *x == f32::INFINITY;
+    let best = log_probabilities.first().is_none_or(|x| x.is_finite());
+    if !best || log_probabilities.iter().any(broken) { Err(SessionError::NotFinite) } else { Ok(()) }
 }
 
 impl fmt::Debug for Session {

@@ -3,13 +3,17 @@
 use std::fmt;
 
 use crate::aligned::Aligned;
-use crate::kernels::Workspace;
-use crate::session::{Model, SavedState, SessionError};
+use crate::kernels::{Layout, Workspace};
+use crate::session::{self, Model, SavedState, SessionError};
 
 /// Several streams of one model that each consume a token at a time, together: a weight is loaded once for all of them, so a step takes
 /// little longer than one stream's. For a server with several texts, or a search with several hypotheses.
 ///
-/// Nothing is allocated per token. Logits agree with those of a [`Session`](crate::Session) up to rounding.
+/// Nothing is allocated after they are made. Logits agree with those of a [`Session`](crate::Session) up to rounding.
+///
+/// For a beam search, streams are a pool: [`Streams::add`] and [`Streams::fork`] take a free one, [`Streams::remove`] gives it back, and
+/// [`Streams::step_some`] takes a step of some of them; or the best hypotheses are brought to the front by [`Streams::reorder`]. What is copied includes the
+/// logits of the last step, for [`Streams::top_k`] and [`Streams::score`].
 ///
 /// ```
 /// # fn example(model: &lstmc_runtime::Model) -> Result<(), lstmc_runtime::SessionError> {
@@ -30,6 +34,14 @@ pub struct Streams {
     scratch: Aligned<u8>, // [layout.scratch]
     workspace: Workspace,
     logits: Aligned<f32>, // [count][layout.outputs]
+    /// Log-sum-exp of the logits, NaN until it is asked for.
+    totals: Vec<f32>, // [count]
+    /// States and logits of some streams while they take a step together.
+    some: (Aligned<f32>, Aligned<f32>), // [count][layout.state], [count][layout.outputs]
+    /// Streams that [`Streams::add`] may give out; the last is next.
+    free: Vec<usize>,
+    /// How often each stream is still to be copied while they are reordered, and those that are not.
+    uses: (Vec<usize>, Vec<usize>),
 }
 
 impl Model {
@@ -47,6 +59,10 @@ impl Model {
             scratch: Aligned::zeroed(layout.scratch),
             workspace: self.kernels().streams_workspace(count),
             logits: Aligned::zeroed(all(layout.outputs)),
+            totals: vec![f32::NAN; count],
+            some: (Aligned::zeroed(all(layout.state)), Aligned::zeroed(all(layout.outputs))),
+            free: Vec::with_capacity(count),
+            uses: (vec![0; count], Vec::with_capacity(count)),
             model: self.clone(),
         };
         (0..count).for_each(|stream| streams.reset(stream));
@@ -86,7 +102,184 @@ impl Streams {
         }
         let Streams { model, states, scratch, workspace, logits, .. } = self;
         model.kernels().step_streams(states, scratch, workspace, tokens, logits);
+        self.totals.fill(f32::NAN);
         Ok(&self.logits)
+    }
+
+    /// Consumes a token in each of some streams; the others stay as they are. The first streams, in order, need no copying.
+    ///
+    /// # Errors
+    ///
+    /// If the number of tokens is not that of these streams, one of them occurs twice or does not exist, or the model lacks a token. Nothing is consumed then.
+    pub fn step_some(&mut self, streams: &[usize], tokens: &[u32]) -> Result<(), SessionError> {
+        if tokens.len() != streams.len() {
+            return Err(SessionError::Streams { streams: streams.len(), tokens: tokens.len() });
+        }
+        let Layout { vocabulary, state: each, outputs, .. } = *self.model.layout();
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(SessionError::Token { token, vocabulary });
+        }
+        let seen = &mut self.uses.0;
+        seen.fill(0);
+        for &stream in streams {
+            match seen.get_mut(stream) {
+                Some(seen) if *seen == 0 => *seen = 1,
+                _ => return Err(SessionError::Stream { stream, streams: self.count }),
+            }
+        }
+        let (kernels, n) = (self.model.kernels(), streams.len());
+        let Streams { states, scratch, workspace, logits, some, totals, .. } = self;
+        if streams.iter().copied().eq(0..n) {
+            let (states, logits) = (&mut states[..n * each], &mut logits[..n * outputs]);
+            kernels.step_streams(states, scratch, workspace, tokens, logits);
+            totals[..n].fill(f32::NAN);
+            return Ok(());
+        }
+        for (k, stream) in streams.iter().enumerate() {
+            some.0[k * each..][..each].copy_from_slice(&states[stream * each..][..each]);
+        }
+        let (moved, found) = (&mut some.0[..n * each], &mut some.1[..n * outputs]);
+        kernels.step_streams(moved, scratch, workspace, tokens, found);
+        for (k, &stream) in streams.iter().enumerate() {
+            states[stream * each..][..each].copy_from_slice(&moved[k * each..][..each]);
+            logits[stream * outputs..][..outputs].copy_from_slice(&found[k * outputs..][..outputs]);
+            totals[stream] = f32::NAN;
+        }
+        Ok(())
+    }
+
+    /// The likeliest next words of one stream after its last step and their natural log-probabilities, best first, ties in order of id. Returns the number
+    /// written: the length of the buffers, or the size of the vocabulary if that is less.
+    ///
+    /// # Errors
+    ///
+    /// If the model has no logits, the buffers differ in length, or what was written is not finite.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn top_k(
+        &self,
+        stream: usize,
+        ids: &mut [u32],
+        log_probabilities: &mut [f32],
+    ) -> Result<usize, SessionError> {
+        self.model.check_logits()?;
+        if ids.len() != log_probabilities.len() {
+            return Err(SessionError::Buffers { ids: ids.len(), log_probabilities: log_probabilities.len() });
+        }
+        let logits = self.logits(stream);
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let count = self.model.kernels().best_of(logits, ids, log_probabilities);
+        session::check_best(&log_probabilities[..count])?;
+        Ok(count)
+    }
+
+    /// The natural log-probability that `target` comes next in one stream after its last step.
+    ///
+    /// # Errors
+    ///
+    /// If the model has no logits or no such token, or the log-probability is NaN or positive infinity.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn score(&mut self, stream: usize, target: u32) -> Result<f32, SessionError> {
+        self.model.check_logits()?;
+        let vocabulary = self.model.layout().vocabulary;
+        if target as usize >= vocabulary {
+            return Err(SessionError::Token { token: target, vocabulary });
+        }
+        if self.totals[self.checked(stream)].is_nan() {
+            self.totals[stream] = self.model.kernels().log_sum_exp(self.logits(stream));
+        }
+        let score = self.logits(stream)[target as usize] - self.totals[stream];
+        if score.is_nan() || score == f32::INFINITY { Err(SessionError::NotFinite) } else { Ok(score) }
+    }
+
+    /// Gives all streams to the pool from which [`Streams::add`] and [`Streams::fork`] take them.
+    pub fn clear(&mut self) {
+        self.free.clear();
+        self.free.extend((0..self.count).rev());
+    }
+
+    /// A stream of the pool, at the beginning of a text; `None` if all are in use, as they are until [`Streams::clear`].
+    pub fn add(&mut self) -> Option<usize> {
+        let stream = self.free.pop()?;
+        self.reset(stream);
+        Some(stream)
+    }
+
+    /// A stream of the pool that goes on from where another one is; `None` if all are in use.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream.
+    pub fn fork(&mut self, from: usize) -> Option<usize> {
+        self.checked(from);
+        let stream = self.free.pop()?;
+        self.copy(from, stream);
+        Some(stream)
+    }
+
+    /// Gives a stream back to the pool.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such stream, or it is there already.
+    pub fn remove(&mut self, stream: usize) {
+        assert!(!self.free.contains(&self.checked(stream)), "stream {stream} is in use");
+        self.free.push(stream);
+    }
+
+    /// Makes each of the first streams what another one is now: stream `n` goes on from where stream `from[n]` is. The streams after those stay.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such streams, or `from` is longer than their number.
+    pub fn reorder(&mut self, from: &[usize]) {
+        assert!(from.len() <= self.count, "{} of {} streams", from.len(), self.count);
+        from.iter().for_each(|&stream| _ = self.checked(stream));
+        // Streams that nobody else needs are replaced first; what is left are cycles.
+        let (mut uses, mut ready) = std::mem::take(&mut self.uses);
+        uses.fill(0);
+        from.iter().enumerate().filter(|(to, from)| to != *from).for_each(|(_, &from)| uses[from] += 1);
+        let moves = |to: usize| from.get(to).copied().filter(|&from| from != to);
+        ready.clear();
+        ready.extend((0..from.len()).filter(|&to| uses[to] == 0 && moves(to).is_some()));
+        // A stream that was replaced counts as used, so that it is not taken for a part of a cycle.
+        let done = usize::MAX;
+        while let Some(to) = ready.pop() {
+            let source = from[to];
+            self.copy(source, to);
+            uses[to] = done;
+            uses[source] -= 1;
+            if uses[source] == 0 && moves(source).is_some() {
+                ready.push(source);
+            }
+        }
+        for first in 0..from.len() {
+            let mut at = first;
+            while uses[at] == 1
+                && let Some(source) = moves(at)
+            {
+                uses[at] = done;
+                if source != first {
+                    self.swap(at, source);
+                    at = source;
+                }
+            }
+        }
+        self.uses = (uses, ready);
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        let Layout { state, outputs, .. } = *self.model.layout();
+        swap_rows(&mut self.states, one, other, state);
+        swap_rows(&mut self.logits, one, other, outputs);
+        self.totals.swap(one, other);
     }
 
     /// The logits of one stream after the last step, `[vocabulary]`, or its hidden vector; zeros before the first.
@@ -141,15 +334,17 @@ impl Streams {
         model.layout().reset(self.all_mut(stream));
     }
 
-    /// Copies the state of stream `from` to stream `to`.
+    /// Copies the state and the logits of stream `from` to stream `to`.
     ///
     /// # Panics
     ///
     /// If there is no such stream.
     pub fn copy(&mut self, from: usize, to: usize) {
-        let each = self.model.layout().state;
-        let (from, to) = (self.checked(from) * each, self.checked(to) * each);
-        self.states.copy_within(from..from + each, to);
+        let Layout { state, outputs, .. } = *self.model.layout();
+        let (from, to) = (self.checked(from), self.checked(to));
+        self.states.copy_within(from * state..(from + 1) * state, to * state);
+        self.logits.copy_within(from * outputs..(from + 1) * outputs, to * outputs);
+        self.totals[to] = self.totals[from];
     }
 
     /// A copy of one stream's state, to be restored in any stream or session of the model.
@@ -195,6 +390,15 @@ impl Streams {
     fn checked(&self, stream: usize) -> usize {
         assert!(stream < self.count, "stream {stream} of {}", self.count);
         stream
+    }
+}
+
+/// Exchanges two rows of `each` elements.
+fn swap_rows(all: &mut [f32], one: usize, other: usize, each: usize) {
+    let (low, high) = (one.min(other) * each, one.max(other) * each);
+    if low != high {
+        let (before, after) = all.split_at_mut(high);
+        before[low..][..each].swap_with_slice(&mut after[..each]);
     }
 }
 
@@ -249,6 +453,84 @@ mod tests {
         streams.step(&[0, 0, 0]).unwrap();
         assert_eq!(sessions[1].step(0).unwrap(), streams.logits(1));
         assert!(streams.state_vector(0, "h0").is_none() && streams.state_vector_mut(0, "h0").is_none());
+    }
+
+    #[test]
+    fn some_streams_are_sessions_apart() {
+        let model = model();
+        let mut streams = model.streams(5);
+        let mut sessions = [(); 5].map(|()| model.session());
+        let mut logits = [const { vec![] }; 5];
+        for some in [&[0, 1, 2, 3, 4][..], &[3, 1], &[0, 1], &[4], &[], &[4, 3, 2, 1, 0]] {
+            let tokens: Vec<u32> = some.iter().map(|&s| (s as u32 * 2 + some.len() as u32) % 3).collect();
+            streams.step_some(some, &tokens).unwrap();
+            for (&stream, &token) in some.iter().zip(&tokens) {
+                logits[stream] = sessions[stream].step(token).unwrap().to_vec();
+            }
+            for stream in 0..5 {
+                assert_eq!(streams.save_state(stream), sessions[stream].save_state());
+                assert_eq!(streams.logits(stream), logits[stream]);
+                let all = crate::testing::log_softmax(&logits[stream]);
+                let (mut ids, mut best) = ([9; 2], [0.0; 2]);
+                assert_eq!(streams.top_k(stream, &mut ids, &mut best).unwrap(), 2);
+                assert!((best[0] - all[ids[0] as usize]).abs() < 1e-6 && best[0] >= best[1]);
+                assert!((streams.score(stream, ids[1]).unwrap() - best[1]).abs() < 1e-6);
+            }
+        }
+        let twice = streams.step_some(&[2, 0, 2], &[0, 0, 0]).unwrap_err();
+        assert_eq!(twice, SessionError::Stream { stream: 2, streams: 5 });
+        let none = streams.step_some(&[5], &[0]).unwrap_err();
+        assert_eq!(none.to_string(), "stream 5 takes a step twice, or does not exist: there are 5");
+        assert_eq!(streams.save_state(2), sessions[2].save_state());
+    }
+
+    #[test]
+    fn a_pool_of_streams() {
+        let model = model();
+        let mut streams = model.streams(3);
+        assert_eq!(streams.add(), None);
+        streams.clear();
+        let first = streams.add().unwrap();
+        streams.step_some(&[first], &[2]).unwrap();
+        let second = streams.fork(first).unwrap();
+        streams.step_some(&[second], &[1]).unwrap();
+        let third = streams.add().unwrap();
+        assert_eq!((first, second, third, streams.fork(second)), (0, 1, 2, None));
+        let mut session = model.session();
+        assert_eq!(streams.save_state(third), session.save_state());
+        session.step(2).unwrap();
+        assert_eq!(streams.save_state(first), session.save_state());
+        session.step(1).unwrap();
+        assert_eq!(streams.save_state(second), session.save_state());
+        streams.remove(first);
+        assert_eq!(streams.fork(second), Some(first));
+        assert_eq!(streams.save_state(first), session.save_state());
+        assert_eq!(streams.logits(first), streams.logits(second));
+    }
+
+    #[test]
+    fn every_order_of_four_streams() {
+        let model = model();
+        let mut made = model.streams(4);
+        made.step(&[0, 1, 2, 0]).unwrap();
+        made.step(&[0, 1, 2, 1]).unwrap();
+        let before: Vec<_> = (0..4).map(|s| (made.save_state(s), made.logits(s).to_vec())).collect();
+        for code in 0..256 {
+            let from: Vec<usize> = (0..4).map(|k| code >> (2 * k) & 3).collect();
+            for len in 0..=4 {
+                for (stream, (state, _)) in before.iter().enumerate() {
+                    made.restore_state(stream, state).unwrap();
+                }
+                made.step(&[0, 0, 0, 0]).unwrap();
+                let now: Vec<_> = (0..4).map(|s| (made.save_state(s), made.logits(s).to_vec())).collect();
+                made.reorder(&from[..len]);
+                for stream in 0..4 {
+                    let want = &now[from[..len].get(stream).copied().unwrap_or(stream)];
+                    let have = (made.save_state(stream), made.logits(stream).to_vec());
+                    assert_eq!(have, *want, "{from:?} {len} {stream}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use super::suggest::feed;
 use super::{CpuArgs, ModelArgs, tokenizer};
-use crate::runtime::{Rng, Sampling, Units};
+use crate::runtime::{Rng, Sampling, Session, Tokenizer, Units};
 use crate::terminal::{self, Usage};
-use std::io::Write;
+use std::io::{BufRead, Write};
 
-/// Generate text, word by word
+/// Generate text, token by token
 ///
-/// Words are drawn from the model's distribution; the same seed gives the same text. Each <eos> ends a line.
+/// Tokens are drawn from the model's distribution; the same seed gives the same text. The token for a line's end, such as <eos>, ends a line.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example:\n  lstmc generate model.lstmc --prompt \"the company\" --tokens 40 --temperature 0.8 --seed 1"
+    after_help = "Examples:\n  lstmc generate model.lstmc --prompt \"the company\" --tokens 40 --temperature 0.8 --seed 1\n  \
+                        lstmc generate model.lstmc --stdin --top-p 0.9 --repetition-penalty 1.2 < prompts.txt"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -21,21 +22,42 @@ pub(crate) struct Args {
     /// The text so far
     #[arg(long, default_value = "")]
     prompt: String,
-    /// How many words
+    /// Take each line of standard input as a prompt; print a line for each
+    #[arg(long, conflicts_with = "prompt")]
+    stdin: bool,
+    /// How many tokens, at most
     #[arg(long, default_value_t = 50)]
     tokens: usize,
-    /// 1 is the model's own distribution, less is more likely words, 0 always the likeliest
+    /// Stop at the end of the sentence; --stdin implies it
+    #[arg(long)]
+    sentence: bool,
+    /// 1 is the model's own distribution, less is more likely tokens, 0 always the likeliest
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
-    /// Draw from the K likeliest words only
+    /// Draw from the K likeliest tokens only
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
+    /// Draw from the likeliest tokens that together have this probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Make tokens of the text so far less likely: 1 changes nothing, 1.2 is usual
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    repetition_penalty: f32,
     /// Seed of the random numbers
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Print JSON: {text, tokens}
+    /// Print JSON: {text, tokens}, in a line for each prompt with --stdin
     #[arg(long)]
     json: bool,
+}
+
+/// What a text is drawn with.
+struct Generator<'a> {
+    args: &'a Args,
+    tokenizer: &'a Tokenizer,
+    session: Session,
+    sampling: Sampling,
+    rng: Rng,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -47,50 +69,82 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.top_k == Some(0) {
         return Err(Usage("--top-k 0: expected at least 1".into()).into());
     }
+    if let Some(p) = args.top_p.filter(|&p| !(p > 0.0 && p <= 1.0)) {
+        return Err(Usage(format!("--top-p {p}: expected a number above 0 and at most 1")).into());
+    }
+    if !(args.repetition_penalty > 0.0 && args.repetition_penalty.is_finite()) {
+        let penalty = args.repetition_penalty;
+        return Err(Usage(format!("--repetition-penalty {penalty}: expected a number above 0")).into());
+    }
     let source = args.model.read()?;
     let tokenizer = tokenizer(&source)?;
-    let model = source.compile(args.cpu.options())?;
-    let mut session = model.session();
-    let mut last = feed(&mut session, tokenizer, &args.prompt)?;
+    let session = source.compile(args.cpu.options())?.session();
     let mut sampling = Sampling::at(args.temperature);
-    sampling.top_k = args.top_k;
-    let mut rng = Rng::new(args.seed);
-    // What is printed goes on from the prompt as it was given, whose unknown words have no token of their own.
-    let mut text = match tokenizer.units() {
-        Units::Words | Units::Ids => args.prompt.split_whitespace().collect::<Vec<_>>().join(" "),
-        _ => args.prompt.clone(),
-    };
-    let mut tokens = vec![];
-    // The tokens of the line so far, and the length of their text that was shown.
-    let mut line = tokenizer.encode(&args.prompt)?.tokens;
-    let mut shown = tokenizer.decode(&line).len();
-    let mut out = std::io::stdout().lock();
-    if !args.json {
-        write!(out, "{text}")?;
-    }
-    for _ in 0..args.tokens {
-        last = session.sample(last, &sampling, &mut rng)?;
-        tokens.push(last);
-        line.push(last);
-        let decoded = tokenizer.decode(&line);
-        // Bytes that are not yet a character wait for the rest of it.
-        let new = decoded.get(shown..).unwrap_or("").trim_end_matches('\u{fffd}');
-        shown += new.len();
-        text.push_str(new);
-        if text.ends_with('\n') {
-            (line, shown) = (vec![], 0);
+    (sampling.top_k, sampling.top_p) = (args.top_k, args.top_p);
+    sampling.repetition_penalty = args.repetition_penalty;
+    let mut generator = Generator { args, tokenizer, session, sampling, rng: Rng::new(args.seed) };
+    if !args.stdin {
+        let (text, tokens) = generator.text(&args.prompt, args.sentence)?;
+        if args.json {
+            return terminal::json(&serde_json::json!({"text": text, "tokens": tokens}));
         }
-        if !args.json {
-            write!(out, "{new}")?;
-            out.flush()?;
+        if !text.ends_with('\n') {
+            writeln!(std::io::stdout())?;
         }
+        return Ok(());
     }
-    if args.json {
-        drop(out);
-        return terminal::json(&serde_json::json!({"text": text, "tokens": tokens}));
-    }
-    if !text.ends_with('\n') {
-        writeln!(out)?;
+    for line in std::io::stdin().lock().lines() {
+        generator.session.reset();
+        let (text, tokens) = generator.text(line?.trim_end_matches('\r'), true)?;
+        match args.json {
+            true => writeln!(std::io::stdout(), "{}", serde_json::json!({"text": text, "tokens": tokens}))?,
+            false if !text.ends_with('\n') => writeln!(std::io::stdout())?,
+            false => {}
+        }
     }
     Ok(())
+}
+
+impl Generator<'_> {
+    /// A prompt with what comes after it, which is printed as it is drawn unless JSON is asked for; and the tokens that were drawn.
+    fn text(&mut self, prompt: &str, sentence: bool) -> anyhow::Result<(String, Vec<u32>)> {
+        let Generator { args, tokenizer, session, sampling, rng } = self;
+        let mut last = feed(session, tokenizer, prompt)?;
+        let end = tokenizer.end().ok();
+        // What is printed goes on from the prompt as it was given, whose unknown words have no token of their own.
+        let mut text = match tokenizer.units() {
+            Units::Words | Units::Ids => prompt.split_whitespace().collect::<Vec<_>>().join(" "),
+            _ => prompt.to_owned(),
+        };
+        let mut out = std::io::stdout().lock();
+        if !args.json {
+            write!(out, "{text}")?;
+        }
+        let (mut tokens, mut seen) = (vec![], tokenizer.encode(prompt)?.tokens);
+        // The tokens of the line so far, and the length of their text that was shown.
+        let mut line = seen.clone();
+        let mut shown = tokenizer.decode(&line).len();
+        for _ in 0..args.tokens {
+            last = session.sample_after(last, &seen, sampling, rng)?;
+            tokens.push(last);
+            seen.push(last);
+            line.push(last);
+            let decoded = tokenizer.decode(&line);
+            // Bytes that are not yet a character wait for the rest of it.
+            let new = decoded.get(shown..).unwrap_or("").trim_end_matches('\u{fffd}');
+            shown += new.len();
+            text.push_str(new);
+            if !args.json {
+                write!(out, "{new}")?;
+                out.flush()?;
+            }
+            if text.ends_with('\n') {
+                (line, shown) = (vec![], 0);
+            }
+            if sentence && Some(last) == end {
+                break;
+            }
+        }
+        Ok((text, tokens))
+    }
 }

@@ -10,7 +10,8 @@ use std::io::Write;
 ///
 /// The text is read as the beginning of a sentence: the token for that (such as <s>, or <eos> where there is no other) goes before it, if there is one.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  lstmc suggest model.lstmc --prompt \"the company said\" -k 5")]
+#[command(after_help = "Example:\n  lstmc suggest model.lstmc --prompt \"the company said\" -k 5\n  \
+                        lstmc suggest model.lstmc --prompt \"the company\" --prefix sa")]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -19,6 +20,9 @@ pub(crate) struct Args {
     /// The text so far
     #[arg(long)]
     prompt: String,
+    /// Only words that begin with this, as of a word that is being typed after the text
+    #[arg(long, value_name = "LETTERS", default_value = "")]
+    prefix: String,
     /// How many words
     #[arg(short, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
@@ -36,7 +40,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let last = feed(&mut session, tokenizer, &args.prompt)?;
     let k = (args.k as usize).min(words.len());
     let (mut ids, mut scores) = (vec![0u32; k], vec![0f32; k]);
-    let n = session.top_k_into(last, &mut ids, &mut scores)?;
+    let n = match &args.prefix[..] {
+        "" => session.top_k_into(last, &mut ids, &mut scores)?,
+        prefix => session.top_k_among(last, words.with_prefix(prefix), &mut ids, &mut scores)?,
+    };
     let best =
         ids[..n].iter().zip(&scores[..n]).map(|(&id, &score)| (words.word(id).unwrap_or("?"), id, score));
     if args.json {

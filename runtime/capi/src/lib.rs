@@ -16,6 +16,7 @@
 mod ffi;
 mod model;
 mod session;
+mod streams;
 
 pub use ffi::{Status, lstmc_last_error};
 pub use model::{
@@ -25,6 +26,11 @@ pub use model::{
 pub use session::{
     SessionHandle, lstmc_session_advance, lstmc_session_free, lstmc_session_new, lstmc_session_reset,
     lstmc_session_score, lstmc_session_score_text, lstmc_session_step, lstmc_session_top_k,
+    lstmc_session_top_k_prefix,
+};
+pub use streams::{
+    StreamsHandle, lstmc_streams_copy, lstmc_streams_free, lstmc_streams_new, lstmc_streams_output,
+    lstmc_streams_reorder, lstmc_streams_reset, lstmc_streams_score, lstmc_streams_step, lstmc_streams_top_k,
 };
 
 /// Version of this interface; `lstmc_abi_version` returns the library's.

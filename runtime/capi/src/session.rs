@@ -3,12 +3,13 @@
 use super::ffi::{Failure, Status, buffers, data, given, guarded, handle};
 use super::model::ModelHandle;
 use lstmc_runtime::{Session, SessionError};
+use std::ffi::c_char;
 use std::sync::{Mutex, PoisonError};
 
 /// One stream of text. Calls on it wait for each other.
 pub struct SessionHandle(Mutex<Session>);
 
-fn failure(error: &SessionError) -> Failure {
+pub(crate) fn failure(error: &SessionError) -> Failure {
     let status = match error {
         SessionError::Token { .. } => Status::LstmcErrorToken,
         SessionError::NotFinite => Status::LstmcErrorNotFinite,
@@ -185,6 +186,48 @@ pub unsafe extern "C" fn lstmc_session_top_k(
         // SAFETY: the promise of data.
         let (ids, scores) = unsafe { buffers(ids, log_probabilities, k, ["ids", "log_probabilities"])? };
         s.top_k_into(token, ids, scores).map_err(|e| failure(&e)).map(|_| ())
+    };
+    // SAFETY: the promise of handles.
+    unsafe { with(session, body) }
+}
+
+/// [`lstmc_session_top_k`] among the words that begin with prefix, of length bytes: what a keyboard suggests while a word is typed. *found: how many
+/// there are, at most k; probabilities are among all words.
+///
+/// Errors: as lstmc_session_top_k, VOCABULARY, WORD (the prefix is not UTF-8).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lstmc_session_top_k_prefix(
+    session: *mut SessionHandle,
+    token: u32,
+    prefix: *const c_char,
+    length: usize,
+    k: usize,
+    ids: *mut u32,
+    log_probabilities: *mut f32,
+    found: *mut usize,
+) -> Status {
+    let body = |s: &mut Session| {
+        let out = given(found, "found")?;
+        let words = s.model().layout().vocabulary;
+        if k == 0 || k > words {
+            let text = format!("{k} words were asked for; there are 1 to {words}");
+            return Err(Failure(Status::LstmcErrorSize, text));
+        }
+        if token as usize >= words {
+            return Err(failure(&SessionError::Token { token, vocabulary: words }));
+        }
+        let missing = || Failure::new(Status::LstmcErrorVocabulary, "the model has no vocabulary");
+        let vocabulary = s.model().vocabulary().cloned().ok_or_else(missing)?;
+        // SAFETY: the promise of data; the prefix is read only before the buffers, which may be the same memory, are written.
+        let prefix = std::str::from_utf8(unsafe { data(prefix.cast::<u8>(), length, "prefix")? });
+        let prefix = prefix.map_err(|_| Failure::new(Status::LstmcErrorWord, "the prefix is not UTF-8"))?;
+        let among = vocabulary.with_prefix(prefix);
+        // SAFETY: the promise of data.
+        let (ids, scores) = unsafe { buffers(ids, log_probabilities, k, ["ids", "log_probabilities"])? };
+        let count = s.top_k_among(token, among, ids, scores).map_err(|e| failure(&e))?;
+        // SAFETY: `given` checked it for null and alignment; by the promise of data a number may be written there.
+        unsafe { out.write(count) };
+        Ok(())
     };
     // SAFETY: the promise of handles.
     unsafe { with(session, body) }

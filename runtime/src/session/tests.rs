@@ -172,7 +172,7 @@ fn samples_follow_the_distribution() {
         let total: f64 = logits.iter().map(|x| x.exp()).sum();
         logits.map(|x| x.exp() / total)
     };
-    let sampling = |temperature, top_k| Sampling { temperature, top_k };
+    let sampling = |temperature, top_k| Sampling { top_k, ..Sampling::at(temperature) };
     // After token 0 the logits are [1, 1, 2].
     check_shares(&sampling(1.0, None), softmax([1.0, 1.0, 2.0]));
     check_shares(&sampling(1.0, Some(3)), softmax([1.0, 1.0, 2.0]));
@@ -205,7 +205,7 @@ fn an_error_leaves_the_state_alone() {
     let mut session = model().session();
     session.advance(1).unwrap();
     let before = session.save_state();
-    let bad = Sampling { temperature: -1.0, top_k: None };
+    let bad = Sampling::at(-1.0);
     assert!(session.step(3).is_err());
     assert!(session.score(&[0, 1, 3]).is_err());
     assert!(session.perplexity(&[0, 3]).is_err());
@@ -220,11 +220,9 @@ fn an_error_leaves_the_state_alone() {
 fn output_that_is_not_finite_is_an_error() {
     for logit in [f32::NAN, f32::INFINITY] {
         let mut session = broken(logit).session();
-        for sampling in [
-            Sampling::default(),
-            Sampling { temperature: 0.0, top_k: None },
-            Sampling { temperature: 1.0, top_k: Some(1) },
-        ] {
+        for sampling in
+            [Sampling::default(), Sampling::at(0.0), Sampling { top_k: Some(1), ..Sampling::default() }]
+        {
             session.reset();
             assert_eq!(session.sample(0, &sampling, &mut Rng::new(0)), Err(SessionError::NotFinite));
         }
@@ -287,7 +285,7 @@ fn a_hidden_vector_has_no_probabilities() {
 #[test]
 fn errors() {
     let mut session = model().session();
-    let sampling = |temperature, top_k| Sampling { temperature, top_k };
+    let sampling = |temperature, top_k| Sampling { top_k, ..Sampling::at(temperature) };
     let mut rng = Rng::new(0);
     let mut messages = vec![
         session.step(3).unwrap_err(),
@@ -311,4 +309,60 @@ fn errors() {
         messages.push(error.to_string());
     }
     insta::assert_snapshot!(messages.join("\n"));
+}
+
+#[test]
+fn a_nucleus_and_a_penalty() {
+    // Probabilities of 0.6, 0.3 and 0.1 after every word but for the memory, which is reset.
+    let row: [f32; 3] = [0.6f32.ln(), 0.3f32.ln(), 0.1f32.ln()];
+    let model = Model::new(Arc::new(Bigram::new(&[&row[..]; 3])), None, Description::default()).unwrap();
+    let mut rng = Rng::new(2);
+    let mut shares = |sampling: &Sampling, seen: &[u32]| {
+        let mut counts = [0; 3];
+        for _ in 0..600 {
+            let mut session = model.session();
+            counts[session.sample_after(2, seen, sampling, &mut rng).unwrap() as usize] += 1;
+        }
+        counts
+    };
+    // With the memory, word 2 has 0.1 e = 0.27: 0.51, 0.26, 0.23.
+    let p = |top_p| Sampling { top_p: Some(top_p), ..Sampling::default() };
+    assert_eq!(shares(&p(0.5), &[]), [600, 0, 0]);
+    let two = shares(&p(0.7), &[]);
+    assert!(two[2] == 0 && two[0] > two[1] && two[1] > 100, "{two:?}");
+    assert!(shares(&p(1.0), &[]).iter().all(|&n| n > 80));
+    // All logits are negative or zero here: a penalty multiplies them.
+    let penalty = Sampling { repetition_penalty: 9.0, ..Sampling::at(1.0) };
+    let less = shares(&penalty, &[0, 0]);
+    assert!(less[0] < 30, "{less:?}");
+    let greedy = Sampling { repetition_penalty: 9.0, ..Sampling::at(0.0) };
+    assert_eq!(shares(&greedy, &[0]).iter().position(|&n| n == 600), Some(1));
+    for bad in [p(0.0), p(1.5), Sampling { repetition_penalty: 0.0, ..Sampling::default() }] {
+        assert!(model.session().sample(0, &bad, &mut rng).is_err());
+    }
+}
+
+#[test]
+fn the_best_of_some_words_are_the_best_of_all_filtered() {
+    let vocabulary = Vocabulary::from_words(["cat", "the", "car", "cab", "a"]).unwrap();
+    let table: Vec<Vec<f32>> =
+        (0..5).map(|a| (0..5).map(|b| ((a * 7 + b * 3) % 4) as f32).collect()).collect();
+    let rows: Vec<&[f32]> = table.iter().map(|row| &row[..]).collect();
+    let model = Model::new(Arc::new(Bigram::new(&rows)), None, Description::default()).unwrap();
+    assert_eq!(vocabulary.with_prefix("ca"), [3, 2, 0]);
+    assert_eq!(vocabulary.with_prefix("x"), [0; 0]);
+    for prefix in ["", "ca", "car", "t", "x"] {
+        let among = vocabulary.with_prefix(prefix);
+        for token in 0..5 {
+            let (mut all, mut scores) = ([0; 5], [0.0; 5]);
+            model.session().top_k_into(token, &mut all, &mut scores).unwrap();
+            for k in 0..4 {
+                let (mut ids, mut some) = (vec![0; k], vec![0.0; k]);
+                let n = model.session().top_k_among(token, among, &mut ids, &mut some).unwrap();
+                let want = all.iter().zip(scores).filter(|(id, _)| among.contains(id)).take(k);
+                assert_eq!(ids[..n], want.clone().map(|(id, _)| *id).collect::<Vec<_>>());
+                assert!(some.iter().zip(want).all(|(have, (_, want))| (have - want).abs() < 1e-6));
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 mod file;
 #[cfg(test)]
@@ -17,11 +17,20 @@ pub const MAX_VOCABULARY_BYTES: u64 = 64 << 20;
 /// An ordered list of distinct words: whole words, characters, or parts of words. A word's position is its id, the token that the model sees.
 ///
 /// Words are not empty. Comparison is by bytes: no case folding, no normalisation.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Vocabulary {
     words: Vec<Arc<str>>,
     ids: HashMap<Arc<str>, u32>, // shares the bytes of `words`
+    sorted: OnceLock<Vec<u32>>,  // ids in the order of their words, made when first asked for
 }
+
+impl PartialEq for Vocabulary {
+    fn eq(&self, other: &Vocabulary) -> bool {
+        self.words == other.words
+    }
+}
+
+impl Eq for Vocabulary {}
 
 /// Why a vocabulary cannot be read, or cannot be used.
 ///
@@ -195,7 +204,7 @@ impl Vocabulary {
     ///
     /// If there are no words, or one that is empty or repeated.
     pub fn from_words<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Result<Self, VocabularyError> {
-        let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
+        let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new(), sorted: OnceLock::new() };
         for word in words {
             vocabulary.push(word.as_ref())?;
         }
@@ -266,6 +275,19 @@ impl Vocabulary {
     /// The token of a word; `None` if the vocabulary lacks the word.
     pub fn id(&self, word: &str) -> Option<u32> {
         self.ids.get(word).copied()
+    }
+
+    /// The tokens of all words that begin with `prefix`, in the order of their words' bytes. The first call sorts the vocabulary.
+    pub fn with_prefix(&self, prefix: &str) -> &[u32] {
+        let sorted = self.sorted.get_or_init(|| {
+            let mut ids: Vec<u32> = (0..self.words.len() as u32).collect();
+            ids.sort_unstable_by_key(|&id| &self.words[id as usize]);
+            ids
+        });
+        let word = |id: &u32| &*self.words[*id as usize];
+        let start = sorted.partition_point(|id| word(id) < prefix);
+        let count = sorted[start..].partition_point(|id| word(id).starts_with(prefix));
+        &sorted[start..start + count]
     }
 
     /// Checks that this can be the vocabulary of a model with `expected` words.

@@ -16,6 +16,9 @@
 int main(int argc, char **argv) {
     lstmc_model *model = NULL;
     lstmc_session *session = NULL, *other = NULL;
+    lstmc_streams *streams = NULL;
+    const uint32_t some[3] = {2, 0, 2}, order[3] = {1, 1, 0};
+    size_t found = 0;
     uint32_t token = 0, two[2] = {0, 0}, n, *ids;
     float *logits, *best, score = 0;
     double sum = 0, text = 0;
@@ -58,7 +61,11 @@ int main(int argc, char **argv) {
     EXPECT(lstmc_session_new(model, NULL) == LSTMC_ERROR_NULL);
     EXPECT(lstmc_session_new(model, &session) == LSTMC_OK && session);
     EXPECT(lstmc_session_new(model, &other) == LSTMC_OK && other);
-    /* Sessions outlive the handle of their model. */
+    EXPECT(lstmc_streams_new(NULL, 3, &streams) == LSTMC_ERROR_NULL && !streams);
+    EXPECT(lstmc_streams_new(model, 3, NULL) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_streams_new(model, SIZE_MAX, &streams) == LSTMC_ERROR_SIZE && !streams);
+    EXPECT(lstmc_streams_new(model, 3, &streams) == LSTMC_OK && streams);
+    /* Sessions and streams outlive the handle of their model. */
     lstmc_model_free(model);
     lstmc_model_free(NULL);
 
@@ -101,6 +108,42 @@ int main(int argc, char **argv) {
     EXPECT(lstmc_session_top_k(other, 0, n, ids, best) == LSTMC_OK);
     for (uint32_t i = 0; i < n; i++)
         EXPECT(fabs((logits[ids[i]] - logits[ids[0]]) - (best[i] - best[0])) < 1e-4);
+
+    /* The best of some words are the best of all that begin so; what is no prefix has none. */
+    EXPECT(lstmc_session_reset(session) == LSTMC_OK && lstmc_session_reset(other) == LSTMC_OK);
+    EXPECT(lstmc_session_top_k(session, 0, n, ids, best) == LSTMC_OK);
+    EXPECT(lstmc_session_top_k_prefix(other, 0, "", 0, 1, &token, &score, &found) == LSTMC_OK);
+    EXPECT(found == 1 && token == ids[0] && fabs(score - best[0]) < 1e-5);
+    EXPECT(lstmc_session_top_k_prefix(other, 0, "no such word", 12, 1, &token, &score, &found) == LSTMC_OK && !found);
+    EXPECT(lstmc_session_top_k_prefix(other, 0, "\xff", 1, 1, &token, &score, &found) == LSTMC_ERROR_WORD);
+    EXPECT(lstmc_session_top_k_prefix(other, 0, NULL, 0, 1, &token, &score, &found) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_session_top_k_prefix(other, 0, "a", 1, 0, &token, &score, &found) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_session_top_k_prefix(other, 0, "a", 1, 1, &token, &score, NULL) == LSTMC_ERROR_NULL);
+
+    /* Streams: two of three take a step, one is copied over the others, and the last is a session that read the same. */
+    EXPECT(lstmc_streams_step(NULL, some, ids, 2) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_streams_step(streams, some, ids, 3) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_streams_step(streams, some, NULL, 2) == LSTMC_ERROR_NULL);
+    EXPECT(lstmc_streams_reset(streams, 3) == LSTMC_ERROR_SIZE && lstmc_streams_copy(streams, 0, 3) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_streams_reorder(streams, some, 4) == LSTMC_ERROR_SIZE);
+    ids[0] = 1, ids[1] = n;
+    EXPECT(lstmc_streams_step(streams, some, ids, 2) == LSTMC_ERROR_TOKEN);
+    ids[1] = 0;
+    EXPECT(lstmc_streams_step(streams, some, ids, 2) == LSTMC_OK);
+    EXPECT(lstmc_streams_copy(streams, 2, 1) == LSTMC_OK && lstmc_streams_reorder(streams, order, 3) == LSTMC_OK);
+    EXPECT(lstmc_streams_step(streams, order, ids, 1) == LSTMC_OK && lstmc_streams_reset(streams, 2) == LSTMC_OK);
+    EXPECT(lstmc_session_reset(session) == LSTMC_OK && lstmc_session_advance(session, 1) == LSTMC_OK);
+    EXPECT(lstmc_session_step(session, 1, logits, n) == LSTMC_OK);
+    EXPECT(lstmc_streams_output(streams, 1, best, n - 1) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_streams_output(streams, 1, best, n) == LSTMC_OK);
+    for (uint32_t i = 0; i < n; i++)
+        EXPECT(fabs(logits[i] - best[i]) < 1e-4);
+    EXPECT(lstmc_streams_top_k(streams, 1, n + 1, ids, best) == LSTMC_ERROR_SIZE);
+    EXPECT(lstmc_streams_top_k(streams, 1, n, ids, best) == LSTMC_OK);
+    EXPECT(lstmc_streams_score(streams, 1, n, &score) == LSTMC_ERROR_TOKEN);
+    EXPECT(lstmc_streams_score(streams, 1, ids[1], &score) == LSTMC_OK && fabs(score - best[1]) < 1e-5);
+    lstmc_streams_free(streams);
+    lstmc_streams_free(NULL);
     lstmc_session_free(session);
     lstmc_session_free(other);
     lstmc_session_free(NULL);
