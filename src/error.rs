@@ -34,6 +34,9 @@ pub enum Error {
     /// A vocabulary that cannot be read or does not fit.
     #[error(transparent)]
     Vocabulary(#[from] lstmc_runtime::VocabularyError),
+    /// A tokenizer's file that cannot be used.
+    #[error(transparent)]
+    Subwords(#[from] lstmc_runtime::SubwordsError),
     /// A model that cannot be brought to language-model form.
     #[error(transparent)]
     Canonicalize(#[from] lstmc_frontend::canonicalize::CanonicalizeError),

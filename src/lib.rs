@@ -11,8 +11,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Features, all on by default: `cli` is the command line, `passes` is all compression, `all-targets` is object files for other architectures. A
-//! program that only loads models or links them does not need them: `default-features = false`.
+//! Features, all on by default: `cli` is the command line, `passes` is all compression, `tokenizers` is tokenizers of Hugging Face, `all-targets` is object
+//! files for other architectures. A program that only loads models or links them does not need them: `default-features = false`.
 //!
 //! | crate | contents |
 //! |---|---|

@@ -40,7 +40,7 @@ pub struct Source {
     pub path: PathBuf,
     /// The kind of the file.
     pub format: Format,
-    /// The graph: as imported, or in language-model form.
+    /// The graph: as imported, or in language-model form, which an ONNX file that lstmc exported has at once.
     pub graph: Graph,
     /// How a text becomes tokens, and their names, if they are known.
     pub tokenizer: Option<Arc<Tokenizer>>,
@@ -48,7 +48,7 @@ pub struct Source {
     pub recipe: String,
     /// The report of that pipeline, as JSON; empty for an ONNX model.
     pub report: String,
-    /// Notes of canonicalisation: what was dropped or assumed.
+    /// Notes of import and canonicalisation: what was dropped or assumed.
     pub notes: Vec<String>,
     /// Whether weights are entropy-coded in the file: smaller, and decoded when it is read.
     pub entropy: bool,
@@ -59,7 +59,7 @@ impl Source {
     pub fn read(path: impl AsRef<Path>) -> Result<Source, Error> {
         let path = path.as_ref();
         match format(path)? {
-            Format::Onnx => Ok(Source::imported(path, onnx::read(path)?)),
+            Format::Onnx => Ok(Source::imported(path, onnx::read_exported(path)?)),
             Format::Lstmc => Source::restored(path, &Container::open(path)?),
         }
     }
@@ -76,7 +76,7 @@ impl Source {
         match Format::of(bytes) {
             Format::Onnx => {
                 let name = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-                Ok(Source::imported(path, onnx::import(bytes.to_vec().into(), None, &name)?))
+                Ok(Source::imported(path, onnx::import_exported(bytes.to_vec().into(), None, &name)?))
             }
             Format::Lstmc => {
                 let container = Container::from_bytes(bytes)
@@ -100,8 +100,9 @@ impl Source {
         }
     }
 
-    fn imported(path: &Path, graph: Graph) -> Source {
-        Source { path: path.into(), format: Format::Onnx, ..Source::of_graph(graph) }
+    fn imported(path: &Path, imported: onnx::Imported) -> Source {
+        let notes = imported.notes;
+        Source { path: path.into(), format: Format::Onnx, notes, ..Source::of_graph(imported.graph) }
     }
 
     fn restored(path: &Path, container: &Container) -> Result<Source, Error> {
@@ -139,7 +140,7 @@ impl Source {
             && let Some(canonical) = canonicalize(&self.graph)?
         {
             self.graph = canonical.graph;
-            self.notes = canonical.notes;
+            self.notes.extend(canonical.notes);
         }
         if let (Some(tokenizer), Some(expected)) = (&self.tokenizer, self.graph.vocabulary) {
             tokenizer.vocabulary().check_len(expected)?;

@@ -2,7 +2,7 @@
 
 use crate::{Error, Source};
 use lstmc_frontend::canonicalize::canonicalize;
-use lstmc_runtime::{Newline, Role, TextError, Tokenizer, Units, Vocabulary};
+use lstmc_runtime::{Newline, Role, Subwords, TextError, Tokenizer, Units, Vocabulary};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ pub struct TextOptions {
     /// Vocabulary: one word a line (line number from 0 = token id), a word and its id in each line, or JSON. A .lstmc file usually brings its own
     #[cfg_attr(feature = "cli", arg(long = "vocab", value_name = "FILE"))]
     pub vocabulary: Option<PathBuf>,
-    /// What texts are cut into: words, characters, bytes, ids (numbers) [default: what the model says, or words]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "KIND", help_heading = "Text"))]
+    /// What texts are cut into: words, characters, bytes, ids (numbers), or subwords, by a SentencePiece model or a tokenizer.json [default: what the model
+    /// says, or words]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "KIND|FILE", help_heading = "Text"))]
     pub tokenizer: Option<String>,
     /// The token before a sentence, by name or id, or none [default: <s> or another usual name, or else that of --eos]
     #[cfg_attr(feature = "cli", arg(long = "bos", value_name = "TOKEN", help_heading = "Text"))]
@@ -61,12 +62,20 @@ impl TextOptions {
             return Ok(own.cloned());
         }
         let units = match &self.tokenizer {
-            Some(name) => Units::from_name(name).ok_or_else(|| {
-                Error::Tokenizer(format!("--tokenizer {name}: expected words, characters, bytes or ids"))
-            })?,
+            Some(name) => units(name)?,
             None => own.map_or(Units::Words, |own| own.units().clone()),
         };
         let vocabulary = match (&self.vocabulary, own, &units) {
+            (path, own, Units::Subwords(subwords)) => {
+                let given = path.as_ref().map(|path| without_disambiguation(Vocabulary::read(path)?, size));
+                // Names that the model has for words or subwords; those of bytes and ids are made up.
+                let own = own.filter(|own| matches!(own.units(), Units::Words | Units::Subwords(_)));
+                match (given, own) {
+                    (Some(given), _) => Arc::new(given?),
+                    (None, Some(own)) => own.vocabulary().clone(),
+                    (None, None) => Arc::new(subwords.vocabulary(size()?)?),
+                }
+            }
             (Some(path), _, _) => Arc::new(without_disambiguation(Vocabulary::read(path)?, size)?),
             (None, Some(own), _) => own.vocabulary().clone(),
             (None, None, Units::Bytes) => Arc::new(Vocabulary::of_bytes(size()?)?),
@@ -76,6 +85,9 @@ impl TextOptions {
                 return Err(Error::Tokenizer(reason.into()));
             }
         };
+        if let Units::Subwords(subwords) = &units {
+            subwords.check(&vocabulary)?;
+        }
         if units == Units::Bytes && vocabulary.len() < 256 {
             let reason =
                 format!("a vocabulary of bytes has at least 256 words, this one {}", vocabulary.len());
@@ -99,6 +111,18 @@ impl TextOptions {
             }
         }
         Ok(Some(Arc::new(tokenizer)))
+    }
+}
+
+/// What an option names: a kind, or a tokenizer's file.
+fn units(name: &str) -> Result<Units, Error> {
+    match Units::from_name(name) {
+        Some(units) => Ok(units),
+        None if Path::new(name).exists() => Ok(Units::Subwords(Arc::new(Subwords::read(name)?))),
+        None => {
+            let expected = "expected words, characters, bytes, ids, or a file: a SentencePiece model or a tokenizer.json";
+            Err(Error::Tokenizer(format!("--tokenizer {name}: {expected}")))
+        }
     }
 }
 
@@ -149,6 +173,21 @@ pub(crate) fn notes(tokenizer: &Tokenizer) -> Vec<String> {
     if !is_usual {
         notes.push(format!("texts are read as {}", tokenizer.summary()));
     }
+    if let Units::Subwords(subwords) = tokenizer.units() {
+        let (rows, tokens) = (tokenizer.vocabulary().len(), subwords.len());
+        if rows > tokens {
+            notes.push(format!(
+                "the model has {rows} tokens, its tokenizer {tokens}: the last {} are in no text",
+                rows - tokens
+            ));
+        }
+        if subwords.drops_unknown() {
+            notes.push(
+                "the tokenizer has no token for what is unknown: characters that it lacks are left out"
+                    .into(),
+            );
+        }
+    }
     if *tokenizer.units() == Units::Words {
         let words = || tokenizer.vocabulary().words();
         let apart = words().filter(|word| word.contains(char::is_whitespace)).count();
@@ -160,7 +199,7 @@ pub(crate) fn notes(tokenizer: &Tokenizer) -> Vec<String> {
                 "{apart} of the vocabulary's words hold white space, so no text has them; is this a model of characters (--tokenizer characters)?"
             ));
         } else if parts * 10 > tokenizer.vocabulary().len() {
-            notes.push("the vocabulary has parts of words, but texts are cut into words".into());
+            notes.push("the vocabulary has parts of words, but texts are cut into words; is there a file for --tokenizer?".into());
         }
     }
     notes

@@ -13,13 +13,16 @@ use lstmc::frontend::tensor::Tensor;
 use lstmc::passes::{Calibration, Checkpoint, Context, Statistics};
 use lstmc::runtime::MAGIC;
 
-/// ONNX models; what is imported is brought into language-model form.
+/// ONNX models; what is imported is brought into language-model form, unless the exporter wrote it and it is in this form at once.
 pub fn onnx(bytes: &[u8]) {
-    let graph = match onnx::import(bytes.to_vec().into(), None, "fuzz") {
-        Ok(graph) => graph,
+    let graph = match onnx::import_exported(bytes.to_vec().into(), None, "fuzz") {
+        Ok(imported) => imported.graph,
         Err(error) => return refused(error),
     };
     check_generic(&graph);
+    if graph.is_language_model() {
+        return check(&graph);
+    }
     match canonicalize(&graph) {
         Ok(Some(canonical)) => check(&canonical.graph),
         Ok(None) => {}

@@ -28,7 +28,7 @@ pub use capi::capi;
 pub use files::{checkpoint, container, engine, onnx, statistics};
 pub use kernels::kernels;
 pub use seeds::seeds;
-pub use texts::{ir, pipeline, recipe, vocabulary};
+pub use texts::{ir, pipeline, recipe, tokenizer, vocabulary};
 
 /// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -41,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     ("ir", ir),
     ("pipeline", pipeline),
     ("recipe", recipe),
+    ("tokenizer", tokenizer),
     ("vocabulary", vocabulary),
     ("statistics", statistics),
     ("checkpoint", checkpoint),

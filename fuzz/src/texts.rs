@@ -1,11 +1,12 @@
-//! Texts: graphs, pipelines, recipes, vocabularies.
+//! Texts: graphs, pipelines, recipes, vocabularies, and what cuts texts into subwords.
 
 use super::models::{check, same_text, stored_and_restored};
 use super::refused;
 use lstmc::frontend::canonicalize::canonicalize;
 use lstmc::frontend::ir::{PrintOptions, parse, print, print_with, verify};
 use lstmc::passes::Pipeline;
-use lstmc::runtime::{Encoded, TextReader, Tokenizer, Units, Vocabulary};
+use lstmc::runtime::{Encoded, Subwords, TextReader, Tokenizer, Units, Vocabulary};
+use std::sync::Arc;
 
 /// Small enough for the text to stay short where data is printed inline.
 const INLINE: PrintOptions = PrintOptions { inline_up_to: 64 };
@@ -99,6 +100,20 @@ pub fn vocabulary(bytes: &[u8]) {
     if let Ok(bytes) = Vocabulary::of_bytes(256) {
         encode(&Tokenizer::new(Units::Bytes, bytes), text);
     }
+}
+
+/// A byte with the length of a text, that text, and the file of a tokenizer for subwords.
+pub fn tokenizer(bytes: &[u8]) {
+    let Some((&length, rest)) = bytes.split_first() else { return };
+    let (text, file) = rest.split_at(rest.len().min(length.into()));
+    let subwords = match Subwords::from_bytes(file) {
+        Ok(subwords) => subwords,
+        Err(error) => return refused(error),
+    };
+    assert_eq!(subwords.file(), file);
+    let vocabulary = subwords.vocabulary(0).expect("names were checked when it was read");
+    subwords.check(&vocabulary).expect("the names are its own");
+    encode(&Tokenizer::new(Units::Subwords(Arc::new(subwords)), vocabulary), text);
 }
 
 /// A text, read as one stream and line by line.

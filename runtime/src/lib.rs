@@ -100,6 +100,6 @@ pub use sampling::{Rng, Sampling};
 pub use session::{Description, Model, ModelError, SavedState, Session, SessionError};
 pub use streams::Streams;
 pub use text::{
-    Encoded, MAX_VOCABULARY_BYTES, Newline, Role, Special, TextError, TextReader, Tokenizer, Units,
-    Vocabulary, VocabularyError,
+    Encoded, MAX_TOKENIZER_BYTES, MAX_VOCABULARY_BYTES, Newline, Role, Special, Subwords, SubwordsError,
+    TextError, TextReader, Tokenizer, Units, Vocabulary, VocabularyError,
 };

@@ -4,7 +4,7 @@ use super::texts::{TextArgs, Texts, scorer};
 use super::{CpuArgs, ModelArgs, read_utf8, table};
 use crate::backend::isa::{self, OptLevel};
 use crate::backend::{Options, Stage, listing};
-use crate::frontend::ir::{Graph, print};
+use crate::frontend::ir::{Graph, Head, print};
 use crate::passes::Table;
 use crate::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
 use crate::terminal::{self, Usage, bytes, thousands};
@@ -256,6 +256,11 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let size = terminal::uninterrupted(|| source.write(output))?;
     let mut err = std::io::stderr();
     write!(err, "{table}")?;
+    if validation.is_some() && source.graph.output_named(Head::Hidden.name()).is_some() {
+        let text = "the model returns a vector, not probabilities: for perplexity stands 1 + the relative error of its outputs, |y - y'| / |y|";
+        writeln!(err, "note: {text}")?;
+    }
+    source.notes.iter().try_for_each(|note| writeln!(err, "note: {note}"))?;
     writeln!(err, "{}: {} bytes ({})", output.display(), thousands(size as usize), bytes(size as usize))?;
     if source.tokenizer.is_none() {
         writeln!(err, "note: no vocabulary inside; give one with --vocab FILE to make the file stand alone")?;

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 /// Inputs are tokens [seq, batch], h0 and c0 [layers, batch, hidden]; outputs logits, hn, cn. Weights stay as small as ONNX can say:
 /// quantized ones are codes and scales before DequantizeLinear, low-rank ones two factors. Pruned weights are written dense, with zeros.
 /// Vectors that products take as int8 stay f32.
+///
+/// `lstmc compile` of the file gives the same model again, every weight in its representation, unless another tool changes the file.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  lstmc export model.lstmc -o model.onnx")]
 pub(crate) struct Args {

@@ -2,7 +2,9 @@
 
 use super::ModelArgs;
 use crate::frontend::ir::{Graph, Program, Weight, parameters, print};
+use crate::frontend::onnx;
 use crate::terminal::{self, bytes, columns, thousands};
+use crate::{Format, Source};
 use std::io::Write;
 
 /// Show a model's layers, weights, sizes and costs
@@ -28,7 +30,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.source()?;
     let (source, refusal) = if args.raw {
-        (source, None)
+        match source.format {
+            Format::Onnx => (Source { graph: onnx::read(&args.model.model)?, ..source }, None),
+            Format::Lstmc => (source, None),
+        }
     } else {
         match source.clone().canonical() {
             Ok(canonical) => (canonical, None),

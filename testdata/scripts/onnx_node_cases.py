@@ -22,16 +22,16 @@ from cases import compare, new_folder, run_onnxruntime, run_reference, scrub, wr
 ONNX = Path(__file__).parents[1] / "onnx"
 OPS = """Add Cast Concat Constant ConstantOfShape Div Dropout Expand GRU Gather Gemm Identity LSTM LogSoftmax MatMul Mul RNN
 ReduceMean Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Tanh Transpose Unsqueeze""".split()
-MORE = """Abs And ArgMax ArgMin CastLike Ceil Celu Clip Conv Cos CumSum DequantizeLinear DynamicQuantizeLinear Einsum Equal Erf
-Exp EyeLike Floor GatherElements GatherND Gelu Greater GreaterOrEqual HardSwish Hardmax IsInf IsNaN LayerNormalization Less
+MORE = """Abs And ArgMax ArgMin BatchNormalization CastLike Ceil Celu Clip Conv Cos CumSum DequantizeLinear DynamicQuantizeLinear Einsum Equal Erf
+Exp EyeLike Floor GatherElements GatherND Gelu Greater GreaterOrEqual GroupNormalization HardSwish Hardmax InstanceNormalization IsInf IsNaN LayerNormalization Less
 LessOrEqual Log Loop MatMulInteger Max Mean Min Mish Mod Neg NegativeLogLikelihoodLoss NonZero OneHot Or PRelu Pad Pow
-QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd ReduceSum
+QuantizeLinear RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd ReduceSum
 ReduceSumSquare ReverseSequence Round ScatterElements ScatterND Selu Sign Sin Size SoftmaxCrossEntropyLoss Sqrt Sum Swish Tile
 TopK Trilu Where Xor""".split()
 MORE_CASES = 4
 TYPES = {getattr(TensorProto, t) for t in ["FLOAT", "FLOAT16", "DOUBLE", "INT32", "INT64", "BOOL", "INT8", "UINT8"]}
 # Training, values that are not tensors, operators written with others, larger than needed.
-SKIPPED = ["training_dropout", "dropout_random", "identity_sequence", "identity_opt", "expanded", "d3d4d5"]
+SKIPPED = ["training_dropout", "training_mode", "dropout_random", "identity_sequence", "identity_opt", "expanded", "d3d4d5"]
 ONNX_TYPES = {"f16": TensorProto.FLOAT16, "f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE,
               "i32": TensorProto.INT32, "i64": TensorProto.INT64, "bool": TensorProto.BOOL}
 NUMPY_TYPES = {"f16": np.float16, "f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "bool": np.bool_}

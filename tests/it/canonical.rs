@@ -46,6 +46,26 @@ fn exporters_agree_on_a_real_model() {
     assert_eq!(canonical(&root().join("testdata/ptb-small/model.onnx")), canonical(&other));
 }
 
+/// Loops over the time steps become states, and what their bodies compute becomes cells, whether the loop is a node or was unrolled.
+#[test]
+fn loops_become_cells() {
+    let cases = [
+        ("loop-concat", "embedding rnn linear"),
+        ("loop-layer", "embedding lstm linear"),
+        ("loop-scatter", "embedding rnn linear"),
+        ("loop-while", "embedding lstm linear"),
+        ("scan-batch-major", "embedding sigmoid mul lstm linear"),
+        ("scan-tokens", "embedding mul add rnn linear"),
+        ("unrolled-layers", "embedding rnn rnn linear"),
+    ];
+    check_all(cases, |(case, layers)| {
+        let path = root().join("testdata/exports").join(case).join("model.onnx");
+        let graph = parse(&canonical(&path)).unwrap_or_else(|e| panic!("{e}"));
+        let found = graph.nodes().map(|(_, n)| n.op.name()).filter(|name| !["input", "state"].contains(name));
+        assert_eq!(found.collect::<Vec<_>>().join(" "), *layers);
+    });
+}
+
 fn round_trip(graph: &Graph) {
     let text = print(graph);
     let parsed = parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));

@@ -26,5 +26,6 @@ mod ptb;
 mod refused_output;
 mod sentences;
 mod streams;
+mod subwords;
 mod training;
 mod usage;

@@ -95,3 +95,38 @@ fn lists_in_every_form_are_rescored_alike() {
     ];
     assert_snapshot!(all.concat());
 }
+
+/// The likeliest words that begin with some letters are those of the whole list, filtered: for all prefixes of up to three letters.
+#[test]
+fn suggestions_that_begin_so_are_the_filtered_list() {
+    let data = root().join("testdata/ptb-small");
+    let source = lstmc::Source::read(data.join("model.onnx")).unwrap();
+    let source = source.with_vocabulary(Some(&data.join("vocab.txt"))).unwrap().canonical().unwrap();
+    let model = source.compile(lstmc::backend::Options::default()).unwrap();
+    let (mut session, words) = (model.session(), model.vocabulary().unwrap());
+    let token = words.id("company").unwrap();
+    let (mut all, mut scores) = (vec![0; words.len()], vec![0.0; words.len()]);
+    session.top_k_into(token, &mut all, &mut scores).unwrap();
+    let letters = |n| move |word: &str| Some(word.chars().take(n).collect::<String>());
+    let mut prefixes: Vec<String> = (1..=3).flat_map(|n| words.words().filter_map(letters(n))).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    assert!(prefixes.len() > 1000);
+    let place: std::collections::HashMap<u32, usize> =
+        all.iter().enumerate().map(|(n, &id)| (id, n)).collect();
+    for prefix in prefixes {
+        let among = words.with_prefix(&prefix);
+        let count = words.words().filter(|word| word.starts_with(&prefix)).count();
+        assert_eq!(among.len(), count, "{prefix}");
+        let mut want: Vec<usize> = among.iter().map(|id| place[id]).collect();
+        want.sort_unstable();
+        let (mut ids, mut found) = ([0; 5], [0.0; 5]);
+        session.reset();
+        let n = session.top_k_among(token, among, &mut ids, &mut found).unwrap();
+        assert_eq!(n, count.min(5));
+        for (k, &at) in want.iter().take(n).enumerate() {
+            assert_eq!(ids[k], all[at], "{prefix}");
+            assert!((found[k] - scores[at]).abs() < 1e-5, "{prefix}: {} {}", found[k], scores[at]);
+        }
+    }
+}

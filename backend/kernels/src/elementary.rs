@@ -23,6 +23,9 @@ pub const MAX_LN_ERROR_ULPS: f64 = 2.0;
 /// Arguments of `e^x` are clamped here: the result remains a normal number.
 pub const EXP_LOW: f32 = -87.33;
 
+/// log2 e minus its f32, for arguments whose rounding to powers of two would matter.
+pub(crate) const LOG2_E_LOW: f32 = 1.925_963e-8;
+
 /// Below this a power of two may not be a normal number. A term that small adds nothing to a sum of at least 1/2.
 pub const LOWEST: f32 = -126.0;
 /// Above this a power of two may not be finite.

@@ -1,7 +1,8 @@
 //! Powers of two, from which exponentials, sigmoid and hyperbolic tangent are built.
 
-use crate::elementary::{EXP2_OF_FLOOR as EXP2, HIGHEST, LOWEST};
+use crate::elementary::{EXP_LOW, EXP2_OF_FLOOR as EXP2, HIGHEST, LOG2_E_LOW, LOWEST};
 use crate::vector::Split;
+use std::f32::consts::LOG2_E;
 
 /// The reference implementation of the vectors' `2^t`.
 pub(crate) fn exp2(t: f32) -> f32 {
@@ -27,6 +28,39 @@ pub(crate) unsafe fn exp2_of<V: Split, const N: usize>(t: [V; N]) -> [V; N] {
         for i in 0..N {
             (f[i], n[i]) = t[i].split_exponent();
         }
+        exp2_of_sum(f, n)
+    }
+}
+
+/// Lanewise `e^x` of vectors, `x` clamped to `[EXP_LOW, -EXP_LOW]`; NaN stays NaN.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+pub(crate) unsafe fn exp_of<V: Split, const N: usize>(x: [V; N]) -> [V; N] {
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
+    unsafe {
+        let (mut f, mut n) = (x, x);
+        let (minus, low, scale) = (V::splat(-1.0), V::splat(EXP_LOW), V::splat(LOG2_E));
+        for i in 0..N {
+            // The lower bound of -x is the upper one of x.
+            let x = low.max(low.max(x[i]).mul(minus)).mul(minus);
+            n[i] = x.mul(scale).split_exponent().1;
+            // The products are not rounded, so that the fraction is as accurate as near zero.
+            f[i] = x.mul_add(V::splat(LOG2_E_LOW), x.mul_add(scale, n[i].mul(minus)));
+        }
+        exp2_of_sum(f, n)
+    }
+}
+
+/// Lanewise `2^(f + n)` of fractions within `[0, 1]` and integers within `[LOWEST, HIGHEST]`.
+///
+/// # Safety
+/// The processor has the instructions.
+#[inline(always)]
+unsafe fn exp2_of_sum<V: Split, const N: usize>(f: [V; N], n: [V; N]) -> [V; N] {
+    // SAFETY: the caller has the instructions; nothing else is required of a vector.
+    unsafe {
         let mut p = [V::splat(EXP2[0]); N];
         for c in &EXP2[1..] {
             for i in 0..N {

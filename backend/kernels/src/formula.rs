@@ -2,7 +2,8 @@
 //!
 //! A formula's terms are evaluated for some elements ("units") at a time, in memory that stays in the L1 cache.
 
-use crate::exp::{exp2, exp2_of};
+use crate::elementary::EXP_LOW;
+use crate::exp::{exp_of, exp2, exp2_of};
 use crate::layout::UNITS;
 use crate::level::{Level, Set};
 use crate::vector::{MOST_LANES, Split, lanes};
@@ -265,8 +266,9 @@ impl Algebra for Scalar<'_, '_> {
         self.put(match f {
             Primitive::Sigmoid => sigmoid(x),
             Primitive::Tanh => tanh(x),
-            Primitive::Exp => exp2(LOG2_E * x),
+            Primitive::Exp => x.clamp(EXP_LOW, -EXP_LOW).exp(),
             Primitive::Ln1p => x.ln_1p(),
+            Primitive::Ln => x.ln(),
             Primitive::Sqrt => x.sqrt(),
         })
     }
@@ -346,17 +348,12 @@ impl<V: Split, const N: usize> Algebra for Registers<'_, '_, V, N> {
         v!(match f {
             Primitive::Sigmoid => sigmoid_of(x, 1.0),
             Primitive::Tanh => tanh_of(x),
-            Primitive::Exp => {
-                for x in &mut x {
-                    *x = x.mul(V::splat(LOG2_E));
-                }
-                exp2_of(x)
-            }
+            Primitive::Exp => exp_of(x),
             // Rare enough to be computed one at a time.
-            Primitive::Ln1p => {
+            Primitive::Ln1p | Primitive::Ln => {
                 for x in &mut x {
                     let mut all: [f32; MOST_LANES] = lanes(*x);
-                    all.iter_mut().for_each(|x| *x = x.ln_1p());
+                    all.iter_mut().for_each(|x| *x = if f == Primitive::Ln { x.ln() } else { x.ln_1p() });
                     *x = V::load(all.as_ptr());
                 }
                 x

@@ -228,6 +228,12 @@ mod tests {
         for level in Level::all() {
             let e = map(level, Function::Exp, &[f32::NEG_INFINITY, f32::NAN, -1e30]);
             assert!(e[0] > 0.0 && e[0] < 2e-38 && e[1].is_nan() && e[2] == e[0], "{level:?}");
+            let e = map(level, Function::AnyExp, &x);
+            assert!(e[0] > 8e37 && e[0] < 9e37 && e[1] < 2e-38 && e[2].is_nan() && e[3] == e[0], "{level:?}");
+            let l = map(level, Function::AnyLn, &[0.0, -0.0, -1.0, f32::INFINITY, f32::NAN, 1e-40, 1e-30]);
+            assert!(l[0] == f32::NEG_INFINITY && l[1] == l[0] && l[3] == f32::INFINITY, "{level:?}: {l:?}");
+            assert!(l[2].is_nan() && l[4].is_nan(), "{level:?}: {l:?}");
+            assert!((l[5] + 92.103_4).abs() < 1e-4 && (l[6] + 69.077_55).abs() < 1e-5, "{level:?}: {l:?}");
             let s = map(level, Function::Sigmoid, &x);
             assert!(s[0] == 1.0 && s[1] < 2e-38 && s[2].is_nan() && s[3] == 1.0, "{level:?}");
             let t = map(level, Function::Tanh, &x);

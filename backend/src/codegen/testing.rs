@@ -3,7 +3,7 @@
 
 use super::clif::Clif;
 use super::emit::{Emit, Memory, Type, Value};
-use super::{define, math};
+use super::{define, formula, math};
 use crate::isa::{self, OptLevel};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module};
@@ -16,6 +16,9 @@ pub(crate) enum Function {
     Sigmoid,
     Tanh,
     Ln,
+    /// The primitives of formulas, of any argument.
+    AnyExp,
+    AnyLn,
 }
 
 /// Code of `f(values, turns)`, of four values per iteration.
@@ -26,6 +29,8 @@ fn emit(e: &mut dyn Emit, p: &[Value], f: Function) {
             Function::Exp => math::exp,
             Function::Sigmoid => math::sigmoid,
             Function::Tanh => math::tanh,
+            Function::AnyExp => formula::exp,
+            Function::AnyLn => formula::ln,
             Function::Ln => {
                 for at in [0, 4, 8, 12] {
                     let x = e.load(Type::F32, Memory::Caller, q[0], at);

@@ -33,7 +33,7 @@ impl Execution {
         logits: &mut [f32],
     ) {
         let streams = tokens.len();
-        self.steps(model, buffers, states, scratch, tokens, &[0..streams]);
+        self.steps(model, buffers, states, scratch, tokens, std::slice::from_ref(&(0..streams)));
         match &model.plan.output.result {
             Output::Product(product) => {
                 let start = start(model, product).expect("nothing but a bias is added to logits");
@@ -115,13 +115,16 @@ impl Execution {
         self.follow(model, buffers, scratch, tokens, |buffers, _, what| match what {
             Stateful::Loop(_, of) => match model.plan.cell(of) {
                 Some((cell, prologue)) => {
-                    self.cell_of_streams(model, buffers, states, (of, cell, prologue), parts);
+                    self.cell_of_streams(model, buffers, states, (Some(of), cell, prologue), parts);
                 }
                 None => {
                     let streams = tokens.len();
                     gather_states(buffers, states, each, of, streams);
                     for step in &model.plan.steps[of.steps.clone()] {
                         match step {
+                            Step::Cell(cell) => {
+                                self.cell_of_streams(model, buffers, states, (None, cell, &[]), parts);
+                            }
                             Step::Delay { x, state, out } => {
                                 delay(buffers, states, each, *x, *state, *out, parts);
                             }
@@ -134,12 +137,13 @@ impl Execution {
         });
     }
 
+    /// A cell and the steps before it, at each time step. Without its loop, its states are in rows already.
     fn cell_of_streams(
         &self,
         model: Model<'_>,
         buffers: &mut Buffers,
         states: &mut [f32],
-        (of, cell, prologue): (&Loop, &Cell, &[Step]),
+        (of, cell, prologue): (Option<&Loop>, &Cell, &[Step]),
         parts: &[Range<usize>],
     ) {
         let (last, each, h) = (cell.last(), model.plan.state_len, cell.h());
@@ -153,7 +157,9 @@ impl Execution {
         buffers.floats(cell.out, rows, |buffers, out| {
             for part in parts {
                 let streams = part.len();
-                gather_states(buffers, states, each, of, streams);
+                if let Some(of) = of {
+                    gather_states(buffers, states, each, of, streams);
+                }
                 buffers.first = part.start;
                 prologue.iter().for_each(|step| self.stateless(model, buffers, step, streams));
                 buffers.first = 0;

@@ -109,16 +109,18 @@ impl Algebra for Bounds<'_> {
     }
 
     fn primitive(&mut self, f: Primitive, &x: &Approx) -> Approx {
-        if f == Primitive::Sqrt {
-            return root(x);
+        match f {
+            Primitive::Sqrt => return root(x),
+            Primitive::Exp => return exponential(x),
+            Primitive::Ln => return logarithm(x),
+            _ => {}
         }
         // Errors of functions are in units of 2 U, the last place of numbers from 1 to 2.
         let (value, slope, ulps) = match f {
             Primitive::Sigmoid => (1.0 / (1.0 + (-x.value).exp()), 0.25, MAX_SIGMOID_ERROR_ULPS),
             Primitive::Tanh => (x.value.tanh(), 1.0, MAX_TANH_ERROR_ULPS),
-            Primitive::Exp => (x.value.exp(), 1.0, 2.0 * MAX_EXP_ERROR_ULPS),
             Primitive::Ln1p => (x.value.ln_1p(), 1.0, 2.0 * MAX_LN_ERROR_ULPS),
-            Primitive::Sqrt => unreachable!("returned above"),
+            Primitive::Sqrt | Primitive::Exp | Primitive::Ln => unreachable!("returned above"),
         };
         Approx { value, error: slope * x.error + ulps * 2.0 * U }
     }
@@ -322,6 +324,19 @@ fn normalized(x: &[Approx], scale: Option<&[f32]>, shift: Option<&[f32]>, epsilo
 fn root(x: Approx) -> Approx {
     let value = x.value.sqrt();
     Approx::rounded(value, (x.error / value).min(x.error.sqrt()))
+}
+
+/// Its error is relative; below the range of the kernels it is the smallest number there.
+fn exponential(x: Approx) -> Approx {
+    let value = x.value.exp();
+    let relative = x.error.exp_m1() + 2.0 * MAX_EXP_ERROR_ULPS * 2.0 * U;
+    Approx { value, error: value * relative + f64::from(f32::MIN_POSITIVE) }
+}
+
+fn logarithm(x: Approx) -> Approx {
+    let value = x.value.ln();
+    let carried = x.error / (x.value - x.error).max(f64::MIN_POSITIVE);
+    Approx { value, error: carried + 2.0 * MAX_LN_ERROR_ULPS * 2.0 * U * value.abs().max(1.0) }
 }
 
 /// `x - log-sum-exp of x`, whose error is that of a log-probability.

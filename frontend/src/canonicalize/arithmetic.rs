@@ -2,11 +2,18 @@
 
 use super::constant::{Constant, wrong};
 use super::draft::{Draft, Kind, SlotId};
-use super::evaluate::{Evaluator, Line, Result, Site, evaluate_one, integers, other, tensor};
+use super::evaluate::{
+    Evaluator, Line, Result, Site, evaluate_numbers, evaluate_one, integers, other, tensor,
+};
 use super::value::{ANY, Array, Code, Row, Why, constants};
-use crate::ir::{Binary, OnnxKind, Op};
+use crate::ir::{Binary, Onnx, OnnxKind, Op, Reduction};
 use crate::tensor::{DType, Tensor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Products of computed values with each other that a token may have.
+const MOST_PRODUCTS: usize = 1 << 14;
+
+const MULTIPLIES: &str = "it multiplies computed values with each other, as attention does";
 
 impl<'g> Evaluator<'g> {
     pub(super) fn mat_mul(&mut self, site: &Site<'g>) -> Result<Array> {
@@ -15,7 +22,20 @@ impl<'g> Evaluator<'g> {
             return self.linear(site, &site.array(0)?, &weight.transposed(vec![1, 0])?, None);
         }
         if site.constant(0).is_none() {
-            return other("it multiplies computed values with each other, as attention does");
+            let (x, y) = (site.array(0)?, site.array(1)?);
+            if x.shape().len() < 2 || y.shape().len() < 2 {
+                return other(MULTIPLIES);
+            }
+            let at = x.shape().len() - 1;
+            let between = |t: Tensor, axis: usize| {
+                let mut shape = t.shape().to_vec();
+                shape.insert(axis, 1);
+                reshaped(t, &shape)
+            };
+            let turned = swap_last(&y.codes)?;
+            let rank = turned.shape().len();
+            let x = Array { codes: between(x.codes, at)?, ..x };
+            return self.contract(site, x, Array { codes: between(turned, rank - 2)?, ..y }, 1);
         }
         // W X is (X^T W^T)^T.
         let weight = matrix(site.known(0, "weight")?)?;
@@ -44,12 +64,30 @@ impl<'g> Evaluator<'g> {
         let Some(weight) = Constant::dequantized(&codes, &scales, zero.as_ref(), axis)? else {
             return other("its weights are not integers of eight bits");
         };
-        if !x.is_quantized {
-            return other("it multiplies integers that are not a quantized vector");
-        }
-        let weight = matrix(&weight)?.transposed(vec![1, 0])?.with_int8_activations();
+        let mut weight = matrix(&weight)?.transposed(vec![1, 0])?;
+        let x = if x.is_quantized {
+            weight = weight.with_int8_activations();
+            x
+        } else {
+            self.integer_rows(site, x)?
+        };
         let y = self.linear(site, &x, &weight, None)?;
         Ok(Array { dtype: DType::I32, is_quantized: true, ..y })
+    }
+
+    /// Rows of a table of codes, minus its zero point: as floats they are exact.
+    fn integer_rows(&mut self, site: &Site<'g>, x: Array) -> Result<Array> {
+        let is_row =
+            |c: &i64| Code(*c).slot().is_some_and(|s| matches!(self.draft.kind(s), Kind::Embed { .. }));
+        let zero = if site.is_given(2) { site.known(2, "zero point")?.values()? } else { vec![0.0] };
+        let [zero] = zero[..] else { return other("its vector has a zero point for each row") };
+        if !x.codes().iter().all(is_row) {
+            return other("it multiplies integers that are not a quantized vector");
+        }
+        let number = |x: f32| Ok(Array::new(tensor(&[], vec![Code::constant(x).0])?, DType::F32));
+        let op = Op::Onnx(Onnx::DequantizeLinear { axis: 0, block_size: 0, output_dtype: None });
+        let y = self.map(&site.label, &op, &[x, number(1.0)?, number(zero)?])?;
+        Ok(Array { dtype: DType::F32, ..y })
     }
 
     /// `alpha A' B' + beta C`, one of whose factors is a constant.
@@ -126,6 +164,28 @@ impl<'g> Evaluator<'g> {
             return other("its equation is not one of two operands with letters");
         };
         let (k, x, w) = if site.constant(1).is_some() { (0, a, b) } else { (1, b, a) };
+        if site.constant(1 - k).is_none() {
+            let all = [a, b].concat();
+            let mut order: Vec<char> = to.chars().collect();
+            order.extend(all.chars().filter(|c| !to.contains(*c)).collect::<BTreeSet<char>>());
+            let place = |k: usize, from: &str| -> Result<Array> {
+                let x = site.array(k)?;
+                let perm = order.iter().filter_map(|c| from.find(*c)).map(|k| k as i64).collect::<Vec<_>>();
+                if perm.len() != from.len() || from.len() != x.shape().len() {
+                    return other("its equation has a letter twice");
+                }
+                let size = |c: &char| from.find(*c).map_or(1, |k| x.shape()[k]);
+                let shape: Vec<usize> = order.iter().map(size).collect();
+                Ok(Array {
+                    codes: reshaped(
+                        evaluate_one(&Op::Transpose { perm }, std::slice::from_ref(&x.codes))?,
+                        &shape,
+                    )?,
+                    ..x
+                })
+            };
+            return self.contract(site, place(0, a)?, place(1, b)?, order.len() - to.len());
+        }
         let (array, weight) = (site.array(k)?, site.known(1 - k, "weight")?);
         let shared = |c: &char| w.contains(*c);
         let summed: Vec<char> = x.chars().filter(|c| shared(c) && !to.contains(*c)).collect();
@@ -158,6 +218,25 @@ impl<'g> Evaluator<'g> {
         let perm = to.chars().map(|c| all.find(c).unwrap_or(0) as i64).collect();
         let codes = evaluate_one(&Op::Transpose { perm }, &[reshaped(y.codes, &shape)?])?;
         Ok(Array::new(codes, y.dtype))
+    }
+
+    /// The products of computed values of one token, which broadcast, summed over the last axes.
+    fn contract(&mut self, site: &Site<'g>, x: Array, y: Array, summed: usize) -> Result<Array> {
+        let mut shape = broadcast(&[x.clone(), y.clone()])?;
+        let count: usize = shape.iter().product();
+        if count > MOST_PRODUCTS * self.sizes.steps * self.sizes.streams {
+            return other(MULTIPLIES);
+        }
+        // Of different tokens it is attention.
+        let product = self.map(&site.label, &Op::Binary(Binary::Mul), &[x, y]);
+        let product = product.or_else(|_| other(MULTIPLIES))?;
+        let len = shape.split_off(shape.len() - summed).iter().product::<usize>();
+        if len == 0 {
+            return other(MULTIPLIES);
+        }
+        let lines = Array { codes: reshaped(product.codes, &[count / len, len])?, ..product };
+        let y = self.by_halves(&site.label, Binary::Add, lines)?;
+        Ok(Array { codes: reshaped(y.codes, &shape)?, ..y })
     }
 
     pub(super) fn elementwise(&mut self, site: &Site<'g>) -> Result<Array> {
@@ -359,6 +438,31 @@ impl<'g> Evaluator<'g> {
         let last = evaluate_one(&Op::Transpose { perm }, std::slice::from_ref(&x.codes))?;
         let len: usize = axes.iter().map(|&k| x.shape()[k]).product();
         let lines: Vec<Code> = last.i64s().expect("codes").iter().map(|&c| Code(c)).collect();
+        let size = |k: usize| if axes.contains(&k) { 1 } else { x.shape()[k] };
+        let shape: Vec<usize> = match keep_dims {
+            true => (0..rank).map(size).collect(),
+            false => kept.iter().map(|&k| x.shape()[k]).collect(),
+        };
+        let distinct = || -> usize {
+            let line = |l: &[i64]| l.iter().map(|&c| Code(c).anywhere()).collect::<Vec<Code>>();
+            last.i64s().expect("codes").chunks(len.max(1)).map(line).collect::<HashSet<_>>().len()
+        };
+        let halves = match kind {
+            Reduction::Max => Some(Binary::Max),
+            Reduction::Min => Some(Binary::Min),
+            // Several sums are elementwise steps, not a product for each.
+            Reduction::Sum | Reduction::Mean if distinct() > 1 => Some(Binary::Add),
+            _ => None,
+        };
+        if let Some(op) = halves.filter(|_| len > 0) {
+            let lines = Array { codes: reshaped(last, &[x.codes().len() / len, len])?, ..x };
+            let mut y = self.by_halves(&site.label, op, lines)?;
+            if *kind == Reduction::Mean {
+                let count = Array::new(tensor(&[], vec![Code::constant(len as f32).0])?, y.dtype);
+                y = self.map(&site.label, &Op::Binary(Binary::Div), &[y, count])?;
+            }
+            return Ok(Array { codes: reshaped(y.codes, &shape)?, ..y });
+        }
         let op = Op::Reduce { kind: *kind, keep_dims: false, noop_with_empty_axes: false };
         let codes = self.for_each_line(&lines, len, 1, &mut |draft, x| {
             if let Some(values) = constants(&x) {
@@ -368,12 +472,29 @@ impl<'g> Evaluator<'g> {
             }
             Ok(Line::Step(draft.push(&site.label, Kind::Reduce { op: op.clone(), x }, 1)))
         })?;
-        let size = |k: usize| if axes.contains(&k) { 1 } else { x.shape()[k] };
-        let shape: Vec<usize> = match keep_dims {
-            true => (0..rank).map(size).collect(),
-            false => kept.iter().map(|&k| x.shape()[k]).collect(),
-        };
         Ok(Array::new(tensor(&shape, codes)?, x.dtype))
+    }
+
+    /// The sum, the largest or the smallest element of each of `[lines, len]`, by halves.
+    fn by_halves(&mut self, label: &str, op: Binary, mut x: Array) -> Result<Array> {
+        while x.shape()[1] > 1 {
+            let len = x.shape()[1];
+            let part = |from: usize, to: usize| -> Result<Array> {
+                let [from, to, axis] = [from, to, 1].map(|n| integers(&[n]));
+                Ok(Array {
+                    codes: evaluate_one(&Op::Slice, &[x.codes.clone(), from, to, axis])?,
+                    ..x.clone()
+                })
+            };
+            let half = len / 2;
+            let mut y = self.map(label, &Op::Binary(op), &[part(0, half)?, part(half, 2 * half)?])?;
+            if len % 2 == 1 {
+                let rest = [y.codes.clone(), part(len - 1, len)?.codes];
+                y.codes = evaluate_one(&Op::Concat { axis: 1 }, &rest)?;
+            }
+            x = y;
+        }
+        Ok(x)
     }
 }
 
@@ -395,8 +516,8 @@ impl Element {
 /// The result of constants.
 fn folded(op: &Op, of: &[Code]) -> Result<Option<Code>> {
     let Some(values) = constants(of) else { return Ok(None) };
-    let operands = values.iter().map(|&v| Tensor::from_f32([], vec![v]).expect("one")).collect::<Vec<_>>();
-    let result = evaluate_one(op, &operands)?;
+    let operands = values.iter().map(|&v| Tensor::from_f32([], vec![v]).expect("one")).collect();
+    let result = evaluate_numbers(op, operands)?;
     Ok(result.to_f32().ok().and_then(|v| v.first().copied()).map(Code::constant))
 }
 
@@ -412,11 +533,12 @@ fn neutral(op: &Op, of: &[Code]) -> Option<Code> {
         // Exporters write zeros of a computed shape so; what they multiply is finite.
         Op::Binary(Binary::Mul) if x == Some(0.0) || y == Some(0.0) => Some(Code::constant(0.0)),
         Op::Binary(Binary::Sub) if a == b => Some(Code::constant(0.0)),
+        Op::Binary(Binary::Max | Binary::Min) if a == b => Some(*a),
         _ => None,
     }
 }
 
-fn axis_of(axis: i64, rank: usize) -> Result<usize> {
+pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize> {
     let k = if axis < 0 { axis + rank as i64 } else { axis };
     match usize::try_from(k) {
         Ok(k) if k < rank => Ok(k),

@@ -5,8 +5,8 @@
 
 use super::constant::{Constant, wrong};
 use super::draft::{Cell, CellOp, Draft, Kind, SlotId, StepId, Term, renamed};
-use super::evaluate::{Result, evaluate_one};
-use super::outputs::Stepwise;
+use super::evaluate::{Result, evaluate_numbers};
+use super::states::Stepwise;
 use super::value::{Code, Row};
 use crate::ir::arbitrary::SplitMix64;
 use crate::ir::{CellSpec, Formula, FormulaBuilder, Function, GateOrder, Gru, Lstm, Op, Reset, Rnn};
@@ -25,7 +25,10 @@ pub(super) fn recognise(
     for s in stepwise {
         before.extend(s.next.iter().zip(draft.row(s.slot).iter()).map(|(&next, &old)| (next, old)));
     }
-    let finder = Finder { draft, before };
+    let starts = stepwise
+        .iter()
+        .flat_map(|s| draft.row(s.slot).iter().copied().zip(s.initial.iter().copied()).collect::<Vec<_>>());
+    let finder = Finder { draft, before, starts: starts.collect() };
     let mut cells: BTreeMap<StepId, (SlotId, Option<SlotId>, Cell)> = BTreeMap::new();
     for (id, step) in draft.steps() {
         if matches!(step.kind, Kind::Map { .. })
@@ -68,6 +71,8 @@ struct Finder<'d> {
     draft: &'d Draft,
     /// For each element that comes back, the element of the state that it replaces.
     before: BTreeMap<Code, Code>,
+    /// What each element of a state starts at.
+    starts: BTreeMap<Code, Code>,
 }
 
 /// An elementwise expression of one result, unit by unit.
@@ -241,7 +246,7 @@ impl Finder<'_> {
             (Op::Unary(f), [x]) => of_function(*f).values(&[&[*x][..]])[0][0],
             _ => {
                 let x = x.iter().map(|&x| Tensor::from_f64([], vec![x]).ok()).collect::<Option<Vec<_>>>()?;
-                *evaluate_one(op, &x).ok()?.to_f64().ok()?.first()?
+                *evaluate_numbers(op, x).ok()?.to_f64().ok()?.first()?
             }
         };
         known.insert(code, y);
@@ -309,7 +314,8 @@ impl Finder<'_> {
         let bias: Vec<f32> = bias.into_iter().flat_map(|(_, b)| b).collect();
         let bias = Tensor::from_f32([bias.len()], bias).map_err(wrong)?.into();
         let weights = vec![("input", input), ("recurrent", recurrent), ("bias", bias)];
-        Ok(Some(Cell { op, x, units, weights, initial: states.to_vec() }))
+        let start = |row: &Row| row.iter().map(|c| self.starts[c]).collect();
+        Ok(Some(Cell { op, x, units, weights, initial: states.iter().map(start).collect() }))
     }
 }
 

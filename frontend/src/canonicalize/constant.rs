@@ -3,7 +3,7 @@
 use super::evaluate::{Result, evaluate_one, other};
 use super::value::Why;
 use crate::ir::{Activations, CodeFormat, Granularity, LinearMap, Onnx, Op, Part, Quantized};
-use crate::tensor::{DType, Tensor, TensorError};
+use crate::tensor::{DType, Data, Tensor, TensorError};
 
 /// A value that is known when the model is compiled.
 #[derive(Clone, PartialEq, Debug)]
@@ -75,9 +75,13 @@ impl Constant {
             DType::U8 => 128,
             _ => return Ok(None),
         };
+        // Codes are most of a model's bytes: they are shared where they are as they should be, and never copied to a wider type.
         let as_i8 = |t: &Tensor| -> Result<Tensor> {
-            let values = t.to_f32().map_err(wrong)?;
-            let values = values.iter().map(|&x| (x as i32 - offset) as i8).collect();
+            let values = match t.data() {
+                Data::I8(_) if offset == 0 => return Ok(t.clone()),
+                Data::U8(v) => v.iter().map(|&x| (i32::from(x) - offset) as i8).collect(),
+                _ => t.to_f32().map_err(wrong)?.iter().map(|&x| (x as i32 - offset) as i8).collect(),
+            };
             Tensor::from_i8(t.shape(), values).map_err(wrong)
         };
         let rank = codes.shape().len();
@@ -117,6 +121,15 @@ impl Constant {
         let format = CodeFormat::ALL.into_iter().find(holds).unwrap_or(CodeFormat::Int8);
         let scales = scales.reshaped(shape).map_err(wrong)?;
         Ok(Some(Constant::Codes(Codes { codes, scales, zeros, format, activations: Activations::F32 })))
+    }
+
+    /// What these codes' scales must be multiplied with to be those of the same codes in another constant.
+    pub(super) fn ratio(&self, other: &Constant) -> Option<f32> {
+        let (Constant::Codes(a), Constant::Codes(b)) = (self, other) else { return None };
+        let (from, to) = (a.scales.f32s().ok()?, b.scales.f32s().ok()?);
+        let ratio = to.first()? / from.first()?;
+        let is_same = a.codes == b.codes && a.zeros == b.zeros && a.scales.shape() == b.scales.shape();
+        (is_same && from.iter().zip(to).all(|(x, y)| x * ratio == *y)).then_some(ratio)
     }
 
     /// With 8-bit activations in products.
@@ -316,5 +329,27 @@ pub(super) fn decoded(op: &Op, operands: &[Option<Tensor>]) -> Result<Option<Con
             Constant::dequantized(codes, scales, given(2), axis.try_into().unwrap_or(usize::MAX))
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The codes of `scales (codes - zeros)`, with one scale.
+    fn codes_of(codes: &Tensor) -> Tensor {
+        let scale = Tensor::from_f32([], vec![0.5]).unwrap();
+        match Constant::dequantized(codes, &scale, None, 1) {
+            Ok(Some(Constant::Codes(c))) => c.codes,
+            _ => panic!("no codes"),
+        }
+    }
+
+    #[test]
+    fn signed_codes_are_shared_and_unsigned_ones_shifted() {
+        let signed = Tensor::from_i8([2, 2], vec![-128, -1, 0, 127]).unwrap();
+        let unsigned = Tensor::from_u8([2, 2], vec![0, 127, 128, 255]).unwrap();
+        assert_eq!(codes_of(&signed).i8s().unwrap().as_ptr(), signed.i8s().unwrap().as_ptr());
+        assert_eq!(codes_of(&unsigned), signed);
     }
 }

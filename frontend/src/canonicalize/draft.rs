@@ -1,10 +1,10 @@
 //! The canonical steps that evaluation collects.
 
 use super::constant::Constant;
-use super::evaluate::evaluate_one;
+use super::evaluate::evaluate_numbers;
 use super::value::{Code, Row};
-use crate::ir::{Gru, Lstm, Onnx, Op, Rnn, ValueId};
-use crate::tensor::{DType, Tensor};
+use crate::ir::{Gru, Lstm, Op, Rnn, ValueId};
+use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A step of a draft.
@@ -47,8 +47,8 @@ pub(super) enum Kind {
     OneHot,
     /// An input that is not the tokens: a state before the first step, or something that a language model has not.
     Input(ValueId),
-    /// A stepwise state: of this input, the features that steps read.
-    State(ValueId),
+    /// A stepwise state, by number: its value before each step.
+    State(usize),
     /// A row of `table: [rows, width]`.
     Embed {
         token: Code,
@@ -177,11 +177,13 @@ pub(super) fn renamed(rows: &BTreeMap<SlotId, Row>, row: &[Code]) -> Row {
 }
 
 impl Draft {
-    /// A step whose results have `width` elements; an equal one that exists already is reused, except for a cell.
+    /// A step whose results have `width` elements; an equal one that exists already is reused, except for a cell, unless it is that of another iteration.
     pub(super) fn push(&mut self, label: &str, kind: Kind, width: usize) -> SlotId {
-        if !matches!(kind, Kind::Cell(_))
-            && let Some(step) = self.steps.iter().rev().find(|s| s.kind == kind)
-        {
+        let is_new = match &kind {
+            Kind::Cell(cell) => !cell.initial.iter().flat_map(|r| r.iter()).any(|&c| self.is_state(c)),
+            _ => false,
+        };
+        if !is_new && let Some(step) = self.steps.iter().rev().find(|s| s.kind == kind) {
             return step.first;
         }
         let results = match &kind {
@@ -192,6 +194,11 @@ impl Draft {
         self.slots.extend((0..results).map(|result| Slot { step, result, width }));
         self.steps.push(Step { kind, label: label.to_string(), first });
         first
+    }
+
+    /// Whether an element is of a stepwise state.
+    pub(super) fn is_state(&self, code: Code) -> bool {
+        code.slot().is_some_and(|s| matches!(self.kind(s), Kind::State(_)))
     }
 
     /// Whether a result depends on nothing but the token.
@@ -217,15 +224,9 @@ impl Draft {
                 let mut values = vec![];
                 for row in operands {
                     let value = self.token_value(row[code.feature()], token)?;
-                    let value = Tensor::from_f32([], vec![value]).ok()?;
-                    let is_condition = matches!(op, Op::Onnx(Onnx::Where {})) && values.is_empty();
-                    let is_logical = matches!(op, Op::Onnx(op) if matches!(op, Onnx::Not {} | Onnx::And {} | Onnx::Or {} | Onnx::Xor {}));
-                    values.push(match is_condition || is_logical {
-                        true => evaluate_one(&Op::Cast { to: DType::Bool }, &[value]).ok()?,
-                        false => value,
-                    });
+                    values.push(Tensor::from_f32([], vec![value]).ok()?);
                 }
-                let result = evaluate_one(op, &values).ok()?;
+                let result = evaluate_numbers(op, values).ok()?;
                 result.to_f32().ok()?.first().copied()
             }
             _ => None,
@@ -269,6 +270,14 @@ impl Draft {
 
     pub(super) fn steps(&self) -> impl DoubleEndedIterator<Item = (StepId, &Step)> {
         self.steps.iter().enumerate().map(|(k, s)| (StepId(k), s))
+    }
+
+    /// The recurrent layers, with their first results.
+    pub(super) fn cells_mut(&mut self) -> impl Iterator<Item = (SlotId, &str, &mut Cell)> {
+        self.steps.iter_mut().filter_map(|s| match &mut s.kind {
+            Kind::Cell(cell) => Some((s.first, s.label.as_str(), &mut **cell)),
+            _ => None,
+        })
     }
 
     /// All elements of a result.

@@ -3,7 +3,8 @@
 use super::constant::Constant;
 use super::draft::{Cell, Draft, Kind, SlotId, StepId, renamed};
 use super::error::CanonicalizeError;
-use super::outputs::{Found, Stepwise};
+use super::outputs::Found;
+use super::states::Stepwise;
 use super::value::{Code, Reason, Row, Run, constants, runs, whole};
 use super::{simplify, spelling};
 use crate::ir::{Graph, Head, Op, Operand, OutputRole, Part, Type, ValueId, WeightId};
@@ -11,6 +12,9 @@ use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 type Result<T> = std::result::Result<T, CanonicalizeError>;
+
+/// Rows of more parts than this are not joined if they repeat.
+const MOST_PARTS: usize = 4;
 
 /// The graph of what was found.
 pub(super) fn emit(name: &str, found: Found) -> Result<Graph> {
@@ -51,6 +55,7 @@ fn prepare(draft: &mut Draft, row: Row, stepwise: Vec<Stepwise>) -> (Row, Vec<St
         let spelled = match &kind {
             Kind::Map { op, operands } => spelling::spelled_out(&mut new, &step.label, op, operands),
             Kind::Reduce { op, x } => spelling::summed(&mut new, &step.label, op, x),
+            Kind::Softmax { x } => Some(spelling::softmax(&mut new, &step.label, x)),
             // Rows of a product that nothing reads any more.
             Kind::Apply { terms, bias, width } => {
                 let kept: Vec<usize> =
@@ -80,7 +85,7 @@ fn prepare(draft: &mut Draft, row: Row, stepwise: Vec<Stepwise>) -> (Row, Vec<St
         rows.insert(first, row);
     }
     *draft = new;
-    super::states::moved(&rows, &row, stepwise)
+    (renamed(&rows, &row), super::states::moved(&rows, stepwise))
 }
 
 struct Emitter {
@@ -122,27 +127,17 @@ impl Emitter {
             let mut of_cell = vec![];
             for (letter, initial) in cell.op.states().iter().zip(&cell.initial) {
                 let (name, ty) = (format!("{letter}{k}"), Type::state(cell.units));
-                of_cell.push(match constants(initial).filter(|v| v.iter().any(|&x| x != 0.0)) {
-                    None => graph.add_source(Op::State, &name, ty),
-                    Some(values) => {
-                        let label = &draft.step(id).label;
-                        let start = Tensor::from_f32([values.len()], values)
-                            .map_err(|source| CanonicalizeError::Tensor { node: label.clone(), source })?;
-                        let weight = format!("{}{k}.{letter}0", cell.op.name());
-                        let weight = graph.add_weight(&weight, start).unwrap_or_else(|existing| existing);
-                        graph.add_state(&name, ty, weight).map_err(|e| CanonicalizeError::Unsupported {
-                            node: label.clone(),
-                            why: e.to_string(),
-                        })?
-                    }
-                });
+                let weight = format!("{}{k}.{letter}0", cell.op.name());
+                of_cell.push(state(&mut graph, &draft.step(id).label, &name, ty, &weight, initial)?);
             }
             states.insert(id, of_cell);
         }
         let mut values = BTreeMap::new();
         for (k, s) in stepwise.iter().enumerate() {
             let ty = Type::sequence(draft.width(s.slot));
-            values.insert(s.slot, graph.add_source(Op::State, &format!("s{k}"), ty));
+            let label = &draft.step(draft.source(s.slot).0).label;
+            let (name, weight) = (format!("s{k}"), format!("s{k}.initial"));
+            values.insert(s.slot, state(&mut graph, label, &name, ty, &weight, &s.initial)?);
         }
         let decoder = live.iter().rev().copied().find(|&s| matches!(draft.step(s).kind, Kind::Apply { .. }));
         Ok(Emitter {
@@ -188,6 +183,10 @@ impl Emitter {
         if let Some(&value) = self.rows.get(row) {
             return Ok(value);
         }
+        if let Some(value) = self.repeated(draft, label, row)? {
+            self.rows.insert(row.clone(), value);
+            return Ok(value);
+        }
         let mut parts = vec![];
         for run in runs(row) {
             match run {
@@ -219,6 +218,29 @@ impl Emitter {
         };
         self.rows.insert(row.clone(), value);
         Ok(value)
+    }
+
+    /// A row of few elements that come again and again, as a product with ones.
+    fn repeated(&mut self, draft: &Draft, label: &str, row: &Row) -> Result<Option<ValueId>> {
+        let distinct: BTreeSet<Code> = row.iter().copied().collect();
+        if runs(row).len() < 2 * runs(&Row::from_iter(distinct.iter().copied())).len().max(MOST_PARTS)
+            || distinct.len() >= row.len()
+            || row.iter().any(|c| c.slot().is_none())
+        {
+            return Ok(None);
+        }
+        let distinct: Vec<Code> = distinct.into_iter().collect();
+        let mut ones = vec![0.0; row.len() * distinct.len()];
+        for (line, code) in ones.chunks_exact_mut(distinct.len()).zip(row.iter()) {
+            line[distinct.partition_point(|c| c < code)] = 1.0;
+        }
+        let x = self.read(draft, label, &Row::from_iter(distinct.iter().copied()))?;
+        let weight = Tensor::from_f32([row.len(), distinct.len()], ones)
+            .map_err(|source| CanonicalizeError::Tensor { node: label.to_string(), source })?;
+        self.linears += 1;
+        let weight = self.weight(label, &format!("linear{}", self.linears - 1), weight.into())?;
+        let name = self.sequence_name();
+        Ok(Some(self.add(Op::Linear, &[x.into(), weight.into()], &name)?))
     }
 
     /// An operand of an elementwise operator: a sequence, one feature of one for all, or a constant.
@@ -299,8 +321,7 @@ impl Emitter {
                 (op.clone(), read)
             }
             Kind::LogSoftmax { x } => (Op::LogSoftmaxFeatures, vec![self.read(draft, label, x)?.into()]),
-            Kind::Softmax { .. } => return Err(unsupported("a softmax inside the model, before its output")),
-            Kind::Reduce { .. } => {
+            Kind::Softmax { .. } | Kind::Reduce { .. } => {
                 return Err(unsupported("a reduction over features has no place in a language model"));
             }
             Kind::Norm { x, epsilon, scale, shift } => {
@@ -366,6 +387,26 @@ impl Emitter {
         self.graph.vocabulary = self.embedding.map(|e| self.graph.weight(e).map.shape()[0]);
         Ok(self.graph)
     }
+}
+
+/// A state that starts at zero, or at constants other than zero.
+fn state(
+    graph: &mut Graph,
+    label: &str,
+    name: &str,
+    ty: Type,
+    weight: &str,
+    initial: &Row,
+) -> Result<ValueId> {
+    let Some(values) = constants(initial).filter(|v| v.iter().any(|&x| x != 0.0)) else {
+        return Ok(graph.add_source(Op::State, name, ty));
+    };
+    let start = Tensor::from_f32([values.len()], values)
+        .map_err(|source| CanonicalizeError::Tensor { node: label.to_string(), source })?;
+    let weight = graph.add_weight(weight, start).unwrap_or_else(|existing| existing);
+    graph
+        .add_state(name, ty, weight)
+        .map_err(|e| CanonicalizeError::Unsupported { node: label.to_string(), why: e.to_string() })
 }
 
 /// The terms of a product with a row: one for each run that it consists of.

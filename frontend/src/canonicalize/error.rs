@@ -72,8 +72,8 @@ pub enum CanonicalizeError {
     },
     /// Axes, time steps or streams that do not fit each other.
     #[error(
-        "{node}: {why}; expected the time steps and streams of the tokens, one after the other: a loop that is unrolled over time steps cannot be \
-         compiled (export one step, or sequences of any length)"
+        "{node}: {why}; expected the time steps and streams of the tokens, one after the other, and that each step of an unrolled \
+         loop computes the same (otherwise, export one step, or sequences of any length)"
     )]
     Order {
         /// The node.
@@ -140,6 +140,19 @@ pub enum CanonicalizeError {
         /// The existing outputs.
         outputs: Vec<String>,
     },
+    /// A vector that its name says to be scores of words.
+    #[error(
+        "output `{output}` has {features} features, and the embedding {vocabulary} rows: its name says that it is scores of words, which would be \
+         {vocabulary}; rename the output if it is a hidden vector"
+    )]
+    Named {
+        /// The output.
+        output: String,
+        /// Its features.
+        features: usize,
+        /// The rows of the embedding.
+        vocabulary: usize,
+    },
     /// A constant that could not be read.
     #[error("{node}: {source}")]
     Tensor {
@@ -165,6 +178,7 @@ impl CanonicalizeError {
             }
             Why::NotCausal(direction) => CanonicalizeError::NotCausal { node, direction },
             Why::Order(why) => CanonicalizeError::Order { node, why: why.clone() },
+            Why::At(reason) => CanonicalizeError::of(reason),
             Why::Other(why) => CanonicalizeError::Unsupported { node, why: why.clone() },
         }
     }
@@ -174,7 +188,7 @@ impl CanonicalizeError {
         match self {
             CanonicalizeError::NoTokens { .. } => 0,
             CanonicalizeError::Order { .. } => 1,
-            CanonicalizeError::NoLogits { .. } => 2,
+            CanonicalizeError::NoLogits { .. } | CanonicalizeError::NoCell => 2,
             CanonicalizeError::Unsupported { .. } => 3,
             CanonicalizeError::Operators { .. } => 4,
             _ => 5,

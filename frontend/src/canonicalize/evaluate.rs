@@ -4,9 +4,11 @@ use super::constant::{self, Constant, wrong};
 use super::draft::{Draft, Kind, SlotId, Term};
 use super::error::label;
 use super::sizes::Sizes;
+use super::states::Stepwise;
+use super::unrolled::Repeated;
 use super::value::{ANY, Abstract, Array, Code, MOST_POSITIONS, Row, Why};
 use crate::interpret;
-use crate::ir::{Graph, LinearMap, Node, Onnx, OnnxKind, Op, Operand, ValueId};
+use crate::ir::{Graph, LinearMap, Node, NodeId, Onnx, OnnxKind, Op, Operand, ValueId};
 use crate::tensor::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 const MIN_FOLD_LIMIT: usize = 1 << 20;
 
 /// The maximum number of elements of an input.
-const MOST_ELEMENTS: usize = 1 << 24;
+pub(super) const MOST_ELEMENTS: usize = 1 << 24;
 
 /// The state of an evaluation.
 pub(super) struct Evaluator<'g> {
@@ -25,6 +27,16 @@ pub(super) struct Evaluator<'g> {
     /// Remaining uses of each value: a constant is dropped after its last use.
     uses: BTreeMap<ValueId, usize>,
     fold_limit: usize,
+    /// The states of loops.
+    pub(super) carried: Vec<Stepwise>,
+    /// Of loops that are unrolled.
+    pub(super) repeated: Vec<Repeated>,
+    /// Which of these an operand of a node is, at which step.
+    pub(super) readers: HashMap<(NodeId, usize), (usize, usize)>,
+    /// Iterations of all loops so far.
+    pub(super) iterations: usize,
+    /// Loops around the current graph.
+    depth: usize,
     /// A value that is looked up and is not the tokens as they are, with its shape.
     pub(super) cut: Option<(ValueId, Vec<usize>)>,
 }
@@ -85,7 +97,7 @@ impl Site<'_> {
 }
 
 /// A constant as an array of codes.
-fn encode(t: &Tensor) -> Result<Array> {
+pub(super) fn encode(t: &Tensor) -> Result<Array> {
     let values = t.to_f32().map_err(wrong)?;
     let codes = values.iter().map(|&x| Code::constant(x).0).collect();
     Ok(Array::new(tensor(t.shape(), codes)?, t.dtype()))
@@ -114,16 +126,25 @@ pub(super) fn evaluate_one(op: &Op, operands: &[Tensor]) -> Result<Tensor> {
     }
 }
 
+/// An elementwise operator on numbers, some of which it may take as conditions.
+pub(super) fn evaluate_numbers(op: &Op, numbers: Vec<Tensor>) -> Result<Tensor> {
+    let is_condition = |k: usize| match op {
+        Op::Onnx(Onnx::Where {}) => k == 0,
+        Op::Onnx(op) => matches!(op, Onnx::Not {} | Onnx::And {} | Onnx::Or {} | Onnx::Xor {}),
+        _ => false,
+    };
+    let mut operands = vec![];
+    for (k, x) in numbers.into_iter().enumerate() {
+        operands.push(match is_condition(k) {
+            true => evaluate_one(&Op::Cast { to: DType::Bool }, &[x])?,
+            false => x,
+        });
+    }
+    evaluate_one(op, &operands)
+}
+
 impl<'g> Evaluator<'g> {
     pub(super) fn new(graph: &'g Graph, sizes: &'g Sizes) -> Evaluator<'g> {
-        let mut uses = BTreeMap::new();
-        let read = graph.nodes().flat_map(|(_, n)| n.operands()).filter_map(|o| match o {
-            Operand::Value(v) => Some(*v),
-            _ => None,
-        });
-        for v in read.chain(graph.outputs().iter().map(|o| o.value)) {
-            *uses.entry(v).or_insert(0) += 1;
-        }
         let weights: usize = graph.weights().map(|(_, w)| w.map.shape().iter().product::<usize>()).sum();
         let fold_limit = weights.max(MIN_FOLD_LIMIT);
         Evaluator {
@@ -131,8 +152,13 @@ impl<'g> Evaluator<'g> {
             sizes,
             draft: Draft::default(),
             values: BTreeMap::new(),
-            uses,
+            uses: uses(graph),
             fold_limit,
+            carried: vec![],
+            repeated: vec![],
+            readers: HashMap::new(),
+            iterations: 0,
+            depth: 0,
             cut: None,
         }
     }
@@ -147,11 +173,33 @@ impl<'g> Evaluator<'g> {
                 self.values.insert(v, value);
             }
         }
-        for (_, node) in self.graph.nodes() {
+        self.nodes();
+    }
+
+    /// The outputs of a graph inside the current one, for its inputs.
+    pub(super) fn within(
+        &mut self,
+        graph: &'g Graph,
+        inputs: impl Iterator<Item = (ValueId, Abstract)>,
+    ) -> Vec<Abstract> {
+        let outer = std::mem::replace(&mut self.graph, graph);
+        let values = std::mem::replace(&mut self.values, inputs.collect());
+        let uses = std::mem::replace(&mut self.uses, uses(graph));
+        self.depth += 1;
+        self.nodes();
+        self.depth -= 1;
+        let outputs = graph.outputs().iter().map(|o| self.value(o.value).clone()).collect();
+        (self.graph, self.values, self.uses) = (outer, values, uses);
+        outputs
+    }
+
+    fn nodes(&mut self) {
+        let graph = self.graph;
+        for (id, node) in graph.nodes() {
             if matches!(node.op, Op::Input | Op::State) {
                 continue;
             }
-            let results = self.results(node);
+            let results = self.results(id, node);
             for operand in node.operands() {
                 if let Operand::Value(v) = operand
                     && let Some(n) = self.uses.get_mut(v)
@@ -164,7 +212,7 @@ impl<'g> Evaluator<'g> {
             }
             for (&value, result) in node.results().iter().zip(results) {
                 if self.uses.get(&value).is_some_and(|&n| n > 0) {
-                    let result = match value == self.sizes.tokens {
+                    let result = match self.depth == 0 && value == self.sizes.tokens {
                         true => self.tokens("the tokens", self.graph.type_of(value).dtype).unwrap_or(result),
                         false => result,
                     };
@@ -175,11 +223,12 @@ impl<'g> Evaluator<'g> {
     }
 
     /// A node's results; poison if it has no abstract form, or reads poison.
-    fn results(&mut self, node: &'g Node) -> Vec<Abstract> {
+    fn results(&mut self, id: NodeId, node: &'g Node) -> Vec<Abstract> {
         let count = node.results().len();
         let mut operands = vec![];
-        for &operand in node.operands() {
-            operands.push(match self.read(operand) {
+        for (k, &operand) in node.operands().iter().enumerate() {
+            let state = if self.depth == 0 { self.repeated(id, k) } else { None };
+            operands.push(match state.map_or_else(|| self.read(operand), |state| Ok(Some(state))) {
                 Ok(value) => value,
                 Err(why) => return vec![Abstract::poison(&label(self.graph, node), why); count],
             });
@@ -200,6 +249,23 @@ impl<'g> Evaluator<'g> {
                 results
             }
             Err(why) => vec![Abstract::poison(&site.label, why); count],
+        }
+    }
+
+    /// Keeps values until the end.
+    pub(super) fn keep(&mut self, operands: &[Operand]) {
+        for operand in operands {
+            if let Operand::Value(v) = operand {
+                *self.uses.entry(*v).or_insert(0) += 1;
+            }
+        }
+    }
+
+    /// A value that has been evaluated.
+    pub(super) fn known(&self, operand: Operand) -> Option<Abstract> {
+        match operand {
+            Operand::Value(v) => self.values.get(&v).cloned(),
+            operand => self.read(operand).ok()?,
         }
     }
 
@@ -297,13 +363,17 @@ impl<'g> Evaluator<'g> {
                 let x = site.array(0)?;
                 vec![Abstract::Constant(evaluate_one(op, &[x.codes])?.into())]
             }
+            Op::Scan(s) => self.scan(site, s)?,
+            Op::Loop(l) => self.repeat(site, l)?,
             Op::If => {
                 let taken = site.known(0, "condition")?.values()?.first().is_some_and(|&x| x != 0.0);
                 let count = site.node.results().len();
                 let first = if taken { 1 } else { 1 + count };
                 site.operands[first..first + count].iter().flatten().cloned().collect()
             }
-            Op::Onnx(Onnx::Where {}) if site.constant(0).is_none() => one(self.choice(site)?),
+            Op::Onnx(Onnx::Where {}) if site.constant(0).is_none() => {
+                one(Array { dtype: site.array(1)?.dtype, ..self.elementwise(site)? })
+            }
             Op::Gather { axis } if site.constant(1).is_none() => one(self.look_up(site, *axis)?),
             Op::OnnxLstm(lstm) => self.lstm(site, lstm)?,
             Op::OnnxGru(gru) => self.gru(site, gru)?,
@@ -402,7 +472,8 @@ impl<'g> Evaluator<'g> {
             operands.resize(3.max(operands.len()), None);
             operands[2] = Some(tensor(&[], vec![Code::constant(0.0).0])?);
         }
-        let results = evaluate(op, &operands)?;
+        // Shapes that do not fit are a sign of wrong sizes.
+        let results = interpret::evaluate(op, &operands).map_err(|e| Why::Order(e.to_string()))?;
         let is_quantized = self.is_quantized(site);
         let array = |codes| Array { codes, dtype, is_quantized };
         Ok(results.into_iter().map(|t| constant_or_array(array(t))).collect())
@@ -425,16 +496,6 @@ impl<'g> Evaluator<'g> {
             return other(format!("it rounds features to {to}"));
         }
         Ok(Array { dtype: to, ..x })
-    }
-
-    /// One of two values by the token, such as a token that counts from the end.
-    fn choice(&mut self, site: &Site<'g>) -> Result<Array> {
-        let y = self.elementwise(site)?;
-        let is_of_token = |c: &i64| Code(*c).slot().is_none_or(|s| self.draft.is_of_token(s));
-        if !y.codes().iter().all(is_of_token) {
-            return other("it chooses between computed values, which has no compiled form");
-        }
-        Ok(Array { dtype: site.array(1)?.dtype, ..y })
     }
 
     /// `table[token]`.
@@ -466,7 +527,7 @@ impl<'g> Evaluator<'g> {
         for &index in indices.codes() {
             let index = Code(index);
             let (Some(position), Some(of)) = (index.position(), index.slot()) else {
-                if let Some(Operand::Value(v)) = site.node.operands().get(1) {
+                if let Some(Operand::Value(v)) = site.node.operands().get(1).filter(|_| self.depth == 0) {
                     self.cut = Some((*v, indices.shape().to_vec()));
                 }
                 return other("it looks up tokens that are fixed in the model besides those of the input");
@@ -574,6 +635,19 @@ impl<'g> Evaluator<'g> {
         *shape.last_mut().expect("it has features") = out;
         Ok(Array::new(tensor(&shape, codes)?, x.dtype))
     }
+}
+
+/// How often each value is read.
+fn uses(graph: &Graph) -> BTreeMap<ValueId, usize> {
+    let mut uses = BTreeMap::new();
+    let read = graph.nodes().flat_map(|(_, n)| n.operands()).filter_map(|o| match o {
+        Operand::Value(v) => Some(*v),
+        _ => None,
+    });
+    for v in read.chain(graph.outputs().iter().map(|o| o.value)) {
+        *uses.entry(v).or_insert(0) += 1;
+    }
+    uses
 }
 
 /// `weight x + bias` of constants.

@@ -38,13 +38,17 @@ mod draft;
 mod emit;
 mod error;
 mod evaluate;
+mod loops;
 mod outputs;
 mod recurrent;
 mod simplify;
 mod sizes;
 mod spelling;
 mod states;
+#[cfg(test)]
+mod tests;
 mod trace;
+mod unrolled;
 mod value;
 
 pub use error::CanonicalizeError;
@@ -75,12 +79,20 @@ pub fn canonicalize(graph: &Graph) -> Result<Option<Canonical>, CanonicalizeErro
         return Ok(None);
     }
     let mut error = None;
-    let mut has_tokens = false;
-    for sizes in sizes::candidates(graph) {
+    let (mut has_tokens, mut reads_features) = (false, false);
+    let candidates = sizes::candidates(graph);
+    let likeliest = candidates.first().map(|sizes| sizes.tokens);
+    for sizes in candidates {
         has_tokens |= !sizes.one_hot;
         match canonicalize_at(graph, &sizes) {
             Ok(canonical) => return Ok(Some(canonical)),
             Err(e) => {
+                reads_features |= matches!(e, CanonicalizeError::NoTokens { .. });
+                // What is no input if another one is the tokens may be the tokens.
+                let is_guess = sizes.one_hot && Some(sizes.tokens) != likeliest;
+                if is_guess && matches!(e, CanonicalizeError::DependsOnInput { .. }) {
+                    continue;
+                }
                 if error.as_ref().is_none_or(|best: &CanonicalizeError| e.distance() > best.distance()) {
                     error = Some(e);
                 }
@@ -90,13 +102,13 @@ pub fn canonicalize(graph: &Graph) -> Result<Option<Canonical>, CanonicalizeErro
     let inputs = graph.sources(&Op::Input);
     let inputs = inputs.iter().map(|&v| format!("%{}: {}", graph.name_of(v), graph.type_of(v))).collect();
     // Features that were tried as one-hot vectors and do not fit.
-    let error = error.filter(|e| has_tokens || !matches!(e, CanonicalizeError::Order { .. }));
+    let error =
+        error.filter(|e| has_tokens || !(reads_features || matches!(e, CanonicalizeError::Order { .. })));
     Err(error.unwrap_or(CanonicalizeError::NoTokens { inputs }))
 }
 
 fn canonicalize_at(graph: &Graph, sizes: &Sizes) -> Result<Canonical, CanonicalizeError> {
-    let mut evaluator = evaluate::Evaluator::new(graph, sizes);
-    evaluator.run();
+    let mut evaluator = evaluate::Evaluator::evaluated(graph, sizes);
     let cut = evaluator.cut.take();
     let found = match (outputs::find(evaluator), cut) {
         (Err(error), Some((value, shape))) => {

@@ -1,14 +1,15 @@
 //! Which output is the logits, what the states are, and how they come back.
 
 use super::cells;
-use super::draft::{Draft, Kind, SlotId, StepId};
+use super::draft::{Draft, Kind, SlotId, StepId, renamed};
 use super::error::{CanonicalizeError, label};
 use super::evaluate::Evaluator;
+use super::loops::body_of;
 use super::simplify::{Simplified, joined, simplify, unshifted};
 use super::sizes::Sizes;
-use super::states::{moved, related, states_of};
+use super::states::{Stepwise, moved, related, states_of};
 use super::value::{Abstract, Array, Code, Reason, Row, Why, constants, whole};
-use crate::ir::{Binary, Graph, Head, Onnx, Op, Operand, OutputRole, ValueId};
+use crate::ir::{Binary, Graph, Head, Onnx, Op, Operand, OutputRole, Reduction, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -27,22 +28,13 @@ pub(super) struct Found {
     pub(super) head: Head,
     /// Logits, or the hidden vector.
     pub(super) row: Row,
-    /// Inputs that steps read, with what comes back to them.
+    /// The states that steps read.
     pub(super) stepwise: Vec<Stepwise>,
     pub(super) notes: Vec<String>,
     /// The output, by position among the graph's, and its elements: the position and the feature of each.
     pub(super) output: Option<(usize, Vec<(usize, usize)>)>,
     /// Whether the output is the negative of log-probabilities.
     pub(super) negated: bool,
-}
-
-/// A state that steps read as a sequence.
-pub(super) struct Stepwise {
-    pub(super) input: ValueId,
-    pub(super) slot: SlotId,
-    /// Which of the input's elements of one stream.
-    pub(super) features: Vec<usize>,
-    pub(super) next: Row,
 }
 
 /// An output as one vector at some positions.
@@ -95,8 +87,10 @@ pub(super) fn find(evaluator: Evaluator<'_>) -> Result<Found> {
     });
     let outputs: Vec<Output> = outputs.collect();
     let (steps, streams) = (sizes.steps, sizes.streams);
-    let mut finder = Finder { graph, sizes, steps, streams, draft: evaluator.draft, outputs };
+    let Evaluator { draft, carried, .. } = evaluator;
+    let mut finder = Finder { graph, sizes, steps, streams, draft, outputs, carried };
     finder.simplify()?;
+    finder.start_cells()?;
     finder.find()
 }
 
@@ -107,6 +101,8 @@ pub(super) struct Finder<'g> {
     pub(super) streams: usize,
     pub(super) draft: Draft,
     pub(super) outputs: Vec<Output>,
+    /// The states of loops over the time steps.
+    pub(super) carried: Vec<Stepwise>,
 }
 
 /// A vector over the vocabulary, or a hidden one.
@@ -132,6 +128,7 @@ impl Finder<'_> {
             .steps()
             .filter(|(_, s)| matches!(s.kind, Kind::LogSoftmax { .. } | Kind::Softmax { .. }));
         rows.extend(inside.map(|(id, _)| self.draft.row(self.draft.first(id))));
+        rows.extend(self.carried.iter().flat_map(|s| [s.initial.clone(), s.next.clone()]));
         let Simplified { draft, rows } =
             simplify(&self.draft, &rows).map_err(|why| wrong("simplifying", why))?;
         for output in &mut self.outputs {
@@ -147,6 +144,7 @@ impl Finder<'_> {
                 array.codes = codes.map_err(|why| wrong("simplifying", why))?;
             }
         }
+        self.carried = moved(&rows, std::mem::take(&mut self.carried));
         self.draft = draft;
         Ok(())
     }
@@ -155,13 +153,18 @@ impl Finder<'_> {
         matches!(self.draft.kind(slot), Kind::Cell(_))
     }
 
+    /// Whether an element is the next value of a loop's state.
+    fn is_carried(&self, code: Code) -> bool {
+        self.carried.iter().any(|s| s.next.contains(&code))
+    }
+
     /// Whether an output is states after the last step: of cells, and of an input's form if they could be the vectors of this step too.
     pub(super) fn is_final(&self, output: &Output) -> bool {
         let Ok(array) = &output.value else { return false };
         let is_state = |c: &i64| {
             let c = Code(*c);
             let last = c.position().is_some_and(|p| p / self.streams + 1 == self.steps);
-            last && c.slot().is_some_and(|s| self.is_cell(s))
+            last && (c.slot().is_some_and(|s| self.is_cell(s)) || self.is_carried(c.anywhere()))
         };
         let mut codes = array.codes().iter();
         codes.all(is_state)
@@ -171,19 +174,10 @@ impl Finder<'_> {
     /// Whether an output has the next values of all of an input, and no other output has them in the input's shape.
     fn comes_back(&self, output: &Output) -> bool {
         let next = |input: ValueId| {
-            let mut next = BTreeSet::new();
-            for (id, step) in self.draft.steps() {
-                let Kind::Cell(cell) = &step.kind else { continue };
-                for (result, initial) in cell.initial.iter().enumerate() {
-                    for (unit, code) in initial.iter().enumerate() {
-                        if code.slot().is_some_and(|s| *self.draft.kind(s) == Kind::Input(input)) {
-                            let slot = SlotId(self.draft.first(id).0 + result);
-                            next.insert(Code::reference(slot, 0, unit));
-                        }
-                    }
-                }
-            }
-            next
+            let parts = self.parts(|_| true);
+            let elements = parts.iter().flat_map(|p| p.initial.iter().zip(p.next.iter()));
+            let starts = |c: &Code| c.slot().is_some_and(|s| *self.draft.kind(s) == Kind::Input(input));
+            elements.filter(|(start, _)| starts(start)).map(|(_, &next)| next).collect::<BTreeSet<Code>>()
         };
         let all = |o: &Output| -> BTreeSet<Code> {
             o.value.iter().flat_map(|a| a.codes().iter().map(|&c| Code(c).anywhere())).collect()
@@ -213,12 +207,12 @@ impl Finder<'_> {
     /// The embeddings that a row needs, each with its number of words; the inputs; and whether a cell is among the steps.
     pub(super) fn needs(&self, row: &Row) -> (Vec<(StepId, usize)>, Vec<ValueId>, bool) {
         let (mut tables, mut inputs, mut has_cell) = (vec![], vec![], false);
-        for id in self.draft.live([row]) {
+        for id in self.live(std::slice::from_ref(row)) {
             match &self.draft.step(id).kind {
                 Kind::Embed { token, table } => tables.push((id, self.draft.words(*token, table.shape()[0]))),
                 Kind::OneHot => tables.push((id, self.draft.width(self.draft.first(id)))),
                 Kind::Input(v) => inputs.push(*v),
-                Kind::Cell(_) => has_cell = true,
+                Kind::Cell(_) | Kind::State(_) => has_cell = true,
                 _ => {}
             }
         }
@@ -226,7 +220,7 @@ impl Finder<'_> {
     }
 
     /// The model: its output, its states, and notes of what was dropped.
-    fn find(self) -> Result<Found> {
+    fn find(mut self) -> Result<Found> {
         let mut notes = vec![];
         let Candidate { output, row } = self.candidate(&mut notes)?;
         let view = output.and_then(|k| View::of(self.outputs[k].value.as_ref().ok()?));
@@ -246,8 +240,9 @@ impl Finder<'_> {
         match (head, tables[0].1) {
             // A vector of features instead of a one-hot vector.
             (_, rows) if self.sizes.one_hot && rows != words => return Err(self.no_tokens()),
-            (Head::Hidden, _) if output.is_some_and(|k| sounds_like_logits(&self.outputs[k].name)) => {
-                return Err(self.no_logits());
+            (Head::Hidden, rows) if output.is_some_and(|k| sounds_like_logits(&self.outputs[k].name)) => {
+                let output = output.map_or(String::new(), |k| self.outputs[k].name.clone());
+                return Err(CanonicalizeError::Named { output, features: words, vocabulary: rows });
             }
             (Head::Hidden, rows) => notes.push(format!(
                 "the output has {words} features and the vocabulary {rows} words: the model gives a vector, not probabilities of words"
@@ -257,12 +252,13 @@ impl Finder<'_> {
             )),
             _ => {}
         }
-        let stepwise = self.stepwise(&inputs)?;
+        let stepwise = self.stepwise(&row, &inputs)?;
         let mut roots: Vec<Row> = vec![row.clone()];
         roots.extend(stepwise.iter().map(|s| s.next.clone()));
         self.check_states(&roots)?;
         for (k, other) in self.outputs.iter().enumerate() {
-            let is_next = stepwise.iter().any(|s| self.next_of(s.input).is_some_and(|n| n == k));
+            let mut starts = stepwise.iter().filter_map(|s| self.input_of(*s.initial.first()?));
+            let is_next = starts.any(|input| self.next_of(input) == Some(k));
             if output.is_some() && Some(k) != output && !is_next && !self.is_final(other) {
                 notes.push(format!("dropped output `{}`, which is neither logits nor a state", other.name));
             }
@@ -272,15 +268,15 @@ impl Finder<'_> {
         if let Some((recognised, rows)) =
             cells::recognise(&draft, &stepwise).map_err(|why| wrong("recognising cells", why))?
         {
-            (row, stepwise) = moved(&rows, &row, stepwise);
+            (row, stepwise) = (renamed(&rows, &row), moved(&rows, stepwise));
             draft = recognised;
         }
         let (draft, row, stepwise) = states_of(&draft, &row, stepwise);
         let mut roots: Vec<Row> = vec![row.clone()];
-        roots.extend(stepwise.iter().map(|s| s.next.clone()));
+        roots.extend(stepwise.iter().flat_map(|s| [s.initial.clone(), s.next.clone()]));
         let Simplified { mut draft, rows } =
             simplify(&draft, &roots).map_err(|why| wrong("simplifying", why))?;
-        let (mut row, stepwise) = moved(&rows, &row, stepwise);
+        let (mut row, stepwise) = (renamed(&rows, &row), moved(&rows, stepwise));
         if head == Head::Logits {
             row = joined(&mut draft, &row).map_err(|why| wrong("the output", why))?;
         }
@@ -288,7 +284,8 @@ impl Finder<'_> {
             Kind::Cell(cell) => cell.initial.iter().any(|row| row.iter().any(|c| c.slot().is_some())),
             _ => false,
         };
-        if stepwise.is_empty() && !draft.steps().any(|(id, _)| starts_at_input(id)) {
+        let has_input = stepwise.iter().any(|s| s.initial.iter().any(|c| c.slot().is_some()));
+        if !has_input && !draft.steps().any(|(id, _)| starts_at_input(id)) {
             notes.push("the model has no state inputs; its states became explicit".into());
         }
         let output = output.zip(view).map(|(k, v)| (k, v.elements));
@@ -296,10 +293,23 @@ impl Finder<'_> {
     }
 
     /// Without a softmax at the end, or the sign of costs.
-    fn peel(&self, row: Row, notes: &mut Vec<String>) -> (Row, Head, bool) {
+    fn peel(&mut self, row: Row, notes: &mut Vec<String>) -> (Row, Head, bool) {
         let (tables, ..) = self.needs(&row);
         let mut negated = false;
         let mut inner = row.clone();
+        let is_logits = tables.iter().any(|(_, rows)| *rows == row.len());
+        if is_logits && let Some(x) = self.exponent(&row) {
+            notes.push("dropped the exponential at the end: the output is logits".into());
+            inner = x;
+        } else if is_logits
+            && !whole(&row, &self.draft).is_some_and(|s| matches!(self.draft.kind(s), Kind::Softmax { .. }))
+            && row.iter().all(|&c| self.is_probability(c, row.len()))
+        {
+            notes.push("the output is the logarithm of the probabilities that the model computes".into());
+            let kind = Kind::Map { op: Op::Onnx(Onnx::Log {}), operands: vec![row.clone()] };
+            let slot = self.draft.push("the output", kind, row.len());
+            return (self.draft.row(slot), Head::Logits, false);
+        }
         if let Some(Kind::Map { op, operands }) = whole(&row, &self.draft).map(|s| self.draft.kind(s)) {
             let x = match (op, &operands[..]) {
                 (Op::Onnx(Onnx::Neg {}), [x]) => Some(x),
@@ -331,11 +341,44 @@ impl Finder<'_> {
                 notes.push("dropped the softmax at the end: the output is logits".into());
                 (x.clone(), Head::Logits, negated)
             }
-            _ if tables.iter().any(|(_, rows)| *rows == row.len()) => {
-                // What is subtracted from all logits changes no probability.
-                (unshifted(&self.draft, &row), Head::Logits, false)
-            }
+            // What is subtracted from all logits changes no probability.
+            _ if is_logits => (unshifted(&self.draft, &inner), Head::Logits, false),
             _ => (row, Head::Hidden, false),
+        }
+    }
+
+    /// The row whose exponential a row is.
+    fn exponent(&self, row: &Row) -> Option<Row> {
+        match self.draft.kind(whole(row, &self.draft)?) {
+            Kind::Map { op: Op::Onnx(Onnx::Exp {}), operands } => Some(operands[0].clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether an element is computed from exponentials, and from softmaxes of at least so many features, by weighting and adding them, as the
+    /// probabilities of a mixture or of classes of words are.
+    fn is_probability(&self, code: Code, least: usize) -> bool {
+        let Some(slot) = code.slot() else { return false };
+        match self.draft.kind(slot) {
+            Kind::Softmax { x } => x.len() >= least,
+            Kind::Reduce { op: Op::Reduce { kind: Reduction::Sum, .. }, x } => {
+                x.iter().all(|&c| self.is_probability(c, least))
+            }
+            Kind::Map { op, operands } => {
+                let mut of = operands.iter().map(|row| row[code.feature()]).filter(|c| c.slot().is_some());
+                let is = |c: Code| self.is_probability(c, least);
+                match op {
+                    Op::Onnx(Onnx::Exp {}) => true,
+                    // A word's probability by any weight, or a class's by that of the word in it.
+                    Op::Binary(Binary::Mul) => of.clone().any(is) || of.all(|c| self.is_probability(c, 0)),
+                    Op::Binary(Binary::Div) => is(operands[0][code.feature()]),
+                    Op::Binary(Binary::Add | Binary::Max | Binary::Min) | Op::Onnx(Onnx::Clip {}) => {
+                        of.all(is)
+                    }
+                    _ => false,
+                }
+            }
+            _ => false,
         }
     }
 
@@ -345,6 +388,7 @@ impl Finder<'_> {
         let (mut hidden, mut depends): (Option<Candidate>, Option<ValueId>) = (None, None);
         let mut without_cell = false;
         let mut last: Option<Candidate> = None;
+        let has_inputs = self.draft.steps().any(|(_, s)| matches!(s.kind, Kind::Input(_)));
         for (k, output) in self.outputs.iter().enumerate() {
             if self.next_is(k) {
                 continue;
@@ -353,10 +397,22 @@ impl Finder<'_> {
                 // The last output may be returned by itself besides the states.
                 let view = output.value.as_ref().ok().and_then(View::of);
                 let is_output = |c: &Code| c.slot().is_some_and(|s| self.draft.source(s).1 == 0);
-                let like =
-                    |v: ValueId| self.sizes.shape(v) == output.value.as_ref().map_or(&[][..], |a| a.shape());
-                let is_state = self.comes_back(output) || self.sizes.inputs().any(like);
-                if let Some(view) = view.filter(|v| !is_state && v.row.iter().all(is_output)) {
+                let codes = |o: &Output| o.value.as_ref().map(|a| a.codes().to_vec()).ok();
+                let shape = output.value.as_ref().map_or(&[][..], |a| a.shape());
+                let like = |v: ValueId| v != self.sizes.tokens && self.sizes.shape(v) == shape;
+                let is_twin =
+                    |o: &Output| !std::ptr::eq(o, output) && codes(o) == codes(output) && self.comes_back(o);
+                let is_state = self.comes_back(output)
+                    || self.sizes.inputs().any(like) && !self.outputs.iter().any(is_twin);
+                // Of a model without state inputs it is the last layer's.
+                let is_read = |row: &Row| {
+                    let slots: BTreeSet<_> = row.iter().filter_map(|c| c.slot()).collect();
+                    let reads = |row: &&Row| row.iter().any(|c| c.slot().is_some_and(|s| slots.contains(&s)));
+                    slots.len() > 1 || self.draft.steps().any(|(_, s)| s.kind.rows().iter().any(reads))
+                };
+                if let Some(view) = view.filter(|v| !is_state && v.row.iter().all(is_output))
+                    && (has_inputs || last.is_none() && !is_read(&view.row))
+                {
                     last = Some(Candidate { output: Some(k), row: view.row });
                 }
                 continue;
@@ -402,8 +458,7 @@ impl Finder<'_> {
             ));
             return Ok(Candidate { output: None, row });
         }
-        let has_inputs = self.draft.steps().any(|(_, s)| matches!(s.kind, Kind::Input(_)));
-        if let Some(candidate) = hidden.or(last.filter(|_| has_inputs)) {
+        if let Some(candidate) = hidden.or(last) {
             return Ok(candidate);
         }
         if let Some(input) = depends {
@@ -445,24 +500,9 @@ impl Finder<'_> {
     /// A reason, with all operators that are not known if it is one.
     fn explained(&self, reason: &Reason) -> CanonicalizeError {
         let Why::Operator(_) = reason.why else { return CanonicalizeError::of(reason) };
-        let mut found: BTreeMap<&str, (usize, String)> = BTreeMap::new();
-        let (mut seen, mut stack) = (BTreeSet::new(), vec![]);
-        stack.extend(self.graph.outputs().iter().map(|o| o.value));
-        while let Some(v) = stack.pop() {
-            let id = self.graph.producer(v);
-            if !seen.insert(id) {
-                continue;
-            }
-            let node = self.graph.node(id);
-            if let Op::Unknown { name, .. } = &node.op {
-                found.entry(name).or_insert_with(|| (0, label(self.graph, node))).0 += 1;
-            }
-            stack.extend(node.operands().iter().filter_map(|o| match o {
-                Operand::Value(v) => Some(*v),
-                _ => None,
-            }));
-        }
-        let show = |(name, (count, first)): (&str, (usize, String))| match count {
+        let mut found: BTreeMap<String, (usize, String)> = BTreeMap::new();
+        unknown(self.graph, &mut found);
+        let show = |(name, (count, first)): (String, (usize, String))| match count {
             1 => format!("{name} ({first})"),
             n => format!("{name} ({n} times, first {first})"),
         };
@@ -471,12 +511,14 @@ impl Finder<'_> {
 
     /// The only softmax over the vocabulary, if no output shows it.
     fn inside(&self) -> Result<Option<Row>> {
-        let mut found: Vec<Row> = vec![];
+        let (mut found, mut seen): (Vec<Row>, Vec<&Row>) = (vec![], vec![]);
         for (id, step) in self.draft.steps() {
             let (Kind::LogSoftmax { x } | Kind::Softmax { x }) = &step.kind else { continue };
             let (tables, inputs, has_cell) = self.needs(x);
             let fits = tables.iter().any(|(_, rows)| *rows == x.len());
-            if fits && has_cell && inputs.is_empty() {
+            // A softmax and its logarithm are one.
+            if fits && has_cell && inputs.is_empty() && !seen.contains(&x) {
+                seen.push(x);
                 found.push(self.draft.row(self.draft.first(id)));
             }
         }
@@ -490,6 +532,29 @@ impl Finder<'_> {
                 ),
             }),
         }
+    }
+}
+
+/// The unknown operators that a graph's outputs need, by name, with the number of nodes and the first one.
+fn unknown(graph: &Graph, found: &mut BTreeMap<String, (usize, String)>) {
+    let (mut seen, mut stack) = (BTreeSet::new(), vec![]);
+    stack.extend(graph.outputs().iter().map(|o| o.value));
+    while let Some(v) = stack.pop() {
+        let id = graph.producer(v);
+        if !seen.insert(id) {
+            continue;
+        }
+        let node = graph.node(id);
+        if let Op::Unknown { name, .. } = &node.op {
+            found.entry(name.clone()).or_insert_with(|| (0, label(graph, node))).0 += 1;
+        }
+        if let Some((body, _)) = body_of(&node.op) {
+            unknown(body, found);
+        }
+        stack.extend(node.operands().iter().filter_map(|o| match o {
+            Operand::Value(v) => Some(*v),
+            _ => None,
+        }));
     }
 }
 

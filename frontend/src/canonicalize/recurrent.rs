@@ -116,9 +116,12 @@ impl<'g> Evaluator<'g> {
         };
         let [steps, streams] = if layer.batch_first { [b, a] } else { [a, b] };
         self.check_lengths(site, steps, streams)?;
+        // In a loop, a layer of one step is at the time step of the iteration.
+        let at = x.codes().iter().find_map(|&c| Code(c).position()).map_or(0, |p| p / self.sizes.streams);
+        let from = if steps == 1 { at } else { 0 };
         let mut initial: Vec<Row> = vec![];
         for &k in layer.states {
-            initial.push(self.initial(site, k, &layer, streams)?);
+            initial.push(self.initial(site, k, &layer, streams, from)?);
         }
         let mut row: Option<Row> = None;
         for (k, line) in x.codes().chunks_exact(features.max(1)).enumerate() {
@@ -127,7 +130,7 @@ impl<'g> Evaluator<'g> {
             let line: Vec<Code> = line.iter().map(|&c| Code(c)).collect();
             let position = self.position(line.iter().copied())?;
             if let Some(p) = position
-                && (p / self.sizes.streams, p % self.sizes.streams) != (step, stream)
+                && (p / self.sizes.streams, p % self.sizes.streams) != (from + step, stream)
             {
                 return Err(Why::Order(
                     "the order of its time steps or streams is not that of the tokens".into(),
@@ -141,7 +144,9 @@ impl<'g> Evaluator<'g> {
                 _ => row = Some(here),
             }
         }
-        if (steps, streams) != (self.sizes.steps, self.sizes.streams) {
+        let in_loop = [steps, streams] == [1, self.sizes.streams]
+            && initial.iter().flat_map(|r| r.iter()).any(|&c| self.draft.is_state(c));
+        if (steps, streams) != (self.sizes.steps, self.sizes.streams) && !in_loop {
             let why =
                 format!("it reads {steps} time steps of {streams} streams, not all of those of the tokens");
             return Err(Why::Order(why));
@@ -157,7 +162,7 @@ impl<'g> Evaluator<'g> {
         let first = self.draft.push(&site.label, Kind::Cell(Box::new(cell)), units);
         let reference = |result: usize, step: usize, stream: usize, unit: usize| {
             let slot = super::draft::SlotId(first.0 + result);
-            Code::reference(slot, step * self.sizes.streams + stream, unit).0
+            Code::reference(slot, (from + step) * self.sizes.streams + stream, unit).0
         };
         let dtype = site.array(0)?.dtype;
         let mut values = vec![];
@@ -190,7 +195,7 @@ impl<'g> Evaluator<'g> {
     }
 
     /// A state before the first step, the same for all streams but for the stream's own part of an input.
-    fn initial(&self, site: &Site<'_>, k: usize, layer: &Layer, streams: usize) -> Result<Row> {
+    fn initial(&self, site: &Site<'_>, k: usize, layer: &Layer, streams: usize, step: usize) -> Result<Row> {
         if !site.is_given(k) {
             return Ok(vec![Code::constant(0.0); layer.units].into());
         }
@@ -207,12 +212,16 @@ impl<'g> Evaluator<'g> {
             let line: Vec<Code> = line.iter().map(|&c| Code(c)).collect();
             for code in &line {
                 let Some(slot) = code.slot() else { continue };
-                if !matches!(self.draft.kind(slot), Kind::Input(_)) {
-                    return other(
-                        "its initial state is computed: expected zero, a constant or a state input",
-                    );
-                }
-                if code.position() != Some(stream) && streams > 1 {
+                let expected = match self.draft.kind(slot) {
+                    Kind::Input(_) => (streams > 1).then_some(stream),
+                    Kind::State(_) => Some(step * streams + stream),
+                    _ => {
+                        return other(
+                            "its initial state is computed: expected zero, a constant or a state input",
+                        );
+                    }
+                };
+                if expected.is_some() && code.position() != expected {
                     return Err(Why::Order(
                         "its initial states are in another order than the streams".into(),
                     ));

@@ -233,9 +233,19 @@ impl Simplifier<'_> {
                 return Ok(row);
             }
         }
-        if let Some(table) = self.table(op, operands, width)? {
-            let kind = Kind::Embed { token: table.0, table: table.1 };
-            return Ok(self.push(label, kind, width));
+        if let Some((token, table)) = self.table(op, operands, width)? {
+            // Rows of the same codes, once with their scale and once without, are of one table.
+            let same = self.new.steps().find_map(|(id, step)| match &step.kind {
+                Kind::Embed { token: of, table: t } if *of == token && *t != table => {
+                    Some((self.new.row(self.new.first(id)), t.ratio(&table)?))
+                }
+                _ => None,
+            });
+            if let Some((row, ratio)) = same {
+                let operands = vec![row, vec![Code::constant(ratio); width].into()];
+                return Ok(self.push(label, Kind::Map { op: Op::Binary(Binary::Mul), operands }, width));
+            }
+            return Ok(self.push(label, Kind::Embed { token, table }, width));
         }
         if let Some(row) = self.softmax(label, op, operands, width) {
             return Ok(row);

@@ -4,6 +4,7 @@
 //! streams, shows only when the model is evaluated. So there are several candidates, the likeliest first, and the first that gives a language
 //! model is right.
 
+use super::loops::body_of;
 use crate::ir::{Dim, Graph, Onnx, Op, Operand, Type, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -100,6 +101,13 @@ impl Sizes {
 
 /// Integer inputs that are looked up in a table of weights, in order of the nodes that do.
 fn looked_up(graph: &Graph) -> Vec<ValueId> {
+    let mut tokens = vec![];
+    look_up(graph, &BTreeMap::new(), &mut tokens);
+    tokens
+}
+
+/// Those that a graph looks up whose inputs come from these inputs of the graph around it.
+fn look_up(graph: &Graph, outer: &BTreeMap<ValueId, Vec<ValueId>>, tokens: &mut Vec<ValueId>) {
     let producer = |v: ValueId| graph.node(graph.producer(v));
     let sources = |from: ValueId| {
         let (mut seen, mut stack, mut found) = (BTreeSet::new(), vec![from], vec![]);
@@ -109,7 +117,7 @@ fn looked_up(graph: &Graph) -> Vec<ValueId> {
             }
             let node = producer(v);
             match node.op {
-                Op::Input | Op::State => found.push(v),
+                Op::Input | Op::State => found.extend(outer.get(&v).cloned().unwrap_or_else(|| vec![v])),
                 // A size is not a token.
                 Op::Shape { .. } => {}
                 _ => stack.extend(node.operands().iter().rev().filter_map(|o| match o {
@@ -120,8 +128,16 @@ fn looked_up(graph: &Graph) -> Vec<ValueId> {
         }
         found
     };
-    let mut tokens = vec![];
     for (_, node) in graph.nodes() {
+        if let Some((body, first)) = body_of(&node.op) {
+            // The number of the iteration and the condition come before what is carried.
+            let operands = node.operands().iter().map(|o| match o {
+                Operand::Value(v) => sources(*v),
+                _ => vec![],
+            });
+            let operands = vec![vec![]; first].into_iter().chain(operands.skip(first));
+            look_up(body, &body.sources(&Op::Input).into_iter().zip(operands).collect(), tokens);
+        }
         let which = match node.op {
             Op::Gather { .. } => 1,
             Op::Onnx(Onnx::OneHot { .. }) => 0,
@@ -143,7 +159,6 @@ fn looked_up(graph: &Graph) -> Vec<ValueId> {
             tokens.extend(new);
         }
     }
-    tokens
 }
 
 /// Candidates, the likeliest first; none if there is no input that tokens can be.

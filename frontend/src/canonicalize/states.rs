@@ -2,12 +2,33 @@
 
 use super::draft::{Draft, Kind, SlotId, StepId, renamed};
 use super::error::CanonicalizeError;
-use super::outputs::{Finder, Output, Stepwise, View, sounds_like_logits};
+use super::outputs::{Finder, Output, View, sounds_like_logits};
 use super::value::{Code, Row, whole};
 use crate::ir::{OutputRole, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
 type Result<T> = std::result::Result<T, CanonicalizeError>;
+
+/// A state that steps read as a sequence.
+#[derive(Clone)]
+pub(super) struct Stepwise {
+    /// Its value before each step.
+    pub(super) slot: SlotId,
+    /// Before the first step: elements of inputs, or constants.
+    pub(super) initial: Row,
+    /// After each step.
+    pub(super) next: Row,
+}
+
+/// A state of a cell or a loop.
+pub(super) struct Part {
+    label: String,
+    /// The step that it is part of.
+    node: String,
+    letter: &'static str,
+    pub(super) initial: Row,
+    pub(super) next: Row,
+}
 
 impl Finder<'_> {
     /// The output that comes back to an input that steps read.
@@ -76,12 +97,12 @@ impl Finder<'_> {
         inputs.into_iter().any(|v| self.next_of(v) == Some(output))
     }
 
-    /// The states that steps read, which only a model of one step can.
-    pub(super) fn stepwise(&self, inputs: &[ValueId]) -> Result<Vec<Stepwise>> {
+    /// The states that steps read: those of loops, and inputs, if the model is one step.
+    pub(super) fn stepwise(&self, row: &Row, inputs: &[ValueId]) -> Result<Vec<Stepwise>> {
         let mut all: Vec<Stepwise> = vec![];
         let mut todo: Vec<ValueId> = inputs.to_vec();
         while let Some(input) = todo.pop() {
-            if all.iter().any(|s| s.input == input) {
+            if all.iter().any(|s: &Stepwise| self.input_of(s.initial[0]) == Some(input)) {
                 continue;
             }
             let shown = format!("%{}: {}", self.graph.name_of(input), self.graph.type_of(input));
@@ -103,80 +124,155 @@ impl Finder<'_> {
                 .map(|(id, _)| self.draft.first(id));
             todo.extend(self.needs(&view.row).1);
             let slot = slot.expect("it is read");
-            let features = (0..self.draft.width(slot)).collect();
-            all.push(Stepwise { input, slot, features, next: view.row });
+            all.push(Stepwise { slot, initial: self.draft.row(slot), next: view.row });
         }
+        let mut roots: Vec<Row> = all.iter().map(|s| s.next.clone()).collect();
+        roots.push(row.clone());
+        let live = self.live(&roots);
+        let carried = self.carried.iter().filter(|s| live.contains(&self.draft.source(s.slot).0));
+        all.extend(carried.cloned());
         all.sort_by_key(|s| s.slot);
         Ok(all)
     }
 
-    /// The parts of inputs that cells start from: each cell has its own, and they come back in the order in which they are taken.
-    pub(super) fn check_states(&self, roots: &[Row]) -> Result<()> {
-        let live = self.draft.live(roots);
-        let cells: Vec<StepId> =
-            live.iter().copied().filter(|&id| matches!(self.draft.step(id).kind, Kind::Cell(_))).collect();
-        let part = |(step, result): (StepId, usize)| {
-            let k = cells.iter().position(|&c| c == step);
-            let Kind::Cell(cell) = &self.draft.step(step).kind else { return "?".to_string() };
-            format!("{}{}", cell.op.states()[result], k.map_or("?".into(), |k| k.to_string()))
-        };
-        let mut taken: BTreeMap<Code, (StepId, usize)> = BTreeMap::new();
-        for &id in &cells {
-            let Kind::Cell(cell) = &self.draft.step(id).kind else { continue };
-            for (result, initial) in cell.initial.iter().enumerate() {
-                let inputs = initial.iter().filter(|c| c.slot().is_some()).count();
-                if inputs > 0 && inputs < initial.len() {
-                    return Err(CanonicalizeError::InitialState {
-                        node: self.draft.step(id).label.clone(),
-                        part: cell.op.states()[result],
-                        found: "partly an input and partly a constant".into(),
-                    });
+    /// The steps that rows need, of this time step and of those before.
+    pub(super) fn live(&self, rows: &[Row]) -> BTreeSet<StepId> {
+        let mut roots = rows.to_vec();
+        loop {
+            let live = self.draft.live(&roots);
+            let carried = self.carried.iter().filter(|s| live.contains(&self.draft.source(s.slot).0));
+            let all: Vec<Row> = rows.iter().cloned().chain(carried.map(|s| s.next.clone())).collect();
+            if all.len() == roots.len() {
+                return live;
+            }
+            roots = all;
+        }
+    }
+
+    /// Cells inside loops start where the loop's state starts, and their results are what it carries.
+    pub(super) fn start_cells(&mut self) -> Result<()> {
+        let mut carried: BTreeMap<Code, (Code, Code)> = BTreeMap::new();
+        for s in &self.carried {
+            let elements = s.initial.iter().copied().zip(s.next.iter().copied());
+            carried.extend(self.draft.row(s.slot).iter().copied().zip(elements));
+        }
+        let states = self.draft.steps().filter(|(_, s)| matches!(s.kind, Kind::State(_)));
+        let states: BTreeSet<SlotId> = states.map(|(id, _)| self.draft.first(id)).collect();
+        let is_state = |c: &Code| c.slot().is_some_and(|s| states.contains(&s));
+        for (first, label, cell) in self.draft.cells_mut() {
+            for (result, initial) in cell.initial.iter_mut().enumerate() {
+                if !initial.iter().any(is_state) {
+                    continue;
                 }
-                for code in initial.iter().filter(|c| c.slot().is_some()) {
-                    if let Some(&first) = taken.get(code)
-                        && first != (id, result)
-                    {
-                        return Err(CanonicalizeError::SharedState {
-                            first: part(first),
-                            second: part((id, result)),
-                            input: self.input_name(*code),
+                let start = |(unit, code): (usize, &Code)| {
+                    let (start, next) = carried.get(code)?;
+                    let is_next = *next == Code::reference(SlotId(first.0 + result), 0, unit);
+                    is_next.then_some(*start)
+                };
+                match initial.iter().enumerate().map(start).collect::<Option<Vec<Code>>>() {
+                    Some(start) => *initial = start.into(),
+                    None => {
+                        return Err(CanonicalizeError::Unsupported {
+                            node: label.to_string(),
+                            why: "it is a layer of one time step in a loop that changes its state between the steps".into(),
                         });
                     }
-                    taken.insert(*code, (id, result));
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The states of the cells for which this holds, and of loops.
+    pub(super) fn parts(&self, is_needed: impl Fn(&StepId) -> bool) -> Vec<Part> {
+        let mut parts = vec![];
+        let cells = self.draft.steps().filter_map(|(id, step)| match &step.kind {
+            Kind::Cell(cell) if is_needed(&id) => Some((id, step, cell)),
+            _ => None,
+        });
+        for (k, (id, step, cell)) in cells.enumerate() {
+            for (result, (&letter, initial)) in cell.op.states().iter().zip(&cell.initial).enumerate() {
+                let next = self.draft.row(SlotId(self.draft.first(id).0 + result));
+                let (label, node) = (format!("{letter}{k}"), step.label.clone());
+                parts.push(Part { label, node, letter, initial: initial.clone(), next });
+            }
+        }
+        for (k, s) in self.carried.iter().enumerate() {
+            let id = self.draft.source(s.slot).0;
+            if is_needed(&id) {
+                let (label, node) = (format!("s{k}"), self.draft.step(id).label.clone());
+                parts.push(Part {
+                    label,
+                    node,
+                    letter: "s",
+                    initial: s.initial.clone(),
+                    next: s.next.clone(),
+                });
+            }
+        }
+        parts
+    }
+
+    /// The parts of inputs that cells and loops start from: each has its own, and they come back in the order in which they are taken.
+    pub(super) fn check_states(&self, roots: &[Row]) -> Result<()> {
+        let live = self.live(roots);
+        let parts = self.parts(|id| live.contains(id));
+        let mut taken: BTreeMap<Code, usize> = BTreeMap::new();
+        let mut made: BTreeMap<Code, usize> = BTreeMap::new();
+        for (k, part) in parts.iter().enumerate() {
+            let inputs = part.initial.iter().filter(|c| c.slot().is_some()).count();
+            if inputs > 0 && inputs < part.initial.len() {
+                return Err(CanonicalizeError::InitialState {
+                    node: part.node.clone(),
+                    part: part.letter,
+                    found: "partly an input and partly a constant".into(),
+                });
+            }
+            for code in part.initial.iter().filter(|c| c.slot().is_some()) {
+                if let Some(first) = taken.insert(*code, k).filter(|&first| first != k) {
+                    return Err(CanonicalizeError::SharedState {
+                        first: parts[first].label.clone(),
+                        second: part.label.clone(),
+                        input: self.input_name(*code),
+                    });
+                }
+            }
+            for &code in part.next.iter() {
+                made.entry(code).or_insert(k);
+            }
+        }
         // For each input, its parts in order of position.
-        let mut order: BTreeMap<SlotId, Vec<(StepId, usize)>> = BTreeMap::new();
-        for (code, &p) in &taken {
-            let parts = order.entry(code.slot().expect("an input")).or_default();
-            if parts.last() != Some(&p) {
-                parts.push(p);
+        let mut order: BTreeMap<SlotId, Vec<usize>> = BTreeMap::new();
+        for (code, &k) in &taken {
+            let of_input = order.entry(code.slot().expect("an input")).or_default();
+            if of_input.last() != Some(&k) {
+                of_input.push(k);
             }
         }
         for output in self.outputs.iter().filter(|o| self.is_final(o)) {
             let Ok(array) = &output.value else { continue };
-            let mut parts: Vec<(StepId, usize)> = vec![];
+            let mut returned: Vec<usize> = vec![];
             for &code in array.codes() {
                 let code = Code(code);
                 if code.position().is_some_and(|p| p % self.streams != 0) {
                     continue;
                 }
-                let of = self.draft.source(code.slot().expect("a state"));
-                if !parts.contains(&of) {
-                    parts.push(of);
+                if let Some(&k) = made.get(&code.anywhere())
+                    && !returned.contains(&k)
+                {
+                    returned.push(k);
                 }
             }
             for (&slot, takes) in &order {
                 let Kind::Input(input) = self.draft.kind(slot) else { continue };
                 let is_whole = output.role == OutputRole::State(*input);
                 let expected: Vec<_> =
-                    takes.iter().copied().filter(|p| is_whole || parts.contains(p)).collect();
+                    takes.iter().copied().filter(|k| is_whole || returned.contains(k)).collect();
                 let found: Vec<_> =
-                    parts.iter().copied().filter(|p| is_whole || expected.contains(p)).collect();
+                    returned.iter().copied().filter(|k| is_whole || expected.contains(k)).collect();
                 if expected != found {
-                    let show = |parts: &[(StepId, usize)]| {
-                        parts.iter().map(|&p| part(p)).collect::<Vec<_>>().join(", ")
+                    let show = |of: &[usize]| {
+                        of.iter().map(|&k| parts[k].label.as_str()).collect::<Vec<_>>().join(", ")
                     };
                     return Err(CanonicalizeError::StateOrder {
                         output: output.name.clone(),
@@ -187,22 +283,21 @@ impl Finder<'_> {
                 }
             }
         }
-        self.check_changed(&order)
+        self.check_changed(&order, &parts)
     }
 
     /// A state must come back as it is.
-    pub(super) fn check_changed(&self, order: &BTreeMap<SlotId, Vec<(StepId, usize)>>) -> Result<()> {
-        let finals: BTreeSet<(StepId, usize)> = self
+    fn check_changed(&self, order: &BTreeMap<SlotId, Vec<usize>>, parts: &[Part]) -> Result<()> {
+        let finals: BTreeSet<Code> = self
             .outputs
             .iter()
             .filter(|o| self.is_final(o))
-            .flat_map(|o| o.value.iter().flat_map(|a| a.codes().iter().map(|&c| Code(c).slot())))
-            .flatten()
-            .map(|s| self.draft.source(s))
+            .flat_map(|o| o.value.iter().flat_map(|a| a.codes().iter().map(|&c| Code(c).anywhere())))
             .collect();
-        for (&slot, parts) in order {
+        for (&slot, of_input) in order {
             let Kind::Input(input) = self.draft.kind(slot) else { continue };
-            if parts.iter().any(|p| finals.contains(p)) {
+            let mut nexts = of_input.iter().flat_map(|&k| parts[k].next.iter());
+            if nexts.any(|c| finals.contains(c)) {
                 continue;
             }
             let width = self.draft.width(slot) * self.streams;
@@ -213,7 +308,9 @@ impl Finder<'_> {
                 let is_like = array.codes().len() == width && array.shape().len() == rank;
                 let row: Row = array.codes().iter().map(|&c| Code(c).anywhere()).collect();
                 let live = self.draft.live([&row]);
-                is_like && array.codes().iter().all(last) && parts.iter().any(|(step, _)| live.contains(step))
+                let is_live = |c: &Code| c.slot().is_some_and(|s| live.contains(&self.draft.source(s).0));
+                let is_of_state = || of_input.iter().any(|&k| parts[k].next.iter().any(is_live));
+                is_like && array.codes().iter().all(last) && is_of_state()
             });
             if let Some(output) = changed {
                 let (input, output) = (self.graph.name_of(*input).to_string(), output.name.clone());
@@ -223,30 +320,27 @@ impl Finder<'_> {
         Ok(())
     }
 
-    pub(super) fn input_name(&self, code: Code) -> String {
+    /// The input that an element is of.
+    pub(super) fn input_of(&self, code: Code) -> Option<ValueId> {
         match code.slot().map(|s| self.draft.kind(s)) {
-            Some(Kind::Input(v)) => self.graph.name_of(*v).to_string(),
-            _ => "?".into(),
+            Some(Kind::Input(v)) => Some(*v),
+            _ => None,
         }
+    }
+
+    fn input_name(&self, code: Code) -> String {
+        self.input_of(code).map_or("?".into(), |v| self.graph.name_of(v).to_string())
     }
 }
 
-/// The rows in another draft.
-pub(super) fn moved(
-    rows: &BTreeMap<SlotId, Row>,
-    row: &Row,
-    stepwise: Vec<Stepwise>,
-) -> (Row, Vec<Stepwise>) {
+/// The states in another draft, without those that nothing reads there.
+pub(super) fn moved(rows: &BTreeMap<SlotId, Row>, stepwise: Vec<Stepwise>) -> Vec<Stepwise> {
     let new = |row: &Row| renamed(rows, row);
-    let stepwise = stepwise
-        .into_iter()
-        .map(|s| Stepwise {
-            slot: rows.get(&s.slot).and_then(|r| r.first()).and_then(|c| c.slot()).unwrap_or(s.slot),
-            next: new(&s.next),
-            ..s
-        })
-        .collect();
-    (new(row), stepwise)
+    let moved = |s: Stepwise| {
+        let slot = rows.get(&s.slot)?.first()?.slot()?;
+        Some(Stepwise { slot, initial: new(&s.initial), next: new(&s.next) })
+    };
+    stepwise.into_iter().filter_map(moved).collect()
 }
 
 /// The draft with a state for what steps read of each input, other than what cells start from; and the row in it.
@@ -272,17 +366,23 @@ pub(super) fn states_of(draft: &Draft, row: &Row, stepwise: Vec<Stepwise>) -> (D
     let mut new = Draft::default();
     let mut replaced: BTreeMap<Code, Code> = BTreeMap::new();
     let mut kept = vec![];
+    let numbers = draft.steps().filter_map(|(_, step)| match step.kind {
+        Kind::State(k) => Some(k + 1),
+        _ => None,
+    });
+    let unused = numbers.max().unwrap_or(0);
     for s in stepwise {
         let features: Vec<usize> =
             (0..draft.width(s.slot)).filter(|&f| read.contains(&Code::reference(s.slot, 0, f))).collect();
         if features.is_empty() {
             continue;
         }
-        let slot = new.push("a state", Kind::State(s.input), features.len());
+        let slot = new.push("a state", Kind::State(unused + kept.len()), features.len());
         for (k, &f) in features.iter().enumerate() {
             replaced.insert(Code::reference(s.slot, 0, f), Code::reference(slot, 0, k));
         }
-        kept.push(Stepwise { slot, features, ..s });
+        let pick = |row: &Row| -> Row { features.iter().map(|&f| row[f]).collect() };
+        kept.push(Stepwise { slot, initial: pick(&s.initial), next: pick(&s.next) });
     }
     let mut rows: BTreeMap<SlotId, Row> = BTreeMap::new();
     let moved = |row: &Row, rows: &BTreeMap<SlotId, Row>| -> Row {
@@ -310,12 +410,10 @@ pub(super) fn states_of(draft: &Draft, row: &Row, stepwise: Vec<Stepwise>) -> (D
             rows.insert(SlotId(first.0 + k), new.row(SlotId(slot.0 + k)));
         }
     }
+    let start = |row: &Row| renamed(&rows, row);
     let kept = kept
         .into_iter()
-        .map(|s| {
-            let back: Row = s.features.iter().map(|&f| s.next[f]).collect();
-            Stepwise { next: moved(&back, &rows), ..s }
-        })
+        .map(|s| Stepwise { initial: start(&s.initial), next: moved(&s.next, &rows), ..s })
         .collect();
     (new, moved(row, &rows), kept)
 }

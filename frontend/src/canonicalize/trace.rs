@@ -3,7 +3,6 @@
 use super::draft::{Kind, SlotId};
 use super::error::CanonicalizeError;
 use super::outputs::{self, Found};
-use super::value::Code;
 use super::{Canonical, evaluate};
 use crate::ir::{Graph, OutputRole, ValueId};
 use std::collections::BTreeMap;
@@ -48,9 +47,7 @@ pub fn trace(
     shapes: &BTreeMap<ValueId, Vec<usize>>,
 ) -> Result<Trace, CanonicalizeError> {
     let sizes = canonical.sizes.at(shapes.clone());
-    let mut evaluator = evaluate::Evaluator::new(graph, &sizes);
-    evaluator.run();
-    let found = outputs::find(evaluator)?;
+    let found = outputs::find(evaluate::Evaluator::evaluated(graph, &sizes))?;
     let starts = starts(&found);
     let (steps, streams) = (sizes.steps, sizes.streams);
     let mut states = vec![];
@@ -110,7 +107,6 @@ fn starts(found: &Found) -> BTreeMap<(ValueId, usize), (String, usize)> {
         let Kind::Cell(cell) = &draft.step(id).kind else { continue };
         for (letter, initial) in cell.op.states().iter().zip(&cell.initial) {
             for (unit, code) in initial.iter().enumerate() {
-                let code: Code = *code;
                 if let Some(v) = code.slot().and_then(input) {
                     starts.insert((v, code.feature()), (format!("{letter}{cells}"), unit));
                 }
@@ -119,8 +115,10 @@ fn starts(found: &Found) -> BTreeMap<(ValueId, usize), (String, usize)> {
         cells += 1;
     }
     for (k, s) in found.stepwise.iter().enumerate() {
-        for (unit, &feature) in s.features.iter().enumerate() {
-            starts.insert((s.input, feature), (format!("s{k}"), unit));
+        for (unit, code) in s.initial.iter().enumerate() {
+            if let Some(v) = code.slot().and_then(input) {
+                starts.insert((v, code.feature()), (format!("s{k}"), unit));
+            }
         }
     }
     starts

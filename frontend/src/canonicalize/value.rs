@@ -35,11 +35,16 @@ pub(super) enum Why {
     Order(String),
     /// Something that cannot be expressed.
     Other(String),
+    /// Something at another node.
+    At(Rc<Reason>),
 }
 
 impl Abstract {
     pub(super) fn poison(node: &str, why: Why) -> Abstract {
-        Abstract::Poison(Rc::new(Reason { node: node.to_string(), why }))
+        Abstract::Poison(match why {
+            Why::At(reason) => reason,
+            why => Rc::new(Reason { node: node.to_string(), why }),
+        })
     }
 }
 

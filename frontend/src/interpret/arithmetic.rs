@@ -38,6 +38,23 @@ pub(super) fn binary<T: Real>(
     of_integers(dtype, shape, out?)
 }
 
+/// `then` where `a < b`, else `otherwise`.
+pub(super) fn select<T: Real>(
+    [a, b]: [&Tensor; 2],
+    then: &Tensor,
+    otherwise: &Tensor,
+    dtype: DType,
+    shape: &[usize],
+) -> Result<Tensor, InferError> {
+    let read = |t: &Tensor| -> Result<Vec<T>, InferError> {
+        let (x, strides) = (T::elements(t)?, broadcast_strides(t.shape(), shape));
+        Ok(walk(shape, &strides, 0).map(|i| x[i]).collect())
+    };
+    let (a, b, then, otherwise) = (read(a)?, read(b)?, read(then)?, read(otherwise)?);
+    let out = (0..a.len()).map(|k| if a[k] < b[k] { then[k] } else { otherwise[k] }).collect();
+    of_reals::<T>(dtype, shape, out)
+}
+
 pub(super) fn unary<T: Real>(f: Function, x: &Tensor) -> Result<Tensor, InferError> {
     if !x.dtype().is_float() {
         let out = integers(x)?.into_iter().map(|v| v.max(0)).collect();

@@ -84,6 +84,7 @@ fn generic<T: Real>(
             }
         }
         (Op::Binary(binary), Some(a)) => arithmetic::binary::<T>(*binary, a, given[1], dtype, shape),
+        (Op::Select, Some(a)) => arithmetic::select::<T>([a, given[1]], given[2], given[3], dtype, shape),
         (Op::Unary(unary), Some(x)) => arithmetic::unary::<T>(*unary, x),
         (Op::MatMul, Some(a)) => arithmetic::mat_mul::<T>(a, given[1], dtype, shape),
         (Op::Gemm { alpha, beta, trans_a, trans_b }, Some(a)) => {

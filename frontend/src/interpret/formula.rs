@@ -69,6 +69,7 @@ impl<T: Real> Algebra for Numbers<'_, T> {
             Primitive::Sigmoid => T::sigmoid,
             Primitive::Exp => Real::exp,
             Primitive::Ln1p => |x: T| T::of(x.to_f64().ln_1p()),
+            Primitive::Ln => |x: T| T::of(x.to_f64().ln()),
             Primitive::Sqrt => |x: T| T::of(x.to_f64().sqrt()),
         };
         x.iter().map(|&x| f(x)).collect()

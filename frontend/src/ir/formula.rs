@@ -63,10 +63,12 @@ pub enum Term {
 pub enum Primitive {
     Tanh,
     Sigmoid,
-    /// The exponential of an `x` that is not positive.
+    /// The exponential of an `x` between -87 and 87; beyond, it need not leave the normal numbers.
     Exp,
     /// `ln(1 + x)` of an `x` that is not negative.
     Ln1p,
+    /// The natural logarithm: of zero minus infinity, of negative numbers NaN.
+    Ln,
     Sqrt,
 }
 
@@ -201,6 +203,14 @@ pub trait Algebra {
                 self.select([&absolute, &bound], &near, &far)
             }
             Function::Sqrt => self.primitive(Primitive::Sqrt, x),
+            // The square of e^(x / 2) overflows and underflows where e^x does.
+            Function::Exp => {
+                let half = self.constant(0.5);
+                let half = self.binary(Binary::Mul, &half, x);
+                let root = self.primitive(Primitive::Exp, &half);
+                self.binary(Binary::Mul, &root, &root)
+            }
+            Function::Log => self.primitive(Primitive::Ln, x),
         }
     }
 

@@ -77,6 +77,15 @@ pub(super) fn infer(op: &Op, operands: &[Option<Fact>]) -> Result<Vec<Fact>, Inf
             arithmetic_operand("X", x, *unary == Function::Relu)?;
             Ok(Fact { ty: x.ty.clone(), content: None })
         }
+        Op::Select => {
+            let [a, b, then, otherwise] = exactly(operands, ["A", "B", "then", "otherwise"])?;
+            let mut shape = vec![];
+            for (what, x) in [("A", a), ("B", b), ("then", then), ("otherwise", otherwise)] {
+                arithmetic_operand(what, x, false)?;
+                shape = algebra::broadcast(&shape, &x.ty.shape)?;
+            }
+            Ok(Fact::of_type(then.ty.dtype, shape))
+        }
         Op::MatMul => {
             let [a, b] = exactly(operands, ["A", "B"])?;
             arithmetic::mat_mul(a, b)

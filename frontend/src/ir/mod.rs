@@ -37,6 +37,7 @@ pub(crate) use onnx::Field;
 pub use onnx::{Body, Loop, Onnx, OnnxKind, Scan};
 pub use op::{Binary, Content, Direction, Function, OnnxLstm, OnnxRnn, Op, Reduction, Scalar};
 pub use parse::{Kept, NoWeights, ParseError, Wanted, WeightSource, parse, parse_with};
+pub(crate) use print::name;
 pub use print::{PrintOptions, print, print_with};
 pub use program::{
     Apply, Cell, Embed, Group, Head, Layout, Map, Norm, NotCanonical, Program, Sequence, Slice, Source,

@@ -58,6 +58,8 @@ pub enum Op {
     Binary(Binary),
     /// Elementwise function of one operand.
     Unary(Function),
+    /// `select %a, %b, %then, %otherwise`: elementwise with NumPy broadcasting, `then` where `a < b`, else `otherwise`.
+    Select,
 
     /// ONNX Gather.
     Gather {
@@ -375,12 +377,16 @@ pub enum Function {
     /// The error function, within [`ERF_ERROR`](super::ERF_ERROR).
     Erf,
     Sqrt,
+    /// `e^x`, which overflows to infinity and underflows to zero.
+    Exp,
+    /// The natural logarithm: of zero minus infinity, of negative numbers NaN.
+    Log,
 }
 
 impl Function {
     /// Every function, with the defaults of the ONNX operators of the same names. `Affine` and `ScaledTanh` are no longer ONNX operators; their
     /// defaults are ONNX Runtime's, which give `x` and `tanh x`.
-    pub const ALL: [Function; 13] = [
+    pub const ALL: [Function; 15] = [
         Function::Sigmoid,
         Function::Tanh,
         Function::Relu,
@@ -394,6 +400,8 @@ impl Function {
         Function::Softplus,
         Function::Erf,
         Function::Sqrt,
+        Function::Exp,
+        Function::Log,
     ];
 
     /// Whether it is an operator, not only a function of cells.
@@ -426,6 +434,8 @@ impl Function {
             Function::Softplus => ("softplus", "Softplus"),
             Function::Erf => ("erf", "Erf"),
             Function::Sqrt => ("sqrt", "Sqrt"),
+            Function::Exp => ("exp", "Exp"),
+            Function::Log => ("log", "Log"),
         }
     }
 
@@ -438,7 +448,9 @@ impl Function {
             | Function::Softsign
             | Function::Softplus
             | Function::Erf
-            | Function::Sqrt => vec![],
+            | Function::Sqrt
+            | Function::Exp
+            | Function::Log => vec![],
             Function::LeakyRelu { alpha } | Function::ThresholdedRelu { alpha } | Function::Elu { alpha } => {
                 vec![("alpha", alpha)]
             }
@@ -466,6 +478,7 @@ impl Op {
             Op::ConcatFeatures => "concat",
             Op::Binary(binary) => binary.name(),
             Op::Unary(function) => function.name(),
+            Op::Select => "select",
             Op::Gather { .. } => "onnx.gather",
             Op::OnnxLstm(_) => "onnx.lstm",
             Op::MatMul => "onnx.matmul",

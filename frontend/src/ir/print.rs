@@ -91,7 +91,7 @@ pub(super) fn lines(
 }
 
 /// A name as the text form spells it: quoted if it is not plain.
-pub(super) fn name(name: &str) -> String {
+pub(crate) fn name(name: &str) -> String {
     if !name.is_empty() && name.chars().all(is_plain) { name.to_string() } else { quoted(name) }
 }
 

@@ -37,6 +37,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
+pub(crate) use bits::{best_rice, read_rice, write_rice};
 pub use entropy::compress;
 pub use restore::{RestoreError, StoredWeights, restore};
 

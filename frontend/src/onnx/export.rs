@@ -27,17 +27,23 @@
 //! opset those weights are written as f32 and a note says so. In the rows of a 4-bit embedding, two codes share a byte, since `Gather` takes no
 //! `INT4`. [`ExportOptions::dense`] writes everything as f32. The result is the same in each case, except for the order of sums, and for products
 //! that take their vectors as int8 ([`Activations`](crate::ir::Activations)): in ONNX they take f32, and a note says so.
+//!
+//! Metadata describe the model, so that a file that nobody changed is read back as it was: see `embedded`.
 
 mod build;
+mod embedded;
 mod weights;
+
+pub(super) use embedded::restore;
 
 use super::proto::{AttributeProto, DataType, ModelProto};
 use crate::ir::{
-    Binary, Function, Gate, GateOrder, Graph, Lstm, MapError, Node, NotCanonical, Op, Operand, PartId,
+    Binary, Function, Gate, GateOrder, Graph, Lstm, MapError, Node, NotCanonical, Op, Operand, Part, PartId,
     Program, Reset, ValueId, WeightId,
 };
 use crate::tensor::Tensor;
 use build::{Builder, Dimension, float, floats, int, ints, strings};
+use embedded::{Layout, Leaf};
 use std::collections::BTreeMap;
 use weights::Form;
 
@@ -133,6 +139,22 @@ pub enum ExportError {
 /// # Ok::<(), lstmc_frontend::onnx::ExportError>(())
 /// ```
 pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Exported, ExportError> {
+    let (mut exported, leaves) = written(graph, options)?;
+    if !options.dense {
+        embedded::embed(graph, &leaves, &mut exported.model);
+    }
+    let bytes = prost::Message::encoded_len(&exported.model);
+    if bytes > MAX_BYTES {
+        return Err(ExportError::TooLarge { bytes });
+    }
+    Ok(exported)
+}
+
+/// The tensors of weights that are in the file as they are, up to the order of their elements.
+type Leaves = BTreeMap<(PartId, &'static str), Leaf>;
+
+/// The message without metadata.
+fn written(graph: &Graph, options: &ExportOptions) -> Result<(Exported, Leaves)> {
     if !(MIN_OPSET..=MAX_OPSET).contains(&options.opset) {
         return Err(ExportError::Opset { found: options.opset });
     }
@@ -144,16 +166,15 @@ pub fn export(graph: &Graph, options: &ExportOptions) -> Result<Exported, Export
         builder: Builder::new(options.opset),
         values: BTreeMap::new(),
         made: BTreeMap::new(),
+        filled: BTreeMap::new(),
+        stands_for: BTreeMap::new(),
+        leaves: BTreeMap::new(),
         notes: vec![],
     };
     exporter.model()?;
     exporter.note_activations();
     let model = exporter.builder.finish(&graph.name);
-    let bytes = prost::Message::encoded_len(&model);
-    if bytes > MAX_BYTES {
-        return Err(ExportError::TooLarge { bytes });
-    }
-    Ok(Exported { model, notes: exporter.notes })
+    Ok((Exported { model, notes: exporter.notes }, exporter.leaves))
 }
 
 type Result<T, E = ExportError> = std::result::Result<T, E>;
@@ -167,6 +188,11 @@ struct Exporter<'g> {
     values: BTreeMap<ValueId, String>,
     /// The value for each map, by form, so that shared maps are written once.
     made: BTreeMap<(PartId, Form), String>,
+    /// The values that are written for a map with a mask, where those have other codes for zero.
+    filled: BTreeMap<PartId, Part>,
+    /// The part whose tensors are written in another order or with other zeros.
+    stands_for: BTreeMap<PartId, PartId>,
+    leaves: Leaves,
     notes: Vec<String>,
 }
 
@@ -421,13 +447,18 @@ impl Exporter<'_> {
         }
         let name = self.graph.weight(bias).name.clone();
         let b = self.builder.f32_constant(&name, &[1, both.len()], &both);
+        // The second bias is at the end of those of ONNX.
+        let place = |block: usize| rows.chunks(n.max(1)).position(|r| r[0] == block * n).unwrap_or(5);
+        self.blocks(bias, (0..data.len() / n.max(1)).map(place).collect());
         let mut inputs = vec![x, w, r, b, String::new()];
         inputs.extend_from_slice(states);
         if let Some(&peepholes) = weights.get(3) {
             let mut values = self.dense(peepholes)?;
+            let count = values.len() / n.max(1);
             values.resize(3 * n, 0.0);
             let name = self.graph.weight(peepholes).name.clone();
             inputs.push(self.builder.f32_constant(&name, &[1, values.len()], &values));
+            self.blocks(peepholes, (0..count).collect());
         }
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let names: Vec<&str> = node.results().iter().map(|&v| self.graph.name_of(v)).collect();
@@ -487,8 +518,16 @@ impl Exporter<'_> {
                 _ => self.read(node, k),
             });
         }
-        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let mut inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let less = match op {
+            Op::Select => self.builder.node1("Less", &inputs[..2], "less", vec![]),
+            _ => String::new(),
+        };
         let (name, attributes) = match *op {
+            Op::Select => {
+                inputs.splice(..2, [less.as_str()]);
+                ("Where", vec![])
+            }
             Op::Binary(Binary::Add) => ("Add", vec![]),
             Op::Binary(Binary::Sub) => ("Sub", vec![]),
             Op::Binary(Binary::Mul) => ("Mul", vec![]),
@@ -522,6 +561,17 @@ impl Exporter<'_> {
     /// An f32 constant, for weights without their own representation in ONNX.
     fn constant(&mut self, name: &str, t: &Tensor) -> Result<String, MapError> {
         Ok(self.builder.f32_constant(name, t.shape(), &t.to_f32()?))
+    }
+
+    /// Records that the constant made last holds a tensor of a part.
+    fn leaf(&mut self, part: PartId, tensor: &'static str, layout: Layout) {
+        let part = self.stands_for.get(&part).copied().unwrap_or(part);
+        self.leaves.insert((part, tensor), Leaf { index: self.builder.last_constant(), layout });
+    }
+
+    /// The same of a vector, by its blocks' places in the constant.
+    fn blocks(&mut self, weight: WeightId, places: Vec<usize>) {
+        self.leaf(self.graph.weight(weight).map.id(), "data", Layout::Blocks(places));
     }
 }
 

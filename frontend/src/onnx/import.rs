@@ -3,6 +3,7 @@
 mod attributes;
 mod loops;
 mod microsoft;
+mod norms;
 mod ops;
 mod order;
 mod recurrent;

@@ -42,15 +42,48 @@ pub fn read(path: &Path) -> Result<Graph, OnnxError> {
     read_with_inputs(path, &[])
 }
 
+/// A model from an ONNX file.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// What [`export`] wrote, in language-model form with each weight's representation; of any other file, generic operators.
+    pub graph: Graph,
+    /// Notes for the user.
+    pub notes: Vec<String>,
+}
+
+/// Reads a file as [`read`] does, except for one that [`export`] wrote: the model that was exported is returned, exactly, unless
+/// someone changed the file since.
+pub fn read_exported(path: &Path) -> Result<Imported, OnnxError> {
+    in_file(path, || import_exported(read_bytes(path)?, folder(path), &stem(path)))
+}
+
+/// As [`read_exported`], for the `bytes` of a file; see [`import`].
+pub fn import_exported(bytes: Bytes, dir: Option<&Path>, name: &str) -> Result<Imported, OnnxError> {
+    let model = decoded(bytes)?;
+    let why = match export::restore(&model) {
+        Some(Ok(mut graph)) => {
+            graph.name = name.into();
+            return Ok(Imported { graph, notes: vec![] });
+        }
+        Some(Err(why)) => Some(why),
+        None => None,
+    };
+    let note = |why| {
+        format!(
+            "lstmc export wrote this file, but it is not what this version would write for the model ({why}): its nodes are read as those of any \
+             other file, so compressed weights may become f32"
+        )
+    };
+    let graph = import::import(model, External::new(dir), name, &[])?;
+    Ok(Imported { graph, notes: why.map(note).into_iter().collect() })
+}
+
 /// Reads the model in a file with some of its inputs fixed: they become weights with these values.
 ///
 /// For test cases of single operators, whose axes and shapes are inputs: they decide the types of the results, so the graph
 /// needs them as constants.
 pub fn read_with_inputs(path: &Path, fixed: &[(String, Tensor)]) -> Result<Graph, OnnxError> {
-    in_file(path, || {
-        let name = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
-        import_with_inputs(read_bytes(path)?, folder(path), &name, fixed)
-    })
+    in_file(path, || import_with_inputs(read_bytes(path)?, folder(path), &stem(path), fixed))
 }
 
 /// Reads the model in `bytes`, with external data in `dir`, and names it `name`.
@@ -66,11 +99,15 @@ fn import_with_inputs(
     name: &str,
     fixed: &[(String, Tensor)],
 ) -> Result<Graph, OnnxError> {
+    import::import(decoded(bytes)?, External::new(dir), name, fixed)
+}
+
+fn decoded(bytes: Bytes) -> Result<ModelProto, OnnxError> {
     if bytes.is_empty() {
         return Err(OnnxError::Empty);
     }
     scan(&bytes, Kind::Model)?;
-    import::import(ModelProto::decode(bytes)?, External::new(dir), name, fixed)
+    Ok(ModelProto::decode(bytes)?)
 }
 
 /// Reads a tensor's file as in the data sets of ONNX's test cases (`input_0.pb`): its name, which may be empty, and the tensor.
@@ -91,6 +128,11 @@ pub fn read_tensor(path: &Path) -> Result<(String, Tensor), OnnxError> {
 /// Writes a tensor's file, as [`read_tensor`] reads it.
 pub fn write_tensor(path: &Path, name: &str, tensor: &Tensor) -> Result<(), OnnxError> {
     in_file(path, || Ok(std::fs::write(path, decode::to_proto(name, tensor)?.encode_to_vec())?))
+}
+
+/// The name of a file without its ending, for the graph.
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned())
 }
 
 /// The folder of a file, for its external data.

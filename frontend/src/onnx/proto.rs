@@ -1,8 +1,8 @@
 //! The ONNX messages, as far as they are read and written here.
 //!
 //! They are derived by hand with `prost` instead of taken from a crate: `onnx-protobuf` 0.2.3 is tied to protobuf 3.4.0, whose parser
-//! recurses without limit on hostile files (RUSTSEC-2024-0437) and copies every weight. Here bytes fields are [`Bytes`], so
-//! decoding a [`Bytes`] leaves the weights where they are, and the depth of subgraphs is limited. Doc strings, metadata, training and device
+//! recurses without limit on hostile files (RUSTSEC-2024-0437) and copies every weight (tests use it as an independent reader). Here bytes fields are [`Bytes`], so
+//! decoding a [`Bytes`] leaves the weights where they are, and the depth of subgraphs is limited. Doc strings, metadata of nodes and tensors, training and device
 //! information are omitted; omitted fields are skipped.
 //!
 //! Field numbers and types are those of `onnx.proto` of ONNX 1.23 (IR version 14); a test decodes files that the `onnx` package wrote and
@@ -28,6 +28,9 @@ pub struct ModelProto {
     /// The versions of the operator sets.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
+    /// What the program that wrote the file says about it.
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<StringStringEntryProto>,
     /// Local functions.
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<FunctionProto>,

@@ -34,7 +34,7 @@ impl Kind {
     fn child(self, field: u64) -> Option<Kind> {
         Some(match (self, field) {
             (Kind::Model, 7) => Kind::Graph,
-            (Kind::Model, 8) => Kind::Leaf,
+            (Kind::Model, 8 | 14) => Kind::Leaf,
             (Kind::Model, 25) => Kind::Function,
             (Kind::Function, 7) => Kind::Node,
             (Kind::Function, 9) => Kind::Leaf,

@@ -3,6 +3,8 @@
 mod build;
 mod export;
 mod files;
+mod independent;
 mod lowering;
 mod proto;
 mod refusals;
+mod round_trip;

@@ -60,6 +60,7 @@ impl<T: Number> NullaryFnOnce for Forward<'_, T> {
                         Primitive::Sigmoid => pairs.for_each(|(o, &x)| *o = x.quick_sigmoid()),
                         Primitive::Exp => pairs.for_each(|(o, &x)| *o = x.quick_exp()),
                         Primitive::Ln1p => pairs.for_each(|(o, &x)| *o = T::of(x.to_f64().ln_1p())),
+                        Primitive::Ln => pairs.for_each(|(o, &x)| *o = T::of(x.to_f64().ln())),
                         Primitive::Sqrt => pairs.for_each(|(o, &x)| *o = T::of(x.to_f64().sqrt())),
                     }
                 }
@@ -150,6 +151,7 @@ impl<T: Number> NullaryFnOnce for Backward<'_, T> {
                     Primitive::Sigmoid => to!(x).zip(y).for_each(|((s, &d), &y)| *s += d * y * (one - y)),
                     Primitive::Exp => to!(x).zip(y).for_each(|((s, &d), &y)| *s += d * y),
                     Primitive::Ln1p => to!(x).zip(at(x)).for_each(|((s, &d), &x)| *s += d / (one + x)),
+                    Primitive::Ln => to!(x).zip(at(x)).for_each(|((s, &d), &x)| *s += d / x),
                     Primitive::Sqrt => to!(x).zip(y).for_each(|((s, &d), &y)| *s += d / (y + y)),
                 },
             }

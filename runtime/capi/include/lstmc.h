@@ -62,6 +62,9 @@ typedef struct lstmc_model lstmc_model;
 // One stream of text. Calls on it wait for each other.
 typedef struct lstmc_session lstmc_session;
 
+// A fixed number of streams of text, which take steps together: a weight is loaded once for all of them. Calls on it wait for each other.
+typedef struct lstmc_streams lstmc_streams;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -96,7 +99,7 @@ const char *lstmc_model_word(const struct lstmc_model *model,
 
 // The token of a word of length bytes, which need not end with a NUL.
 //
-// Error WORD if the vocabulary lacks it; *token is then that of "<unk>", or UINT32_MAX where there is none.
+// Error WORD if the vocabulary lacks it; *token is then that for unknown words, or UINT32_MAX where there is none.
 // Other errors: NULL, MISALIGNED, SIZE, VOCABULARY.
 enum lstmc_status lstmc_model_token(const struct lstmc_model *model,
                                     const char *word,
@@ -115,7 +118,8 @@ void lstmc_session_free(struct lstmc_session *session);
 enum lstmc_status lstmc_session_reset(struct lstmc_session *session);
 
 // Consumes a token without computing what may come next: how a prompt is read. Errors: NULL, MISALIGNED, TOKEN.
-enum lstmc_status lstmc_session_advance(struct lstmc_session *session, uint32_t token);
+enum lstmc_status lstmc_session_advance(struct lstmc_session *session,
+                                        uint32_t token);
 
 // Consumes a token and writes the logits of every word that may come next, or the hidden vector of a model without probabilities.
 //
@@ -151,6 +155,78 @@ enum lstmc_status lstmc_session_top_k(struct lstmc_session *session,
                                       size_t k,
                                       uint32_t *ids,
                                       float *log_probabilities);
+
+// lstmc_session_top_k among the words that begin with prefix, of length bytes: what a keyboard suggests while a word is typed. *found: how many
+// there are, at most k; probabilities are among all words.
+//
+// Errors: as lstmc_session_top_k, VOCABULARY, WORD (the prefix is not UTF-8).
+enum lstmc_status lstmc_session_top_k_prefix(struct lstmc_session *session,
+                                             uint32_t token,
+                                             const char *prefix,
+                                             size_t length,
+                                             size_t k,
+                                             uint32_t *ids,
+                                             float *log_probabilities,
+                                             size_t *found);
+
+// count new streams, each at the beginning of a text. Nothing is allocated after this.
+//
+// *streams: the handle, or null after an error; free it with lstmc_streams_free. Errors: NULL, MISALIGNED, SIZE (more than memory could have).
+enum lstmc_status lstmc_streams_new(const struct lstmc_model *model,
+                                    size_t count,
+                                    struct lstmc_streams **streams);
+
+// Frees streams; null is ignored.
+void lstmc_streams_free(struct lstmc_streams *streams);
+
+// One stream goes back to the beginning of a text. Errors: NULL, MISALIGNED, SIZE (no such stream).
+enum lstmc_status lstmc_streams_reset(struct lstmc_streams *streams, uint32_t stream);
+
+// Copies stream from, with what may come next, to stream to: a hypothesis forks. Errors: NULL, MISALIGNED, SIZE (no such stream).
+enum lstmc_status lstmc_streams_copy(struct lstmc_streams *streams,
+                                     uint32_t from,
+                                     uint32_t to);
+
+// Makes each of the first count streams what another one is now: stream n goes on from where stream from[n] is, which may be named more than once. The
+// best hypotheses come to the front. Errors: NULL, MISALIGNED, SIZE (no such stream, or more than there are).
+enum lstmc_status lstmc_streams_reorder(struct lstmc_streams *streams,
+                                        const uint32_t *from,
+                                        size_t count);
+
+// Each of count streams, which are named once, consumes a token; the others stay. The first streams in order (0, 1, 2 ...) are fastest.
+//
+// Errors: NULL, MISALIGNED, SIZE (no such stream, or one twice), TOKEN.
+enum lstmc_status lstmc_streams_step(struct lstmc_streams *streams,
+                                     const uint32_t *numbers,
+                                     const uint32_t *tokens,
+                                     size_t count);
+
+// Writes the natural logarithm of the probability that target comes next in a stream, after its last step. Errors: NULL, MISALIGNED, SIZE (no such
+// stream), TOKEN, NOT_FINITE, HIDDEN.
+enum lstmc_status lstmc_streams_score(struct lstmc_streams *streams,
+                                      uint32_t stream,
+                                      uint32_t target,
+                                      float *log_probability);
+
+// Writes the k likeliest next words of a stream, after its last step, best first, with their natural log-probabilities; the lower token first among
+// equals.
+//
+// k: room at both ids and log_probabilities, which do not overlap, 1 to the vocabulary's size. Errors: NULL, MISALIGNED, SIZE (also no such stream),
+// NOT_FINITE, HIDDEN.
+enum lstmc_status lstmc_streams_top_k(struct lstmc_streams *streams,
+                                      uint32_t stream,
+                                      size_t k,
+                                      uint32_t *ids,
+                                      float *log_probabilities);
+
+// Writes what the model gave a stream in its last step: the logits of every word that may come next, or the hidden vector of a model without
+// probabilities (the prediction network of a transducer).
+//
+// count: floats at output, at least lstmc_model_output_size. Errors: NULL, MISALIGNED, SIZE (also no such stream).
+enum lstmc_status lstmc_streams_output(struct lstmc_streams *streams,
+                                       uint32_t stream,
+                                       float *output,
+                                       size_t count);
 
 #ifdef __cplusplus
 }  // extern "C"

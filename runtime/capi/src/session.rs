@@ -191,7 +191,7 @@ pub unsafe extern "C" fn lstmc_session_top_k(
     unsafe { with(session, body) }
 }
 
-/// [`lstmc_session_top_k`] among the words that begin with prefix, of length bytes: what a keyboard suggests while a word is typed. *found: how many
+/// lstmc_session_top_k among the words that begin with prefix, of length bytes: what a keyboard suggests while a word is typed. *found: how many
 /// there are, at most k; probabilities are among all words.
 ///
 /// Errors: as lstmc_session_top_k, VOCABULARY, WORD (the prefix is not UTF-8).

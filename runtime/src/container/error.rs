@@ -66,7 +66,7 @@ pub enum Flaw {
         found: u64,
     },
     /// The record of the tokenizer is invalid.
-    #[error("its tokenizer is damaged: {reason}")]
+    #[error("its tokenizer cannot be used: {reason}")]
     Tokenizer {
         /// What is wrong.
         reason: String,

@@ -2,7 +2,8 @@
 
 use super::Flaw;
 use crate::aligned::ALIGNMENT;
-use crate::text::{Newline, Role, Special, Tokenizer, Units, Vocabulary};
+use crate::text::{Newline, Role, Special, Subwords, Tokenizer, Units, Vocabulary};
+use std::sync::Arc;
 
 /// What every `.lstmc` file starts with. The line ending and the end-of-text character are
 /// changed by a transfer that treats the file as text.
@@ -107,6 +108,9 @@ pub(super) struct TokenizerRecord {
     /// Whether a line's end that is no token is white space.
     #[prost(bool, tag = "7")]
     pub(super) space: bool,
+    /// The tokenizer's file, if texts are cut into subwords.
+    #[prost(bytes = "vec", tag = "8")]
+    pub(super) file: Vec<u8>,
 }
 
 impl TokenizerRecord {
@@ -121,19 +125,35 @@ impl TokenizerRecord {
             _ => None,
         };
         let (units, space) = (tokenizer.units().name().into(), tokenizer.newline() == Newline::Space);
-        Some(TokenizerRecord { units, begin, end, unknown, pad, newline, space })
+        let file = match tokenizer.units() {
+            Units::Subwords(subwords) => subwords.file().to_vec(),
+            _ => vec![],
+        };
+        Some(TokenizerRecord { units, begin, end, unknown, pad, newline, space, file })
     }
 
     /// The tokenizer of a record.
-    pub(super) fn restore(&self, vocabulary: Vocabulary) -> Result<Tokenizer, Flaw> {
+    pub(super) fn restore(self, vocabulary: Vocabulary) -> Result<Tokenizer, Flaw> {
         let ids = [self.begin, self.end, self.unknown, self.pad];
         let fits = |id: &u32| (*id as usize) < vocabulary.len();
         if let Some(id) = ids.into_iter().chain([self.newline]).flatten().find(|id| !fits(id)) {
             return Err(Flaw::Tokenizer { reason: format!("its token {id} is not in the vocabulary") });
         }
-        let unknown =
-            || Flaw::Tokenizer { reason: format!("its kind `{}` is unknown; update lstmc", self.units) };
-        let units = Units::from_name(&self.units).ok_or_else(unknown)?;
+        let units = match (Units::from_name(&self.units), self.units.as_str()) {
+            (Some(units), _) => units,
+            (None, "subwords") => {
+                let subwords = Subwords::from_bytes(self.file).and_then(|subwords| {
+                    subwords.check(&vocabulary)?;
+                    Ok(subwords)
+                });
+                Units::Subwords(Arc::new(subwords.map_err(|e| Flaw::Tokenizer { reason: e.to_string() })?))
+            }
+            (None, kind) => {
+                return Err(Flaw::Tokenizer {
+                    reason: format!("its kind `{kind}` is unknown; update lstmc"),
+                });
+            }
+        };
         if units == Units::Bytes && vocabulary.len() < 256 {
             return Err(Flaw::Tokenizer { reason: "a vocabulary of bytes has at least 256 words".into() });
         }

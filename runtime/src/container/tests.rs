@@ -7,7 +7,7 @@ use prost::Message;
 use super::format::{Entry, Header, PREAMBLE_BYTES, Preamble, TokenizerRecord};
 use super::*;
 use crate::file::WriteError;
-use crate::text::{Newline, Units, Vocabulary};
+use crate::text::{Newline, Subwords, Units, Vocabulary};
 
 const IR: &str = "model \"tiny\" (vocabulary 3) {}\n@decoder: f32[3, 2]\n";
 
@@ -184,7 +184,11 @@ fn tokenizers_are_kept() {
     let units = [Units::Words, Units::Characters, Units::Ids];
     let tokenizers = units.map(|units| Tokenizer::new(units, vocabulary.clone()));
     let other = tokenizers[0].clone().with_newline(Newline::Space);
-    for tokenizer in tokenizers.iter().chain([&other]) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/subwords/unigram.model");
+    let subwords = Subwords::read(file).unwrap();
+    let padded = subwords.vocabulary(510).unwrap();
+    let subwords = Tokenizer::new(Units::Subwords(std::sync::Arc::new(subwords)), padded);
+    for tokenizer in tokenizers.iter().chain([&other, &subwords]) {
         let contents = Contents { tokenizer: Some(tokenizer), ..Contents::new("", &[]) };
         let bytes = contents.to_bytes().unwrap();
         assert_eq!(Container::from_bytes(&bytes).unwrap().tokenizer().map(|t| &**t), Some(tokenizer));
@@ -210,6 +214,7 @@ fn flaws() {
         let vocabulary = ["the", "cat"].map(str::to_owned).to_vec();
         file(&Header { vocabulary, tokenizer: Some(record), ..Header::default() }.encode_to_vec(), &[])
     };
+    let piece = b"\n\t\n\x05<unk>\x18\x02".to_vec();
     let files = [
         vec![],
         b"\x08\x08\x12\x07pytorch".to_vec(),
@@ -232,6 +237,8 @@ fn flaws() {
         recorded(TokenizerRecord { units: "words".into(), end: Some(2), ..TokenizerRecord::default() }),
         recorded(TokenizerRecord { units: "words".into(), newline: Some(9), ..TokenizerRecord::default() }),
         recorded(TokenizerRecord { units: "bytes".into(), ..TokenizerRecord::default() }),
+        recorded(TokenizerRecord { units: "subwords".into(), ..TokenizerRecord::default() }),
+        recorded(TokenizerRecord { units: "subwords".into(), file: piece, ..TokenizerRecord::default() }),
         file(&[0x3a, 0].repeat(MAX_TENSORS + 1), &[]),
         file_of(&[entry("a", 256, 1), entry("a", 320, 1)], &region),
         file_of(&[deep], &region),

@@ -3,7 +3,7 @@
 use super::tokenizer::{Encoded, TextError, Tokenizer, Units};
 use std::io::BufRead;
 
-/// The longest word, and what is read of a line at a time.
+/// The longest word, what is read of a line at a time, and the longest line that is cut into subwords, which needs it as a whole.
 const PIECE: usize = 1 << 20;
 
 /// Reads a text as tokens, in memory that does not grow with it. A byte order mark before it is skipped.
@@ -42,12 +42,13 @@ impl<'t, R: BufRead> TextReader<'t, R> {
         let space = self.piece.iter().rposition(u8::is_ascii_whitespace).map_or(0, |at| at + 1);
         let cut = match (self.tokenizer.units(), space) {
             _ if whole => self.piece.len(),
+            (Units::Subwords(_), _) => return Err(self.too_long("a line", PIECE)),
             (Units::Characters | Units::Bytes, 0) => {
                 let start = self.piece.iter().rposition(|byte| byte & 0xC0 != 0x80).unwrap_or(0);
                 let is_whole = start == 0 || str::from_utf8(&self.piece[start..]).is_ok();
                 if is_whole { self.piece.len() } else { start }
             }
-            (_, 0) => return Err(TextError::TooLong { line: self.line, what: "a word", limit: PIECE }),
+            (_, 0) => return Err(self.too_long("a word", PIECE)),
             _ => space,
         };
         self.tokenizer.push(&self.piece[..cut], self.line, to)?;
@@ -62,17 +63,25 @@ impl<'t, R: BufRead> TextReader<'t, R> {
     ///
     /// [`TextError`], naming the line.
     pub fn sentence(&mut self) -> Result<Option<(Encoded, String)>, TextError> {
-        if !self.fill(MAX_LINE)? {
+        let limit = match self.tokenizer.units() {
+            Units::Subwords(_) => PIECE,
+            _ => MAX_LINE,
+        };
+        if !self.fill(limit)? {
             return Ok(None);
         }
         let line = self.line;
-        if self.piece.len() >= MAX_LINE {
-            return Err(TextError::TooLong { line, what: "a sentence", limit: MAX_LINE });
+        if self.piece.len() >= limit {
+            return Err(self.too_long("a sentence", limit));
         }
         let text =
             String::from_utf8(std::mem::take(&mut self.piece)).map_err(|_| TextError::NotUtf8 { line })?;
         self.line += 1;
         Ok(Some((self.tokenizer.sentence(&text, line)?, text.trim_end_matches(['\r', '\n']).to_owned())))
+    }
+
+    fn too_long(&self, what: &'static str, limit: usize) -> TextError {
+        TextError::TooLong { line: self.line, what, limit }
     }
 
     /// Reads to the end of the line, or to this many bytes; false if there are none.

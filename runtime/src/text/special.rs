@@ -81,6 +81,12 @@ impl Special {
         Special { ids: Role::ALL.map(named) }
     }
 
+    /// With those of `other` for what is missing.
+    #[must_use]
+    pub fn or(self, other: Special) -> Special {
+        Special { ids: std::array::from_fn(|role| self.ids[role].or(other.ids[role])) }
+    }
+
     /// The token for this; `None` if there is none.
     pub fn get(&self, role: Role) -> Option<u32> {
         self.ids[role as usize]

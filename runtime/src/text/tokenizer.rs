@@ -1,6 +1,7 @@
 //! From text to tokens, and back.
 
 use super::special::{Role, Special};
+use super::subwords::Subwords;
 use super::vocabulary::Vocabulary;
 use std::fmt::{self, Write};
 use std::io;
@@ -21,6 +22,8 @@ pub enum Units {
     Bytes,
     /// Numbers between white space, which are ids of tokens.
     Ids,
+    /// Parts of words, line by line.
+    Subwords(Arc<Subwords>),
 }
 
 impl Units {
@@ -31,10 +34,11 @@ impl Units {
             Units::Characters => "characters",
             Units::Bytes => "bytes",
             Units::Ids => "ids",
+            Units::Subwords(_) => "subwords",
         }
     }
 
-    /// Those of a name.
+    /// Those of a name; subwords are more than a name.
     pub fn from_name(name: &str) -> Option<Units> {
         [Units::Words, Units::Characters, Units::Bytes, Units::Ids]
             .into_iter()
@@ -94,6 +98,14 @@ pub struct Encoded {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {
+    /// A line that a tokenizer's file does not provide for.
+    #[error("line {line} of the text cannot be cut into subwords: {reason}")]
+    Subwords {
+        /// The line.
+        line: usize,
+        /// What the tokenizer says.
+        reason: String,
+    },
     /// A unit that the vocabulary lacks, and no token for it.
     #[error(
         "line {line} of the text has {unit}, which is not in the vocabulary, and the vocabulary has no <unk> or the like to stand for it; \
@@ -157,12 +169,13 @@ impl Tokenizer {
         Tokenizer::new(Units::Words, vocabulary)
     }
 
-    /// With the special tokens that have usual names.
+    /// With the special tokens that the tokenizer's file names, or that have usual names.
     pub fn new(units: Units, vocabulary: impl Into<Arc<Vocabulary>>) -> Tokenizer {
         let vocabulary = vocabulary.into();
         let special = match units {
             // A number is no name.
             Units::Ids => Special::default(),
+            Units::Subwords(ref subwords) => subwords.special().or(Special::guess(&vocabulary)),
             _ => Special::guess(&vocabulary),
         };
         Tokenizer::with_special(units, vocabulary, special)
@@ -175,7 +188,7 @@ impl Tokenizer {
         let own = match units {
             Units::Bytes => Some(u32::from(b'\n')),
             Units::Characters => vocabulary.id("\n"),
-            Units::Words | Units::Ids => None,
+            Units::Words | Units::Ids | Units::Subwords(_) => None,
         };
         let newline = match own.or(special.get(Role::End)) {
             Some(id) => Newline::Token(id),
@@ -281,9 +294,10 @@ impl Tokenizer {
         to.characters += text.chars().count();
         to.bytes += piece.len();
         let unknown = self.special.get(Role::Unknown);
+        // The token of a unit, which is found or not, and told in an error.
         let mut push = |found: Option<u32>, unit: &dyn Fn() -> String| -> Result<(), TextError> {
-            to.unknown += usize::from(found.is_none());
             let token = found.or(unknown).ok_or_else(|| TextError::Unknown { unit: unit(), line })?;
+            to.unknown += usize::from(found.is_none());
             to.tokens.push(token);
             Ok(())
         };
@@ -298,6 +312,10 @@ impl Tokenizer {
                     let id = id.or_else(|| (c == ' ').then(|| self.vocabulary.id("<space>"))?);
                     push(id, &|| format!("the character {c:?}"))
                 })?;
+            }
+            Units::Subwords(subwords) => {
+                let found = subwords.encode(text).map_err(|reason| TextError::Subwords { line, reason })?;
+                found.into_iter().try_for_each(|id| push(id, &|| "a character".into()))?;
             }
             Units::Bytes => to.tokens.extend(piece.iter().map(|&byte| u32::from(byte))),
             Units::Ids => {
@@ -331,6 +349,15 @@ impl Tokenizer {
             let bytes: Vec<u8> = tokens.iter().filter_map(|&token| u8::try_from(token).ok()).collect();
             return String::from_utf8_lossy(&bytes).into_owned();
         }
+        if let Units::Subwords(subwords) = &self.units {
+            let is_silent =
+                |token| [Role::Begin, Role::Pad].iter().any(|&role| self.special.get(role) == Some(token));
+            let lines = tokens.split(|&token| is_end(token)).map(|line| {
+                let spoken: Vec<u32> = line.iter().copied().filter(|&token| !is_silent(token)).collect();
+                subwords.decode(&spoken)
+            });
+            return lines.collect::<Vec<_>>().join("\n");
+        }
         let mut text = String::new();
         for &token in tokens {
             let word = self.vocabulary.word(token).unwrap_or("\u{fffd}");
@@ -347,7 +374,12 @@ impl Tokenizer {
 
     /// In one line: units, and the special tokens with their ids.
     pub fn summary(&self) -> String {
-        let mut out = self.units.name().to_string();
+        let mut out = match &self.units {
+            Units::Subwords(subwords) => {
+                format!("subwords ({}, {} tokens)", subwords.summary(), subwords.len())
+            }
+            units => units.name().to_string(),
+        };
         let name = |id: u32| format!("{} ({id})", self.vocabulary.word(id).unwrap_or("?").escape_debug());
         for role in Role::ALL {
             if let Some(id) = self.special.get(role) {

@@ -28,6 +28,9 @@ pub enum Recurrence {
     NormedLstm,
     /// `h' = (1 - z) h + z n` where `z` and `n` depend on the input alone (Feng et al. 2024).
     MinGru,
+    /// An LSTM whose input gate is an exponential and whose state is normalised, with a stabiliser (Beck et al. 2024); its output is chosen by
+    /// comparing.
+    ExponentialLstm,
     /// A layer that reads its input and that of the step before, which is not recurrent.
     Delayed,
 }
@@ -59,6 +62,7 @@ impl Recurrence {
             Recurrence::ProjectedLstm,
             Recurrence::NormedLstm,
             Recurrence::MinGru,
+            Recurrence::ExponentialLstm,
             Recurrence::Delayed,
         ]
     }
@@ -271,6 +275,38 @@ impl Text {
                 let next = self.mix(&z, &h, &m);
                 self.returns(&h, &next);
                 next
+            }
+            Recurrence::ExponentialLstm => {
+                let [h, c, total, most] = ["h", "c", "n", "m"].map(|s| self.stepwise(&format!("{s}{k}"), n));
+                let terms = [("input", x, n), ("recurrent", &*h, n)];
+                let gates = self.product(&format!("lstm{k}"), &terms, 4 * n, Some("bias"));
+                let [i, f, z, o] = self.parts(&gates, n);
+                let [f, o] = [f, o].map(|x| self.op(&format!("sigmoid {x}")));
+                let z = self.op(&format!("tanh {z}"));
+                let f = self.op(&format!("log {f}"));
+                let kept = self.op(&format!("add {f}, {most}"));
+                let new_most = self.op(&format!("max {kept}, {i}"));
+                let [i, f] = [&i, &kept].map(|x| {
+                    let x = self.op(&format!("sub {x}, {new_most}"));
+                    self.op(&format!("exp {x}"))
+                });
+                let iz = self.op(&format!("mul {i}, {z}"));
+                let [new_total, new_c] = [(&total, &i), (&c, &iz)].map(|(state, new)| {
+                    let kept = self.op(&format!("mul {f}, {state}"));
+                    self.op(&format!("add {kept}, {new}"))
+                });
+                // Not one, which the total is after the first step: there a maximum has no derivative.
+                if !self.weights.contains("@least:") {
+                    self.weights.push_str("@least: f32[1] [0.75]\n");
+                }
+                let least = self.op(&format!("max {new_total}, @least"));
+                let y = self.op(&format!("div {new_c}, {least}"));
+                let shown = self.op(&format!("mul {y}, {o}"));
+                let y = self.op(&format!("select {y}, {shown}, {y}, {shown}"));
+                for (state, next) in [(h, &y), (c, &new_c), (total, &new_total), (most, &new_most)] {
+                    self.returns(&state, next);
+                }
+                y
             }
             Recurrence::Delayed => {
                 let before = self.stepwise(&format!("x{k}.before"), n);

@@ -111,6 +111,7 @@ pub(in crate::ir) fn visit<V: Visitor>(op: &mut Op, v: &mut V) -> Result<(), Par
         | Op::LogSoftmaxFeatures
         | Op::ConcatFeatures
         | Op::Binary(_)
+        | Op::Select
         | Op::MatMul
         | Op::Slice
         | Op::Squeeze
@@ -179,6 +180,7 @@ pub(in crate::ir) fn prototypes() -> Vec<Op> {
         Op::ConstantOfShape { value: Scalar { dtype: DType::F32, value: 0.0 } },
         Op::Cast { to: DType::F32 },
         Op::Identity,
+        Op::Select,
         Op::Dropout,
         Op::Split { axis: 0, outputs: 0 },
         Op::Softmax { axis: 0, flatten: false },

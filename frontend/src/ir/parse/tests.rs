@@ -150,6 +150,8 @@ fn operators() -> Vec<Op> {
             Function::Softplus,
             Function::Erf,
             Function::Sqrt,
+            Function::Exp,
+            Function::Log,
         ];
         let lstm = OnnxLstm {
             hidden_size: 200,

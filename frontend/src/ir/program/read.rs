@@ -162,7 +162,7 @@ impl<'g> Reader<'g> {
                 let parts = (0..node.operands().len()).map(|k| self.operand(node, k));
                 StepKind::Concat(parts.collect::<Result<_, _>>()?)
             }
-            Op::Binary(_) | Op::Unary(_) => match self.fused(id, node) {
+            Op::Binary(_) | Op::Unary(_) | Op::Select => match self.fused(id, node) {
                 Some(size) => {
                     self.fused.insert(node.results()[0], (id, size));
                     return Ok(());
@@ -294,7 +294,7 @@ impl<'g> Reader<'g> {
         let value = node.results()[0];
         let mut users = self.graph.users(id);
         let reader = self.graph.node(users.next()?);
-        let is_elementwise = matches!(reader.op, Op::Binary(_) | Op::Unary(_));
+        let is_elementwise = matches!(reader.op, Op::Binary(_) | Op::Unary(_) | Op::Select);
         let is_returned = self.graph.outputs().iter().any(|o| o.value == value);
         if users.next().is_some()
             || !is_elementwise
@@ -360,6 +360,7 @@ impl<'g> Reader<'g> {
         match (&node.op, &terms[..]) {
             (Op::Unary(f), [x]) => Ok(b.function(*f, x)),
             (Op::Binary(op), [x, y]) => Ok(b.binary(*op, x, y)),
+            (Op::Select, [x, y, then, otherwise]) => Ok(b.select([x, y], then, otherwise)),
             _ => Err(NotCanonical::new(self.label(node), "its operands", terms.len().to_string())),
         }
     }

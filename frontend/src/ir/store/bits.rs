@@ -147,7 +147,7 @@ fn gaps(mask: &[bool]) -> impl Iterator<Item = u64> {
 }
 
 /// The Rice parameter that makes a mask smallest, and the number of bytes that results.
-pub(super) fn best_rice(mask: &[bool]) -> (u8, usize) {
+pub(crate) fn best_rice(mask: &[bool]) -> (u8, usize) {
     let mut quotients = [0u64; MAX_RICE as usize + 1];
     let mut count = 0u64;
     for gap in gaps(mask) {
@@ -160,7 +160,7 @@ pub(super) fn best_rice(mask: &[bool]) -> (u8, usize) {
 }
 
 /// The `delta` encoding of a mask.
-pub(super) fn write_rice(mask: &[bool], k: u8) -> Vec<u8> {
+pub(crate) fn write_rice(mask: &[bool], k: u8) -> Vec<u8> {
     let mut writer = Writer::new(vec![k]);
     for gap in gaps(mask) {
         let mut quotient = gap >> k;
@@ -175,7 +175,7 @@ pub(super) fn write_rice(mask: &[bool], k: u8) -> Vec<u8> {
 }
 
 /// The mask of `count` flags that [`write_rice`] wrote; `None` if the bytes are no such mask.
-pub(super) fn read_rice(bytes: &[u8], count: usize) -> Option<Vec<bool>> {
+pub(crate) fn read_rice(bytes: &[u8], count: usize) -> Option<Vec<bool>> {
     let (&k, bytes) = bytes.split_first()?;
     if k > MAX_RICE {
         return None;

@@ -121,6 +121,11 @@ impl Builder {
         name
     }
 
+    /// The number of the constant that was made last.
+    pub(super) fn last_constant(&self) -> usize {
+        self.graph.initializer.len().saturating_sub(1)
+    }
+
     /// A constant of f32.
     pub(super) fn f32_constant(&mut self, wish: &str, shape: &[usize], values: &[f32]) -> String {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -149,7 +154,7 @@ impl Builder {
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: Some(self.graph),
             opset_import: vec![OperatorSetIdProto { domain: String::new(), version: self.opset }],
-            functions: vec![],
+            ..ModelProto::default()
         }
     }
 }

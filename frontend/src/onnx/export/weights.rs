@@ -2,8 +2,9 @@
 
 use super::super::proto::DataType;
 use super::build::{int, ints};
+use super::embedded::Layout;
 use super::{BLOCKS_OPSET, Exporter};
-use crate::ir::{ExportedType, Granularity, LinearMap, MapError, Part, Quantized, TensorTrain};
+use crate::ir::{ExportedType, Granularity, LinearMap, MapError, Part, PartId, Quantized, TensorTrain};
 use crate::tensor::Tensor;
 
 /// The requested form of a matrix `[out, in]`.
@@ -25,6 +26,10 @@ impl Form {
             Form::Stacked => vec![1, out, cols],
         }
     }
+
+    fn layout(self) -> Layout {
+        if self == Form::Transposed { Layout::Transposed } else { Layout::Plain }
+    }
 }
 
 /// A code's two's complement in the low half of a byte.
@@ -44,21 +49,21 @@ fn pack(codes: impl IntoIterator<Item = u8>) -> Vec<u8> {
     out
 }
 
-fn transposed<T: Copy>(values: &[T], [rows, cols]: [usize; 2]) -> Vec<T> {
+pub(super) fn transposed<T: Copy>(values: &[T], [rows, cols]: [usize; 2]) -> Vec<T> {
     (0..cols).flat_map(|j| (0..rows).map(move |i| values[i * cols + j])).collect()
 }
 
 impl Exporter<'_> {
     /// The f32 value of a map.
     pub(super) fn matrix(&mut self, map: &Part, name: &str, form: Form) -> Result<String, MapError> {
+        let map = &self.unmasked(map)?;
         let key = (map.id(), form);
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
         }
         let made = match &**map {
             _ if self.options.dense => self.dense_matrix(map, name, form)?,
-            LinearMap::Quantized(q) if self.has_codes(q) => self.dequantized(q, name, form)?,
-            LinearMap::Sparse(s) if has_zeros(s.values()) => self.matrix(s.values(), name, form)?,
+            LinearMap::Quantized(q) if self.has_codes(q) => self.dequantized(q, map.id(), name, form)?,
             LinearMap::LowRank(l) => {
                 let left = self.matrix(l.left(), &format!("{name}.left"), Form::Matrix)?;
                 let right = self.matrix(l.right(), &format!("{name}.right"), Form::Matrix)?;
@@ -88,16 +93,44 @@ impl Exporter<'_> {
         Ok(made)
     }
 
-    /// A constant of f32.
-    fn dense_matrix(&mut self, map: &LinearMap, name: &str, form: Form) -> Result<String, MapError> {
-        let t = map.to_dense()?;
-        if form == Form::Matrix {
-            return self.constant(name, &t);
+    /// The values of a map with a mask, where what the mask drops is zero without it: has the code that means zero.
+    fn unmasked(&mut self, map: &Part) -> Result<Part, MapError> {
+        let LinearMap::Sparse(s) = &**map else { return Ok(map.clone()) };
+        let values = s.values();
+        let LinearMap::Quantized(q) = &**values else { return Ok(values.clone()) };
+        let (Some(zeros), None) = (q.zero_points(), self.filled.get(&map.id())) else {
+            return Ok(self.filled.get(&map.id()).unwrap_or(values).clone());
+        };
+        let [_, cols] = values.matrix_shape()?;
+        let (size, groups) = (q.granularity().group_size(cols), q.granularity().groups(cols));
+        let (zeros, mut codes) = (zeros.i8s()?, q.codes().i8s()?.to_vec());
+        for (k, _) in s.element_mask()?.iter().enumerate().filter(|(_, kept)| !**kept) {
+            codes[k] = zeros[k / cols * groups + k % cols / size];
         }
-        let shape = map.matrix_shape()?;
-        let data = t.to_f32()?;
-        let data = if form == Form::Transposed { transposed(&data, shape) } else { data.to_vec() };
-        self.constant(name, &Tensor::from_f32(form.shape(shape), data)?)
+        let codes = Tensor::from_i8(q.codes().shape(), codes)?;
+        let zeros = q.zero_points().cloned();
+        let filled = Quantized::new(q.format(), q.granularity(), codes, q.scales().clone(), zeros)?;
+        let filled = Part::new(LinearMap::Quantized(filled));
+        self.stands_for.insert(filled.id(), values.id());
+        self.filled.insert(map.id(), filled.clone());
+        Ok(filled)
+    }
+
+    /// A constant of f32.
+    fn dense_matrix(&mut self, map: &Part, name: &str, form: Form) -> Result<String, MapError> {
+        let t = map.to_dense()?;
+        let made = if form == Form::Matrix {
+            self.constant(name, &t)?
+        } else {
+            let shape = map.matrix_shape()?;
+            let data = t.to_f32()?;
+            let data = if form == Form::Transposed { transposed(&data, shape) } else { data.to_vec() };
+            self.constant(name, &Tensor::from_f32(form.shape(shape), data)?)?
+        };
+        if matches!(**map, LinearMap::Dense(_)) {
+            self.leaf(map.id(), "data", form.layout());
+        }
+        Ok(made)
     }
 
     /// A matrix value in another form.
@@ -121,7 +154,13 @@ impl Exporter<'_> {
     }
 
     /// `DequantizeLinear` of codes in the requested form.
-    fn dequantized(&mut self, q: &Quantized, name: &str, form: Form) -> Result<String, MapError> {
+    fn dequantized(
+        &mut self,
+        q: &Quantized,
+        part: PartId,
+        name: &str,
+        form: Form,
+    ) -> Result<String, MapError> {
         let [out, cols] = [q.codes().shape()[0], q.codes().shape()[1]];
         let groups = q.granularity().groups(cols);
         let arrange = |codes: &[i8], cols: usize| match form {
@@ -147,11 +186,15 @@ impl Exporter<'_> {
         };
         let shape = form.shape([out, cols]);
         let codes = self.builder.constant(&format!("{name}.codes"), ty, &shape, bytes(codes));
+        self.leaf(part, "codes", form.layout());
         let scales = self.builder.f32_constant(&format!("{name}.scales"), &scale_shape, &scales);
+        self.leaf(part, "scales", form.layout());
         let zeros = match q.zero_points() {
             Some(z) => {
                 let zeros = bytes(arrange(z.i8s()?, groups));
-                Some(self.builder.constant(&format!("{name}.zero_points"), ty, &scale_shape, zeros))
+                let zeros = self.builder.constant(&format!("{name}.zero_points"), ty, &scale_shape, zeros);
+                self.leaf(part, "zero_points", form.layout());
+                Some(zeros)
             }
             None => None,
         };
@@ -217,10 +260,10 @@ impl Exporter<'_> {
 
     /// The rows of a map that `tokens` selects, `[.., in]`.
     pub(super) fn rows(&mut self, map: &Part, name: &str, tokens: &str) -> Result<String, MapError> {
+        let map = &self.unmasked(map)?;
         match &**map {
             _ if self.options.dense => {}
-            LinearMap::Quantized(q) => return self.quantized_rows(q, name, tokens),
-            LinearMap::Sparse(s) if has_zeros(s.values()) => return self.rows(s.values(), name, tokens),
+            LinearMap::Quantized(q) => return self.quantized_rows(q, map.id(), name, tokens),
             LinearMap::LowRank(l) => {
                 let left = self.rows(l.left(), &format!("{name}.left"), tokens)?;
                 let right = self.matrix(l.right(), &format!("{name}.right"), Form::Matrix)?;
@@ -237,12 +280,19 @@ impl Exporter<'_> {
     }
 
     /// Gathers codes and scales, then decodes them: `scale * (code - zero point)` in f32.
-    fn quantized_rows(&mut self, q: &Quantized, name: &str, tokens: &str) -> Result<String, MapError> {
+    fn quantized_rows(
+        &mut self,
+        q: &Quantized,
+        part: PartId,
+        name: &str,
+        tokens: &str,
+    ) -> Result<String, MapError> {
         let [out, cols] = [q.codes().shape()[0], q.codes().shape()[1]];
         let groups = q.granularity().groups(cols);
-        let codes = self.gathered_codes(q, name, tokens)?;
+        let codes = self.gathered_codes(q, part, name, tokens)?;
         let scales = q.scales().to_f32()?;
         let scales = self.builder.f32_constant(&format!("{name}.scales"), &[out, groups], &scales);
+        self.leaf(part, "scales", Layout::Plain);
         let scales = self.gather(&scales, tokens, "row_scales");
         let scales = self.per_column(scales, q.granularity(), cols);
         let centred = match q.zero_points() {
@@ -251,6 +301,7 @@ impl Exporter<'_> {
                 let bytes = z.i8s()?.iter().map(|&c| c as u8).collect();
                 let wish = format!("{name}.zero_points");
                 let zeros = self.builder.constant(&wish, DataType::Int8, &[out, groups], bytes);
+                self.leaf(part, "zero_points", Layout::Plain);
                 let zeros = self.gather(&zeros, tokens, "row_zero_points");
                 let zeros = self.as_f32(&zeros);
                 let zeros = self.per_column(zeros, q.granularity(), cols);
@@ -278,12 +329,19 @@ impl Exporter<'_> {
     /// The codes of rows, as f32 `[.., in]`.
     ///
     /// Those of `INT4`, which `Gather` does not take, are stored two per byte, the first half in the low bits, as `code + 8`: `byte = low + 16 high`.
-    fn gathered_codes(&mut self, q: &Quantized, name: &str, tokens: &str) -> Result<String, MapError> {
+    fn gathered_codes(
+        &mut self,
+        q: &Quantized,
+        part: PartId,
+        name: &str,
+        tokens: &str,
+    ) -> Result<String, MapError> {
         let [out, cols] = [q.codes().shape()[0], q.codes().shape()[1]];
         let (codes, wish) = (q.codes().i8s()?, format!("{name}.codes"));
         if q.format().exported() == ExportedType::Int8 {
             let bytes = codes.iter().map(|&c| c as u8).collect();
             let codes = self.builder.constant(&wish, DataType::Int8, &[out, cols], bytes);
+            self.leaf(part, "codes", Layout::Plain);
             let row = self.gather(&codes, tokens, "row_codes");
             return Ok(self.as_f32(&row));
         }
@@ -294,6 +352,7 @@ impl Exporter<'_> {
             (0..width).map(move |j| shifted(row[j]) | row.get(width + j).map_or(0, |&c| shifted(c)) << 4)
         });
         let packed = self.builder.constant(&wish, DataType::Uint8, &[out, width], bytes.collect());
+        self.leaf(part, "codes", Layout::Halves);
         let row = self.gather(&packed, tokens, "row_bytes");
         let sixteen = self.builder.constant("sixteen", DataType::Uint8, &[], vec![16]);
         let high = self.builder.node1("Div", &[&row, &sixteen], "high", vec![]);
@@ -313,9 +372,4 @@ impl Exporter<'_> {
         let eight = self.builder.f32_constant("eight", &[], &[8.0]);
         Ok(self.builder.node1("Sub", &[&wide, &eight], "codes", vec![]))
     }
-}
-
-/// Whether elements that a mask drops from `values` are zero without the mask: code zero means something else with a zero point.
-fn has_zeros(values: &LinearMap) -> bool {
-    !matches!(values, LinearMap::Quantized(q) if q.zero_points().is_some())
 }

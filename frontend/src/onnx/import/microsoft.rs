@@ -5,7 +5,7 @@
 
 use super::super::error::NodeProblem;
 use super::ops::{Lower, Lowering, Node};
-use super::recurrent;
+use super::{norms, recurrent};
 use crate::ir::{Binary, Function, LinearMap, Onnx, OnnxLstm, Op, Operand};
 use crate::tensor::{DType, Data, Tensor};
 use std::ops::RangeInclusive;
@@ -24,6 +24,7 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
     ("FastGelu", 1..=2, |n| gelu(n, "tanh")),
     ("FusedGemm", 2..=3, fused_gemm),
     ("FusedMatMul", 2..=2, fused_mat_mul),
+    ("GatherBlockQuantized", 3..=4, gather_blocks),
     ("Gelu", 1..=1, |n| gelu(n, "none")),
     ("MatMulIntegerToFloat", 4..=7, |n| {
         n.operands.resize(7, Operand::None);
@@ -44,6 +45,9 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
         let alpha = n.attributes.float("alpha")?.unwrap_or(1.702);
         n.becomes(Op::Onnx(Onnx::Swish { alpha }))
     }),
+    ("SimplifiedLayerNormalization", 2..=2, norms::root_mean_square),
+    ("SkipLayerNormalization", 3..=5, |n| norms::skip(n, true)),
+    ("SkipSimplifiedLayerNormalization", 3..=4, |n| norms::skip(n, false)),
 ];
 
 /// The translation of an operator of this domain.
@@ -148,7 +152,17 @@ fn floats(n: &Node<'_>, t: &Tensor) -> Result<Vec<f64>, NodeProblem> {
 
 /// The product with a matrix of codes of a few bits in blocks along the rows: `B: [N, blocks, bytes]`, scales and zero points `[N, blocks]`.
 fn mat_mul_bits(n: &mut Node<'_>) -> Result<Lowering, NodeProblem> {
-    n.attributes.ignore("accuracy_level");
+    // At this level vectors may be rounded to eight bits.
+    if n.attributes.int("accuracy_level")? == Some(4) && n.dtype(0) == DType::F32 {
+        let rounded = Lowering::Node(Op::Onnx(Onnx::DynamicQuantizeLinear {}), vec![n.operands[0]]);
+        let rounded = n.emit_all(rounded, "rounded")?;
+        n.operands[0] = dequantized(n, [rounded[0], rounded[1], rounded[2]], "input")?;
+    }
+    if n.attributes.flag("weight_prepacked", false)? {
+        return Err(
+            n.unsupported("weights in the order of one processor", "save the model without prepacking")
+        );
+    }
     let mut size = |name: &str, usual: Option<i64>| -> Result<usize, NodeProblem> {
         let found = n.attributes.int(name)?.or(usual);
         let good = found.and_then(|v| usize::try_from(v).ok()).filter(|&v| v > 0 && v <= 1 << 31);
@@ -219,6 +233,27 @@ fn mat_mul_bits(n: &mut Node<'_>) -> Result<Lowering, NodeProblem> {
     }
     let b = constant(n, "weight", &[k, rows], values, dtype)?;
     product(n, a, b, bias)
+}
+
+/// Rows of a matrix of codes in blocks along the rows.
+fn gather_blocks(n: &mut Node<'_>) -> Result<Lowering, NodeProblem> {
+    let a = &mut n.attributes;
+    let axes = [a.int("gather_axis")?.unwrap_or(0), a.int("quantize_axis")?.unwrap_or(1)];
+    let (block, bits) = (a.int("block_size")?.unwrap_or(128), a.int("bits")?);
+    let mut operands = n.operands.clone();
+    let indices = operands.remove(1);
+    let shape = weight(n, 0)?.map(|t| t.shape().to_vec());
+    let columns = match shape.as_deref() {
+        Some(&[_, columns]) if [[0, 1], [0, -1]].contains(&axes) && block > 0 => columns as i64,
+        _ => return Err(n.unsupported("other axes", "gather rows of a matrix")),
+    };
+    // Two codes of four bits in a byte look like one of eight.
+    if bits.is_some_and(|bits| bits != 8) || n.dtype(0) == DType::U8 && operands.len() < 3 {
+        return Err(n.unsupported("packed codes", "save codes of type int4 or uint4 with their zero points"));
+    }
+    let op = Onnx::DequantizeLinear { axis: 1, block_size: block.min(columns), output_dtype: None };
+    let rows = n.emit(Lowering::Node(Op::Onnx(op), operands), "rows")?;
+    Ok(Lowering::Node(Op::Gather { axis: 0 }, vec![rows, indices]))
 }
 
 /// Codes, their scales and zero points as the values that they stand for.

@@ -4,7 +4,7 @@ use super::super::decode;
 use super::super::error::{NodeProblem, TensorProblem};
 use super::super::proto::{NodeProto, TensorProto};
 use super::attributes::Attributes;
-use super::{Importer, is_standard, loops, microsoft, recurrent};
+use super::{Importer, is_standard, loops, microsoft, norms, recurrent};
 use crate::ir::{Binary, Field, Function, LinearMap, Onnx, Op, Operand, Reduction, Scalar};
 use crate::tensor::{DType, Data, Tensor};
 use std::ops::RangeInclusive;
@@ -166,7 +166,7 @@ const OPERATORS: &[(&str, RangeInclusive<usize>, Lower)] = &[
 
 /// The translation of a standard operator.
 fn standard(name: &str) -> Option<(RangeInclusive<usize>, Lower)> {
-    if let Some((_, count, lower)) = OPERATORS.iter().find(|(n, ..)| *n == name) {
+    if let Some((_, count, lower)) = OPERATORS.iter().chain(norms::OPERATORS).find(|(n, ..)| *n == name) {
         return Some((count.clone(), *lower));
     }
     if let Some(op) = Onnx::all().into_iter().find(|op| op.onnx_name() == name) {
@@ -300,6 +300,16 @@ impl Node<'_> {
         }
     }
 
+    /// The number of outputs.
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Whether an output is given.
+    pub(super) fn is_output(&self, k: usize) -> bool {
+        self.outputs.get(k).is_some_and(|o| !o.is_empty())
+    }
+
     /// This operator on the unchanged operands.
     pub(super) fn becomes(&mut self, op: Op) -> Result<Lowering, NodeProblem> {
         Ok(Lowering::Node(op, std::mem::take(&mut self.operands)))
@@ -329,13 +339,18 @@ impl Node<'_> {
 
     /// Adds a node of a longer translation; its first result.
     pub(super) fn emit(&mut self, lowering: Lowering, part: &str) -> Result<Operand, NodeProblem> {
+        Ok(self.emit_all(lowering, part)?[0])
+    }
+
+    /// Adds a node of a longer translation; all results.
+    pub(super) fn emit_all(&mut self, lowering: Lowering, part: &str) -> Result<Vec<Operand>, NodeProblem> {
         let name = self.importer.fresh(&format!("{}.{part}", self.base));
         let (op, operands) = match lowering {
             Lowering::Node(op, operands) => (op, operands),
-            Lowering::Constant(tensor) => return Ok(self.importer.constant(&name, tensor)),
-            Lowering::Values(values) => return Ok(values[0]),
+            Lowering::Constant(tensor) => return Ok(vec![self.importer.constant(&name, tensor)]),
+            Lowering::Values(values) => return Ok(values),
         };
-        Ok(self.node(op, &operands, &[&name])?[0].into())
+        Ok(self.node(op, &operands, &[&name])?.into_iter().map(Operand::from).collect())
     }
 
     /// Adds a node.

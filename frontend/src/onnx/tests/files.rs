@@ -7,7 +7,7 @@ use crate::testing::check_all;
 use std::path::{Path, PathBuf};
 
 /// The folders in a folder of `testdata`, in order; none if there is no `testdata` (in the published crate).
-fn cases(folder: &str) -> Vec<PathBuf> {
+pub(super) fn cases(folder: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata");
     let dir = root.join(folder);
     let mut cases: Vec<PathBuf> = std::fs::read_dir(dir)

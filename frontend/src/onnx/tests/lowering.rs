@@ -64,6 +64,44 @@ fn old_forms_become_new_ones() {
 }
 
 #[test]
+fn normalisations_become_reductions() {
+    let of = |op: &str, inputs: &[&str], attributes| node(op, inputs, attributes);
+    let vectors = |names: &[&str]| names.iter().map(|name| f32s(name, &[1], &[0.5])).collect::<Vec<_>>();
+    let mut skip = of("SkipLayerNormalization", &["x", "x", "s", "", "b"], vec![float("epsilon", 1e-5)]);
+    skip.domain = "com.microsoft".into();
+    skip.output.extend(["", "", "sum"].map(String::from));
+    let mut simplified = of("SkipSimplifiedLayerNormalization", &["x", "x", "s"], vec![]);
+    simplified.domain = "com.microsoft".into();
+    let graphs = [
+        lowered(
+            15,
+            of("BatchNormalization", &["x", "s", "b", "m", "v"], vec![]),
+            vectors(&["s", "b", "m", "v"]),
+        ),
+        lowered(
+            18,
+            of("GroupNormalization", &["x", "s", "b"], vec![int("num_groups", 1)]),
+            vectors(&["s", "b"]),
+        ),
+        lowered(
+            21,
+            of("GroupNormalization", &["x", "s", "b"], vec![int("num_groups", 1)]),
+            vectors(&["s", "b"]),
+        ),
+        lowered(7, of("InstanceNormalization", &["x", "s", "b"], vec![]), vectors(&["s", "b"])),
+        lowered(23, of("RMSNormalization", &["x", "s"], vec![int("axis", 1)]), vectors(&["s"])),
+        lowered(
+            17,
+            of("SimplifiedLayerNormalization", &["x", "s"], vec![float("epsilon", 0.5)]),
+            vectors(&["s"]),
+        ),
+        lowered(17, skip, vectors(&["s", "b"])),
+        lowered(17, simplified, vectors(&["s"])),
+    ];
+    insta::assert_snapshot!(graphs.join("\n"));
+}
+
+#[test]
 fn invented_names_give_way_to_those_of_the_file() {
     let model = single(11, node("Squeeze", &["x"], vec![ints("axes", &[1])]), &[("x", &[2, 1, 3])]);
     let model = model.with(|g| {

@@ -11,8 +11,8 @@ const WRITTEN: &str = "\
     0040a001062a140a026973400140feffffffffffffffff01a001072a0d0a0273734a01614a0162a001082a0a0a0172a00102\
     aa0101713a01641201672a130802080110014201774a0801020304050607082a3f080110091a040801100222040000803f2a\
     0affffffffffffffffff013a01024203616c6c5208000000000000f03f6a0d0a086c6f636174696f6e12016670015a160a01\
-    7812110a0f0801120b0a031201530a0208030a0062030a01797a070a03420173180342050a0164101cca01080a0146520370\
-    6b67";
+    7812110a0f0801120b0a031201530a0208030a0062030a01797a070a03420173180342050a0164101c72060a016b120176ca\
+    01080a01465203706b67";
 
 #[test]
 fn every_field_has_the_number_and_type_of_the_onnx_package() {
@@ -34,6 +34,7 @@ fn every_field_has_the_number_and_type_of_the_onnx_package() {
         producer_name: "p".into(),
         producer_version: "v".into(),
         opset_import: vec![OperatorSetIdProto { domain: "d".into(), version: 28 }],
+        metadata_props: vec![StringStringEntryProto { key: "k".into(), value: "v".into() }],
         functions: vec![FunctionProto { name: "F".into(), domain: "pkg".into(), ..Default::default() }],
         graph: Some(GraphProto {
             name: "g".into(),
