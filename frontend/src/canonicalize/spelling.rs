@@ -115,26 +115,31 @@ pub(super) fn spelled_out(draft: &mut Draft, label: &str, op: &Op, operands: &[R
             map(Op::Binary(Binary::Max), vec![x, negative])
         }
         Op::Onnx(Onnx::Reciprocal {}) => map(Op::Binary(Binary::Div), vec![all(1.0), x]),
-        Op::Onnx(Onnx::Pow {}) => match constants(&operands[1])?.first() {
-            Some(&2.0) => map(Op::Binary(Binary::Mul), vec![x.clone(), x]),
-            Some(&3.0) => {
-                let square = map(Op::Binary(Binary::Mul), vec![x.clone(), x.clone()]);
-                map(Op::Binary(Binary::Mul), vec![square, x])
+        Op::Onnx(Onnx::Pow {}) => {
+            let exponents = constants(&operands[1])?;
+            let first = *exponents.first()?;
+            let all_equal = exponents.iter().all(|&p| p == first);
+            match first {
+                2.0 if all_equal => map(Op::Binary(Binary::Mul), vec![x.clone(), x]),
+                3.0 if all_equal => {
+                    let square = map(Op::Binary(Binary::Mul), vec![x.clone(), x.clone()]);
+                    map(Op::Binary(Binary::Mul), vec![square, x])
+                }
+                -1.0 if all_equal => map(Op::Binary(Binary::Div), vec![all(1.0), x]),
+                0.5 if all_equal => map(Op::Unary(Function::Sqrt), vec![x]),
+                -0.5 if all_equal => {
+                    let root = map(Op::Unary(Function::Sqrt), vec![x]);
+                    map(Op::Binary(Binary::Div), vec![all(1.0), root])
+                }
+                // Of negative numbers it is NaN, as the logarithm is.
+                _ if exponents.iter().all(|p| p.fract() != 0.0) => {
+                    let y = map(Op::Unary(Function::Log), vec![x]);
+                    let y = map(Op::Binary(Binary::Mul), vec![operands[1].clone(), y]);
+                    map(Op::Unary(Function::Exp), vec![y])
+                }
+                _ => return None,
             }
-            Some(&-1.0) => map(Op::Binary(Binary::Div), vec![all(1.0), x]),
-            Some(&0.5) => map(Op::Unary(Function::Sqrt), vec![x]),
-            Some(&-0.5) => {
-                let root = map(Op::Unary(Function::Sqrt), vec![x]);
-                map(Op::Binary(Binary::Div), vec![all(1.0), root])
-            }
-            // Of negative numbers it is NaN, as the logarithm is.
-            Some(p) if p.fract() != 0.0 => {
-                let y = map(Op::Unary(Function::Log), vec![x]);
-                let y = map(Op::Binary(Binary::Mul), vec![operands[1].clone(), y]);
-                map(Op::Unary(Function::Exp), vec![y])
-            }
-            _ => return None,
-        },
+        }
         Op::Onnx(Onnx::Erf {}) => map(Op::Unary(Function::Erf), vec![x]),
         Op::Onnx(Onnx::Sqrt {}) => map(Op::Unary(Function::Sqrt), vec![x]),
         Op::Onnx(Onnx::Gelu { approximate }) if approximate != "tanh" => {

@@ -30,6 +30,8 @@ fn model(body: &str) -> Graph {
 @half: f32[] [0.5]
 @small: f32[] [0.01]
 @power: f32[1] [1.5]
+@powers: f32[6] [0.5, 1.5, 2.5, -0.5, 0.25, -1.5]
+@mixed: f32[6] [2, 3, 0.5, 2, 3, 0.5]
 @one: i64[1] [1]
 @two: i64[1] [2]
 @none: i64[1] [0]
@@ -82,6 +84,7 @@ fn operators_between_layers_compute_the_same() {
         "%z = onnx.sign %h".into(),
         "%z = onnx.prelu %h, @slopes".into(),
         "%a = onnx.abs %h\n%z = onnx.pow %a, @power".into(),
+        "%a = onnx.abs %h\n%z = onnx.pow %a, @powers".into(),
         "%z = onnx.softmax %h {axis = -1}".into(),
         format!("%a = onnx.reshape %h, @pairs {{allow_zero = false}}\n%b = onnx.reduce_max %a, @axis {reduce}\n%c = sub %a, %b\n\
                  %z = onnx.reshape %c, @flat {{allow_zero = false}}"),
@@ -105,6 +108,12 @@ fn operators_between_layers_compute_the_same() {
             assert!(near(*a, *b), "{a}, expected {b}\n{body}");
         }
     }
+}
+
+#[test]
+fn exponents_of_several_kinds_are_refused() {
+    let graph = model("%a = onnx.abs %h\n%z = onnx.pow %a, @mixed\n%logits = onnx.matmul %z, @decoder");
+    assert!(canonicalize(&graph).is_err());
 }
 
 /// What a model returns as probabilities is taken as their logarithms.
