@@ -9,7 +9,7 @@ use crate::kernels::Workspace;
 use crate::session::{Model, SessionError};
 
 /// Texts that share loaded weights.
-const TEXTS: usize = 64;
+const TEXTS: usize = 48;
 
 /// Texts among which common beginnings are looked for.
 const SHARING: usize = 1024;

@@ -341,7 +341,7 @@ impl Session {
         log_probabilities: &mut [f32],
     ) -> Result<usize, SessionError> {
         self.check(token)?;
-        among.iter().try_for_each(|&token| self.check(token))?;
+        among.iter().max().map_or(Ok(()), |&token| self.check(token))?;
         self.check_logits()?;
         if ids.len() != log_probabilities.len() {
             return Err(SessionError::Buffers { ids: ids.len(), log_probabilities: log_probabilities.len() });
@@ -354,15 +354,18 @@ impl Session {
             let (x, y) = (logits[a as usize], logits[b as usize]);
             x > y || x == y && a < b
         };
-        let mut count = 0;
+        // Most words are below the last of the best so far.
+        let (mut count, mut last) = (0, f32::NEG_INFINITY);
         for &id in among {
-            if count == ids.len() && (count == 0 || !before(id, ids[count - 1])) {
+            if count == ids.len() && (logits[id as usize] < last || count == 0 || !before(id, ids[count - 1]))
+            {
                 continue;
             }
             let at = ids[..count].iter().position(|&other| before(id, other)).unwrap_or(count);
             count = (count + 1).min(ids.len());
             ids[at..count].rotate_right(1);
             ids[at] = id;
+            last = logits[ids[count - 1] as usize];
         }
         for (to, &id) in log_probabilities.iter_mut().zip(&ids[..count]) {
             *to = logits[id as usize] - total;

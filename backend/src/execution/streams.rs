@@ -18,7 +18,7 @@ pub(super) fn fewest(plan: &Plan) -> usize {
 }
 
 /// The most rows of a part of a batch: enough to use each weight often, few enough for their logits' blocks to stay in cache.
-const ROWS: usize = 512;
+const ROWS: usize = 192;
 
 impl Execution {
     /// Takes a step of `tokens.len()` streams, whose states are consecutive in `states`, and writes their logits consecutively. Lengths and tokens
