@@ -3,13 +3,13 @@
 
     pip install sentencepiece tokenizers protobuf
     subwords.py --train ptb.train.txt --out testdata/subwords
-    subwords.py --train ptb.train.txt --out /tmp/subwords --all --hostile 1000 --text ptb.test.txt
+    subwords.py --train ptb.train.txt --out target/subwords --all --hostile 1000 --text ptb.test.txt
 
 Writes the tokenizers and `expected.json`:
 
     {"lines": [text...], "tokenizers": {file: {"ids": [[id...]...], "decoded": [text, or null where it is the line...]}}}
 
-`--all` adds tokenizers that are too large or too much alike for the repository. `LSTMC_SUBWORDS=/tmp/subwords cargo test -p lstmc-runtime
+`--all` adds tokenizers that are too large or too much alike for the repository. `LSTMC_SUBWORDS=$PWD/target/subwords cargo test -p lstmc-runtime
 --features tokenizers subwords -- --ignored` compares them all.
 """
 

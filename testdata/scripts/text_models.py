@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Trains two small language models for the tests of tokenizers: one of characters, one of SentencePiece's BPE pieces.
+"""Trains two small language models to try tokenizers with: one of characters, one of SentencePiece's BPE pieces.
 
     pip install torch onnx onnxscript sentencepiece
-    text_models.py --train ptb.train.txt --pieces testdata/subwords/bpe.model --out testdata/texts
+    text_models.py --train ptb.train.txt --pieces testdata/subwords/bpe.model --out target/texts
 
 Writes characters/model.onnx with its vocab.txt, and pieces/model.onnx. Inputs `tokens` i64 [seq, batch], `h0`, `c0` f32 [1, batch, units]; outputs `logits`, `hn`, `cn`. Weights are
-rounded to what f16 can hold. The text of a model of characters is lines joined by the token <eos>; that of pieces, sentences between <s> and </s>, as one stream.
+rounded to what f16 can hold. The text of a model of characters is lines joined by the token <eos>; that of pieces, lines that each end with </s>, as one stream.
 """
 
 import argparse

@@ -53,7 +53,7 @@ fn ids_and_texts_are_those_of_the_python_packages() {
 }
 
 #[test]
-#[ignore = "needs the folder LSTMC_SUBWORDS, which testdata/scripts/subwords.py makes"]
+#[ignore = "many tokenizers, which testdata/scripts/subwords.py makes: LSTMC_SUBWORDS=FOLDER cargo test -p lstmc-runtime --features tokenizers subwords -- --ignored"]
 fn ids_and_texts_of_more_tokenizers() {
     check(Path::new(&std::env::var_os("LSTMC_SUBWORDS").unwrap()));
 }
