@@ -84,7 +84,7 @@ pub use best::top_k;
 pub use cell::{Cell, update};
 pub use dense::Floats;
 pub use formula::{Row, Terms, map};
-pub use integer::CodePanels;
+pub use integer::{CodePanels, PanelCall, PanelProduct, panel_product};
 pub use layout::{
     Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS, gate_lanes,
 };

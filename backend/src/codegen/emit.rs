@@ -22,6 +22,8 @@ pub(crate) enum Type {
     I8,
     /// Sixteen of them.
     I8x16,
+    /// Eight integers of 16 bits.
+    I16x8,
     /// An integer of 32 bits.
     I32,
     /// Four of them.
@@ -55,6 +57,8 @@ pub(crate) struct Features {
     pub(crate) dot: bool,
     /// Bytes are multiplied signed by signed, not unsigned by signed.
     pub(crate) signed_bytes: bool,
+    /// As in [`Target::pairs`](crate::plan::Target::pairs).
+    pub(crate) pairs: bool,
 }
 
 /// Operations on one value.
@@ -182,6 +186,15 @@ pub(crate) trait Emit {
     /// [`Emit::dot`] with activations that [`Emit::load_quad`] loaded.
     fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value;
 
+    /// Sixteen signed bytes as two of unsigned ones: those above zero, and the magnitudes of those below; other lanes are zero.
+    fn signs(&mut self, bytes: Value) -> [Value; 2];
+    /// Sums of the products of neighbours, unsigned by signed bytes, in eight lanes of 16 bits. The caller sees to it that they fit.
+    fn pairs(&mut self, unsigned: Value, signed: Value) -> Value;
+    /// Adds to each i32 lane the two lanes of 16 bits in its place.
+    fn add_pairs(&mut self, pairs: Value, acc: Value) -> Value;
+
+    /// Calls a function of this process, which takes integers as wide as an address and returns nothing. Only plans for code in memory have such calls.
+    fn call_address(&mut self, function: usize, arguments: &[Value]);
     /// Calls an earlier function of the program.
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value>;
     /// The loop `for i in start..end`, entered at least once. Returns the carried values after the last iteration.
