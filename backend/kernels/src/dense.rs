@@ -68,7 +68,7 @@ impl<'a> Job<'a> {
             Set::Portable => unsafe { self.portable(panels, to) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level is proof that the processor has AVX2 and FMA; the columns are this thread's, as the caller promises.
-            Set::Avx2 => unsafe { avx2(self, panels, to) },
+            Set::Avx2 | Set::AvxVnni => unsafe { avx2(self, panels, to) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level is proof that the processor has AVX-512 F; the columns are this thread's, as the caller promises.
             Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels, to) },

@@ -9,6 +9,8 @@ mod arm;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod vnni256;
 
 use crate::level::Level;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -362,6 +364,20 @@ impl<'a> Job<'a> {
     }
 }
 
+#[cfg(all(test, target_arch = "x86_64"))]
+impl Job<'_> {
+    /// As [`Job::run`], with the kernels for AVX-VNNI in the encoding of AVX-512; false if there is none for this form of the bytes.
+    ///
+    /// # Safety
+    /// As [`Job::run`]; the processor has AVX-512 VL and VNNI.
+    pub(crate) unsafe fn run_evex(&self, panels: PanelRange, to: &Destination<'_>) -> bool {
+        let Some((most, kernel)) = vnni256::evex::kernel(self.w.format) else { return false };
+        // SAFETY: as the caller promises.
+        unsafe { self.tiled(most, kernel, panels, to) };
+        true
+    }
+}
+
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -380,6 +396,8 @@ fn kernel(level: Level, format: Integer) -> Option<(usize, Kernel)> {
         Set::Avx2 | Set::Avx512 => avx2::kernel(format),
         #[cfg(target_arch = "x86_64")]
         Set::Avx512Vnni => avx512::kernel(format),
+        #[cfg(target_arch = "x86_64")]
+        Set::AvxVnni => vnni256::kernel(format),
         #[cfg(target_arch = "aarch64")]
         Set::Neon => arm::kernel(format),
         _ => None,

@@ -1,8 +1,9 @@
 //! Every kernel that the machine has against products in f64, which the reference implementations must meet as well.
 
-use crate::integer::scale_of;
+use crate::integer::{Job, scale_of};
 use crate::level::Level;
 use crate::product::{Product, Products};
+use crate::share::{Destination, PanelRange};
 use crate::{
     Activations, CodePanels, CodeRows, Floats, Groups, Integer, PANEL, QUAD, Scale, Start, Term,
     f32_panels_len, quantize,
@@ -372,6 +373,34 @@ fn integer_kernels_are_exact_at_the_extremes() {
     }
 }
 
+/// Processors with AVX-VNNI alone are rare; those with AVX-512 have its product in another encoding.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn kernels_for_avx_vnni_give_the_bits_of_avx_512() {
+    let Ok(level) = "avx512-vnni".parse::<Level>() else { return };
+    let mut random = Random(12);
+    for (width, group) in PackedWidth::ALL.into_iter().flat_map(|w| GROUPS.iter().map(move |&g| (w, g))) {
+        for (scale, steps) in [Scale::F32, Scale::F16].into_iter().flat_map(|s| (1..=8).map(move |n| (s, n)))
+        {
+            let (out, input) = (70, 93);
+            let like = like(out, groups(input, group), width, scale, false);
+            let map = pack(&mut random, &like, false);
+            let w = CodePanels { bytes: &map.bytes, ..like };
+            let stride = like.format.groups.padded();
+            let codes: Vec<i8> = (0..steps * stride).map(|_| activation(&mut random)).collect();
+            let (scales, sums) = (random.f32s(steps), sums_of(&codes, stride, steps, like.format.groups));
+            let x = Activations { codes: &codes, wide: &[], stride, scales: &scales, sums: &sums };
+            let [mut have, mut want] = [(); 2].map(|()| vec![0.0; steps * out]);
+            Products::new(level, 1).product(steps, out, once(Term::Codes(x, w)), &mut want, out, Start::Zero);
+            let to = Destination::new(steps, &mut have, out, out, Start::Zero);
+            let panels = PanelRange { range: 0..out.div_ceil(PANEL), reversed: false };
+            // SAFETY: there is one thread; the level is proof of the instructions.
+            assert!(unsafe { Job::new(steps, &x, &w).run_evex(panels, &to) });
+            assert_eq!(have, want, "{width:?}, groups of {group}, {scale:?}, {steps} steps");
+        }
+    }
+}
+
 #[test]
 fn a_recurrent_product_takes_panels_in_either_order() {
     let mut random = Random(9);
@@ -516,7 +545,7 @@ fn first_columns_keep_what_lies_behind_them() {
 #[should_panic(expected = "a tile of 3 tokens from 1 on")]
 fn a_tile_beyond_its_destination_is_refused() {
     let mut to = [0.0; 6];
-    let to = crate::share::Destination::new(3, &mut to, 2, 2, Start::Zero);
+    let to = Destination::new(3, &mut to, 2, 2, Start::Zero);
     // SAFETY: nothing else uses the destination.
     unsafe { to.tile(1, 3, 0, 0) };
 }

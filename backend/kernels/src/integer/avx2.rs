@@ -16,10 +16,10 @@ use lstmc_frontend::ir::PackedWidth;
 use std::arch::x86_64::*;
 
 /// Tokens per tile. Registers hold two vectors of sums for each, 32 bits wide or one of 16 and one of 32, and a part's weights.
-const TOKENS: usize = 6;
+pub(super) const TOKENS: usize = 6;
 
 /// Parts of a quad.
-const PARTS: usize = 4;
+pub(super) const PARTS: usize = 4;
 
 /// How far ahead weights that are read once are prefetched, in bytes.
 const AHEAD: usize = 1024;
@@ -205,14 +205,14 @@ unsafe fn one_of_eight(of: &Operands, tile: Tile) {
 
 /// The same pointers. The compiler must keep them in registers, instead of computing one from the other in the innermost loop.
 #[inline(always)]
-fn opaque<const T: usize, X>(rows: [*const X; T]) -> [*const X; T] {
+pub(super) fn opaque<const T: usize, X>(rows: [*const X; T]) -> [*const X; T] {
     if T == 1 { rows } else { std::hint::black_box(rows) }
 }
 
 /// Prefetches what comes some time after a quad.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn prefetch(quad: *const u8, bytes: usize) {
+pub(super) fn prefetch(quad: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(LINE) {
         _mm_prefetch::<_MM_HINT_T0>(quad.wrapping_add(AHEAD + line).cast());
     }
@@ -234,19 +234,20 @@ const fn run(bits: u32) -> usize {
     if fit >= 32 { 32 } else { 8 }
 }
 
-/// The codes of a part of a quad as bytes, offset.
+/// The codes of a part of a quad as bytes; narrow ones are offset, others as they are stored.
 ///
 /// # Safety
 /// The processor has AVX2; a quad of `BITS`-bit codes is at the address.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn part<const BITS: u32>(quad: *const u8, part: usize) -> __m256i {
+pub(super) unsafe fn part<const BITS: u32>(quad: *const u8, part: usize) -> __m256i {
     let mask = _mm256_set1_epi8((u8::MAX >> (8 - BITS)) as i8);
     let load = |n: usize| {
-        // SAFETY: a quad has 64 or 32 bytes, which are loaded.
+        // SAFETY: a quad has 128, 64 or 32 bytes, which are loaded.
         unsafe { _mm256_loadu_si256(quad.add(32 * n).cast()) }
     };
     match (BITS, part) {
+        (8, _) => load(part),
         (4, 0 | 2) => _mm256_and_si256(load(part / 2), mask),
         (4, _) => _mm256_and_si256(_mm256_srli_epi16::<4>(load(part / 2)), mask),
         (_, 0) => _mm256_and_si256(load(0), mask),
@@ -302,7 +303,7 @@ fn high(a: __m256, b: __m256) -> __m256 {
 /// The processor has AVX2 and FMA; the group exists.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn scales<const BITS: u32>(of: &Operands, g: usize) -> [__m256; PARTS] {
+pub(super) unsafe fn scales<const BITS: u32>(of: &Operands, g: usize) -> [__m256; PARTS] {
     let mut room = [0.0; PANEL];
     // SAFETY: the group exists, as the caller promises; there are 32 scales.
     unsafe {
@@ -315,7 +316,7 @@ unsafe fn scales<const BITS: u32>(of: &Operands, g: usize) -> [__m256; PARTS] {
 /// `sum * scale + value`.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn scaled(sum: __m256i, scale: __m256, value: __m256) -> __m256 {
+pub(super) fn scaled(sum: __m256i, scale: __m256, value: __m256) -> __m256 {
     _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, value)
 }
 
@@ -325,7 +326,11 @@ fn scaled(sum: __m256i, scale: __m256, value: __m256) -> __m256 {
 /// The processor has AVX2 and FMA; operands and tile have `T` tokens.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn store<const T: usize, const BITS: u32>(of: &Operands, tile: Tile, values: &[[__m256; PARTS]; T]) {
+pub(super) unsafe fn store<const T: usize, const BITS: u32>(
+    of: &Operands,
+    tile: Tile,
+    values: &[[__m256; PARTS]; T],
+) {
     for (t, &values) in values.iter().enumerate() {
         // SAFETY: the tokens exist, as the caller promises.
         unsafe {
