@@ -6,19 +6,12 @@
 #[cfg(target_arch = "aarch64")]
 mod arm;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod vnni256;
+mod x86;
 
-use crate::level::Level;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use crate::level::Set;
+use crate::level::{Level, Set};
 use crate::quantize::Activations;
 use crate::share::{Destination, PanelRange, Tile};
-use crate::{Groups, Integer, PANEL, QUAD, Scale, check_rows};
-use lstmc_frontend::ir::PackedWidth;
+use crate::{Integer, PANEL, QUAD, Scale, check_rows};
 
 /// Bytes of activations that a block of tokens may take.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -82,6 +75,7 @@ struct Operands {
     /// The first token's scale.
     sx: *const f32,
     /// Sums of the first token's codes, per group.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
     sums: *const i32,
 }
 
@@ -127,23 +121,6 @@ impl Operands {
     #[inline(always)]
     fn codes(&self, g: usize) -> *const i8 {
         self.x.wrapping_add(g * self.quads[0] * QUAD)
-    }
-
-    /// What offset codes add to a token's sum of a group: the offset times the sum of the token's codes.
-    ///
-    /// # Safety
-    /// The token and the group exist.
-    #[inline(always)]
-    unsafe fn raised(&self, t: usize, g: usize) -> i32 {
-        // SAFETY: there is a sum for each group of each token, as the caller promises.
-        unsafe { *self.sums.add(t * self.groups + g) * i32::from(self.format.width.offset()) }
-    }
-
-    /// The first token's widened codes of a group.
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn wide_codes(&self, g: usize) -> *const i16 {
-        self.wide.wrapping_add(g * self.quads[0] * QUAD)
     }
 
     /// A group's scales in the panel, which follow its quads. They need not be aligned.
@@ -209,32 +186,9 @@ pub fn panel_product(level: Level, format: Integer) -> Option<PanelProduct> {
     match level.set() {
         _ if format.groups.count() == 0 => None,
         #[cfg(target_arch = "x86_64")]
-        Set::Avx2 | Set::Avx512 => avx2::panel_product(format),
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512Vnni => avx512::panel_product(format),
+        set => x86::panel_product(set, format),
+        #[cfg(not(target_arch = "x86_64"))]
         _ => None,
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl PanelCall {
-    /// Calls `f` for each panel, with its columns.
-    ///
-    /// # Safety
-    /// As [`PanelProduct`].
-    #[inline(always)]
-    unsafe fn each(&self, width: PackedWidth, [from, end]: [usize; 2], mut f: impl FnMut(&Operands, Tile)) {
-        let groups = Groups { len: self.groups[0], size: self.groups[1] };
-        let scale = if self.half == 0 { Scale::F32 } else { Scale::F16 };
-        let mut of = Operands::new(Integer { width, groups, scale, signed: width == PackedWidth::Eight });
-        (of.x, of.sx, of.sums) = (self.codes, self.scale, self.sums);
-        for panel in from..end {
-            of.panel = self.weights.wrapping_add(panel * of.panel_bytes);
-            let column = panel * PANEL;
-            let start = if self.start.is_null() { self.start } else { self.start.wrapping_add(column) };
-            let (to, columns) = (self.to.wrapping_add(column), self.columns - column);
-            f(&of, Tile { to, stride: 0, start, start_stride: 0, tokens: 1, columns });
-        }
     }
 }
 
@@ -371,7 +325,7 @@ impl Job<'_> {
     /// # Safety
     /// As [`Job::run`]; the processor has AVX-512 VL and VNNI.
     pub(crate) unsafe fn run_evex(&self, panels: PanelRange, to: &Destination<'_>) -> bool {
-        let Some((most, kernel)) = vnni256::evex::kernel(self.w.format) else { return false };
+        let Some((most, kernel)) = x86::vnni256::evex::kernel(self.w.format) else { return false };
         // SAFETY: as the caller promises.
         unsafe { self.tiled(most, kernel, panels, to) };
         true
@@ -383,24 +337,21 @@ const LINE: usize = 64;
 
 /// Whether the level's kernels read widened codes of activations.
 pub(crate) fn needs_wide(level: Level) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return matches!(level.set(), Set::Avx2 | Set::Avx512);
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 | Set::Avx512 => true,
+        _ => false,
+    }
 }
 
 /// The most tokens of a tile, and the kernel for it, if the level has one for this form of the bytes.
 fn kernel(level: Level, format: Integer) -> Option<(usize, Kernel)> {
     match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx2 | Set::Avx512 => avx2::kernel(format),
-        #[cfg(target_arch = "x86_64")]
-        Set::Avx512Vnni => avx512::kernel(format),
-        #[cfg(target_arch = "x86_64")]
-        Set::AvxVnni => vnni256::kernel(format),
+        Set::Portable => None,
         #[cfg(target_arch = "aarch64")]
         Set::Neon => arm::kernel(format),
-        _ => None,
+        #[cfg(target_arch = "x86_64")]
+        set => x86::kernel(set, format),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Every kernel that the machine has against products in f64, which the reference implementations must meet as well.
 
-use crate::integer::{Job, scale_of};
+use crate::integer::scale_of;
 use crate::level::Level;
 use crate::product::{Product, Products};
-use crate::share::{Destination, PanelRange};
+use crate::share::Destination;
 use crate::{
     Activations, CodePanels, CodeRows, Floats, Groups, Integer, PANEL, QUAD, Scale, Start, Term,
     f32_panels_len, quantize,
@@ -377,6 +377,8 @@ fn integer_kernels_are_exact_at_the_extremes() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn kernels_for_avx_vnni_give_the_bits_of_avx_512() {
+    use crate::integer::Job;
+    use crate::share::PanelRange;
     let Ok(level) = "avx512-vnni".parse::<Level>() else { return };
     let mut random = Random(12);
     for (width, group) in PackedWidth::ALL.into_iter().flat_map(|w| GROUPS.iter().map(move |&g| (w, g))) {

@@ -132,7 +132,7 @@ unsafe fn part_sums<D: Dot, const T: usize, const P: usize, const BITS: u32, con
 
 /// The same kernels in the encoding of AVX-512, for tests on processors that have only that.
 #[cfg(test)]
-pub(super) mod evex {
+pub(in crate::integer) mod evex {
     use super::*;
 
     struct Evex;
