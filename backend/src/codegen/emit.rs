@@ -61,6 +61,13 @@ pub(crate) struct Features {
     pub(crate) pairs: bool,
 }
 
+impl Features {
+    /// As [`Target::signed_eight`](crate::plan::Target::signed_eight).
+    pub(crate) fn signed_eight(self) -> bool {
+        self.signed_bytes || self.pairs
+    }
+}
+
 /// Operations on one value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Unary {
@@ -298,6 +305,14 @@ impl dyn Emit + '_ {
     ) -> Vec<Value> {
         let mut then = Some(then);
         self.choose_from(condition, otherwise, &mut |e| then.take().expect("a branch is emitted once")(e))
+    }
+
+    /// [`Emit::dot`] with [`Features::pairs`]: signed weights, and activations as [`Emit::signs`] splits them. One of each input's two products is zero: a pair is at
+    /// most `2 * 127 * 128` in magnitude.
+    pub(crate) fn dot_signs(&mut self, weights: Value, [above, below]: [Value; 2], acc: Value) -> Value {
+        let (above, below) = (self.pairs(above, weights), self.pairs(below, weights));
+        let pairs = self.sub(above, below);
+        self.add_pairs(pairs, acc)
     }
 
     /// Copies `len` f32s, padded to whole vectors, between buffers.

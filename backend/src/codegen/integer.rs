@@ -125,12 +125,7 @@ fn group(
                         _ => e.and(w, masks[level - 1]),
                     };
                     *acc = match signs {
-                        Some([above, below]) => {
-                            // One of each input's two products is zero: at most 2 * 127 * 128 in magnitude.
-                            let (above, below) = (e.pairs(above, w), e.pairs(below, w));
-                            let pairs = e.sub(above, below);
-                            e.add_pairs(pairs, *acc)
-                        }
+                        Some(signs) => e.dot_signs(w, signs, *acc),
                         None => e.dot_quad(w, quad, *acc),
                     };
                 }

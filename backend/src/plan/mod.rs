@@ -45,6 +45,13 @@ pub struct Target {
     pub kernels: Option<Level>,
 }
 
+impl Target {
+    /// Whether weights of 8 bits are packed as signed bytes.
+    pub fn signed_eight(self) -> bool {
+        self.signed_bytes || self.pairs
+    }
+}
+
 /// A packed weight of the plan, by position.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PackedId(pub usize);
@@ -291,7 +298,7 @@ pub enum Step {
         /// The destination of the codes.
         out: Codes,
     },
-    /// `out[k][j]` = code `j`, offset by 128 unless the target multiplies signed by signed bytes, as byte `k` of a word: four codes from anywhere
+    /// `out[k][j]` = code `j`, offset by 128 unless the target takes weights of 8 bits signed, as byte `k` of a word: four codes from anywhere
     /// are combined by three ORs.
     Spread {
         /// The codes.

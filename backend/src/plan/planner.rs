@@ -344,7 +344,7 @@ impl<'p> Planner<'p> {
                     _ => None,
                 };
                 let by_row = codes.is_some_and(|q| q.granularity().groups(input) == 1);
-                let signed = by_row.then_some(self.target.signed_bytes);
+                let signed = by_row.then_some(self.target.signed_eight());
                 let format = strips(s, &kept, [out, input], order, signed);
                 match (format, codes) {
                     (Some(format), Some(_)) if by_row => {
@@ -414,7 +414,10 @@ impl<'p> Planner<'p> {
             _ => Scale::F32,
         };
         let width = q.format().packed();
-        let signed = self.target.signed_bytes || self.target.pairs && width == PackedWidth::Eight;
+        let signed = match width {
+            PackedWidth::Eight => self.target.signed_eight(),
+            _ => self.target.signed_bytes,
+        };
         Integer { width, groups, scale, signed }
     }
 
