@@ -27,5 +27,6 @@ mod refused_output;
 mod sentences;
 mod streams;
 mod subwords;
+mod texts;
 mod training;
 mod usage;
