@@ -21,6 +21,7 @@ mod frontier;
 mod fuzz;
 mod interrupt;
 mod link;
+mod pools;
 mod program;
 mod ptb;
 mod refused_output;
