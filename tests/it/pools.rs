@@ -52,7 +52,7 @@ fn the_size_of_a_pool_and_the_place_in_it_do_not_matter() {
     each(|model, what| {
         let tokens = [3, 5, 2];
         let mut session = model.session();
-        tokens.iter().for_each(|&token| _ = session.advance(token).unwrap());
+        tokens.iter().for_each(|&token| session.advance(token).unwrap());
         let [state, alone, few, wanted] = [
             session.save_state().values().iter().map(|x| x.to_bits()).collect(),
             in_pool(model, &tokens, 0, 1),
@@ -94,9 +94,9 @@ fn a_search_gives_what_its_hypotheses_give_alone() {
             let to = streams.fork(from).unwrap();
             texts[to] = texts[from].clone();
         }
-        for stream in 0..POOL {
-            let wanted = in_pool(model, &texts[stream], 0, FEWEST);
-            assert!(bits(&mut streams, stream) == wanted, "{what}: stream {stream} of {:?}", texts[stream]);
+        for (stream, text) in texts.iter().enumerate() {
+            let wanted = in_pool(model, text, 0, FEWEST);
+            assert!(bits(&mut streams, stream) == wanted, "{what}: stream {stream} of {text:?}");
         }
     });
 }
