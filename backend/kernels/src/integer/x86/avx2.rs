@@ -22,7 +22,7 @@ pub(super) const TOKENS: usize = 6;
 pub(super) const PARTS: usize = 4;
 
 /// How far ahead weights that are read once are prefetched, in bytes.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 3072;
 
 pub(super) fn kernel(format: Integer) -> Option<(usize, Kernel)> {
     match (format.width, format.signed) {
