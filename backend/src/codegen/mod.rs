@@ -19,7 +19,7 @@
 
 mod cell;
 mod clif;
-mod emit;
+pub(crate) mod emit;
 mod formula;
 mod gather;
 mod integer;
@@ -35,6 +35,5 @@ mod strips;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use clif::clear;
-pub(crate) use module::{Program, build_engine, build_listed, build_stepwise, define};
+pub(crate) use module::{build_engine, build_listed, build_stepwise, define_public};
 pub(crate) use program::Entry;

@@ -20,7 +20,7 @@ pub use binding::{crate_files, header, module};
 pub use interface::{ABI_VERSION, STATE_ALIGN, suffixes};
 pub use target::{Cpu, TRIPLES, Target};
 
-use crate::codegen::build_stepwise;
+use crate::codegen::{self, build_stepwise, emit};
 pub use crate::error::{ObjectError, TargetError};
 
 use crate::error::CompileError;
@@ -143,33 +143,37 @@ pub fn compile(
     let mut data = Data { module: &mut module, failed: &failed };
     let sum = weights.iter().map(|w| w.bytes().len()).sum();
     let identity = identity(&plan, &weights);
-    let table = data.table(&weights)?;
-    let info = data.bytes("info", [info.as_bytes(), &[0]].concat(), 1)?;
+    let mut known = vec![
+        (emit::Data::Weights, data.table(&weights)?),
+        (emit::Data::Info, data.bytes("info", [info.as_bytes(), &[0]].concat(), 1)?),
+    ];
     let size_of_words = tables.as_ref().map_or(0, Tables::bytes);
-    let words = match tables {
-        None => None,
-        Some(t) => Some(Words {
-            strings: data.bytes("words", t.strings, WEIGHT_ALIGN)?,
-            places: data.bytes("words.places", t.places, WEIGHT_ALIGN)?,
-            sorted: data.bytes("words.sorted", t.sorted, WEIGHT_ALIGN)?,
-            short: t.short,
-            unknown: t.unknown,
-        }),
-    };
+    let words = tables.as_ref().map(|t| Words { short: t.short, unknown: t.unknown });
+    if let Some(t) = tables {
+        known.extend([
+            (emit::Data::Strings, data.bytes("words", t.strings, WEIGHT_ALIGN)?),
+            (emit::Data::Places, data.bytes("words.places", t.places, WEIGHT_ALIGN)?),
+            (emit::Data::Sorted, data.bytes("words.sorted", t.sorted, WEIGHT_ALIGN)?),
+        ]);
+    }
     let parts = Parts {
-        name,
-        program: &program,
-        weights: table,
-        info,
         words,
         vocabulary: plan.vocabulary,
-        head: plan.head,
         outputs: plan.logits.len,
+        starts: !plan.initial.is_empty(),
         scratch,
         size,
         identity,
     };
-    interface::define(&mut module, &parts)?;
+    for function in interface::functions(plan.head) {
+        let name = format!("{name}_{}", function.suffix);
+        let parameters: Vec<_> = function.parameters.iter().map(|c| interface::type_of(c)).collect();
+        let signature = (&*parameters, interface::type_of(function.result));
+        let calls = (&program, function.calls);
+        codegen::define_public(&mut module, &name, signature, calls, &known, |e, p| {
+            interface::body(&parts, function, e, p)
+        })?;
+    }
     let bytes = module.finish().emit().map_err(|e| failed(e.to_string()))?;
     let file = object::File::parse(&*bytes).map_err(|e| failed(e.to_string()))?;
     let text = file.sections().filter(|s| s.kind() == SectionKind::Text);
