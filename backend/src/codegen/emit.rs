@@ -20,6 +20,19 @@ pub(crate) enum Data {
     Sorted,
 }
 
+impl Data {
+    /// A name, for symbols.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Data::Weights => "weights",
+            Data::Info => "info",
+            Data::Strings => "words",
+            Data::Places => "words_places",
+            Data::Sorted => "words_sorted",
+        }
+    }
+}
+
 /// A value of the function under construction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Value(pub(super) u32);

@@ -17,6 +17,7 @@
 //! Everything here uses the vocabulary of [`emit`]. Only [`clif`], which implements it, and [`module`], which declares the functions, depend on
 //! Cranelift.
 
+pub(crate) mod c;
 mod cell;
 mod clif;
 pub(crate) mod emit;
