@@ -8,7 +8,7 @@ struct Line {
     text: String,
     /// The value that it defines or assigns: the line is left out if nothing reads that.
     defines: Option<Value>,
-    /// What stands there then.
+    /// What stands there then, with the same `uses`.
     otherwise: Option<String>,
     uses: Vec<Value>,
 }
@@ -59,8 +59,13 @@ impl Lines {
             for line in self.lines.iter_mut().rev() {
                 if line.defines.is_some_and(|x| reads[x.0 as usize] == 0) {
                     line.defines = None;
-                    line.text = line.otherwise.take().unwrap_or_default();
-                    line.uses.drain(..).for_each(|x| reads[x.0 as usize] -= 1);
+                    match line.otherwise.take() {
+                        Some(otherwise) => line.text = otherwise,
+                        None => {
+                            line.text.clear();
+                            line.uses.drain(..).for_each(|x| reads[x.0 as usize] -= 1);
+                        }
+                    }
                     goes_on = true;
                 }
             }

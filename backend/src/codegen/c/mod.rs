@@ -434,13 +434,17 @@ impl Emit for C {
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
-        let (_, returns, _) = entry.shape();
-        if returns {
-            return Some(self.apply(Of::Float, &entry.name(), arguments));
-        }
         let texts: Vec<&str> = arguments.iter().map(|&x| self.text(x)).collect();
-        self.lines.effect(format!("{}({});", entry.name(), texts.join(", ")), arguments);
-        None
+        let call = format!("{}({})", entry.name(), texts.join(", "));
+        let (_, returns, _) = entry.shape();
+        if !returns {
+            self.lines.effect(format!("{call};"), arguments);
+            return None;
+        }
+        let x = self.named(Of::Float);
+        let text = format!("const float x{} = {call};", x.0);
+        self.lines.define(x, text, Some(format!("{call};")), arguments);
+        Some(x)
     }
 
     fn repeat_from(
