@@ -26,9 +26,12 @@
 #define ALIGNED(n) __attribute__((aligned(n)))
 /* An address, and what it is a multiple of. */
 #define AT(p, n) __builtin_assume_aligned((const void *)(p), n)
+/* Also with -ffreestanding a few instructions, not a call. */
+#define COPY __builtin_memcpy
 #else
 #define FN static inline
 #define AT(p, n) ((const void *)(p))
+#define COPY memcpy
 #if defined(_MSC_VER)
 #define ALIGNED(n) __declspec(align(n))
 #elif __STDC_VERSION__ >= 201112L
@@ -65,8 +68,8 @@
 
 /* Numbers. */
 
-FN uint32_t u1_of_f1(float x) { uint32_t r; memcpy(&r, &x, 4); return r; }
-FN float f1_of_u1(uint32_t x) { float r; memcpy(&r, &x, 4); return r; }
+FN uint32_t u1_of_f1(float x) { uint32_t r; COPY(&r, &x, 4); return r; }
+FN float f1_of_u1(uint32_t x) { float r; COPY(&r, &x, 4); return r; }
 FN float f1_abs(float x) { return f1_of_u1(u1_of_f1(x) & 0x7fffffffu); }
 
 FN float f1_mul_add(float x, float y, float z) {
@@ -117,10 +120,10 @@ FN float f1_sqrt(float x) {
 /* Memory: load and store where it is aligned, read and write anywhere. */
 
 #define MEMORY(type, name, bytes) \
-    FN type name##_load(uintptr_t p) { type r; memcpy(&r, AT(p, bytes), bytes); return r; } \
-    FN type name##_read(uintptr_t p) { type r; memcpy(&r, (const void *)p, bytes); return r; } \
-    FN void name##_store(uintptr_t p, type x) { memcpy((void *)AT(p, bytes), &x, bytes); } \
-    FN void name##_write(uintptr_t p, type x) { memcpy((void *)p, &x, bytes); }
+    FN type name##_load(uintptr_t p) { type r; COPY(&r, AT(p, bytes), bytes); return r; } \
+    FN type name##_read(uintptr_t p) { type r; COPY(&r, (const void *)p, bytes); return r; } \
+    FN void name##_store(uintptr_t p, type x) { COPY((void *)AT(p, bytes), &x, bytes); } \
+    FN void name##_write(uintptr_t p, type x) { COPY((void *)p, &x, bytes); }
 
 MEMORY(uint8_t, b1, 1)
 MEMORY(uint16_t, h1, 2)
@@ -188,7 +191,7 @@ BYTES(b16_all, (uint8_t x), x)
 FN b16 b16_of_words(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
     const uint32_t words[4] = {a, b, c, d};
     b16 r;
-    memcpy(&r, words, 16);
+    COPY(&r, words, 16);
     return r;
 }
 
@@ -216,7 +219,7 @@ EACH(f4, f4_mul_add, (f4 x, f4 y, f4 z), f1_mul_add(x.v[i], y.v[i], z.v[i]))
 EACH(f4, f4_sqrt, (f4 x), f1_sqrt(x.v[i]))
 EACH(f4, f4_to_float, (u4 x), (float)(int32_t)x.v[i])
 
-#define CAST(to, from) FN to to##_of_##from(from x) { to r; memcpy(&r, &x, 16); return r; }
+#define CAST(to, from) FN to to##_of_##from(from x) { to r; COPY(&r, &x, 16); return r; }
 CAST(u4, f4)
 CAST(f4, u4)
 CAST(b16, f4)
@@ -258,7 +261,7 @@ FN b16 b16_narrow(u4 a, u4 b, u4 c, u4 d) {
 EACH(u4, u4_dot, (b16 w, b16 a, u4 acc), acc.v[i] + (uint32_t)(TERM(0) + TERM(1) + TERM(2) + TERM(3)))
 
 typedef struct { int8_t v[4]; } quad;
-FN quad quad_load(uintptr_t p) { quad r; memcpy(&r, (const void *)p, 4); return r; }
+FN quad quad_load(uintptr_t p) { quad r; COPY(&r, (const void *)p, 4); return r; }
 #define TERM_OF_QUAD(k) WEIGHT(w.v[4 * i + k]) * a.v[k]
 EACH(u4, u4_dot_quad, (b16 w, quad a, u4 acc),
      acc.v[i] + (uint32_t)(TERM_OF_QUAD(0) + TERM_OF_QUAD(1) + TERM_OF_QUAD(2) + TERM_OF_QUAD(3)))
