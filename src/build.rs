@@ -19,7 +19,7 @@
 //! ```
 
 use crate::{Error, Source, TextOptions};
-use lstmc_backend::object::{self, Cpu, Object, Prepared, Sizes, Target};
+use lstmc_backend::object::{self, Cpu, Object, Sizes, Target};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -149,10 +149,14 @@ impl Config {
         let source = Source::read(&self.model)?.with_text(&self.text)?.canonical()?;
         let info = info(&source, &target, &self.cpu)?;
         let words = source.tokenizer.as_deref();
-        let prepared = Prepared::new(&source.graph, words, &target, &name, &info)?;
-        let c = emit.contains(&Emit::C).then(|| prepared.c());
+        let c =
+            emit.contains(&Emit::C).then(|| object::compile_c(&source.graph, words, &target, &name, &info));
+        let c = c.transpose()?;
         let only_c = c.is_some() && emit.iter().all(|kind| matches!(kind, Emit::C | Emit::Header));
-        let machine_code = if only_c { None } else { Some(prepared.object()?) };
+        let machine_code = match only_c {
+            true => None,
+            false => Some(object::compile(&source.graph, words, &target, &name, &info)?),
+        };
         let mut files = vec![];
         for &kind in emit {
             let object = if kind == Emit::C { &c } else { &machine_code };
@@ -160,7 +164,6 @@ impl Config {
             files.extend(emitted(kind, object, &target)?);
         }
         let object = machine_code.or(c).expect("one of them was compiled");
-        drop(prepared);
         Ok((files, object, target))
     }
 

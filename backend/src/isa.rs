@@ -119,7 +119,8 @@ fn level_flags(triple: &Triple, level: &str) -> Option<&'static [&'static str]> 
 /// What a plan must know about a target.
 pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
     let arm = matches!(isa.triple().architecture, Architecture::Aarch64(_));
-    crate::plan::Target { signed_bytes: arm }
+    let pairs = !has_dot(isa) && has(isa, "has_ssse3") && has(isa, "has_sse41");
+    crate::plan::Target { signed_bytes: arm, pairs, kernels: None }
 }
 
 fn has(isa: &dyn isa::TargetIsa, flag: &str) -> bool {

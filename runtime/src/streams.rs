@@ -9,7 +9,11 @@ use crate::session::{self, Model, SavedState, SessionError};
 /// Several streams of one model that each consume a token at a time, together: a weight is loaded once for all of them, so a step takes
 /// little longer than one stream's. For a server with several texts, or a search with several hypotheses.
 ///
-/// Nothing is allocated after they are made. Logits agree with those of a [`Session`](crate::Session) up to rounding.
+/// Nothing is allocated after they are made.
+///
+/// A stream's state and logits are, bit for bit, a function of the tokens that it consumed: they do not depend on the other streams, on how many there are,
+/// on its place among them, or on how often it was copied, forked or moved. One thing matters: whether streams take a step together. One stream by itself takes
+/// it as a [`Session`](crate::Session); at processor levels without batched kernels all do. Sums of f32s are then rounded in another order, and the results agree up to that.
 ///
 /// For a beam search, streams are a pool: [`Streams::add`] and [`Streams::fork`] take a free one, [`Streams::remove`] gives it back, and
 /// [`Streams::step_some`] takes a step of some of them; or the best hypotheses are brought to the front by [`Streams::reorder`]. What is copied includes the

@@ -63,12 +63,13 @@ def train(ids, vocabulary, width, units, seconds, steps=64, batch=64):
 def export(model, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     units = model.lstm.hidden_size
-    state = torch.zeros(1, 2, units)
+    # Two tensors: of one that is given twice, the exporter makes one input, and leaves the other unused.
+    h0, c0 = torch.zeros(1, 2, units), torch.zeros(1, 2, units)
     seq, batch = torch.export.Dim("seq"), torch.export.Dim("batch")
     shapes = ({0: seq, 1: batch}, {1: batch}, {1: batch})
     program = torch.onnx.export(
         model,
-        (torch.zeros(3, 2, dtype=torch.long), state, state),
+        (torch.zeros(3, 2, dtype=torch.long), h0, c0),
         input_names=["tokens", "h0", "c0"],
         output_names=["logits", "hn", "cn"],
         dynamic_shapes=shapes,

@@ -144,7 +144,7 @@ fn suggest() {
     assert!(probabilities.is_sorted_by(|a, b| a >= b));
     assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-5);
     for word in all {
-        assert_eq!(keys(word), ["log_probability", "probability", "token", "word"]);
+        assert_eq!(keys(word), ["log_probability", "probability", "text", "token", "word"]);
         assert!((number(word, "log_probability").exp() - number(word, "probability")).abs() < 1e-6);
     }
     tokens.sort_unstable();

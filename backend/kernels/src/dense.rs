@@ -1,8 +1,10 @@
 //! f32 panels.
 //!
 //! A tile of `T` tokens and a *part* of a panel stays in registers during the loop over inputs: two 512-bit vectors for 12 tokens with AVX-512, two
-//! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency;
-//! inputs are then distributed over up to four sets of sums.
+//! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency: two or three
+//! tokens take two parts at once, and one token distributes its inputs over four sets of sums.
+//!
+//! So the sums of a token are the same, bit for bit, whichever tokens are beside it and however many, if there are any.
 
 use crate::level::{Level, Set};
 use crate::share::{Destination, PanelRange, Tile};
@@ -68,7 +70,7 @@ impl<'a> Job<'a> {
             Set::Portable => unsafe { self.portable(panels, to) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level is proof that the processor has AVX2 and FMA; the columns are this thread's, as the caller promises.
-            Set::Avx2 => unsafe { avx2(self, panels, to) },
+            Set::Avx2 | Set::AvxVnni => unsafe { avx2(self, panels, to) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the level is proof that the processor has AVX-512 F; the columns are this thread's, as the caller promises.
             Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels, to) },
@@ -107,7 +109,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Processes all tokens of `panels`, in tiles of at most `T` tokens and `N` vectors: `tile(n, ...)` handles `n` tokens.
+    /// Processes all tokens of `panels`, in tiles of at most `T` tokens and parts of `N` vectors: `tile(n, parts, ...)` handles `n` tokens and one part,
+    /// or two that follow each other if tiles have from 2 to `few` tokens.
     ///
     /// # Safety
     /// The processor has the instructions of `V`; only this thread writes these panels' columns of the destination during the call.
@@ -116,32 +119,46 @@ impl<'a> Job<'a> {
         &self,
         panels: PanelRange,
         to: &Destination<'_>,
-        tile: impl Fn(usize, &Operands, Tile),
+        few: usize,
+        tile: impl Fn(usize, usize, &Operands, Tile),
     ) {
-        let block = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
+        let most = (BLOCK_BYTES / 4 / self.input.max(1)).next_multiple_of(T).max(T);
+        // Of nearly equal size: one token in a block by itself would have other sums.
+        let block = self.steps.div_ceil(self.steps.div_ceil(most).max(1)).max(1);
+        let part = N * V::LANES;
         for first in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - first);
             let tiles = tokens.div_ceil(T);
+            let doubles = (2..=few).contains(&(tokens / tiles));
+            let tiles = if doubles { tokens.div_ceil(few) } else { tiles };
             // Tiles of nearly equal size: a small one would be bound by the latency of its sums.
             let (least, larger) = (tokens / tiles, tokens % tiles);
-            for panel in panels.each() {
+            let mut each = panels.each().peekable();
+            while let Some(panel) = each.next() {
                 let weights = self.panel(panel);
                 let next_step = PANEL / tiles;
+                // The other part is in the same panel, or is the next one.
+                let (parts, apart) = match PANEL / part {
+                    1 if doubles && each.next_if_eq(&(panel + 1)).is_some() => (2, weights.len()),
+                    1 => (1, 0),
+                    _ => (1 + usize::from(doubles), part),
+                };
                 // Outputs of a panel that are not kept are not computed.
-                for skip in (0..to.columns(panel)).step_by(N * V::LANES) {
+                for skip in (0..to.columns(panel)).step_by(parts * part) {
                     let mut of = Operands {
                         x: self.x[first * self.x_stride..].as_ptr(),
                         x_stride: self.x_stride,
                         input: self.input,
                         weights: weights.as_ptr().wrapping_add(skip),
-                        next: weights.as_ptr_range().end,
+                        apart,
+                        next: weights.as_ptr().wrapping_add(parts.div_ceil(PANEL / part) * weights.len()),
                         next_step,
                     };
                     let mut t = first;
                     for i in 0..tiles {
                         let n = least + usize::from(i < larger);
                         // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
-                        tile(n, &of, unsafe { to.tile(t, n, panel, skip) });
+                        tile(n, parts, &of, unsafe { to.tile(t, n, panel, skip) });
                         t += n;
                         of.x = of.x.wrapping_add(n * self.x_stride);
                         of.next = of.next.wrapping_add(self.input * next_step);
@@ -160,6 +177,8 @@ struct Operands {
     input: usize,
     /// The part's first weight; those of the next input are a panel's width further.
     weights: *const f32,
+    /// f32s from a part to the next one, if there are two.
+    apart: usize,
     /// Weights to prefetch: this tile's share of the next panel, `next_step` f32s per input.
     next: *const f32,
     next_step: usize,
@@ -195,6 +214,42 @@ unsafe fn product<V: Vector, const T: usize, const N: usize, const U: usize>(of:
     }
 }
 
+/// `T` tokens times two parts of `N` vectors.
+///
+/// # Safety
+/// As [`product`], and the operands have two parts.
+#[inline(always)]
+unsafe fn product_of_two<V: Vector, const T: usize, const N: usize>(of: &Operands, tile: Tile) {
+    // SAFETY: as in `product`; the second part is `of.apart` further.
+    unsafe {
+        let mut sums = [[[V::splat(0.0); N]; T]; 2];
+        for k in 0..of.input {
+            // In this order, all but a vector of weights stays in registers.
+            let mut x = [V::splat(0.0); T];
+            for (t, x) in x.iter_mut().enumerate() {
+                *x = V::splat(*of.x.add(t * of.x_stride + k));
+            }
+            for (part, sums) in sums.iter_mut().enumerate() {
+                let at = part * of.apart;
+                V::prefetch(of.next.wrapping_add(at + k * of.next_step));
+                for n in 0..N {
+                    let w = V::load(of.weights.wrapping_add(at + k * PANEL + n * V::LANES));
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        sums[n] = x.mul_add(w, sums[n]);
+                    }
+                }
+            }
+        }
+        for (part, sums) in sums.iter().enumerate() {
+            for (t, sums) in sums.iter().enumerate() {
+                for (n, sum) in sums.iter().enumerate() {
+                    tile.store(t, (part * N + n) * V::LANES, *sum);
+                }
+            }
+        }
+    }
+}
+
 /// Adds the products of input `k`.
 ///
 /// # Safety
@@ -225,38 +280,44 @@ unsafe fn add_input<V: Vector, const T: usize, const N: usize>(
 
 /// A function per instruction set that processes all tokens for a range of panels, and one per number of tokens in a tile.
 macro_rules! kernels {
-    ($name:ident, $tile:ident, $v:ty, $features:literal, $n:literal, $last:literal: [$(($t:literal, $u:literal))*]) => {
+    ($name:ident, $tile:ident, $v:ty, $features:literal, $n:literal, $last:literal: [$($t:literal)*], [$($double:literal)*] $few:literal) => {
         /// # Safety
         /// The processor has the features; only this thread writes these panels' columns of the destination during the call.
         #[target_feature(enable = $features)]
         unsafe fn $name(job: &Job<'_>, panels: PanelRange, to: &Destination<'_>) {
             // SAFETY: the vector's instructions are enabled here; the columns are this thread's, as the caller promises; operands and tile have
-            // as many tokens as the number says.
+            // as many tokens, and parts, as the numbers say.
             unsafe {
-                job.tiled::<$v, $last, $n>(panels, to, |tokens, of, tile| match tokens {
-                    $($t => $tile::<$t, $u>(of, tile),)*
+                job.tiled::<$v, $last, $n>(panels, to, $few, |tokens, parts, of, tile| match (tokens, parts) {
+                    $(($double, 2) => $tile::<$double, 2>(of, tile),)*
+                    $(($t, _) => $tile::<$t, 1>(of, tile),)*
                     _ => $tile::<$last, 1>(of, tile),
                 });
             }
         }
 
+        /// `P` parts.
+        ///
         /// # Safety
         /// As [`product`].
         #[target_feature(enable = $features)]
         #[inline(never)]
-        unsafe fn $tile<const T: usize, const U: usize>(of: &Operands, tile: Tile) {
-            // SAFETY: the vector's instructions are enabled here; operands and tile have `T` tokens, as the caller promises.
-            unsafe { product::<$v, T, $n, U>(of, tile) }
+        unsafe fn $tile<const T: usize, const P: usize>(of: &Operands, tile: Tile) {
+            // SAFETY: the vector's instructions are enabled here; operands and tile have `T` tokens and `P` parts, as the caller promises.
+            unsafe {
+                match (T, P) {
+                    (_, 2) => product_of_two::<$v, T, $n>(of, tile),
+                    (1, _) => product::<$v, T, $n, 4>(of, tile),
+                    _ => product::<$v, T, $n, 1>(of, tile),
+                }
+            }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-kernels!(avx512, avx512_tile, std::arch::x86_64::__m512, "avx512f", 2,
-    12: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1) (9, 1) (10, 1) (11, 1)]);
+kernels!(avx512, avx512_tile, std::arch::x86_64::__m512, "avx512f", 2, 12: [1 2 3 4 5 6 7 8 9 10 11], [2 3] 3);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, avx2_tile, std::arch::x86_64::__m256, "avx2,fma", 2,
-    6: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1)]);
+kernels!(avx2, avx2_tile, std::arch::x86_64::__m256, "avx2,fma", 2, 6: [1 2 3 4 5], [2 3] 3);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, neon_tile, std::arch::aarch64::float32x4_t, "neon", 4,
-    6: [(1, 4) (2, 2) (3, 2) (4, 1) (5, 1)]);
+kernels!(neon, neon_tile, std::arch::aarch64::float32x4_t, "neon", 4, 6: [1 2 3 4 5], [2] 2);

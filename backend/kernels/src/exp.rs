@@ -107,7 +107,7 @@ mod tests {
                 Set::Portable => {}
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level is proof that the processor has AVX2 and FMA.
-                Set::Avx2 => all.push(("AVX2", Box::new(|x| unsafe { exp_avx2(x) }))),
+                Set::Avx2 | Set::AvxVnni => all.push(("AVX2", Box::new(|x| unsafe { exp_avx2(x) }))),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the level is proof that the processor has AVX-512 F and DQ.
                 Set::Avx512 => all.push(("AVX-512", Box::new(|x| unsafe { exp_avx512(x) }))),

@@ -117,7 +117,9 @@ pub(crate) unsafe fn evaluate<const N: usize>(
         // Vectors no longer than a part, even if longer ones are available.
         #[cfg(target_arch = "x86_64")]
         // SAFETY: every level above `plain` and `sse4.1` has AVX2 and FMA; callers have checked the lengths, and `check` the formula.
-        Set::Avx2 | Set::Avx512 | Set::Avx512Vnni => unsafe { avx2(&mut at, formula, len, slots) },
+        Set::Avx2 | Set::AvxVnni | Set::Avx512 | Set::Avx512Vnni => unsafe {
+            avx2(&mut at, formula, len, slots)
+        },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: the level is proof that the processor has NEON; callers have checked the lengths, and `check` the formula.
         Set::Neon => unsafe { neon(&mut at, formula, len, slots) },

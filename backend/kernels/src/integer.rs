@@ -1,8 +1,7 @@
 //! Integer panels.
 //!
-//! A panel's groups are unpacked to bytes once per block of tokens (8-bit panels are read in place if their bytes are in the form that the kernel
-//! needs), then every token is processed. Tiles are 12 tokens x 32 outputs with VNNI, or 6 if there are several groups, whose sums must
-//! stay in registers too.
+//! Panels are read as they are packed: codes that share a byte are separated in registers, for every tile of tokens. Tiles have 32 outputs, and as many tokens as there are registers
+//! for their sums. Sums are exact at every level; see [`CodePanels`].
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
@@ -13,20 +12,16 @@ use crate::level::{Level, Set};
 use crate::quantize::Activations;
 use crate::share::{Destination, PanelRange, Tile};
 use crate::{Integer, PANEL, QUAD, Scale, check_rows};
-use lstmc_frontend::ir::PackedWidth;
-use lstmc_runtime::Aligned;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Bytes of activations that a block of tokens may take.
 const BLOCK_BYTES: usize = 256 << 10;
-
-/// Bytes of an unpacked quad.
-const QUAD_BYTES: usize = PANEL * QUAD;
 
 /// Integer multiply-adds in the time of one f32 multiply-add.
 const SPEEDUP: usize = 4;
 
 /// A map `[out][input]` in integer panels; see the [crate](super).
+///
+/// At each level there is a kernel for one form of the bytes, the one that a plan for that level chooses; all other forms are read by plain Rust.
 #[derive(Clone, Copy, Debug)]
 pub struct CodePanels<'a> {
     /// The panels.
@@ -47,17 +42,6 @@ impl CodePanels<'_> {
     pub(crate) fn work(&self, steps: usize) -> usize {
         steps.saturating_mul(self.out).saturating_mul(self.format.groups.len) / SPEEDUP
     }
-
-    /// Whether kernels, which need bytes minus `offset`, can read panels in place, without buffers.
-    fn in_place(&self, offset: u8) -> bool {
-        let scales = self.format.scale == Scale::F32 && self.bytes.as_ptr().cast::<f32>().is_aligned();
-        has_bytes_less(self.format, offset) && self.format.groups.count() == 1 && scales
-    }
-}
-
-/// Whether packed bytes are the form that kernels need: offset codes minus `offset`.
-fn has_bytes_less(format: Integer, offset: u8) -> bool {
-    format.width == PackedWidth::Eight && offset == if format.signed { 0x80 } else { 0 }
 }
 
 /// A product whose shapes have been checked.
@@ -67,38 +51,145 @@ pub(crate) struct Job<'a> {
     w: CodePanels<'a>,
 }
 
-/// A panel ready for a kernel: `[groups][quads][32][4]` of one or two bytes each.
+/// The operands of a tile. All pointers but `next` are valid for the tile's tokens and the panel.
 #[derive(Clone, Copy)]
-struct Panel<'a> {
-    weights: &'a [u8],
+struct Operands {
+    /// The panel.
+    panel: *const u8,
+    panel_bytes: usize,
+    format: Integer,
     /// Bytes from one group to the next.
     group_stride: usize,
-    /// `[groups][32]`
-    scales: &'a [f32],
-}
-
-/// The operands of a tile.
-struct Operands {
-    weights: *const u8,
-    /// A cache line of the next panel for each quad, to be prefetched. Any address is valid.
-    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "there is no stable instruction for it"))]
-    next: *const u8,
-    group_stride: usize,
-    scales: *const f32,
     groups: usize,
     /// Quads per group, and in the last one.
     quads: [usize; 2],
+    /// What is to be prefetched, a cache line per quad. Any address is valid.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "there is no stable instruction for it"))]
+    next: *const u8,
     /// The first token's codes.
     x: *const i8,
-    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's tiles have one token"))]
     x_stride: usize,
+    /// The first token's widened codes, if the level's kernels read them.
+    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON multiplies bytes"))]
+    wide: *const i16,
     /// The first token's scale.
     sx: *const f32,
-    /// Sums of the first token's codes, per group, and the offset of the weights; read if weights stay unsigned.
+    /// Sums of the first token's codes, per group.
     #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
     sums: *const i32,
-    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
-    raised: i32,
+}
+
+/// Multiplies a panel with this many tokens.
+type Kernel = unsafe fn(usize, &Operands, Tile);
+
+impl Operands {
+    /// Without a panel and tokens.
+    #[inline(always)]
+    fn new(format: Integer) -> Operands {
+        let groups = format.groups.count();
+        let quads =
+            if groups == 0 { [0; 2] } else { [format.groups.quads(0), format.groups.quads(groups - 1)] };
+        Operands {
+            panel: std::ptr::null(),
+            panel_bytes: format.panel_bytes(),
+            format,
+            group_stride: quads[0] * format.quad_bytes() + PANEL * format.scale.size(),
+            groups,
+            quads,
+            next: std::ptr::null(),
+            x: std::ptr::null(),
+            x_stride: 0,
+            wide: std::ptr::null(),
+            sx: std::ptr::null(),
+            sums: std::ptr::null(),
+        }
+    }
+
+    /// Quads of a group.
+    #[inline(always)]
+    fn quads(&self, g: usize) -> usize {
+        self.quads[usize::from(g + 1 == self.groups)]
+    }
+
+    /// A group's first quad.
+    #[inline(always)]
+    fn weights(&self, g: usize) -> *const u8 {
+        self.panel.wrapping_add(g * self.group_stride)
+    }
+
+    /// The first token's codes of a group.
+    #[inline(always)]
+    fn codes(&self, g: usize) -> *const i8 {
+        self.x.wrapping_add(g * self.quads[0] * QUAD)
+    }
+
+    /// A group's scales in the panel, which follow its quads. They need not be aligned.
+    #[inline(always)]
+    fn scales(&self, g: usize) -> *const u8 {
+        self.weights(g).wrapping_add(self.quads(g) * self.format.quad_bytes())
+    }
+
+    /// A group's scales as f32s: in the panel, or converted in the given room. They need not be aligned.
+    ///
+    /// # Safety
+    /// The group exists.
+    #[inline(always)]
+    unsafe fn scales_at(&self, g: usize, room: &mut [f32; PANEL]) -> *const f32 {
+        let at = self.scales(g);
+        match self.format.scale {
+            Scale::F32 => at.cast(),
+            Scale::F16 => {
+                // SAFETY: a panel's scales follow the quads of their group.
+                let halves = unsafe { at.cast::<[u16; PANEL]>().read_unaligned() };
+                for (to, half) in room.iter_mut().zip(halves) {
+                    *to = scale_of(half);
+                }
+                room.as_ptr()
+            }
+        }
+    }
+}
+
+/// The operands of a product of one vector with panels, as generated code passes them.
+#[derive(Debug)]
+#[repr(C)]
+pub struct PanelCall {
+    /// The first panel.
+    pub weights: *const u8,
+    /// [`Groups::len`] and [`Groups::size`].
+    pub groups: [usize; 2],
+    /// Whether scales are f16s: 0 or 1.
+    pub half: usize,
+    /// Codes, groups padded to quads.
+    pub codes: *const i8,
+    /// The sum of each group's codes.
+    pub sums: *const i32,
+    /// The scale of the codes.
+    pub scale: *const f32,
+    /// What the product is added to, an f32 for each column; null for zero. May be `to`.
+    pub start: *const f32,
+    /// The result.
+    pub to: *mut f32,
+    /// Columns of the result.
+    pub columns: usize,
+}
+
+/// Multiplies panels `from..end`, which have columns in the result, of the width and form of bytes that [`panel_product`] was asked for.
+///
+/// # Safety
+/// All that the call points to is valid for its shape, and only this thread writes these panels' columns.
+pub type PanelProduct = unsafe extern "C" fn(*const PanelCall, usize, usize);
+
+/// A product for generated code to call, if that is faster than what code generation can do with its vectors of 128 bits: always, except with a product of bytes
+/// and a code in each byte, which it reads at the memory's speed.
+pub fn panel_product(level: Level, format: Integer) -> Option<PanelProduct> {
+    match level.set() {
+        _ if format.groups.count() == 0 => None,
+        #[cfg(target_arch = "x86_64")]
+        set => x86::panel_product(set, format),
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => None,
+    }
 }
 
 impl<'a> Job<'a> {
@@ -118,82 +209,59 @@ impl<'a> Job<'a> {
         Job { steps, x, w }
     }
 
-    /// `to = start + x w^T` in `panels`, with buffers for panels that are not read in place. Panics if the destination lacks a panel or
-    /// has other tokens.
+    /// `to = start + x w^T` in `panels`. Panics if the destination lacks a panel or has other tokens.
     ///
     /// # Safety
     /// Only this thread writes these panels' columns of the destination during the call.
-    pub(crate) unsafe fn run(
-        &self,
-        level: Level,
-        buffers: &Mutex<Unpacked>,
-        panels: PanelRange,
-        to: &Destination<'_>,
-    ) {
-        let (offset, groups) = (self.w.format.width.offset(), self.w.format.groups.count());
-        let set = if groups == 0 { Set::Portable } else { level.set() };
-        // SAFETY: the columns are this thread's, as the caller promises. A level is proof that the processor has the instructions of its
-        // kernels, which get operands and tiles with the number of tokens that they are given, and at least one group.
+    pub(crate) unsafe fn run(&self, level: Level, panels: PanelRange, to: &Destination<'_>) {
+        // SAFETY: the columns are this thread's, as the caller promises; the kernel is one of the level.
         unsafe {
-            match set {
-                Set::Portable => self.portable(level, &mut lock(buffers), panels, to),
-                #[cfg(target_arch = "x86_64")]
-                Set::Avx2 | Set::Avx512 => {
-                    self.tiled::<1, 2>(level, buffers, panels, to, offset, |_, of, tile| {
-                        x86::avx2(of, tile);
-                    });
+            match kernel(level, self.w.format) {
+                Some((most, kernel)) if self.w.format.groups.count() > 0 => {
+                    self.tiled(most, kernel, panels, to)
                 }
-                // Weights stay unsigned.
-                #[cfg(target_arch = "x86_64")]
-                Set::Avx512Vnni if groups == 1 => {
-                    self.tiled::<{ x86::ONE_GROUP }, 1>(level, buffers, panels, to, 0, |n, of, tile| {
-                        x86::one_group(n, of, tile);
-                    });
-                }
-                #[cfg(target_arch = "x86_64")]
-                Set::Avx512Vnni => {
-                    self.tiled::<{ x86::GROUPS }, 1>(level, buffers, panels, to, 0, |n, of, tile| {
-                        x86::groups(n, of, tile);
-                    });
-                }
-                #[cfg(target_arch = "aarch64")]
-                Set::Neon => self.tiled::<1, 1>(level, buffers, panels, to, offset, |_, of, tile| {
-                    arm::neon(of, tile);
-                }),
+                _ => self.portable(panels, to),
             }
         }
     }
 
-    /// The reference implementation of the kernels below.
+    /// The reference implementation of all kernels, for every form of the bytes.
     ///
     /// # Safety
     /// Only this thread writes these panels' columns of the destination during the call.
-    unsafe fn portable(
-        &self,
-        level: Level,
-        unpacked: &mut Unpacked,
-        panels: PanelRange,
-        to: &Destination<'_>,
-    ) {
-        let (offset, groups) = (self.w.format.width.offset(), self.w.format.groups);
+    unsafe fn portable(&self, panels: PanelRange, to: &Destination<'_>) {
+        let Integer { width, groups, .. } = self.w.format;
+        let (levels, bits) = (self.w.format.levels(), width.bits());
+        let flip = if self.w.format.signed { 0x80 } else { 0 };
+        let of = Operands::new(self.w.format);
         for panel in panels.each() {
-            let panel_data = unpacked.panel::<1>(level, &self.w, panel, offset);
             for t in 0..self.steps {
+                let of = self.operands(of, t, panel);
                 let mut codes = &self.x.codes[t * self.x.stride..];
+                let mut bytes = &self.w.bytes[panel * self.w.format.panel_bytes()..];
                 let mut values = [0.0f32; PANEL];
                 for g in 0..groups.count() {
-                    let quads = groups.quads(g);
-                    let (group, rest) = codes.split_at(quads * QUAD);
-                    codes = rest;
+                    let (group, rest) = codes.split_at(groups.quads(g) * QUAD);
+                    let (quads, _) = bytes.split_at(groups.quads(g) * self.w.format.quad_bytes());
+                    (codes, bytes) = (rest, bytes.get(of.group_stride..).unwrap_or(&[]));
                     let mut sums = [0i32; PANEL];
-                    let weights = &panel_data.weights[g * panel_data.group_stride..][..quads * QUAD_BYTES];
-                    for (w, x) in weights.as_chunks::<QUAD_BYTES>().0.iter().zip(group.as_chunks::<QUAD>().0)
+                    for (w, x) in
+                        quads.chunks_exact(self.w.format.quad_bytes()).zip(group.as_chunks::<QUAD>().0)
                     {
-                        for (sum, w) in sums.iter_mut().zip(w.as_chunks::<QUAD>().0) {
-                            *sum += (0..QUAD).map(|i| i32::from(w[i] as i8) * i32::from(x[i])).sum::<i32>();
+                        for (o, sum) in sums.iter_mut().enumerate() {
+                            // Vectors of four outputs alternate over the levels.
+                            let (vector, level) = (o / 4 / levels, o / 4 % levels);
+                            for (k, &x) in x.iter().enumerate() {
+                                let byte = w[(vector * 4 + o % 4) * QUAD + k] ^ flip;
+                                let code = byte >> (level * bits) & (u8::MAX >> (8 - bits));
+                                *sum += (i32::from(code) - i32::from(width.offset())) * i32::from(x);
+                            }
                         }
                     }
-                    let scales = &panel_data.scales[g * PANEL..][..PANEL];
+                    let mut room = [0.0; PANEL];
+                    // SAFETY: the group exists; a panel's scales are its outputs'.
+                    let scales =
+                        unsafe { of.scales_at(g, &mut room).cast::<[f32; PANEL]>().read_unaligned() };
                     for ((value, sum), scale) in values.iter_mut().zip(sums).zip(scales) {
                         *value += sum as f32 * scale;
                     }
@@ -205,63 +273,44 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Processes all tokens of `panels` of `W`-byte weights minus `offset`, with at least one group, in tiles of at most `T` tokens: `tile(n, ...)`
-    /// handles `n` of them.
+    /// The operands of a tile from token `t` on, of which `of` has what does not depend on token and panel.
+    fn operands(&self, of: Operands, t: usize, panel: usize) -> Operands {
+        let (bytes, x) = (of.panel_bytes, &self.x);
+        let panel = &self.w.bytes[panel * bytes..][..bytes];
+        Operands {
+            panel: panel.as_ptr(),
+            next: panel.as_ptr_range().end,
+            x: x.codes[t * x.stride..].as_ptr(),
+            x_stride: x.stride,
+            wide: x.wide.as_ptr().wrapping_add(t * x.stride),
+            sx: x.scales[t..].as_ptr(),
+            sums: x.sums[t * of.groups..].as_ptr(),
+            ..of
+        }
+    }
+
+    /// Processes all tokens of `panels`, which have at least one group, in tiles of at most `most` tokens.
     ///
     /// # Safety
-    /// Only this thread writes these panels' columns of the destination during the call.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    #[inline(always)]
-    unsafe fn tiled<const T: usize, const W: usize>(
-        &self,
-        level: Level,
-        buffers: &Mutex<Unpacked>,
-        panels: PanelRange,
-        to: &Destination<'_>,
-        offset: u8,
-        tile: impl Fn(usize, &Operands, Tile),
-    ) {
-        let in_place = W == 1 && self.w.in_place(offset);
-        let mut unpacked = if in_place { None } else { Some(lock(buffers)) };
-        let format = self.w.format;
-        let groups = format.groups.count();
-        let quads = [format.groups.quads(0), format.groups.quads(groups - 1)];
-        let panel_len = format.panel_bytes();
-        let block = (BLOCK_BYTES / self.x.stride.max(1)).next_multiple_of(T).max(T);
+    /// Only this thread writes these panels' columns of the destination during the call; the processor has the kernel's instructions.
+    unsafe fn tiled(&self, most: usize, kernel: Kernel, panels: PanelRange, to: &Destination<'_>) {
+        let of = Operands::new(self.w.format);
+        let block = (BLOCK_BYTES / self.x.stride.max(1)).next_multiple_of(most).max(most);
         for begin in (0..self.steps).step_by(block) {
             let tokens = block.min(self.steps - begin);
-            let tiles = tokens.div_ceil(T);
+            let tiles = tokens.div_ceil(most);
             // Tiles of nearly equal size: a small one would be bound by the latency of its sums.
             let (least, larger) = (tokens / tiles, tokens % tiles);
             for panel in panels.each() {
-                let data = match &mut unpacked {
-                    Some(unpacked) => unpacked.panel::<W>(level, &self.w, panel, offset),
-                    None => {
-                        let panel = &self.w.bytes[panel * panel_len..][..panel_len];
-                        let (weights, scales) = panel.split_at(quads[0] * QUAD_BYTES);
-                        Panel { weights, group_stride: 0, scales: bytemuck::cast_slice(scales) }
-                    }
-                };
-                let next = self.w.bytes.as_ptr().wrapping_add((panel + 1) * panel_len);
                 let mut t = begin;
                 for i in 0..tiles {
-                    let of = Operands {
-                        weights: data.weights.as_ptr(),
-                        // A line is half a quad: two tiles prefetch all of it.
-                        next: next.wrapping_add(i * quads[0] * QUAD_BYTES / 2),
-                        group_stride: data.group_stride,
-                        scales: data.scales.as_ptr(),
-                        groups,
-                        quads,
-                        x: self.x.codes[t * self.x.stride..].as_ptr(),
-                        x_stride: self.x.stride,
-                        sx: self.x.scales[t..].as_ptr(),
-                        sums: self.x.sums[t * groups..].as_ptr(),
-                        raised: format.width.offset().into(),
-                    };
+                    let mut of = self.operands(of, t, panel);
+                    // Each tile prefetches a part of the next panel.
+                    of.next = of.next.wrapping_add(i * (of.groups * of.quads[0] * LINE));
                     let n = least + usize::from(i < larger);
-                    // SAFETY: the columns are this thread's, as the caller promises, and there is one tile at a time.
-                    tile(n, &of, unsafe { to.tile(t, n, panel, 0) });
+                    // SAFETY: the columns are this thread's and the processor has the instructions, as the caller promises; there is one tile at a time, of
+                    // as many tokens as the operands have from there on.
+                    unsafe { kernel(n, &of, to.tile(t, n, panel, 0)) };
                     t += n;
                 }
             }
@@ -269,132 +318,46 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Buffers for a panel that is not read in place, and for its scales.
-pub(crate) struct Unpacked {
-    codes: Aligned<u8>,
-    scales: Vec<f32>,
-}
-
-impl Default for Unpacked {
-    fn default() -> Unpacked {
-        Unpacked { codes: Aligned::zeroed(0), scales: vec![] }
+#[cfg(all(test, target_arch = "x86_64"))]
+impl Job<'_> {
+    /// As [`Job::run`], with the kernels for AVX-VNNI in the encoding of AVX-512; false if there is none for this form of the bytes.
+    ///
+    /// # Safety
+    /// As [`Job::run`]; the processor has AVX-512 VL and VNNI.
+    pub(crate) unsafe fn run_evex(&self, panels: PanelRange, to: &Destination<'_>) -> bool {
+        let Some((most, kernel)) = x86::vnni256::evex::kernel(self.w.format) else { return false };
+        // SAFETY: as the caller promises.
+        unsafe { self.tiled(most, kernel, panels, to) };
+        true
     }
 }
 
-/// A thread's buffers. A panic of another thread does not matter: they hold nothing between panels.
-fn lock(buffers: &Mutex<Unpacked>) -> MutexGuard<'_, Unpacked> {
-    buffers.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
-impl Unpacked {
-    /// Reserves memory for a panel, so that unpacking allocates nothing.
-    pub(crate) fn reserve(&mut self, w: &CodePanels<'_>) {
-        // At most two bytes per weight.
-        let groups = w.format.groups;
-        self.make_room(groups.padded().saturating_mul(2 * PANEL));
-        self.scales.reserve((groups.count() * PANEL).saturating_sub(self.scales.len()));
-    }
-
-    fn make_room(&mut self, bytes: usize) {
-        if self.codes.len() < bytes {
-            self.codes = Aligned::zeroed(bytes);
-        }
-    }
-
-    /// A panel's weights as `W`-byte numbers, minus `offset`, and its scales.
-    fn panel<'a, const W: usize>(
-        &'a mut self,
-        level: Level,
-        w: &CodePanels<'a>,
-        panel: usize,
-        offset: u8,
-    ) -> Panel<'a> {
-        let CodePanels { bytes, format, .. } = *w;
-        let (panel_len, groups) = (format.panel_bytes(), format.groups);
-        let bytes = &bytes[panel * panel_len..][..panel_len];
-        let in_place = W == 1 && has_bytes_less(format, offset);
-        let scale_bytes = PANEL * format.scale.size();
-        if !in_place {
-            self.make_room(groups.padded() * PANEL * W);
-        }
-        self.scales.resize(groups.count() * PANEL, 0.0);
-        let mut at = 0;
-        let mut to = 0;
-        for g in 0..groups.count() {
-            let packed = groups.quads(g) * format.quad_bytes();
-            if !in_place {
-                let len = groups.quads(g) * QUAD_BYTES * W;
-                unpack::<W>(level, &bytes[at..at + packed], format, offset, &mut self.codes[to..to + len]);
-                to += len;
-            }
-            at += packed;
-            let (from, to) = (&bytes[at..at + scale_bytes], &mut self.scales[g * PANEL..][..PANEL]);
-            match format.scale {
-                Scale::F32 => {
-                    for (to, b) in to.iter_mut().zip(from.as_chunks::<4>().0) {
-                        *to = f32::from_le_bytes(*b);
-                    }
-                }
-                Scale::F16 => {
-                    for (to, b) in to.iter_mut().zip(from.as_chunks::<2>().0) {
-                        *to = f16_to_f32(u16::from_le_bytes(*b));
-                    }
-                }
-            }
-            at += scale_bytes;
-        }
-        let unpacked = if groups.count() == 0 { 0 } else { groups.quads(0) * QUAD_BYTES * W };
-        if in_place {
-            Panel { weights: bytes, group_stride: unpacked + scale_bytes, scales: &self.scales }
-        } else {
-            Panel { weights: &self.codes, group_stride: unpacked, scales: &self.scales }
-        }
+/// Whether the level's kernels read widened codes of activations.
+pub(crate) fn needs_wide(level: Level) -> bool {
+    match level.set() {
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2 | Set::Avx512 => true,
+        _ => false,
     }
 }
 
-/// Whole quads of packed codes to `W`-byte numbers, minus `offset`.
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is one way"))]
-fn unpack<const W: usize>(level: Level, packed: &[u8], format: Integer, offset: u8, to: &mut [u8]) {
-    let flip = if format.signed { 0x80 } else { 0 };
-    #[cfg(target_arch = "x86_64")]
-    if W == 1 && offset == 0 && level.set() >= Set::Avx512 {
-        // SAFETY: the level is proof that the processor has AVX-512 F.
-        return unsafe { x86::unpack(packed, format.width, flip, to) };
-    }
-    match format.width {
-        PackedWidth::Eight => unpack_levels::<W, 1>(packed, flip, offset, to),
-        PackedWidth::Four => unpack_levels::<W, 2>(packed, flip, offset, to),
-        PackedWidth::Two => unpack_levels::<W, 4>(packed, flip, offset, to),
+/// The most tokens of a tile, and the kernel for it, if the level has one for this form of the bytes.
+fn kernel(level: Level, format: Integer) -> Option<(usize, Kernel)> {
+    match level.set() {
+        Set::Portable => None,
+        #[cfg(target_arch = "aarch64")]
+        Set::Neon => arm::kernel(format),
+        #[cfg(target_arch = "x86_64")]
+        set => x86::kernel(set, format),
     }
 }
 
-/// A vector of 16 bytes holds `L` vectors of codes.
-fn unpack_levels<const W: usize, const L: usize>(packed: &[u8], flip: u8, offset: u8, to: &mut [u8]) {
-    let bits = 8 / L;
-    let mask = u8::MAX >> (8 - bits);
-    for (v, to) in packed.as_chunks::<16>().0.iter().zip(to.chunks_exact_mut(16 * L * W)) {
-        for (level, to) in to.chunks_exact_mut(16 * W).enumerate() {
-            let code = v.map(|v| (((v ^ flip) >> (level * bits)) & mask).wrapping_sub(offset));
-            if W == 1 {
-                to.copy_from_slice(&code);
-            } else {
-                for (to, code) in to.as_chunks_mut::<2>().0.iter_mut().zip(code) {
-                    *to = i16::from(code as i8).to_ne_bytes();
-                }
-            }
-        }
-    }
-}
-
-/// Exact conversion.
-pub(crate) fn f16_to_f32(bits: u16) -> f32 {
-    let magnitude = u32::from(bits & 0x7fff) << 13;
-    let sign = u32::from(bits & 0x8000) << 16;
-    let value = if bits & 0x7c00 == 0x7c00 {
-        f32::from_bits(magnitude | 0x7f80_0000)
-    } else {
-        // The exponent's bias goes from 15 to 127; subnormal numbers become normal ones.
-        f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)
-    };
-    f32::from_bits(value.to_bits() | sign)
+/// A finite f16, exactly: its bits, shifted into an f32's position and rescaled for the difference of the exponents' biases. Without branches, it compiles to vectors.
+#[inline(always)]
+pub(crate) fn scale_of(half: u16) -> f32 {
+    let bits = (i32::from(half as i16) << 13) & 0x8fff_e000_u32 as i32;
+    f32::from_bits(bits as u32) * f32::from_bits((127 + 112) << 23)
 }

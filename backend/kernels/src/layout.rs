@@ -139,6 +139,12 @@ impl Integer {
         raised - if self.signed { 128 } else { 0 }
     }
 
+    /// The offset of a code that is separated from its byte.
+    #[inline]
+    pub fn raise_apart(self) -> i64 {
+        if self.width == PackedWidth::Eight { self.raise(0) } else { i64::from(self.width.offset()) }
+    }
+
     /// The mask that keeps level `l` and all above it in a byte.
     #[inline]
     pub fn mask(self, level: usize) -> u8 {

@@ -40,6 +40,9 @@ pub(crate) enum Set {
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// AVX-VNNI, and those of `Avx2`.
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// AVX-512 F, BW and DQ, and those of `Avx2`.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -78,7 +81,7 @@ static ROWS: &[Row] = rows! { is_x86_feature_detected:
     "plain", "SSE2, which every x86-64 has; no batched kernels", Portable, [];
     "sse4.1", "SSE4.1; no batched kernels", Portable, ["sse4.1" "ssse3" "sse3"];
     "avx2", "AVX2 and FMA", Avx2, ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt"];
-    "avx2-vnni", "AVX2 and AVX-VNNI; batched kernels as at avx2", Avx2,
+    "avx2-vnni", "AVX2 and AVX-VNNI", AvxVnni,
         ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avxvnni"];
     "avx512", "AVX-512 F, BW, DQ and VL", Avx512,
         ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"];

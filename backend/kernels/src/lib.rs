@@ -20,6 +20,7 @@
 //! Products::recurrent_product(out, term, to, reversed)            one vector's, step after step
 //! Products::log_probabilities(out, count, terms, start, targets, to)    a product's, whose logits are not kept
 //! CodeRows::fill(level, steps, x, x_stride, groups)               quantizes tokens' activations
+//! panel_product(level, format)                                    one vector's, for generated code to call
 //! update(level, cell, gates, state, parameters, terms)            a cell's step from its gates' sums
 //! map(level, formula, inputs, to, terms)                          a formula, element by element
 //! normalize(x, scale, shift, epsilon, to)                         a vector's normalisation
@@ -46,7 +47,7 @@
 //!
 //! # Kernels
 //!
-//! Each product exists in plain Rust, the reference implementation that tests compare with, and with instructions of AVX2, AVX-512
+//! Each product exists in plain Rust, the reference implementation that tests compare with, and with instructions of AVX2, AVX-VNNI, AVX-512
 //! (with and without VNNI) and NEON; a [`Level`] selects which one runs. Integer sums are exact in all of them; f32 sums differ only in rounding.
 //!
 //! `unsafe` is used for three things: instructions that the processor must have, for which a level is the proof; pointers into slices; and threads
@@ -84,7 +85,7 @@ pub use best::top_k;
 pub use cell::{Cell, update};
 pub use dense::Floats;
 pub use formula::{Row, Terms, map};
-pub use integer::CodePanels;
+pub use integer::{CodePanels, PanelCall, PanelProduct, panel_product};
 pub use layout::{
     Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS, gate_lanes,
 };

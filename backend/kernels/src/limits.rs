@@ -22,15 +22,23 @@ pub fn multiply_floats(level: Level, turns: usize) -> Option<usize> {
     Some(turns * SUMS * lanes)
 }
 
-/// Runs multiply-adds of bytes in registers, `turns` times, in the widest vectors of `level`. Returns how many; `None` if there is no such loop.
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such loop"))]
+/// Runs multiply-adds of bytes in registers, `turns` times, with the instructions of the level's kernels. Returns how many; `None` if it has no kernels.
 pub fn multiply_integers(level: Level, turns: usize) -> Option<usize> {
-    match level.set() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the level is proof that the processor has AVX-512 F and VNNI.
-        Set::Avx512Vnni => Some(turns * SUMS * unsafe { x86::dot_vnni(turns) }),
-        _ => None,
-    }
+    // SAFETY: the level is proof that the processor has the instructions.
+    let each = unsafe {
+        match level.set() {
+            Set::Portable => return None,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 | Set::Avx512 => x86::widened(turns),
+            #[cfg(target_arch = "x86_64")]
+            Set::AvxVnni => x86::avx_vnni(turns),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => x86::avx512_vnni(turns),
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => arm::pairs(turns),
+        }
+    };
+    Some(turns * SUMS * each)
 }
 
 /// # Safety
@@ -80,9 +88,38 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::hint::black_box;
 
+    /// Codes of 16 bits; returns how many a vector has.
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn widened(turns: usize) -> usize {
+        let (a, b) = (_mm256_set1_epi16(black_box(3)), _mm256_set1_epi16(black_box(-5)));
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                // The product depends on the sum, so that it is computed.
+                *sum = _mm256_add_epi32(a, _mm256_madd_epi16(*sum, b));
+            }
+        }
+        black_box(sums);
+        size_of::<__m256i>() / 2
+    }
+
+    /// Returns bytes per vector.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(crate) fn avx_vnni(turns: usize) -> usize {
+        let (a, b) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(-5)));
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        size_of::<__m256i>()
+    }
+
     /// Returns bytes per vector.
     #[target_feature(enable = "avx512f,avx512vnni")]
-    pub(crate) fn dot_vnni(turns: usize) -> usize {
+    pub(crate) fn avx512_vnni(turns: usize) -> usize {
         let (a, b) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(-5)));
         let mut sums = [_mm512_setzero_si512(); SUMS];
         for _ in 0..turns {
@@ -92,6 +129,29 @@ mod x86 {
         }
         black_box(sums);
         size_of::<__m512i>()
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::SUMS;
+    use std::arch::aarch64::*;
+    use std::hint::black_box;
+
+    /// Products of 16 bits, added in pairs; returns how many.
+    #[target_feature(enable = "neon")]
+    pub(crate) fn pairs(turns: usize) -> usize {
+        let b = vdup_n_s8(black_box(-5));
+        let mut sums = [vdupq_n_s32(0); SUMS];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                // The product depends on the sum, so that it is computed.
+                let a = vreinterpret_s8_s32(vget_low_s32(*sum));
+                *sum = vpadalq_s16(*sum, vmull_s8(a, b));
+            }
+        }
+        black_box(sums);
+        size_of::<int8x8_t>()
     }
 }
 

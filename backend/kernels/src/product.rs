@@ -1,6 +1,5 @@
 //! Products of many vectors with the sum of packed maps, and what is computed from the output layer's products.
 
-use crate::integer::Unpacked;
 use crate::level::Level;
 use crate::pool::MOST_WORKERS;
 use crate::share::{Destination, PanelRange, deserved, split};
@@ -35,17 +34,10 @@ pub enum Term<'a> {
 /// Products of one `Products` may run at the same time, but then wait for each other's memory.
 pub struct Products {
     level: Level,
-    /// `[threads]`
-    own: Vec<Own>,
+    /// Each thread's.
+    rows: Vec<Mutex<Rows>>,
     /// `[steps][sections][reference, sum]` of the sections' log-sum-exps.
     totals: Mutex<Vec<f32>>,
-}
-
-/// One thread's memory.
-#[derive(Default)]
-struct Own {
-    unpacked: Mutex<Unpacked>,
-    rows: Mutex<Rows>,
 }
 
 impl std::fmt::Debug for Products {
@@ -64,8 +56,8 @@ impl Products {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n.min(MOST_WORKERS),
         };
-        let own = (0..threads).map(|_| Own::default()).collect();
-        Products { level, own, totals: Mutex::default() }
+        let rows = (0..threads).map(|_| Mutex::default()).collect();
+        Products { level, rows, totals: Mutex::default() }
     }
 
     /// The level.
@@ -74,20 +66,13 @@ impl Products {
     }
 
     fn threads(&self) -> usize {
-        self.own.len()
-    }
-
-    /// Reserves memory for panels of codes, so that products with them allocate nothing.
-    pub fn reserve(&mut self, weights: &CodePanels<'_>) {
-        for own in &mut self.own {
-            own.unpacked.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(weights);
-        }
+        self.rows.len()
     }
 
     /// Reserves memory for the log-probabilities of `steps` tokens among `count` outputs.
     pub fn reserve_log_probabilities(&mut self, steps: usize, count: usize) {
-        for own in &mut self.own {
-            own.rows.get_mut().unwrap_or_else(PoisonError::into_inner).clear(steps);
+        for rows in &mut self.rows {
+            rows.get_mut().unwrap_or_else(PoisonError::into_inner).clear(steps);
         }
         let totals = self.totals.get_mut().unwrap_or_else(PoisonError::into_inner);
         totals.resize(steps * 2 * sections(count), 0.0);
@@ -206,11 +191,11 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
     pub(crate) fn run_on(&self, threads: usize, to: &mut [f32], to_stride: usize, start: Start<'_>) {
         let to = Destination::new(self.steps, to, to_stride, self.columns, start);
         let all = self.columns.div_ceil(PANEL);
-        split(threads, all, |thread, panels| {
+        split(threads, all, |_, panels| {
             // The ranges are also taken from last to first.
             let panels = if self.reversed { all - panels.end..all - panels.start } else { panels };
             // SAFETY: `split` gives each panel to one thread.
-            unsafe { self.fill(&self.with.own[thread], panels, &to) }
+            unsafe { self.fill(panels, &to) }
         });
     }
 
@@ -218,7 +203,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
     ///
     /// # Safety
     /// Only this thread writes these panels' columns of the destination during the call.
-    unsafe fn fill(&self, own: &Own, range: Range<usize>, to: &Destination<'_>) {
+    unsafe fn fill(&self, range: Range<usize>, to: &Destination<'_>) {
         let (level, panels) = (self.with.level, PanelRange { range, reversed: self.reversed });
         let added = to.accumulating();
         for (n, term) in self.terms.clone().enumerate() {
@@ -230,8 +215,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
                         dense::Job::new(self.steps, &term, self.out).run(level, panels.clone(), to);
                     }
                     Term::Codes(x, weights) => {
-                        let job = integer::Job::new(self.steps, &x, &weights);
-                        job.run(level, &own.unpacked, panels.clone(), to);
+                        integer::Job::new(self.steps, &x, &weights).run(level, panels.clone(), to);
                     }
                 }
             }
@@ -265,8 +249,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
             totals: Destination::new(steps, &mut totals, 2 * sections, 2 * sections, Start::Zero),
         };
         split(threads, sections, |thread, sections| {
-            let own = &self.with.own[thread];
-            let rows = &mut *own.rows.lock().unwrap_or_else(PoisonError::into_inner);
+            let rows = &mut *self.with.rows[thread].lock().unwrap_or_else(PoisonError::into_inner);
             for section in sections {
                 rows.clear(steps);
                 for first in (section * SECTION..panels.min((section + 1) * SECTION)).step_by(BLOCK) {
@@ -277,7 +260,7 @@ impl<'a, 'p, I: Iterator<Item = Term<'a>> + Clone + Sync> Product<'p, I> {
                     };
                     let block = Destination::new(steps, &mut rows.logits, WIDTH, columns.len(), start);
                     // SAFETY: the block is this thread's.
-                    unsafe { self.fill(own, first..panels.min(first + BLOCK), &block.starting_at(first)) };
+                    unsafe { self.fill(first..panels.min(first + BLOCK), &block.starting_at(first)) };
                     Sums::add_rows(self.with.level, &rows.logits, WIDTH, columns.len(), &mut rows.sums);
                     for (t, &target) in targets.iter().enumerate() {
                         if columns.contains(&(target as usize)) {

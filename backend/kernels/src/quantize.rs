@@ -1,6 +1,7 @@
 //! Activations as signed 8-bit codes, one scale per token.
 
 use crate::elementary::ROUND;
+use crate::integer::needs_wide;
 use crate::level::{Level, Set};
 use crate::vector::{Vector, with_vectors};
 use crate::{Groups, QUAD, check_rows};
@@ -16,6 +17,8 @@ pub const LARGEST_CODE: f32 = 127.0;
 pub struct Activations<'a> {
     /// Rows of [`Groups::padded`] codes. Padding may hold anything.
     pub codes: &'a [i8],
+    /// The same codes, widened, if the level's kernels read them so; otherwise none.
+    pub wide: &'a [i16],
     /// Codes from one row to the next.
     pub stride: usize,
     /// One scale per token.
@@ -28,6 +31,7 @@ pub struct Activations<'a> {
 #[derive(Default)]
 pub struct CodeRows {
     codes: Vec<i8>,
+    wide: Vec<i16>,
     stride: usize,
     scales: Vec<f32>,
     sums: Vec<i32>,
@@ -37,6 +41,7 @@ impl CodeRows {
     /// Reserves memory for `steps` rows, so that [`CodeRows::fill`] allocates nothing for that many.
     pub fn reserve(&mut self, steps: usize, groups: Groups) {
         self.codes.reserve(steps * groups.padded());
+        self.wide.reserve(steps * groups.padded());
         self.scales.reserve(steps);
         self.sums.reserve(steps * groups.count());
     }
@@ -60,12 +65,16 @@ impl CodeRows {
             let sums = &mut self.sums[t * count..][..count];
             *scale = row_at(level, x, groups.size, codes, sums);
         }
+        self.wide.clear();
+        if needs_wide(level) {
+            self.wide.extend(self.codes.iter().map(|&code| i16::from(code)));
+        }
     }
 
     /// The result of [`CodeRows::fill`].
     pub fn activations(&self) -> Activations<'_> {
-        let CodeRows { codes, stride, scales, sums } = self;
-        Activations { codes, stride: *stride, scales, sums }
+        let CodeRows { codes, wide, stride, scales, sums } = self;
+        Activations { codes, wide, stride: *stride, scales, sums }
     }
 }
 

@@ -78,7 +78,7 @@ macro_rules! with_vectors {
         match $level.set() {
             Set::Portable => $plain,
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => $crate::vector::enabled!("avx2,fma", std::arch::x86_64::__m256, $($call)*),
+            Set::Avx2 | Set::AvxVnni => $crate::vector::enabled!("avx2,fma", std::arch::x86_64::__m256, $($call)*),
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 | Set::Avx512Vnni => $crate::vector::enabled!($avx512, std::arch::x86_64::__m512, $($call)*),
             #[cfg(target_arch = "aarch64")]

@@ -37,6 +37,9 @@ pub(crate) fn step(e: &mut dyn Emit, at: &CellAt<'_>) {
 
 /// Emits the gates' sums of all panels, plus the `given` terms, if any: f32s in the panels' order, possibly unaligned.
 pub(crate) fn sums(e: &mut dyn Emit, map: &Map, given: Option<Value>, gates: Value) {
+    if given.is_none() && map.call(e, None, gates, map.out.next_multiple_of(PANEL)) {
+        return;
+    }
     let mut carried = map.pointers();
     let pointers = carried.len();
     carried.push(gates);
@@ -50,6 +53,9 @@ pub(crate) fn range(e: &mut dyn Emit, at: &CellAt<'_>, [from, to]: [Value; 2]) {
     for ((map, sums), gates) in at.products.iter().zip(&at.cell.gates) {
         let panels = gates.count * UNITS * parts / PANEL;
         let [first, end] = scaled(e, [from, to], panels, map.out.div_ceil(PANEL));
+        if map.call(e, Some([first, end]), *sums, map.out.next_multiple_of(PANEL)) {
+            continue;
+        }
         let mut carried = map.pointers_at(e, first);
         let pointers = carried.len();
         carried.push(e.advance(*sums, first, PANEL * 4));

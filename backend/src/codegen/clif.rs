@@ -5,12 +5,14 @@ use super::emit::{
     Binary, Branch, Constant, Data, Emit, Features, Memory, Next, Test, Turn, Type, Unary, Value, WhileTurn,
 };
 use crate::isa::{has_dot, has_fma, plan_target};
+use crate::plan::Target;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self, types};
 use cranelift_codegen::ir::{
-    BlockArg, Endianness, FuncRef, GlobalValue, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind,
+    AbiParam, BlockArg, Endianness, FuncRef, GlobalValue, InstBuilder, MemFlagsData, StackSlotData,
+    StackSlotKind,
 };
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::FunctionBuilder;
 
 /// A function under construction.
@@ -25,6 +27,7 @@ pub(crate) struct Clif<'a, 'f> {
     fma: bool,
     /// The type of an address.
     pointer: ir::Type,
+    convention: CallConv,
 }
 
 fn value(v: ir::Value) -> Value {
@@ -56,8 +59,17 @@ impl<'a, 'f> Clif<'a, 'f> {
         callees: &'a [(Entry, FuncRef)],
         data: &'a [(Data, GlobalValue)],
     ) -> Clif<'a, 'f> {
-        let features = Features { dot: has_dot(isa), signed_bytes: plan_target(isa).signed_bytes };
-        Clif { b, callees, data, features, fma: has_fma(isa), pointer: isa.pointer_type() }
+        let Target { signed_bytes, pairs, .. } = plan_target(isa);
+        let features = Features { dot: has_dot(isa), signed_bytes, pairs };
+        Clif {
+            b,
+            callees,
+            data,
+            features,
+            fma: has_fma(isa),
+            pointer: isa.pointer_type(),
+            convention: isa.default_call_conv(),
+        }
     }
 
     /// Emits the rest of a function, from its parameters.
@@ -77,6 +89,7 @@ impl<'a, 'f> Clif<'a, 'f> {
             Type::F32x4 => types::F32X4,
             Type::I8 => types::I8,
             Type::I8x16 => types::I8X16,
+            Type::I16x8 => types::I16X8,
             Type::I32 => types::I32,
             Type::I32x4 => types::I32X4,
             Type::Address => self.pointer,
@@ -113,11 +126,11 @@ impl<'a, 'f> Clif<'a, 'f> {
 
     /// Whether [`Emit::load_quad`] widens activations: products of bytes are then two `pmaddwd` and a sum of neighbours.
     fn widens_quads(&self) -> bool {
-        !self.features.dot && !self.features.signed_bytes
+        !self.features.dot && !self.features.signed_bytes && !self.features.pairs
     }
 
     /// Adds the sums of neighbours of both vectors to `acc`.
-    fn add_pairs(&mut self, low: ir::Value, high: ir::Value, acc: Value) -> Value {
+    fn add_neighbours(&mut self, low: ir::Value, high: ir::Value, acc: Value) -> Value {
         let sum = self.b.ins().iadd_pairwise(low, high);
         value(self.b.ins().iadd(sum, raw(acc)))
     }
@@ -320,7 +333,7 @@ impl Emit for Clif<'_, '_> {
             let (low, high) = (self.b.ins().swiden_low(p), self.b.ins().swiden_high(p));
             self.b.ins().iadd_pairwise(low, high)
         });
-        self.add_pairs(low, high, acc)
+        self.add_neighbours(low, high, acc)
     }
 
     fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value {
@@ -336,7 +349,33 @@ impl Emit for Clif<'_, '_> {
             let high = self.b.ins().imul(a, b);
             self.b.ins().iadd_pairwise(low, high)
         });
-        self.add_pairs(low, high, acc)
+        self.add_neighbours(low, high, acc)
+    }
+
+    fn signs(&mut self, bytes: Value) -> [Value; 2] {
+        let zero = raw(self.bytes([0; 16]));
+        let above = self.b.ins().smax(raw(bytes), zero);
+        let below = self.b.ins().isub(above, raw(bytes));
+        [above, below].map(value)
+    }
+
+    fn pairs(&mut self, unsigned: Value, signed: Value) -> Value {
+        value(self.b.ins().x86_pmaddubsw(raw(signed), raw(unsigned)))
+    }
+
+    /// One `pmaddwd` with ones, and the sum.
+    fn add_pairs(&mut self, pairs: Value, acc: Value) -> Value {
+        let (low, high) = (self.b.ins().swiden_low(raw(pairs)), self.b.ins().swiden_high(raw(pairs)));
+        self.add_neighbours(low, high, acc)
+    }
+
+    fn call_address(&mut self, function: usize, arguments: &[Value]) {
+        let mut signature = ir::Signature::new(self.convention);
+        signature.params.extend(arguments.iter().map(|_| AbiParam::new(self.pointer)));
+        let signature = self.b.import_signature(signature);
+        let function = raw(self.size(function));
+        let arguments: Vec<ir::Value> = arguments.iter().copied().map(raw).collect();
+        self.b.ins().call_indirect(signature, function, &arguments);
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {

@@ -48,6 +48,8 @@ pub(crate) enum Type {
     I8,
     /// Sixteen of them.
     I8x16,
+    /// Eight integers of 16 bits.
+    I16x8,
     /// An integer of 32 bits.
     I32,
     /// Four of them.
@@ -83,6 +85,15 @@ pub(crate) struct Features {
     pub(crate) dot: bool,
     /// Bytes are multiplied signed by signed, not unsigned by signed.
     pub(crate) signed_bytes: bool,
+    /// As in [`Target::pairs`](crate::plan::Target::pairs).
+    pub(crate) pairs: bool,
+}
+
+impl Features {
+    /// As [`Target::signed_eight`](crate::plan::Target::signed_eight).
+    pub(crate) fn signed_eight(self) -> bool {
+        self.signed_bytes || self.pairs
+    }
 }
 
 /// Operations on one value.
@@ -220,6 +231,15 @@ pub(crate) trait Emit {
     /// [`Emit::dot`] with activations that [`Emit::load_quad`] loaded.
     fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value;
 
+    /// Sixteen signed bytes as two of unsigned ones: those above zero, and the magnitudes of those below; other lanes are zero.
+    fn signs(&mut self, bytes: Value) -> [Value; 2];
+    /// Sums of the products of neighbours, unsigned by signed bytes, in eight lanes of 16 bits. The caller sees to it that they fit.
+    fn pairs(&mut self, unsigned: Value, signed: Value) -> Value;
+    /// Adds to each i32 lane the two lanes of 16 bits in its place.
+    fn add_pairs(&mut self, pairs: Value, acc: Value) -> Value;
+
+    /// Calls a function of this process, which takes integers as wide as an address and returns nothing. Only plans for code in memory have such calls.
+    fn call_address(&mut self, function: usize, arguments: &[Value]);
     /// Calls an earlier function of the program.
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value>;
     /// The loop `for i in start..end`, entered at least once. Returns the carried values after the last iteration.
@@ -337,6 +357,14 @@ impl dyn Emit + '_ {
             e.store(Memory::Buffer, zero, p[0], 0);
             vec![e.offset(p[0], 16)]
         });
+    }
+
+    /// [`Emit::dot`] with [`Features::pairs`]: signed weights, and activations as [`Emit::signs`] splits them. One of each input's two products is zero: a pair is at
+    /// most `2 * 127 * 128` in magnitude.
+    pub(crate) fn dot_signs(&mut self, weights: Value, [above, below]: [Value; 2], acc: Value) -> Value {
+        let (above, below) = (self.pairs(above, weights), self.pairs(below, weights));
+        let pairs = self.sub(above, below);
+        self.add_pairs(pairs, acc)
     }
 
     /// Copies `len` f32s, padded to whole vectors, between buffers.

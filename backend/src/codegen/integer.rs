@@ -11,6 +11,7 @@
 
 use super::emit::{Constant, Emit, Memory, Type, Value};
 use crate::plan::{Integer, LANES, PANEL, QUAD, Scale};
+use lstmc_kernels::LARGEST_CODE;
 
 /// Accumulators of a panel.
 const VECTORS: usize = PANEL / LANES;
@@ -87,7 +88,7 @@ pub(crate) fn accumulate(
     (y, p[0])
 }
 
-/// The exact sums of one group, by accumulator, each times `2^(bits * level)`. Returns them and the pointer to the scales.
+/// The exact sums of one group, by accumulator, each times `2^(bits * level)`, or with [`Features::pairs`](super::emit::Features::pairs) times one. Returns them and the pointer to the scales.
 fn group(
     e: &mut dyn Emit,
     i: Integer,
@@ -96,20 +97,26 @@ fn group(
     sums: Value,
     quads: usize,
 ) -> (Vec<Value>, Value) {
+    let pairs = e.features().pairs;
     let levels = i.levels();
     let sum = e.load(Type::I32, Memory::Buffer, sums, 0);
     let starts: Vec<Value> = (0..levels)
         .map(|l| {
-            let raised = e.with_constant(Constant::Mul, sum, -i.raise(l));
+            let raised =
+                e.with_constant(Constant::Mul, sum, -if pairs { i.raise_apart() } else { i.raise(l) });
             e.splat(raised)
         })
         .collect();
     let acc: Vec<Value> = (0..VECTORS).map(|a| starts[a % levels]).collect();
+    if pairs && levels > 1 {
+        return narrow_pairs(e, i, acc, [weights, codes], quads);
+    }
     let masks: Vec<Value> = (1..levels).map(|l| e.bytes([i.mask(l); 16])).collect();
     let row = i.quad_bytes();
     let turn = |e: &mut dyn Emit, acc: &mut [Value], w: Value, x: Value, quads: usize| {
         for q in 0..quads {
             let quad = e.load_quad(x, q * QUAD);
+            let signs = pairs.then(|| e.signs(quad));
             for (b, acc) in acc.chunks_mut(levels).enumerate() {
                 let w = e.load(Type::I8x16, Memory::Weights, w, q * row + b * 16);
                 for (level, acc) in acc.iter_mut().enumerate() {
@@ -117,7 +124,10 @@ fn group(
                         0 => w,
                         _ => e.and(w, masks[level - 1]),
                     };
-                    *acc = e.dot_quad(w, quad, *acc);
+                    *acc = match signs {
+                        Some(signs) => e.dot_signs(w, signs, *acc),
+                        None => e.dot_quad(w, quad, *acc),
+                    };
                 }
             }
         }
@@ -128,24 +138,90 @@ fn group(
         0..=STRAIGHT => quads.max(1),
         _ => UNROLL,
     };
-    let carried: Vec<Value> = acc.iter().copied().chain([weights, codes]).collect();
-    let out = e.repeat(quads / unroll, &carried, |e, _, p| {
-        let mut acc = p[..VECTORS].to_vec();
-        turn(e, &mut acc, p[VECTORS], p[VECTORS + 1], unroll);
-        let w = e.offset(p[VECTORS], unroll * row);
-        let x = e.offset(p[VECTORS + 1], unroll * QUAD);
-        acc.extend([w, x]);
-        acc
-    });
-    let mut acc = out[..VECTORS].to_vec();
-    let rest = quads % unroll;
-    turn(e, &mut acc, out[VECTORS], out[VECTORS + 1], rest);
+    let (mut acc, w) = by_quads(e, acc, [weights, codes], [quads, unroll, row], turn);
     for a in 0..VECTORS {
         if a % levels + 1 < levels {
             acc[a] = e.sub(acc[a], acc[a + 1]);
         }
     }
-    (acc, e.offset(out[VECTORS], rest * row))
+    (acc, w)
+}
+
+/// Runs `turn(e, values, weights, codes, quads)` on all `quads`, `unroll` at a time. Returns the values and the pointer after the weights.
+fn by_quads(
+    e: &mut dyn Emit,
+    values: Vec<Value>,
+    [weights, codes]: [Value; 2],
+    [quads, unroll, row]: [usize; 3],
+    turn: impl Fn(&mut dyn Emit, &mut [Value], Value, Value, usize),
+) -> (Vec<Value>, Value) {
+    let count = values.len();
+    let carried: Vec<Value> = values.into_iter().chain([weights, codes]).collect();
+    let out = e.repeat(quads / unroll, &carried, |e, _, p| {
+        let mut values = p[..count].to_vec();
+        turn(e, &mut values, p[count], p[count + 1], unroll);
+        let w = e.offset(p[count], unroll * row);
+        let x = e.offset(p[count + 1], unroll * QUAD);
+        values.extend([w, x]);
+        values
+    });
+    let mut values = out[..count].to_vec();
+    let rest = quads % unroll;
+    turn(e, &mut values, out[count], out[count + 1], rest);
+    (values, e.offset(out[count], rest * row))
+}
+
+/// Accumulators whose sums of 16 bits are in registers at the same time.
+const TOGETHER: usize = VECTORS / 2;
+
+/// The sums of narrow codes with [`Features::pairs`](super::emit::Features::pairs): the products of some quads fit 16 bits, and only their sum is widened. A level is shifted down, and its sums
+/// are its own.
+fn narrow_pairs(
+    e: &mut dyn Emit,
+    i: Integer,
+    mut acc: Vec<Value>,
+    [weights, codes]: [Value; 2],
+    quads: usize,
+) -> (Vec<Value>, Value) {
+    let (levels, bits, row) = (i.levels(), i.width.bits(), i.quad_bytes());
+    let most = 2 * (usize::from(u8::MAX) >> (8 - bits)) * LARGEST_CODE as usize;
+    let run = i16::MAX as usize / most;
+    let low = e.bytes([u8::MAX >> (8 - bits); 16]);
+    let runs = |e: &mut dyn Emit, acc: &mut [Value], w: Value, x: Value, quads: usize| {
+        for half in (0..VECTORS).step_by(TOGETHER) {
+            let mut short: Vec<Option<Value>> = vec![None; TOGETHER];
+            for q in 0..quads {
+                let quad = e.load_quad(x, q * QUAD);
+                let mut loaded = None;
+                for (n, short) in short.iter_mut().enumerate() {
+                    let (vector, level) = ((half + n) / levels, (half + n) % levels);
+                    let w = match loaded {
+                        Some((of, w)) if of == vector => w,
+                        _ => e.load(Type::I8x16, Memory::Weights, w, q * row + vector * 16),
+                    };
+                    loaded = Some((vector, w));
+                    let code = if level == 0 {
+                        w
+                    } else {
+                        let words = e.cast(Type::I16x8, w);
+                        let down = e.with_constant(Constant::ShiftRight, words, (bits * level) as i64);
+                        e.cast(Type::I8x16, down)
+                    };
+                    let code = e.and(code, low);
+                    let pairs = e.pairs(code, quad);
+                    *short = Some(short.map_or(pairs, |sum| e.add(sum, pairs)));
+                }
+            }
+            for (acc, short) in acc[half..].iter_mut().zip(short) {
+                if let Some(short) = short {
+                    *acc = e.add_pairs(short, *acc);
+                }
+            }
+        }
+    };
+    let w;
+    (acc, w) = by_quads(e, acc, [weights, codes], [quads, run.min(UNROLL), row], runs);
+    (acc, w)
 }
 
 /// The sums times the scales at `scales`.
@@ -154,7 +230,11 @@ fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value) -> Vec<Va
     sums.iter()
         .enumerate()
         .map(|(a, &sum)| {
-            let factor = 1.0 / f32::from(1u16 << (i.width.bits() * (a % levels)));
+            let factor = if e.features().pairs {
+                1.0
+            } else {
+                1.0 / f32::from(1u16 << (i.width.bits() * (a % levels)))
+            };
             let y = e.to_float(sum);
             let scale = match i.scale {
                 Scale::F32 => {

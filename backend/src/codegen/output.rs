@@ -12,6 +12,9 @@ use crate::plan::{LANES, PANEL};
 
 /// Stores every output at `to`, which belongs to the caller and has room for exactly that many.
 pub(crate) fn store_exact(e: &mut dyn Emit, map: &Map, to: Value) {
+    if map.call(e, None, to, map.out) {
+        return;
+    }
     for_each_panel(e, map, &[to], |e, _, acc, outputs, p| {
         store_lanes(e, acc, p[0], outputs);
         vec![e.offset(p[0], outputs * 4)]
@@ -20,6 +23,9 @@ pub(crate) fn store_exact(e: &mut dyn Emit, map: &Map, to: Value) {
 
 /// Stores every output in our own buffer, padding included.
 pub(crate) fn store_padded(e: &mut dyn Emit, map: &Map, to: Value) {
+    if map.call(e, None, to, map.out.next_multiple_of(PANEL)) {
+        return;
+    }
     for_each_panel(e, map, &[to], |e, _, acc, _, p| {
         for (v, &a) in acc.iter().enumerate() {
             e.store(Memory::Buffer, a, p[0], v * LANES * 4);

@@ -3,7 +3,8 @@
 use super::emit::{Emit, Memory, Type, Value};
 use super::integer::{self, CodesAt};
 use super::{panel, strips};
-use crate::plan::{Format, LANES, PANEL, Panels};
+use crate::plan::{Format, LANES, PANEL, Panels, Scale};
+use lstmc_kernels::{Level, PanelCall};
 
 /// The input of a term's panels.
 #[derive(Clone, Copy)]
@@ -35,9 +36,53 @@ pub(crate) struct Map {
     pub(crate) start: Option<Value>,
     /// The number of outputs, without padding.
     pub(crate) out: usize,
+    /// The level whose kernels compute it, if all terms are integer panels and the plan wants that.
+    pub(crate) kernels: Option<Level>,
 }
 
 impl Map {
+    /// Stores panels `from..to` of `columns` columns at `out` by calls of kernels, one for each term; false if that is not wanted.
+    pub(crate) fn call(
+        &self,
+        e: &mut dyn Emit,
+        range: Option<[Value; 2]>,
+        out: Value,
+        columns: usize,
+    ) -> bool {
+        let Some(level) = self.kernels else { return false };
+        let [from, end] = range.unwrap_or_else(|| [e.size(0), e.size(columns.div_ceil(PANEL))]);
+        let mut start = self.start.unwrap_or_else(|| e.size(0));
+        for term in &self.terms {
+            let (Format::Integer(i), Operand::Codes(x)) = (term.panels.format, term.x) else {
+                unreachable!("only integer panels are left to kernels")
+            };
+            let kernel = lstmc_kernels::panel_product(level, i).expect("the plan asked for it");
+            let half = e.size(usize::from(i.scale == Scale::F16));
+            let [len, size] = [i.groups.len, i.groups.size].map(|n| e.size(n));
+            let columns = e.size(columns);
+            // The fields of `PanelCall`.
+            let fields = [
+                (std::mem::offset_of!(PanelCall, weights), term.weights),
+                (std::mem::offset_of!(PanelCall, groups), len),
+                (std::mem::offset_of!(PanelCall, groups) + size_of::<usize>(), size),
+                (std::mem::offset_of!(PanelCall, half), half),
+                (std::mem::offset_of!(PanelCall, codes), x.codes),
+                (std::mem::offset_of!(PanelCall, sums), x.sums),
+                (std::mem::offset_of!(PanelCall, scale), x.scale),
+                (std::mem::offset_of!(PanelCall, start), start),
+                (std::mem::offset_of!(PanelCall, to), out),
+                (std::mem::offset_of!(PanelCall, columns), columns),
+            ];
+            let call = e.stack(size_of::<PanelCall>());
+            for (at, value) in fields {
+                e.store(Memory::Caller, value, call, at);
+            }
+            e.call_address(kernel as usize, &[call, from, end]);
+            start = out;
+        }
+        true
+    }
+
     /// The pointers that one panel advances: those of the terms, then the start.
     pub(crate) fn pointers(&self) -> Vec<Value> {
         self.terms.iter().map(|t| t.weights).chain(self.start).collect()
@@ -88,7 +133,11 @@ impl Map {
 
 /// Stores the panels `from..to` (at least one) at `out`, which has room for exactly [`Map::out`] f32s, or with `padded` for whole panels.
 pub(crate) fn store_range(e: &mut dyn Emit, map: &Map, [from, to]: [Value; 2], out: Value, padded: bool) {
-    let whole = if padded { map.out.div_ceil(PANEL) } else { map.out / PANEL };
+    let panels = map.out.div_ceil(PANEL);
+    let whole = if padded { panels } else { map.out / PANEL };
+    if map.call(e, Some([from, to]), out, if padded { panels * PANEL } else { map.out }) {
+        return;
+    }
     let end = e.size(whole);
     let beyond = e.greater(to, end);
     let stop = e.select(beyond, end, to);

@@ -135,7 +135,12 @@ impl Frame<'_> {
             Start::Bias(id) => Some(self.weight(e, id)),
             Start::Buffer(b) => Some(self.buffer(e, b)),
         };
-        Map { terms: self.terms(e, &p.segments), start, out: p.out }
+        Map {
+            terms: self.terms(e, &p.segments),
+            start,
+            out: p.out,
+            kernels: self.plan.by_kernels(&p.segments),
+        }
     }
 
     /// Stores the output, or with a `range` some panels of it.
@@ -206,7 +211,9 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
                     // Sums of their own start from their own bias, others from those of the input.
                     let apart = cell.gates.len() > 1;
                     let start = apart.then(|| frame.weight(e, sums.start));
-                    let map = Map { terms: frame.terms(e, &cell.recurrent), start, out: sums.sums.len };
+                    let terms = frame.terms(e, &cell.recurrent);
+                    let map =
+                        Map { terms, start, out: sums.sums.len, kernels: plan.by_kernels(&cell.recurrent) };
                     let to = frame.buffer(e, sums.sums);
                     cell::sums(e, &map, (!apart).then_some(p[1]), to);
                 }
@@ -228,9 +235,10 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
 fn cell_at<'p>(e: &mut dyn Emit, frame: &Frame<'_>, cell: &'p Cell) -> CellAt<'p> {
     let mut products = vec![];
     for (gates, terms) in cell.products() {
+        let kernels = frame.plan.by_kernels(&terms);
         let (terms, start) = (frame.terms(e, &terms), Some(frame.weight(e, gates.start)));
         let sums = frame.buffer(e, gates.sums);
-        products.push((Map { terms, start, out: gates.sums.len }, sums));
+        products.push((Map { terms, start, out: gates.sums.len, kernels }, sums));
     }
     CellAt {
         cell,

@@ -117,7 +117,8 @@ pub(crate) fn spread(e: &mut dyn Emit, codes: Value, count: usize, to: Value) {
     let pick = e.bytes(std::array::from_fn(|i| if i % 4 == i / 4 { 0xff } else { 0 }));
     e.repeat(count, &[codes, to], |e, _, p| {
         let code = e.load(Type::I8, Memory::Caller, p[0], 0);
-        let code = if e.features().signed_bytes { code } else { e.with_constant(Constant::Xor, code, 0x80) };
+        let code =
+            if e.features().signed_eight() { code } else { e.with_constant(Constant::Xor, code, 0x80) };
         let all = e.splat(code);
         let words = e.and(all, pick);
         let words = e.cast(Type::I32x4, words);

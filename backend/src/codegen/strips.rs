@@ -93,7 +93,7 @@ pub(crate) fn accumulate_integers(
     start: impl FnOnce(&mut dyn Emit) -> Vec<Value>,
 ) -> (Vec<Value>, Value) {
     let vectors = s.height / LANES;
-    let signed = e.features().signed_bytes;
+    let (signed, pairs) = (e.features().signed_eight(), e.features().pairs);
     let zero = e.i32(0);
     let zero = e.splat(zero);
     let mut w = weights;
@@ -101,12 +101,16 @@ pub(crate) fn accumulate_integers(
     for _ in 0..PANEL / s.height {
         let p = turns(e, w, &vec![zero; vectors], |e, p| {
             let quad = gather(e, p[0], table, inputs);
+            let signs = pairs.then(|| e.signs(quad));
             let mut sums = vec![];
             for v in 0..vectors {
                 let w = e.load(Type::I8x16, Memory::Weights, p[1], v * LANES * QUAD);
-                // Offset activations replace offset weights.
-                let (a, b) = if signed { (w, quad) } else { (quad, w) };
-                sums.push(e.dot(a, b, p[2 + v]));
+                sums.push(match signs {
+                    Some(signs) => e.dot_signs(w, signs, p[2 + v]),
+                    None if signed => e.dot(w, quad, p[2 + v]),
+                    // Offset activations replace offset weights.
+                    None => e.dot(quad, w, p[2 + v]),
+                });
             }
             // Last: a pointer that is advanced while the old one is still read needs an extra register and move.
             let mut next = vec![e.offset(p[0], QUAD * 2), e.offset(p[1], s.entry_bytes())];

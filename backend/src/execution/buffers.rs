@@ -1,7 +1,7 @@
 //! Memory of one run over a sequence, or of steps of streams.
 
-use super::{Execution, Model, code_panels};
-use crate::plan::{Buffer, Codes, Format, Gates, Groups, PackedId, Packing, Step, UNITS, Vector};
+use super::{Execution, Model};
+use crate::plan::{Buffer, Codes, Gates, Groups, PackedId, Packing, Step, UNITS, Vector};
 use lstmc_kernels::{CodeRows, Products, Terms};
 
 /// Buffers of one run over a sequence, or of steps of streams: allocated once, for a fixed number of rows. Rows of f32s are padded to whole panels.
@@ -50,10 +50,9 @@ impl Buffers {
             at(&mut buffers.states, *state).reserve(rows * state.padded());
         }
         for (n, packed) in plan.weights.iter().enumerate() {
-            if let Packing::Panels(p) | Packing::Transposed(p) = packed.packing
-                && let (_, Format::Integer(i), data) = execution.panels(model, PackedId(n))
-            {
-                buffers.products.reserve(&code_panels(i, data, p.lanes()));
+            // Sparse maps are expanded now.
+            if let Packing::Panels(_) = packed.packing {
+                execution.panels(model, PackedId(n));
             }
         }
         buffers

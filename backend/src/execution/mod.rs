@@ -53,7 +53,7 @@ pub(crate) struct Execution {
 impl Execution {
     pub(crate) fn new(plan: &Plan, level: Level, threads: usize) -> Execution {
         let expanded = plan.weights.iter().map(|_| OnceLock::new()).collect();
-        let fewest_streams = level.has_batched_kernels().then(|| streams::fewest(plan));
+        let fewest_streams = level.has_batched_kernels().then_some(streams::FEWEST);
         Execution { level, threads, fewest_streams, expanded }
     }
 

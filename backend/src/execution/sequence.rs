@@ -164,13 +164,7 @@ impl Execution {
             _ => false,
         };
         let (format, data) = (model.plan.panels(s.weights).format, &model.weights[s.weights.0]);
-        let as_they_are = match format {
-            Format::F32 => true,
-            // Codes that share bytes would be unpacked for a single vector.
-            Format::Integer(i) => i.levels() == 1 && i.groups.count() == 1,
-            Format::Strips(_) => false,
-        };
-        (plain && as_they_are).then_some((format, data))
+        (plain && !matches!(format, Format::Strips(_))).then_some((format, data))
     }
 }
 

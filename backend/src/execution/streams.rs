@@ -4,18 +4,12 @@
 //! streams. Streams may end: those that are left come first.
 
 use super::{Buffers, Execution, Model, Stateful, cell_of, start};
-use crate::plan::{Buffer, Cell, Format, Loop, Output, PANEL, Packed, Packing, Panels, Plan, Step, Vector};
+use crate::plan::{Buffer, Cell, Loop, Output, PANEL, Step, Vector};
 use lstmc_kernels as kernels;
 use std::ops::Range;
 
-/// See [`Execution::fewest_streams`]: a larger number (measured) if codes that share bytes are unpacked for them.
-pub(super) fn fewest(plan: &Plan) -> usize {
-    let unpacked = |w: &Packed| match w.packing {
-        Packing::Panels(Panels { format: Format::Integer(i), .. }) => i.levels() > 1 || i.groups.count() > 1,
-        _ => false,
-    };
-    if plan.weights.iter().any(unpacked) { 4 } else { 2 }
-}
+/// See [`Execution::fewest_streams`].
+pub(super) const FEWEST: usize = 2;
 
 /// The most rows of a part of a batch: enough to use each weight often, few enough for their logits' blocks to stay in cache.
 const ROWS: usize = 192;

@@ -29,7 +29,7 @@ use crate::error::CompileError;
 use crate::isa::{has_dot, plan_target};
 use crate::pack::pack;
 pub use crate::plan::Head;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
 use cranelift_object::object::read::{Object as _, ObjectSection};
 use cranelift_object::object::{self, SectionKind};
@@ -126,11 +126,25 @@ pub fn compile(
     name: &str,
     info: &str,
 ) -> Result<Object, CompileError> {
-    Prepared::new(graph, words, target, name, info)?.object()
+    let plan = Plan::new(graph, plan_target(&**target.isa()))?;
+    Prepared::new(graph, plan, words, target, name, info)?.object()
+}
+
+/// Compiles a graph in language-model form to C, whose data lie as the target's processors like them.
+pub fn compile_c(
+    graph: &Graph,
+    words: Option<&Tokenizer>,
+    target: &Target,
+    name: &str,
+    info: &str,
+) -> Result<Object, CompileError> {
+    // The compiler chooses among the instructions that multiply bytes.
+    let plan = Plan::new(graph, plan::Target { pairs: false, ..plan_target(&**target.isa()) })?;
+    Ok(Prepared::new(graph, plan, words, target, name, info)?.c())
 }
 
 /// A model planned and packed for a target, with all that its public functions need.
-pub struct Prepared<'m> {
+struct Prepared<'m> {
     name: &'m str,
     info: Vec<u8>,
     target: &'m Target,
@@ -141,9 +155,9 @@ pub struct Prepared<'m> {
 }
 
 impl<'m> Prepared<'m> {
-    /// Plans and packs a graph in language-model form. `info` is what `NAME_info` returns.
-    pub fn new(
+    fn new(
         graph: &Graph,
+        plan: Plan,
         words: Option<&Tokenizer>,
         target: &'m Target,
         name: &'m str,
@@ -151,7 +165,6 @@ impl<'m> Prepared<'m> {
     ) -> Result<Prepared<'m>, CompileError> {
         check_name(name)?;
         let tables = words.map(Tables::new).transpose()?;
-        let plan = Plan::new(graph, plan_target(&**target.isa()))?;
         if let Some(found) = words.map(|t| t.vocabulary().len())
             && found != plan.vocabulary
         {
@@ -173,7 +186,7 @@ impl<'m> Prepared<'m> {
     }
 
     /// An object file.
-    pub fn object(&self) -> Result<Object, CompileError> {
+    fn object(&self) -> Result<Object, CompileError> {
         let failed = |reason: String| CompileError::Codegen { function: self.name.into(), reason };
         let isa = self.target.isa().clone();
         let builder = ObjectBuilder::new(isa, self.name, cranelift_module::default_libcall_names())
@@ -203,9 +216,10 @@ impl<'m> Prepared<'m> {
     }
 
     /// A file of C, which any compiler turns into such an object.
-    pub fn c(&self) -> Object {
+    fn c(&self) -> Object {
         let isa = &**self.target.isa();
-        let features = Features { dot: has_dot(isa), signed_bytes: plan_target(isa).signed_bytes };
+        let plan::Target { signed_bytes, pairs, .. } = self.plan.target;
+        let features = Features { dot: has_dot(isa), signed_bytes, pairs };
         let mut source = Source::new(features);
         source.weights(self.weights.iter().map(PackedData::bytes));
         self.data().into_iter().for_each(|(of, bytes)| source.data(of, bytes));

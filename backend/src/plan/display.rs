@@ -54,11 +54,17 @@ impl Plan {
 
     fn product(&self, p: &Product) -> String {
         let terms = self.segments(&p.segments);
-        match &p.start {
+        let terms = match &p.start {
             Start::Zero => terms,
             Start::Bias(id) => format!("{} + {terms}", self.name(*id)),
             Start::Buffer(b) => format!("{} + {terms}", buffer(b)),
-        }
+        };
+        terms + &self.kernels(&p.segments)
+    }
+
+    /// Whether kernels compute a product of these terms.
+    fn kernels(&self, terms: &[Segment]) -> String {
+        self.by_kernels(terms).map(|level| format!(", by kernels for {level}")).unwrap_or_default()
     }
 
     fn step(&self, f: &mut fmt::Formatter<'_>, indent: usize, step: &Step) -> fmt::Result {
@@ -81,8 +87,8 @@ impl Plan {
                     cell.parameters.map(|(id, _)| format!(", {}", self.name(id))).unwrap_or_default();
                 writeln!(f, "{} = cell {}{parameters}", buffer(&cell.out), states.join(", "))?;
                 for (gates, terms) in cell.products() {
-                    let terms = self.segments(&terms);
-                    writeln!(f, "{:indent$}  gates {} + {terms}", "", self.name(gates.start))?;
+                    let (terms, kernels) = (self.segments(&terms), self.kernels(&terms));
+                    writeln!(f, "{:indent$}  gates {} + {terms}{kernels}", "", self.name(gates.start))?;
                 }
                 writeln!(f, "{:indent$}  {}", "", cell_text(cell))
             }

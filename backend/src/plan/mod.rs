@@ -27,6 +27,7 @@ pub(crate) use strips::strip_inputs;
 use crate::error::CompileError;
 pub use lstmc_frontend::ir::Head;
 use lstmc_frontend::ir::{Formula, Graph, LinearMap, Part, Program, WeightId, verify_language_model};
+use lstmc_kernels::Level;
 use std::sync::Arc;
 
 /// Buffers and state slots are aligned and padded to this many f32s, so that whole panels can be written.
@@ -37,6 +38,18 @@ const SLOT: usize = PANEL;
 pub struct Target {
     /// Integer products multiply signed by signed bytes (arm64); elsewhere unsigned weights by signed activations.
     pub signed_bytes: bool,
+    /// Products of bytes are added in pairs, in 16 bits (`pmaddubsw`), and there is nothing better: 8-bit weights are signed, narrower ones unsigned.
+    pub pairs: bool,
+    /// Products of integer panels with one vector are calls of kernels of this level, where it has them: their vectors are wider than generated code's. Only code in memory can
+    /// call them.
+    pub kernels: Option<Level>,
+}
+
+impl Target {
+    /// Whether weights of 8 bits are packed as signed bytes.
+    pub fn signed_eight(self) -> bool {
+        self.signed_bytes || self.pairs
+    }
 }
 
 /// A packed weight of the plan, by position.
@@ -285,7 +298,7 @@ pub enum Step {
         /// The destination of the codes.
         out: Codes,
     },
-    /// `out[k][j]` = code `j`, offset by 128 unless the target multiplies signed by signed bytes, as byte `k` of a word: four codes from anywhere
+    /// `out[k][j]` = code `j`, offset by 128 unless the target takes weights of 8 bits signed, as byte `k` of a word: four codes from anywhere
     /// are combined by three ORs.
     Spread {
         /// The codes.
@@ -433,6 +446,8 @@ pub enum Output {
 pub struct Plan {
     /// The model's name.
     pub name: String,
+    /// The target that it was made for.
+    pub target: Target,
     /// Words.
     pub vocabulary: usize,
     /// What the output is.
@@ -458,6 +473,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The level whose kernels compute a product of these terms, if they do; see [`Target::kernels`].
+    pub(crate) fn by_kernels(&self, terms: &[Segment]) -> Option<Level> {
+        let level = self.target.kernels?;
+        let has_kernel = |s: &Segment| match (self.panels(s.weights).format, s.input) {
+            (Format::Integer(i), Input::Codes(_)) => lstmc_kernels::panel_product(level, i).is_some(),
+            _ => false,
+        };
+        (!terms.is_empty() && terms.iter().all(has_kernel)).then_some(level)
+    }
+
     /// Plans a graph in language-model form. Errors name what cannot be compiled.
     pub fn new(graph: &Graph, target: Target) -> Result<Plan, CompileError> {
         verify_language_model(graph).map_err(|e| CompileError::NotCanonical(e.to_string()))?;

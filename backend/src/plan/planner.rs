@@ -9,8 +9,8 @@ use super::{
 };
 use crate::error::CompileError;
 use lstmc_frontend::ir::{
-    self, Activations, Apply, GateRows, Graph, Group, LinearMap, MAX_MULTIPLIED_OUT, MapError, Part, PartId,
-    Program, Quantized, Sequence, StepId, StepKind, TensorTrain, WeightId,
+    self, Activations, Apply, GateRows, Graph, Group, LinearMap, MAX_MULTIPLIED_OUT, MapError, PackedWidth,
+    Part, PartId, Program, Quantized, Sequence, StepId, StepKind, TensorTrain, WeightId,
 };
 use lstmc_frontend::tensor::DType;
 use lstmc_kernels::gate_lanes;
@@ -97,6 +97,7 @@ impl<'p> Planner<'p> {
         self.check_sizes()?;
         let mut plan = Plan {
             name: self.graph.name.clone(),
+            target: self.target,
             vocabulary: program.vocabulary(),
             head: program.head(),
             weights: self.weights,
@@ -343,7 +344,7 @@ impl<'p> Planner<'p> {
                     _ => None,
                 };
                 let by_row = codes.is_some_and(|q| q.granularity().groups(input) == 1);
-                let signed = by_row.then_some(self.target.signed_bytes);
+                let signed = by_row.then_some(self.target.signed_eight());
                 let format = strips(s, &kept, [out, input], order, signed);
                 match (format, codes) {
                     (Some(format), Some(_)) if by_row => {
@@ -413,7 +414,11 @@ impl<'p> Planner<'p> {
             _ => Scale::F32,
         };
         let width = q.format().packed();
-        Integer { width, groups, scale, signed: self.target.signed_bytes }
+        let signed = match width {
+            PackedWidth::Eight => self.target.signed_eight(),
+            _ => self.target.signed_bytes,
+        };
+        Integer { width, groups, scale, signed }
     }
 
     /// What an earlier step has made, if `of` finds it in one.

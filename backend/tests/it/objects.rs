@@ -7,7 +7,7 @@ use cranelift_object::object::{
 };
 use lstmc_backend::CompileError;
 use lstmc_backend::object::{
-    Cpu, Head, Object as Compiled, Prepared, TRIPLES, Target, archive, check_name, compile, header, module,
+    Cpu, Head, Object as Compiled, TRIPLES, Target, archive, check_name, compile, compile_c, header, module,
     suffixes,
 };
 use lstmc_frontend::ir::arbitrary::{
@@ -152,7 +152,7 @@ fn the_header_declares_what_the_object_defines() {
 fn c_is_structured() {
     let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
     let graph = language_model(2, 1, 3, 1);
-    let c = Prepared::new(&graph, Some(&words(3)), &target, "lm", "{}").unwrap().c();
+    let c = compile_c(&graph, Some(&words(3)), &target, "lm", "{}").unwrap();
     assert_eq!((&*c.name, c.sizes.vocabulary), ("lm", 3));
     let text = String::from_utf8(c.bytes).unwrap();
     assert!(text.is_ascii() && !text[..text.find("static ").unwrap()].contains('@'));

@@ -341,10 +341,13 @@ impl Tokenizer {
         to.bytes += 1;
     }
 
+    /// Whether a token ends a line of text.
+    fn is_end(&self, token: u32) -> bool {
+        self.newline == Newline::Token(token) || self.special.get(Role::End) == Some(token)
+    }
+
     /// The text of some tokens. A token for an end ends a line.
     pub fn decode(&self, tokens: &[u32]) -> String {
-        let is_end =
-            |token: u32| self.newline == Newline::Token(token) || self.special.get(Role::End) == Some(token);
         if self.units == Units::Bytes {
             let bytes: Vec<u8> = tokens.iter().filter_map(|&token| u8::try_from(token).ok()).collect();
             return String::from_utf8_lossy(&bytes).into_owned();
@@ -352,7 +355,7 @@ impl Tokenizer {
         if let Units::Subwords(subwords) = &self.units {
             let is_silent =
                 |token| [Role::Begin, Role::Pad].iter().any(|&role| self.special.get(role) == Some(token));
-            let lines = tokens.split(|&token| is_end(token)).map(|line| {
+            let lines = tokens.split(|&token| self.is_end(token)).map(|line| {
                 let spoken: Vec<u32> = line.iter().copied().filter(|&token| !is_silent(token)).collect();
                 subwords.decode(&spoken)
             });
@@ -363,13 +366,26 @@ impl Tokenizer {
             let word = self.vocabulary.word(token).unwrap_or("\u{fffd}");
             let apart = self.units != Units::Characters && !text.is_empty() && !text.ends_with('\n');
             match word {
-                _ if is_end(token) => text.push('\n'),
+                _ if self.is_end(token) => text.push('\n'),
                 "<space>" if self.units == Units::Characters => text.push(' '),
                 word if apart => _ = write!(text, " {word}"), // writing to a string cannot fail
                 word => text.push_str(word),
             }
         }
         text
+    }
+
+    /// What one more token adds to the text of others, such as ` it` after a word, `ing` within one, or the end of a line. Bytes that end in the
+    /// middle of a character are U+FFFD until the rest follows, whose text is then the whole character.
+    pub fn decode_after(&self, before: &[u32], token: u32) -> String {
+        let line =
+            before.iter().rposition(|&token| self.is_end(token)).map_or(before, |end| &before[end + 1..]);
+        let longer = self.decode(&[line, &[token]].concat());
+        match longer.strip_prefix(self.decode(line).trim_end_matches('\u{fffd}')) {
+            Some(added) => added.to_owned(),
+            // A decoder that mends what came before.
+            None => self.decode(&[token]),
+        }
     }
 
     /// In one line: units, and the special tokens with their ids.

@@ -87,9 +87,13 @@ impl Of {
             Type::U16 => (Of::Address, "h1"),
             Type::I16x4 => (Of::U4, "h4"),
             Type::Address => unreachable!("addresses are loaded from a table"),
+            Type::I16x8 => unreachable!("{NO_PAIRS}"),
         }
     }
 }
+
+/// Compilers choose how bytes are multiplied: see `u4_dot` in the prelude.
+const NO_PAIRS: &str = "plans for C multiply bytes by `dot` alone";
 
 /// A function under construction.
 struct C {
@@ -431,6 +435,22 @@ impl Emit for C {
 
     fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value {
         self.apply(Of::U4, "u4_dot_quad", &[weights, quad, acc])
+    }
+
+    fn signs(&mut self, _: Value) -> [Value; 2] {
+        unreachable!("{NO_PAIRS}")
+    }
+
+    fn pairs(&mut self, _: Value, _: Value) -> Value {
+        unreachable!("{NO_PAIRS}")
+    }
+
+    fn add_pairs(&mut self, _: Value, _: Value) -> Value {
+        unreachable!("{NO_PAIRS}")
+    }
+
+    fn call_address(&mut self, _: usize, _: &[Value]) {
+        unreachable!("plans for C call no kernels")
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {

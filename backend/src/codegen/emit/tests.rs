@@ -103,7 +103,7 @@ impl Emit for Typed {
 
     fn store(&mut self, memory: Memory, value: Value, address: Value, _: usize) {
         self.check(address, &[Type::Address]);
-        self.check(value, &[Type::F32, Type::F32x4, Type::I32, Type::I8x16]);
+        self.check(value, &[Type::F32, Type::F32x4, Type::I32, Type::I8x16, Type::Address]);
         assert!(!matches!(memory, Memory::Weights | Memory::Rows));
     }
 
@@ -218,6 +218,25 @@ impl Emit for Typed {
         self.dot(weights, quad, acc)
     }
 
+    fn signs(&mut self, bytes: Value) -> [Value; 2] {
+        self.check(bytes, &[Type::I8x16]);
+        [(); 2].map(|()| self.value(Type::I8x16))
+    }
+
+    fn pairs(&mut self, unsigned: Value, signed: Value) -> Value {
+        assert_eq!(self.all(&[unsigned, signed]), [Type::I8x16; 2]);
+        self.value(Type::I16x8)
+    }
+
+    fn add_pairs(&mut self, pairs: Value, acc: Value) -> Value {
+        assert_eq!(self.all(&[pairs, acc]), [Type::I16x8, Type::I32x4]);
+        self.value(Type::I32x4)
+    }
+
+    fn call_address(&mut self, _: usize, arguments: &[Value]) {
+        assert!(self.all(arguments).iter().all(|&ty| ty == Type::Address));
+    }
+
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
         let (parameters, returns, _) = entry.shape();
         assert_eq!(self.all(arguments), vec![Type::Address; parameters]);
@@ -281,16 +300,23 @@ impl Emit for Typed {
 #[test]
 fn every_function_is_typed_and_scoped() {
     let cases = Kind::ALL.into_iter().flat_map(|kind| (0..4).map(move |seed| (kind, seed)));
-    for ((kind, seed), [dot, signed_bytes]) in
-        cases.flat_map(|case| [[false, false], [false, true], [true, false], [true, true]].map(|f| (case, f)))
-    {
+    let features = [
+        Features { dot: false, signed_bytes: false, pairs: false },
+        Features { dot: false, signed_bytes: false, pairs: true },
+        Features { dot: false, signed_bytes: true, pairs: false },
+        Features { dot: true, signed_bytes: false, pairs: false },
+        Features { dot: true, signed_bytes: true, pairs: false },
+    ];
+    for ((kind, seed), features) in cases.flat_map(|case| features.map(|f| (case, f))) {
+        let Features { signed_bytes, pairs, .. } = features;
         let graph = language_model_of(19, 2, 2100, |_, shape| random_map(kind, shape, seed));
-        let plan = Plan::new(&graph, Target { signed_bytes }).unwrap();
+        let plan =
+            Plan::new(&graph, Target { signed_bytes, pairs, kernels: "avx2".parse().ok().filter(|_| pairs) })
+                .unwrap();
         let phases = (0..plan.phases().len()).map(Entry::Phase);
         for entry in stepwise(&plan).chain(batched(&plan)).chain(phases) {
             let (parameters, returns, _) = entry.shape();
             let parameters = vec![Type::Address; parameters];
-            let features = Features { dot, signed_bytes };
             let result = result_type(features, &parameters, |e, p| body(&plan, entry, e, p));
             assert_eq!(result, returns.then_some(Type::F32), "{entry:?}");
         }

@@ -17,7 +17,8 @@ fn library() -> PathBuf {
 }
 
 fn compile(source: &Path, folder: &Path, program: &Path) -> PathBuf {
-    compile_all(&[source], &[Path::new(env!("CARGO_MANIFEST_DIR")).join("include")], folder, "lstmc", program)
+    let include = [Path::new(env!("CARGO_MANIFEST_DIR")).join("include")];
+    compile_all(&[source], &include, folder, "lstmc", program, &[])
 }
 
 fn compile_all(
@@ -26,15 +27,24 @@ fn compile_all(
     folder: &Path,
     library: &str,
     program: &Path,
+    options: &[&str],
 ) -> PathBuf {
     let mut cc = Command::new("cc");
-    cc.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"]).args(sources);
+    cc.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"]).args(options).args(sources);
     include.iter().for_each(|folder| _ = cc.arg("-I").arg(folder));
     cc.arg("-L").arg(folder).arg(format!("-l{library}"));
     cc.args(["-lm", "-o"]).arg(program).arg(format!("-Wl,-rpath,{}", folder.display()));
     let output = cc.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     program.to_path_buf()
+}
+
+/// Whether the C compiler has these options, and what it makes runs.
+fn works(options: &[&str], dir: &Path) -> bool {
+    let (source, program) = (dir.join("empty.c"), dir.join("empty"));
+    std::fs::write(&source, "int main(void) { return 0; }").unwrap();
+    let made = Command::new("cc").args(options).arg(&source).arg("-o").arg(&program).output();
+    made.is_ok_and(|o| o.status.success()) && Command::new(&program).status().is_ok_and(|s| s.success())
 }
 
 #[test]
@@ -92,11 +102,13 @@ fn beams(model: &Path, library: &Path, dir: &Path) {
         std::fs::write(dir.join(&file.path), &file.bytes).unwrap();
     }
     let include = [Path::new(env!("CARGO_MANIFEST_DIR")).join("include"), dir.to_path_buf()];
-    let both =
+    let compiled = |options: &[&str]| {
         [("lm_liblstmc.c", library, "lstmc"), ("lm_linked.c", dir, "lm_model")].map(|(lm, folder, name)| {
-            let program = dir.join(format!("beam-{name}"));
-            compile_all(&[&source("beam.c"), &source(lm)], &include, folder, name, &program)
-        });
+            let program = dir.join(format!("beam-{name}{}", options.concat()));
+            compile_all(&[&source("beam.c"), &source(lm)], &include, folder, name, &program, options)
+        })
+    };
+    let both = compiled(&[]);
     let run = |program: &Path, options: &[&str], frames: &str| {
         let file = dir.join("frames.txt");
         std::fs::write(&file, frames).unwrap();
@@ -120,6 +132,13 @@ fn beams(model: &Path, library: &Path, dir: &Path) {
         assert_eq!(run(program, &["4"], "the:-1 cat\n").0, Some(1));
         assert_eq!(run(program, &["4"], "zebra:-1\n").0, Some(1));
         assert_eq!(run(program, &["4"], "").0, Some(0));
+    }
+    if works(&["-fsanitize=thread"], dir) {
+        for (plain, watched) in both.iter().zip(compiled(&["-fsanitize=thread"])) {
+            assert_eq!(run(&watched, &["8", "0.5"], FRAMES), run(plain, &["8", "0.5"], FRAMES));
+        }
+    } else {
+        crate::skipped("the beam search under ThreadSanitizer: it does not work here");
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
         crate::skipped("the beam search under valgrind: it is not installed");

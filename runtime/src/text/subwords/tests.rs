@@ -99,6 +99,10 @@ fn lines_are_cut_one_by_one() {
         let mut tokens = vec![tokenizer.begin().unwrap()];
         tokens.extend(&encoded.tokens);
         assert_eq!(tokenizer.decode(&tokens), decoded, "{name}");
+        // Token by token, unless the bytes of a character are several.
+        let after = |at: usize| tokenizer.decode_after(&tokens[..at], tokens[at]);
+        let added: String = (0..tokens.len()).map(after).filter(|text| !text.contains('\u{fffd}')).collect();
+        assert_eq!(added, decoded, "{name}");
         let sentence = tokenizer.sentence("the company\n", 1).unwrap().tokens;
         assert_eq!(sentence, [&tokens[..1], &line("the company"), &[end]].concat());
     }

@@ -23,6 +23,8 @@ fn words() {
     let counts = words.encode("the Größe\nthe\n").unwrap();
     assert_eq!((counts.words, counts.characters, counts.bytes), (5, 14, 16));
     assert_eq!(words.decode(&[2, 3, 1, 2, 9]), "the Größe\nthe \u{fffd}");
+    assert_eq!([0, 2, 1].map(|token| words.decode_after(&[1, 2], token)), [" <unk>", " the", "\n"]);
+    assert_eq!(words.decode_after(&[2, 1], 3), "Größe");
     assert_eq!(words.sentence("the\r\n", 1).unwrap().tokens, [1, 2, 1]);
 }
 
@@ -38,6 +40,8 @@ fn characters_bytes_and_ids() {
     let bytes = Tokenizer::new(Units::Bytes, Vocabulary::of_bytes(257).unwrap());
     assert_eq!(bytes.encode("é\r\n").unwrap().tokens, [0xC3, 0xA9, 13, 10]);
     assert_eq!(bytes.decode(&[0xC3, 0xA9, 10, 0xC3]), "é\n\u{fffd}");
+    assert_eq!(bytes.decode_after(&[97], 0xC3), "\u{fffd}");
+    assert_eq!(bytes.decode_after(&[97, 0xC3], 0xA9), "é");
     let ids = Tokenizer::new(Units::Ids, Vocabulary::of_ids(12).unwrap());
     assert_eq!(ids.encode("11 0\n7\n").unwrap().tokens, [11, 0, 7]);
     assert_eq!(ids.decode(&[11, 0]), "11 0");
