@@ -1,4 +1,4 @@
-//! Ahead-of-time building: a model as a static library with a C header, or as a Rust crate; and the helper for build scripts.
+//! Ahead-of-time building: a model as a static library with a C header, as C, or as a Rust crate; and the helper for build scripts.
 //!
 //! An application that contains a model compiles it in its `build.rs`, for the target that Cargo builds:
 //!
@@ -33,6 +33,8 @@ pub enum Emit {
     StaticLib,
     /// NAME.o, or NAME.obj for Windows
     Object,
+    /// NAME.c, for any C99 compiler, on any little-endian processor; it includes NAME.h
+    C,
     /// NAME.h, for C and C++
     Header,
     /// NAME/, a Rust crate without dependencies and `std`, with the static library inside
@@ -112,11 +114,7 @@ impl Config {
 
     /// Builds in memory.
     pub fn build(&self, emit: &[Emit]) -> Result<Built, Error> {
-        let (object, target) = self.compiled()?;
-        let mut files = vec![];
-        for &kind in emit {
-            files.extend(emitted(kind, &object, &target)?);
-        }
+        let (files, object, target) = self.compiled(emit)?;
         let features = target.features().collect();
         Ok(Built { files, sizes: object.sizes, target: target.triple(), features })
     }
@@ -125,9 +123,7 @@ impl Config {
     /// Cargo to link the library and when to rebuild.
     pub fn compile(&self) -> Result<(), Error> {
         let out = std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or(Error::NoBuildScript)?;
-        let (object, target) = self.compiled()?;
-        let mut files = emitted(Emit::StaticLib, &object, &target)?;
-        files.extend(emitted(Emit::Header, &object, &target)?);
+        let (mut files, object, target) = self.compiled(&[Emit::StaticLib, Emit::Header])?;
         let module = object::module(&object, &target).into_bytes();
         files.push(File { path: format!("{}.rs", object.name).into(), bytes: module });
         for file in files {
@@ -144,15 +140,31 @@ impl Config {
         printed.map_err(|reason| Error::Write { path: "standard output".into(), reason })
     }
 
-    fn compiled(&self) -> Result<(Object, Target), Error> {
+    /// The files, what headers are made of, and the target.
+    fn compiled(&self, emit: &[Emit]) -> Result<(Vec<File>, Object, Target), Error> {
         // Quick checks come before a large model is read.
         let name = self.symbol_prefix();
         object::check_name(&name).map_err(lstmc_backend::CompileError::from)?;
         let target = self.resolve_target()?;
         let source = Source::read(&self.model)?.with_text(&self.text)?.canonical()?;
         let info = info(&source, &target, &self.cpu)?;
-        let object = object::compile(&source.graph, source.tokenizer.as_deref(), &target, &name, &info)?;
-        Ok((object, target))
+        let words = source.tokenizer.as_deref();
+        let c =
+            emit.contains(&Emit::C).then(|| object::compile_c(&source.graph, words, &target, &name, &info));
+        let c = c.transpose()?;
+        let only_c = c.is_some() && emit.iter().all(|kind| matches!(kind, Emit::C | Emit::Header));
+        let machine_code = match only_c {
+            true => None,
+            false => Some(object::compile(&source.graph, words, &target, &name, &info)?),
+        };
+        let mut files = vec![];
+        for &kind in emit {
+            let object = if kind == Emit::C { &c } else { &machine_code };
+            let object = object.as_ref().or(c.as_ref()).expect("what is emitted was compiled");
+            files.extend(emitted(kind, object, &target)?);
+        }
+        let object = machine_code.or(c).expect("one of them was compiled");
+        Ok((files, object, target))
     }
 
     fn resolve_target(&self) -> Result<Target, Error> {
@@ -181,6 +193,7 @@ fn emitted(kind: Emit, object: &Object, target: &Target) -> Result<Vec<File>, Er
     Ok(match kind {
         Emit::StaticLib => vec![library("")?],
         Emit::Object => vec![File { path: target.object(name).into(), bytes: object.bytes.clone() }],
+        Emit::C => vec![File { path: format!("{name}.c").into(), bytes: object.bytes.clone() }],
         Emit::Header => vec![File {
             path: format!("{name}.h").into(),
             bytes: object::header(object, target).into_bytes(),

@@ -8,10 +8,13 @@ use crate::terminal::{self, Usage, bytes, thousands};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Make a library of a model, for a program in C, C++ or Rust
+/// Make a library of a model, for a program in C, C++ or Rust; or a file of C
 ///
 /// The library holds code, weights and words, all read-only. It needs no other library, allocates nothing, and any number of threads may
 /// use it. Every function is named NAME_...; the header says what they do. Link it with `cc app.c -L DIR -lNAME`.
+///
+/// `--emit c` writes the same functions as C99, for targets and toolchains that are not in the list below: compile it with
+/// `cc -O3 -march=native -c NAME.c`, or whatever your processor is called.
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("\
 Targets:
@@ -27,14 +30,15 @@ CPUs:
 Examples:
   lstmc build model.lstmc --name keyboard -o target
   lstmc build model.lstmc --name keyboard --target aarch64-linux-android --cpu dotprod -o target
-  lstmc build model.lstmc --name keyboard --emit rust -o crates", TRIPLES.join("\n  ")))]
+  lstmc build model.lstmc --name keyboard --emit rust -o crates
+  lstmc build model.lstmc --name keyboard --emit c,header -o src", TRIPLES.join("\n  ")))]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Prefix of all functions and name of the files: a C identifier
     #[arg(long)]
     name: String,
-    /// The target's triple; this machine's by default
+    /// The target's triple; this machine's by default. C runs elsewhere too, but less fast
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
     /// CPU features: generic, native, a level, or a list
@@ -78,6 +82,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         paths.push((path, file.bytes.len()));
     }
     let sizes = built.sizes;
+    let is_c = emit.iter().all(|kind| matches!(kind, Emit::C | Emit::Header)) && emit.contains(&Emit::C);
     if args.json {
         let files: Vec<_> =
             paths.iter().map(|(path, bytes)| serde_json::json!({"path": path, "bytes": bytes})).collect();
@@ -98,11 +103,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "for {}{}{}: {} of code, {} of weights, {} of words; a state takes {}",
+        "for {}{}{}: {} of {}, {} of weights, {} of words; a state takes {}",
         built.target,
         if built.features.is_empty() { "" } else { " with " },
         built.features.join(", "),
         bytes(sizes.code),
+        if is_c { "C" } else { "code" },
         bytes(sizes.weights),
         bytes(sizes.words),
         bytes(sizes.state)

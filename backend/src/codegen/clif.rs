@@ -1,13 +1,16 @@
 //! [`Emit`] with Cranelift.
 
 use super::Entry;
-use super::emit::{Binary, Branch, Constant, Emit, Features, Memory, Next, Test, Turn, Type, Unary, Value};
+use super::emit::{
+    Binary, Branch, Constant, Data, Emit, Features, Memory, Next, Test, Turn, Type, Unary, Value, WhileTurn,
+};
 use crate::isa::{has_dot, has_fma, plan_target};
 use crate::plan::Target;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self, types};
 use cranelift_codegen::ir::{
-    AbiParam, BlockArg, Endianness, FuncRef, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind,
+    AbiParam, BlockArg, Endianness, FuncRef, GlobalValue, InstBuilder, MemFlagsData, StackSlotData,
+    StackSlotKind,
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::FunctionBuilder;
@@ -17,22 +20,14 @@ pub(crate) struct Clif<'a, 'f> {
     b: &'a mut FunctionBuilder<'f>,
     /// The functions that it may call.
     callees: &'a [(Entry, FuncRef)],
+    /// The data that it may refer to.
+    data: &'a [(Data, GlobalValue)],
     features: Features,
     /// Fused multiply-add is an instruction.
     fma: bool,
     /// The type of an address.
     pointer: ir::Type,
     convention: CallConv,
-}
-
-/// Stores zeros at an aligned address, a number of whole vectors.
-pub(crate) fn clear(b: &mut FunctionBuilder<'_>, isa: &dyn TargetIsa, address: ir::Value, bytes: usize) {
-    let e: &mut dyn Emit = &mut Clif::new(b, isa, &[]);
-    let zero = e.constant(0.0);
-    e.repeat(bytes / 16, &[value(address)], |e, _, p| {
-        e.store(Memory::Buffer, zero, p[0], 0);
-        vec![e.offset(p[0], 16)]
-    });
 }
 
 fn value(v: ir::Value) -> Value {
@@ -62,12 +57,14 @@ impl<'a, 'f> Clif<'a, 'f> {
         b: &'a mut FunctionBuilder<'f>,
         isa: &dyn TargetIsa,
         callees: &'a [(Entry, FuncRef)],
+        data: &'a [(Data, GlobalValue)],
     ) -> Clif<'a, 'f> {
         let Target { signed_bytes, pairs, .. } = plan_target(isa);
         let features = Features { dot: has_dot(isa), signed_bytes, pairs };
         Clif {
             b,
             callees,
+            data,
             features,
             fma: has_fma(isa),
             pointer: isa.pointer_type(),
@@ -96,7 +93,7 @@ impl<'a, 'f> Clif<'a, 'f> {
             Type::I32 => types::I32,
             Type::I32x4 => types::I32X4,
             Type::Address => self.pointer,
-            Type::U16 | Type::I16x4 => unreachable!("no value has this type"),
+            Type::U8 | Type::U16 | Type::I16x4 => unreachable!("no value has this type"),
         }
     }
 
@@ -165,9 +162,15 @@ impl Emit for Clif<'_, '_> {
         self.vconst(types::I8X16, &bytes)
     }
 
+    fn address(&mut self, data: Data) -> Value {
+        let global = self.data.iter().find(|(d, _)| *d == data).expect("the data is declared").1;
+        value(self.b.ins().symbol_value(self.pointer, global))
+    }
+
     fn load(&mut self, ty: Type, memory: Memory, address: Value, bytes: usize) -> Value {
         let (flags, address, bytes) = (flags(memory), raw(address), bytes as i32);
         value(match ty {
+            Type::U8 => self.b.ins().uload8(self.pointer, flags, address, bytes),
             Type::U16 => self.b.ins().uload16(self.pointer, flags, address, bytes),
             Type::I16x4 => self.b.ins().sload16x4(flags, address, bytes),
             ty => {
@@ -221,6 +224,7 @@ impl Emit for Clif<'_, '_> {
             Unary::Splat => ins.splat(ty.by(128 / ty.bits()).expect("a vector of sixteen bytes"), x),
             Unary::Any => ins.vany_true(x),
             Unary::IsNotZero => ins.icmp_imm_s(IntCC::NotEqual, x, 0),
+            Unary::IsZero => ins.icmp_imm_s(IntCC::Equal, x, 0),
         })
     }
 
@@ -237,6 +241,7 @@ impl Emit for Clif<'_, '_> {
             (Binary::Div, _) => ins.fdiv(x, y),
             (Binary::And, _) => ins.band(x, y),
             (Binary::Or, _) => ins.bor(x, y),
+            (Binary::Equal, _) => ins.icmp(IntCC::Equal, x, y),
             (Binary::Less, true) => ins.fcmp(FloatCC::LessThan, x, y),
             (Binary::Less, false) => ins.icmp(IntCC::UnsignedLessThan, x, y),
             (Binary::Greater, true) => ins.fcmp(FloatCC::GreaterThan, x, y),
@@ -414,6 +419,28 @@ impl Emit for Clif<'_, '_> {
         self.b.ins().jump(after, &block_args(values));
         self.begin(after);
         self.params(after)
+    }
+
+    fn repeat_while(&mut self, carried: &[Value], turn: &mut WhileTurn<'_>) -> Vec<Value> {
+        let (head, after) = (self.b.create_block(), self.b.create_block());
+        self.append_params(&[head, after], carried);
+        self.b.ins().jump(head, &block_args(carried.iter().copied()));
+        self.b.switch_to_block(head);
+        let params = self.params(head);
+        let (more, next) = turn(self, &params);
+        let next = block_args(next);
+        self.b.ins().brif(raw(more), head, &next, after, &next);
+        self.b.seal_block(head);
+        self.begin(after);
+        self.params(after)
+    }
+
+    fn return_if(&mut self, condition: Value, result: Value) {
+        let (leave, stay) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(raw(condition), leave, &[], stay, &[]);
+        self.begin(leave);
+        self.b.ins().return_(&[raw(result)]);
+        self.begin(stay);
     }
 
     fn descend(&mut self, x: Value, test: &mut Test<'_>, next: &mut Next<'_>) -> Value {

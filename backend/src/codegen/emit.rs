@@ -7,6 +7,32 @@
 use super::Entry;
 use crate::plan::LANES;
 
+/// Read-only data of a program that has public functions: see [`interface`](crate::object).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Data {
+    /// The table of the weights' addresses.
+    Weights,
+    /// JSON.
+    Info,
+    /// The vocabulary's tables.
+    Strings,
+    Places,
+    Sorted,
+}
+
+impl Data {
+    /// A name, for symbols.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Data::Weights => "weights",
+            Data::Info => "info",
+            Data::Strings => "words",
+            Data::Places => "words_places",
+            Data::Sorted => "words_sorted",
+        }
+    }
+}
+
 /// A value of the function under construction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Value(pub(super) u32);
@@ -30,6 +56,8 @@ pub(crate) enum Type {
     I32x4,
     /// An address, or an integer as wide as one.
     Address,
+    /// In memory only: an unsigned byte, [`Type::Address`] when loaded.
+    U8,
     /// In memory only: an unsigned integer of 16 bits, [`Type::Address`] when loaded.
     U16,
     /// In memory only: four signed integers of 16 bits, [`Type::I32x4`] when loaded.
@@ -84,7 +112,10 @@ pub(crate) enum Unary {
     Splat,
     /// Whether any lane of a mask is set.
     Any,
+    /// Of an address or an integer as wide as one.
     IsNotZero,
+    /// The same, or the opposite of a condition.
+    IsZero,
 }
 
 /// Operations on two values of one type, lane by lane. Integers wrap.
@@ -95,10 +126,12 @@ pub(crate) enum Binary {
     Mul,
     /// Of floats.
     Div,
-    /// Of integers.
+    /// Of integers, or of conditions.
     And,
-    /// Of integers.
+    /// Of integers, or of conditions.
     Or,
+    /// A condition, of integers that are not vectors.
+    Equal,
     /// A condition, or a mask: of floats (NaN is neither less nor greater) or of unsigned integers.
     Less,
     Greater,
@@ -117,6 +150,9 @@ pub(crate) enum Constant {
 
 /// The body of a loop: from the iteration's number and the carried values to the next ones.
 pub(crate) type Turn<'t> = dyn FnMut(&mut dyn Emit, Value, &[Value]) -> Vec<Value> + 't;
+
+/// The body of [`Emit::repeat_while`]: from the carried values to whether there is another turn, and the next ones.
+pub(crate) type WhileTurn<'t> = dyn FnMut(&mut dyn Emit, &[Value]) -> (Value, Vec<Value>) + 't;
 
 /// The body of a branch.
 pub(crate) type Branch<'t> = dyn FnMut(&mut dyn Emit) -> Vec<Value> + 't;
@@ -153,6 +189,8 @@ pub(crate) trait Emit {
     /// The same number in every lane, as a vector in memory, which instructions take as an operand, instead of a scalar that is broadcast.
     fn constant(&mut self, x: f32) -> Value;
     fn bytes(&mut self, bytes: [u8; 16]) -> Value;
+    /// The address of data.
+    fn address(&mut self, data: Data) -> Value;
 
     fn load(&mut self, ty: Type, memory: Memory, address: Value, bytes: usize) -> Value;
     fn store(&mut self, memory: Memory, value: Value, address: Value, bytes: usize);
@@ -209,16 +247,21 @@ pub(crate) trait Emit {
     -> Vec<Value>;
     /// `if condition { then } else { otherwise }`, where both return values of the same types as `otherwise`.
     fn choose_from(&mut self, condition: Value, otherwise: &[Value], then: &mut Branch<'_>) -> Vec<Value>;
+    /// The loop `do { (more, values) = turn(values) } while more`. Returns the values after the last turn.
+    fn repeat_while(&mut self, carried: &[Value], turn: &mut WhileTurn<'_>) -> Vec<Value>;
+    /// `if condition { return result }`, outside of loops and branches.
+    fn return_if(&mut self, condition: Value, result: Value);
     /// `while x != 0 && test(x) { x = next(..) }`, for an integer as wide as an address; returns the last `x`.
     fn descend(&mut self, x: Value, test: &mut Test<'_>, next: &mut Next<'_>) -> Value;
 
     shorthands! {
         unary(x):
-        neg = Neg, abs = Abs, sqrt = Sqrt, to_float = ToFloat, extend = Extend, truncate = Truncate, splat = Splat, any = Any, is_not_zero = IsNotZero
+        neg = Neg, abs = Abs, sqrt = Sqrt, to_float = ToFloat, extend = Extend, truncate = Truncate, splat = Splat, any = Any, is_not_zero = IsNotZero,
+        is_zero = IsZero
     }
     shorthands! {
         binary(x, y):
-        add = Add, sub = Sub, mul = Mul, div = Div, and = And, or = Or, less = Less, greater = Greater
+        add = Add, sub = Sub, mul = Mul, div = Div, and = And, or = Or, equal = Equal, less = Less, greater = Greater
     }
 
     fn shift_left(&mut self, x: Value, bits: u32) -> Value {
@@ -307,6 +350,15 @@ impl dyn Emit + '_ {
         self.choose_from(condition, otherwise, &mut |e| then.take().expect("a branch is emitted once")(e))
     }
 
+    /// Stores zeros at an aligned address, a number of whole vectors.
+    pub(crate) fn clear(&mut self, address: Value, bytes: usize) {
+        let zero = self.constant(0.0);
+        self.repeat(bytes / 16, &[address], |e, _, p| {
+            e.store(Memory::Buffer, zero, p[0], 0);
+            vec![e.offset(p[0], 16)]
+        });
+    }
+
     /// [`Emit::dot`] with [`Features::pairs`]: signed weights, and activations as [`Emit::signs`] splits them. One of each input's two products is zero: a pair is at
     /// most `2 * 127 * 128` in magnitude.
     pub(crate) fn dot_signs(&mut self, weights: Value, [above, below]: [Value; 2], acc: Value) -> Value {
@@ -354,4 +406,4 @@ impl dyn Emit + '_ {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,9 +17,10 @@
 //! Everything here uses the vocabulary of [`emit`]. Only [`clif`], which implements it, and [`module`], which declares the functions, depend on
 //! Cranelift.
 
+pub(crate) mod c;
 mod cell;
 mod clif;
-mod emit;
+pub(crate) mod emit;
 mod formula;
 mod gather;
 mod integer;
@@ -35,6 +36,5 @@ mod strips;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use clif::clear;
-pub(crate) use module::{Program, build_engine, build_listed, build_stepwise, define};
+pub(crate) use module::{build_engine, build_listed, build_stepwise, define_public};
 pub(crate) use program::Entry;

@@ -1,13 +1,14 @@
 //! A program's functions in any `cranelift_module::Module`.
 
 use super::clif::Clif;
+use super::emit::{self, Data, Emit};
 use super::program::{Entry, batched, body, stepwise};
 use crate::error::CompileError;
 use crate::plan::Plan;
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, Function, Type, UserFuncName, Value, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{FuncId, Linkage, Module};
+use cranelift_module::{DataId, FuncId, Linkage, Module};
 
 /// The functions of a program, defined in a module.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ fn build_entries(
             let callees = program.functions.iter().filter(|(e, _)| calls.contains(e));
             let callees: Vec<_> =
                 callees.map(|&(e, id)| (e, module.declare_func_in_func(id, b.func))).collect();
-            Clif::new(b, module.isa(), &callees).function(p, |e, p| body(plan, entry, e, p));
+            Clif::new(b, module.isa(), &callees, &[]).function(p, |e, p| body(plan, entry, e, p));
         };
         let id = define(module, &entry.name(), Linkage::Local, signature, text.as_mut(), emit)?;
         program.functions.push((entry, id));
@@ -69,6 +70,27 @@ fn build_entries(
         }
     }
     Ok(program)
+}
+
+/// Defines a public function, which may call some functions of `program` and refer to `data`.
+pub(crate) fn define_public(
+    module: &mut dyn Module,
+    name: &str,
+    (parameters, result): (&[emit::Type], emit::Type),
+    (program, calls): (&Program, &[Entry]),
+    data: &[(Data, DataId)],
+    body: impl FnOnce(&mut dyn Emit, &[emit::Value]) -> emit::Value,
+) -> Result<(), CompileError> {
+    let pointer = module.target_config().pointer_type();
+    let ty = |&ty: &emit::Type| if ty == emit::Type::I32 { types::I32 } else { pointer };
+    let signature = (parameters.iter().map(ty).collect(), Some(ty(&result)));
+    define(module, name, Linkage::Export, signature, None, |module, b, p| {
+        let callees = program.functions.iter().filter(|(e, _)| calls.contains(e));
+        let callees: Vec<_> = callees.map(|&(e, id)| (e, module.declare_func_in_func(id, b.func))).collect();
+        let data: Vec<_> = data.iter().map(|&(d, id)| (d, module.declare_data_in_func(id, b.func))).collect();
+        Clif::new(b, module.isa(), &callees, &data).function(p, |e, p| Some(body(e, p)));
+    })?;
+    Ok(())
 }
 
 /// Defines a function with parameters and an optional result. `emit` gets its first block and its parameters, and terminates it. `text` receives its

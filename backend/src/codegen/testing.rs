@@ -3,7 +3,8 @@
 
 use super::clif::Clif;
 use super::emit::{Emit, Memory, Type, Value};
-use super::{define, formula, math};
+use super::module::define;
+use super::{formula, math};
 use crate::isa::{self, OptLevel};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module};
@@ -53,7 +54,7 @@ pub(crate) fn map(level: Level, f: Function, values: &[f32]) -> Vec<f32> {
     let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
     let pointer = module.target_config().pointer_type();
     let id = define(&mut module, "f", Linkage::Export, (vec![pointer; 2], None), None, |module, b, p| {
-        Clif::new(b, module.isa(), &[]).function(p, |e, p| {
+        Clif::new(b, module.isa(), &[], &[]).function(p, |e, p| {
             emit(e, p, f);
             None
         });

@@ -7,6 +7,11 @@ pub fn header(object: &Object, target: &Target) -> String {
     filled(include_str!("templates/header.h.in"), object, target)
 }
 
+/// The beginning of a file of C.
+pub(super) fn source(object: &Object, target: &Target) -> String {
+    filled(include_str!("templates/source.c.in"), object, target)
+}
+
 /// The body of a Rust module, for `include!` if the library is linked by other means.
 pub fn module(object: &Object, target: &Target) -> String {
     filled(include_str!("templates/module.rs.in"), object, target)

@@ -1,4 +1,4 @@
-//! The public functions of an object file, in CLIF: they check what a caller passes and call the program's entries.
+//! The public functions of a model: they check what a caller passes and call the program's entries.
 //!
 //! ```text
 //!   state, 64-byte aligned:   [identity u64, zeros to 64][recurrent state f32][scratch]
@@ -11,13 +11,9 @@
 
 use super::Status;
 use super::vocabulary::STRIDE_BITS;
-use crate::codegen::{self, Entry, Program, clear};
-use crate::error::CompileError;
+use crate::codegen::Entry;
+use crate::codegen::emit::{Constant, Data, Emit, Memory, Type, Value};
 use crate::plan::Head;
-use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{FuncRef, InstBuilder, MemFlagsData, Type, Value, types};
-use cranelift_frontend::FunctionBuilder;
-use cranelift_module::{DataId, FuncId, Linkage, Module};
 
 /// Version of the interface: it changes if a function's arguments or their meaning change.
 pub const ABI_VERSION: u32 = 1;
@@ -25,18 +21,15 @@ pub const ABI_VERSION: u32 = 1;
 /// Alignment of the caller's state.
 pub const STATE_ALIGN: usize = 64;
 
-/// The data that the public functions refer to.
-pub(super) struct Parts<'p> {
-    pub(super) name: &'p str,
-    pub(super) program: &'p Program,
-    pub(super) weights: DataId,
-    pub(super) info: DataId,
+/// What the public functions know of their model.
+pub(super) struct Parts {
     pub(super) words: Option<Words>,
     /// Words in the vocabulary.
     pub(super) vocabulary: usize,
-    /// What a step writes, and f32s of it.
-    pub(super) head: Head,
+    /// f32s that a step writes.
     pub(super) outputs: usize,
+    /// Whether some states do not start at zero: the program then has a function that writes them.
+    pub(super) starts: bool,
     /// Bytes from the start of the caller's memory to scratch, and to its end.
     pub(super) scratch: usize,
     pub(super) size: usize,
@@ -44,13 +37,12 @@ pub(super) struct Parts<'p> {
     pub(super) identity: u64,
 }
 
-/// The vocabulary's tables; see [`super::vocabulary`].
+/// What is known of the vocabulary's tables; see [`super::vocabulary`].
 #[derive(Clone, Copy)]
 pub(super) struct Words {
-    pub(super) strings: DataId,
-    pub(super) places: DataId,
-    pub(super) sorted: DataId,
+    /// Whether ids in the sorted table are u16.
     pub(super) short: bool,
+    /// The token for unknown words, or `u32::MAX`.
     pub(super) unknown: u32,
 }
 
@@ -70,168 +62,137 @@ enum Public {
     Token,
 }
 
-/// The public functions, in the header's order: the suffix of their names; their parameters and result, `p` as wide as a pointer and
-/// `i` with 32 bits; and the program's functions that they call.
-const ALL: [(Public, &str, &str, char, &[Entry]); 12] = [
-    (Public::AbiVersion, "abi_version", "", 'i', &[]),
-    (Public::StateSize, "state_size", "", 'p', &[]),
-    (Public::StateAlign, "state_align", "", 'p', &[]),
-    (Public::VocabularySize, "vocabulary_size", "", 'i', &[]),
-    (Public::Info, "info", "", 'p', &[]),
-    (Public::Reset, "reset", "ppi", 'i', &[Entry::Reset]),
-    (Public::Advance, "advance", "pi", 'i', &[Entry::Advance]),
-    (Public::Step, "step", "pipp", 'i', &[Entry::Advance, Entry::Logits]),
-    (Public::Score, "score", "piip", 'i', &[Entry::Advance, Entry::Score]),
-    (Public::TopK, "top_k", "pippp", 'i', &[Entry::Advance, Entry::TopK]),
-    (Public::Word, "word", "i", 'p', &[]),
-    (Public::Token, "token", "ppp", 'i', &[]),
+/// A public function.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Function {
+    public: Public,
+    /// What follows the model's name in its own.
+    pub(super) suffix: &'static str,
+    /// Its parameters in C.
+    pub(super) parameters: &'static [&'static str],
+    /// Its result in C.
+    pub(super) result: &'static str,
+    /// The program's functions that it calls.
+    pub(super) calls: &'static [Entry],
+}
+
+const fn function(
+    public: Public,
+    suffix: &'static str,
+    parameters: &'static [&'static str],
+    result: &'static str,
+    calls: &'static [Entry],
+) -> Function {
+    Function { public, suffix, parameters, result, calls }
+}
+
+/// The public functions, in the header's order.
+const ALL: [Function; 12] = [
+    function(Public::AbiVersion, "abi_version", &[], "uint32_t", &[]),
+    function(Public::StateSize, "state_size", &[], "size_t", &[]),
+    function(Public::StateAlign, "state_align", &[], "size_t", &[]),
+    function(Public::VocabularySize, "vocabulary_size", &[], "uint32_t", &[]),
+    function(Public::Info, "info", &[], "const char *", &[]),
+    function(Public::Reset, "reset", &["void *", "size_t", "uint32_t"], "int", &[Entry::Reset]),
+    function(Public::Advance, "advance", &["void *", "uint32_t"], "int", &[Entry::Advance]),
+    function(
+        Public::Step,
+        "step",
+        &["void *", "uint32_t", "float *", "size_t"],
+        "int",
+        &[Entry::Advance, Entry::Logits],
+    ),
+    function(
+        Public::Score,
+        "score",
+        &["void *", "uint32_t", "uint32_t", "float *"],
+        "int",
+        &[Entry::Advance, Entry::Score],
+    ),
+    function(
+        Public::TopK,
+        "top_k",
+        &["void *", "uint32_t", "size_t", "uint32_t *", "float *"],
+        "int",
+        &[Entry::Advance, Entry::TopK],
+    ),
+    function(Public::Word, "word", &["uint32_t"], "const char *", &[]),
+    function(Public::Token, "token", &["const char *", "size_t", "uint32_t *"], "int", &[]),
 ];
+
+/// The type of a value that has this type in C.
+pub(super) fn type_of(c: &str) -> Type {
+    if matches!(c, "int" | "uint32_t") { Type::I32 } else { Type::Address }
+}
 
 /// The suffixes of all public symbols of a model with this output, in the header's order.
 pub fn suffixes(head: Head) -> impl Iterator<Item = &'static str> {
-    ALL.into_iter().filter(move |(public, ..)| public.is_of(head)).map(|(_, suffix, ..)| suffix)
+    functions(head).map(|f| f.suffix)
 }
 
-impl Public {
-    /// Whether a model with this output has the function: a hidden vector gives no probabilities of words.
-    fn is_of(self, head: Head) -> bool {
-        head == Head::Logits || !matches!(self, Public::Score | Public::TopK)
-    }
+/// The public functions of a model with this output: a hidden vector gives no probabilities of words.
+pub(super) fn functions(head: Head) -> impl Iterator<Item = Function> {
+    let is_of = move |f: &Function| head == Head::Logits || !matches!(f.public, Public::Score | Public::TopK);
+    ALL.into_iter().filter(is_of)
 }
 
-/// Defines every public function in `module`.
-pub(super) fn define(module: &mut dyn Module, parts: &Parts<'_>) -> Result<(), CompileError> {
-    let pointer = module.target_config().pointer_type();
-    let text = parts.words.map(|words| define_text(module, words)).transpose()?;
-    for (public, suffix, parameters, result, calls) in ALL.into_iter().filter(|f| f.0.is_of(parts.head)) {
-        let name = format!("{}_{suffix}", parts.name);
-        let ty = |c| if c == 'p' { pointer } else { types::I32 };
-        let signature = (parameters.chars().map(ty).collect(), Some(ty(result)));
-        codegen::define(module, &name, Linkage::Export, signature, None, |module, b, p| {
-            // All are built but the one of states that start at zero.
-            let entries =
-                calls.iter().filter_map(|call| parts.program.functions.iter().find(|(e, _)| e == call));
-            let calls = entries.map(|(_, id)| module.declare_func_in_func(*id, b.func)).collect();
-            let text = text.filter(|_| matches!(public, Public::Word | Public::Token));
-            let text = text.map(|id| module.declare_func_in_func(id, b.func));
-            let mut body = Body { b, pointer, module, parts, calls, text };
-            let result = body.emit(public, p);
-            body.b.ins().return_(&[result]);
-        })?;
-    }
-    Ok(())
-}
-
-/// Memory flags for the state and our own tables.
-fn aligned() -> MemFlagsData {
-    MemFlagsData::trusted()
-}
-
-/// Memory flags for the caller's memory and for words.
-fn anywhere() -> MemFlagsData {
-    MemFlagsData::new().with_notrap()
-}
-
-/// Defines `text(id) -> address`, which finds an existing word: it goes to the stride's first word and skips those before the requested one.
-fn define_text(module: &mut dyn Module, words: Words) -> Result<FuncId, CompileError> {
-    let pointer = module.target_config().pointer_type();
-    let signature = (vec![pointer], Some(pointer));
-    codegen::define(module, "text", Linkage::Local, signature, None, |module, b, p| {
-        let [head, skip, done] = std::array::from_fn(|_| b.create_block());
-        b.append_block_param(head, pointer);
-        b.append_block_param(head, pointer);
-        b.append_block_param(skip, pointer);
-        let word = p[0];
-        let address = |data: DataId, b: &mut FunctionBuilder<'_>| {
-            let global = module.declare_data_in_func(data, b.func);
-            b.ins().symbol_value(pointer, global)
-        };
-        let (strings, places) = (address(words.strings, b), address(words.places, b));
-        let stride = b.ins().ushr_imm_u(word, i64::from(STRIDE_BITS));
-        let at = b.ins().ishl_imm_u(stride, 2);
-        let at = b.ins().iadd(places, at);
-        let place = b.ins().load(types::I32, aligned(), at, 0);
-        let place = b.ins().uextend(pointer, place);
-        let first = b.ins().iadd(strings, place);
-        let before = b.ins().band_imm_s(word, (1 << STRIDE_BITS) - 1);
-        b.ins().jump(head, &[first.into(), before.into()]);
-
-        b.switch_to_block(head);
-        let (text, left) = (b.block_params(head)[0], b.block_params(head)[1]);
-        b.ins().brif(left, skip, &[text.into()], done, &[]);
-
-        b.switch_to_block(skip);
-        let at = b.block_params(skip)[0];
-        let byte = b.ins().load(types::I8, anywhere(), at, 0);
-        let after = b.ins().iadd_imm_s(at, 1);
-        let fewer = b.ins().iadd_imm_s(left, -1);
-        b.ins().brif(byte, skip, &[after.into()], head, &[after.into(), fewer.into()]);
-
-        b.switch_to_block(done);
-        b.ins().return_(&[text]);
-        b.seal_all_blocks();
-    })
+/// Emits the body of a function with parameters `p`; returns its result.
+pub(super) fn body(parts: &Parts, function: Function, e: &mut dyn Emit, p: &[Value]) -> Value {
+    Body { e, parts }.emit(function.public, p)
 }
 
 /// A public function under construction.
-struct Body<'a, 'b, 'f> {
-    b: &'b mut FunctionBuilder<'f>,
-    /// The type of an address.
-    pointer: Type,
-    module: &'a mut dyn Module,
-    parts: &'a Parts<'a>,
-    calls: Vec<FuncRef>,
-    text: Option<FuncRef>,
+struct Body<'a> {
+    e: &'a mut dyn Emit,
+    parts: &'a Parts,
 }
 
-impl Body<'_, '_, '_> {
+impl Body<'_> {
     fn emit(&mut self, public: Public, p: &[Value]) -> Value {
         let parts = self.parts;
         match public {
             Public::AbiVersion => self.int(ABI_VERSION),
-            Public::StateSize => self.size(parts.size),
-            Public::StateAlign => self.size(STATE_ALIGN),
+            Public::StateSize => self.e.size(parts.size),
+            Public::StateAlign => self.e.size(STATE_ALIGN),
             Public::VocabularySize => self.int(parts.vocabulary as u32),
-            Public::Info => self.address(parts.info),
+            Public::Info => self.e.address(Data::Info),
             Public::Reset => self.reset(p),
             Public::Advance => {
                 self.check_state(p[0]);
                 let token = self.check_token(p[1]);
                 self.advance(p[0], token);
-                self.ok()
+                self.status(Status::Ok)
             }
             Public::Step => {
                 self.check_state(p[0]);
                 let token = self.check_token(p[1]);
                 self.refuse_null(p[2]);
-                let outputs = self.size(parts.outputs);
-                self.refuse_if(IntCC::UnsignedLessThan, p[3], outputs, Status::Size);
-                let (weights, scratch) = self.advance(p[0], token);
-                self.b.ins().call(self.calls[1], &[weights, scratch, p[2]]);
-                self.ok()
+                self.refuse_fewer(p[3], parts.outputs);
+                let [weights, scratch] = self.advance(p[0], token);
+                self.e.call(Entry::Logits, &[weights, scratch, p[2]]);
+                self.status(Status::Ok)
             }
             Public::Score => {
                 self.check_state(p[0]);
                 let (token, target) = (self.check_token(p[1]), self.check_token(p[2]));
                 self.refuse_null(p[3]);
-                let (weights, scratch) = self.advance(p[0], token);
-                let call = self.b.ins().call(self.calls[1], &[weights, scratch, target]);
-                let score = self.b.inst_results(call)[0];
-                self.b.ins().store(anywhere(), score, p[3], 0);
-                self.ok()
+                let [weights, scratch] = self.advance(p[0], token);
+                let score = self.e.call(Entry::Score, &[weights, scratch, target]);
+                self.e.store(Memory::Caller, score.expect("`score` has a result"), p[3], 0);
+                self.status(Status::Ok)
             }
             Public::TopK => {
                 self.check_state(p[0]);
                 let token = self.check_token(p[1]);
-                let (k, words) = (p[2], self.size(parts.vocabulary));
-                let zero = self.size(0);
-                self.refuse_if(IntCC::Equal, k, zero, Status::Size);
-                self.refuse_if(IntCC::UnsignedGreaterThan, k, words, Status::Size);
+                self.refuse_fewer(p[2], 1);
+                let words = self.e.size(parts.vocabulary);
+                let more = self.e.greater(p[2], words);
+                self.refuse_if(more, Status::Size);
                 self.refuse_null(p[3]);
                 self.refuse_null(p[4]);
-                let (weights, scratch) = self.advance(p[0], token);
-                self.b.ins().call(self.calls[1], &[weights, scratch, p[3], p[4], k]);
-                self.ok()
+                let [weights, scratch] = self.advance(p[0], token);
+                self.e.call(Entry::TopK, &[weights, scratch, p[3], p[4], p[2]]);
+                self.status(Status::Ok)
             }
             Public::Word => self.word(p[0]),
             Public::Token => self.token(p),
@@ -241,193 +202,219 @@ impl Body<'_, '_, '_> {
     /// `reset(state, size, abi_version)`.
     fn reset(&mut self, p: &[Value]) -> Value {
         let version = self.int(ABI_VERSION);
-        self.refuse_if(IntCC::NotEqual, p[2], version, Status::Version);
+        self.refuse_unless_equal(p[2], version, Status::Version);
         self.check_memory(p[0]);
-        let size = self.size(self.parts.size);
-        self.refuse_if(IntCC::UnsignedLessThan, p[1], size, Status::Size);
-        clear(self.b, self.module.isa(), p[0], self.parts.size);
-        if let Some(&reset) = self.calls.first() {
-            let (weights, recurrent) = (self.address(self.parts.weights), self.offset(p[0], STATE_ALIGN));
-            self.b.ins().call(reset, &[weights, recurrent]);
+        self.refuse_fewer(p[1], self.parts.size);
+        self.e.clear(p[0], self.parts.size);
+        if self.parts.starts {
+            let (weights, recurrent) = (self.e.address(Data::Weights), self.e.offset(p[0], STATE_ALIGN));
+            self.e.call(Entry::Reset, &[weights, recurrent]);
         }
-        let identity = self.identity();
-        self.b.ins().store(aligned(), identity, p[0], 0);
-        self.ok()
+        for (n, half) in self.identity().into_iter().enumerate() {
+            self.e.store(Memory::Buffer, half, p[0], 4 * n);
+        }
+        self.status(Status::Ok)
     }
 
     /// Consumes a token; returns the addresses of the weights' table and of scratch.
-    fn advance(&mut self, state: Value, token: Value) -> (Value, Value) {
-        let weights = self.address(self.parts.weights);
-        let (recurrent, scratch) = (self.offset(state, STATE_ALIGN), self.offset(state, self.parts.scratch));
-        self.b.ins().call(self.calls[0], &[weights, recurrent, scratch, token]);
-        (weights, scratch)
+    fn advance(&mut self, state: Value, token: Value) -> [Value; 2] {
+        let weights = self.e.address(Data::Weights);
+        let (recurrent, scratch) =
+            (self.e.offset(state, STATE_ALIGN), self.e.offset(state, self.parts.scratch));
+        self.e.call(Entry::Advance, &[weights, recurrent, scratch, token]);
+        [weights, scratch]
     }
 
     /// `word(id)`: an address, or null.
     fn word(&mut self, id: Value) -> Value {
-        let null = self.size(0);
+        let null = self.e.size(0);
         if self.parts.words.is_none() {
             return null;
         }
-        let count = self.int(self.parts.vocabulary as u32);
-        let bad = self.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, id, count);
-        self.return_if(bad, null);
-        let id = self.widen(id);
+        let id = self.e.extend(id);
+        let bad = self.is_no_token(id);
+        self.e.return_if(bad, null);
         self.text_of(id)
     }
 
-    /// The address of an existing word.
+    /// The address of an existing word: from its stride's first word, those before it are skipped.
     fn text_of(&mut self, id: Value) -> Value {
-        let text = self.text.expect("what has words has the function that finds them");
-        let call = self.b.ins().call(text, &[id]);
-        self.b.inst_results(call)[0]
+        let (strings, places) = (self.e.address(Data::Strings), self.e.address(Data::Places));
+        let stride = self.e.with_constant(Constant::ShiftRight, id, STRIDE_BITS.into());
+        let at = self.e.element(places, stride);
+        let place = self.e.load(Type::I32, Memory::Weights, at, 0);
+        let place = self.e.extend(place);
+        let first = self.e.add(strings, place);
+        let mask = self.e.size((1 << STRIDE_BITS) - 1);
+        let before = self.e.and(id, mask);
+        let any = self.e.is_not_zero(before);
+        let found = self.e.choose(any, &[first], |e| {
+            let p = e.repeat_while(&[first, before], &mut |e, p| {
+                let byte = e.load(Type::U8, Memory::Rows, p[0], 0);
+                let fewer = e.with_constant(Constant::Add, p[1], -1);
+                let is_end = e.is_zero(byte);
+                let left = e.select(is_end, fewer, p[1]);
+                (e.is_not_zero(left), vec![e.offset(p[0], 1), left])
+            });
+            vec![p[0]]
+        });
+        found[0]
     }
 
     /// `token(word, length, id)`: a binary search in the sorted words.
     fn token(&mut self, p: &[Value]) -> Value {
-        let (word, length, out) = (p[0], p[1], p[2]);
+        let [word, length, out] = [p[0], p[1], p[2]];
         self.refuse_null(word);
         self.refuse_null(out);
-        let Some(words) = self.parts.words else { return self.int(Status::Vocabulary as u32) };
-        let sorted = self.address(words.sorted);
-        let [head, look, next, ended, compare, same, step, found, missing] =
-            std::array::from_fn(|_| self.b.create_block());
-        for (block, ty) in
-            [(head, self.pointer), (head, self.pointer), (next, self.pointer), (step, types::I8)]
-        {
-            self.b.append_block_param(block, ty);
-        }
-        let (zero, count) = (self.size(0), self.size(self.parts.vocabulary));
-        self.b.ins().jump(head, &[zero.into(), count.into()]);
-
-        self.b.switch_to_block(head);
-        let (low, high) = (self.b.block_params(head)[0], self.b.block_params(head)[1]);
-        let more = self.b.ins().icmp(IntCC::UnsignedLessThan, low, high);
-        self.b.ins().brif(more, look, &[], missing, &[]);
-
-        self.b.switch_to_block(look);
-        let sum = self.b.ins().iadd(low, high);
-        let middle = self.b.ins().ushr_imm_u(sum, 1);
-        let (ty, shift) = if words.short { (types::I16, 1) } else { (types::I32, 2) };
-        let at = self.b.ins().ishl_imm_u(middle, shift);
-        let at = self.b.ins().iadd(sorted, at);
-        let id = self.b.ins().load(ty, anywhere(), at, 0);
-        let id = self.widen(id);
-        let text = self.text_of(id);
-        self.b.ins().jump(next, &[zero.into()]);
-
-        // One byte: the requested word may end here, or the stored one.
-        self.b.switch_to_block(next);
-        let i = self.b.block_params(next)[0];
-        let there = self.b.ins().iadd(text, i);
-        let there = self.b.ins().load(types::I8, anywhere(), there, 0);
-        let all = self.b.ins().icmp(IntCC::Equal, i, length);
-        self.b.ins().brif(all, ended, &[], compare, &[]);
-
-        self.b.switch_to_block(ended);
-        let longer = self.b.ins().iconst(types::I8, 0);
-        self.b.ins().brif(there, step, &[longer.into()], found, &[]);
-
-        self.b.switch_to_block(compare);
-        let wanted = self.b.ins().iadd(word, i);
-        let wanted = self.b.ins().load(types::I8, anywhere(), wanted, 0);
-        let equal = self.b.ins().icmp(IntCC::Equal, there, wanted);
-        let below = self.b.ins().icmp(IntCC::UnsignedLessThan, there, wanted);
-        self.b.ins().brif(equal, same, &[], step, &[below.into()]);
-
-        // A NUL in the requested word must not lead past the end of the stored one.
-        self.b.switch_to_block(same);
-        let after = self.b.ins().iadd_imm_s(i, 1);
-        let shorter = self.b.ins().iconst(types::I8, 1);
-        self.b.ins().brif(there, next, &[after.into()], step, &[shorter.into()]);
-
-        self.b.switch_to_block(step);
-        let less = self.b.block_params(step)[0];
-        let above = self.b.ins().iadd_imm_s(middle, 1);
-        let (low, high) = (self.b.ins().select(less, above, low), self.b.ins().select(less, high, middle));
-        self.b.ins().jump(head, &[low.into(), high.into()]);
-
-        self.b.switch_to_block(found);
-        let id = self.b.ins().ireduce(types::I32, id);
-        self.b.ins().store(anywhere(), id, out, 0);
-        let ok = self.ok();
-        self.b.ins().return_(&[ok]);
-
-        self.b.switch_to_block(missing);
-        self.b.seal_all_blocks();
-        let unknown = self.int(words.unknown);
-        self.b.ins().store(anywhere(), unknown, out, 0);
-        self.int(Status::Word as u32)
+        let Some(words) = self.parts.words else { return self.status(Status::Vocabulary) };
+        let sorted = self.e.address(Data::Sorted);
+        let (low, high) = (self.e.size(0), self.e.size(self.parts.vocabulary));
+        let (missing, unknown) = (self.status(Status::Word), self.int(words.unknown));
+        let parts = self.parts;
+        let found = self.e.repeat_while(&[low, high, missing, unknown], &mut |e, p| {
+            let [low, high] = [p[0], p[1]];
+            let sum = e.add(low, high);
+            let middle = e.with_constant(Constant::ShiftRight, sum, 1);
+            let id = match words.short {
+                true => {
+                    let at = e.advance(sorted, middle, 2);
+                    e.load(Type::U16, Memory::Weights, at, 0)
+                }
+                false => {
+                    let at = e.element(sorted, middle);
+                    let id = e.load(Type::I32, Memory::Weights, at, 0);
+                    e.extend(id)
+                }
+            };
+            let text = Body { e, parts }.text_of(id);
+            let [stored, wanted] = compare(e, text, word, length);
+            let is_found = e.equal(stored, wanted);
+            let ok = e.i32(Status::Ok as i32);
+            let (status, short) = (e.select(is_found, ok, p[2]), e.truncate(id));
+            let id = e.select(is_found, short, p[3]);
+            let is_before = e.less(stored, wanted);
+            let above = e.offset(middle, 1);
+            let (low, high) = (e.select(is_before, above, low), e.select(is_before, high, middle));
+            let (rest, other) = (e.less(low, high), e.is_zero(is_found));
+            (e.and(rest, other), vec![low, high, status, id])
+        });
+        self.e.store(Memory::Caller, found[3], out, 0);
+        found[2]
     }
 
+    /// Checks the address of a state.
     fn check_memory(&mut self, state: Value) {
         self.refuse_null(state);
-        let low = self.b.ins().band_imm_s(state, STATE_ALIGN as i64 - 1);
-        let zero = self.size(0);
-        self.refuse_if(IntCC::NotEqual, low, zero, Status::Misaligned);
+        let low = self.e.size(STATE_ALIGN - 1);
+        let low = self.e.and(state, low);
+        let is_between = self.e.is_not_zero(low);
+        self.refuse_if(is_between, Status::Misaligned);
     }
 
     fn check_state(&mut self, state: Value) {
         self.check_memory(state);
-        let have = self.b.ins().load(types::I64, aligned(), state, 0);
-        let want = self.identity();
-        self.refuse_if(IntCC::NotEqual, have, want, Status::State);
+        for (n, want) in self.identity().into_iter().enumerate() {
+            let have = self.e.load(Type::I32, Memory::Buffer, state, 4 * n);
+            self.refuse_unless_equal(have, want, Status::State);
+        }
     }
 
-    /// The token, pointer-sized.
+    /// The token, as wide as an address.
     fn check_token(&mut self, token: Value) -> Value {
-        let words = self.int(self.parts.vocabulary as u32);
-        self.refuse_if(IntCC::UnsignedGreaterThanOrEqual, token, words, Status::Token);
-        self.widen(token)
+        let token = self.e.extend(token);
+        let bad = self.is_no_token(token);
+        self.refuse_if(bad, Status::Token);
+        token
+    }
+
+    fn is_no_token(&mut self, token: Value) -> Value {
+        let words = self.e.size(self.parts.vocabulary);
+        let is_one = self.e.less(token, words);
+        self.e.is_zero(is_one)
     }
 
     fn refuse_null(&mut self, pointer: Value) {
-        let zero = self.size(0);
-        self.refuse_if(IntCC::Equal, pointer, zero, Status::Null);
+        let is_null = self.e.is_zero(pointer);
+        self.refuse_if(is_null, Status::Null);
     }
 
-    fn refuse_if(&mut self, bad: IntCC, a: Value, b: Value, status: Status) {
-        let bad = self.b.ins().icmp(bad, a, b);
-        let status = self.int(status as u32);
-        self.return_if(bad, status);
+    /// Refuses a count of less than `least`.
+    fn refuse_fewer(&mut self, count: Value, least: usize) {
+        let least = self.e.size(least);
+        let fewer = self.e.less(count, least);
+        self.refuse_if(fewer, Status::Size);
     }
 
-    fn return_if(&mut self, condition: Value, result: Value) {
-        let (leave, stay) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(condition, leave, &[], stay, &[]);
-        self.b.switch_to_block(leave);
-        self.b.seal_block(leave);
-        self.b.ins().return_(&[result]);
-        self.b.switch_to_block(stay);
-        self.b.seal_block(stay);
+    fn refuse_unless_equal(&mut self, have: Value, want: Value, status: Status) {
+        let same = self.e.equal(have, want);
+        let differs = self.e.is_zero(same);
+        self.refuse_if(differs, status);
     }
 
-    fn size(&mut self, n: usize) -> Value {
-        self.b.ins().iconst(self.pointer, n as i64)
+    fn refuse_if(&mut self, bad: Value, status: Status) {
+        let status = self.status(status);
+        self.e.return_if(bad, status);
     }
 
-    fn offset(&mut self, address: Value, bytes: usize) -> Value {
-        self.b.ins().iadd_imm_s(address, bytes as i64)
-    }
-
-    fn ok(&mut self) -> Value {
-        self.int(Status::Ok as u32)
+    fn status(&mut self, status: Status) -> Value {
+        self.int(status as u32)
     }
 
     fn int(&mut self, n: u32) -> Value {
-        self.b.ins().iconst(types::I32, i64::from(n))
+        self.e.i32(n as i32)
     }
 
-    fn identity(&mut self) -> Value {
-        self.b.ins().iconst(types::I64, self.parts.identity as i64)
+    /// The low and the high half.
+    fn identity(&mut self) -> [Value; 2] {
+        [0, 32].map(|shift| self.int((self.parts.identity >> shift) as u32))
     }
+}
 
-    fn widen(&mut self, id: Value) -> Value {
-        self.b.ins().uextend(self.pointer, id)
-    }
+/// Numbers in the order of a stored word, which a NUL ends, and of a wanted one: of their first bytes that differ, or of their ends.
+fn compare(e: &mut dyn Emit, text: Value, word: Value, length: Value) -> [Value; 2] {
+    let zero = e.size(0);
+    let p = e.repeat_while(&[zero, zero, zero], &mut |e, p| {
+        let at = e.add(text, p[0]);
+        let byte = e.load(Type::U8, Memory::Rows, at, 0);
+        // An end comes before every byte, and before a NUL in the wanted word, which no stored word has.
+        let (is_end, above) = (e.is_zero(byte), e.offset(byte, 1));
+        let stored = e.select(is_end, byte, above);
+        let more = e.less(p[0], length);
+        let wanted = e.choose(more, &[zero], |e| {
+            let at = e.add(word, p[0]);
+            let byte = e.load(Type::U8, Memory::Caller, at, 0);
+            vec![e.offset(byte, 1)]
+        });
+        let same = e.equal(stored, wanted[0]);
+        let go_on = e.and(same, more);
+        (go_on, vec![e.offset(p[0], 1), stored, wanted[0]])
+    });
+    [p[1], p[2]]
+}
 
-    fn address(&mut self, data: DataId) -> Value {
-        let global = self.module.declare_data_in_func(data, self.b.func);
-        self.b.ins().symbol_value(self.pointer, global)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codegen::emit::{Features, tests::result_type};
+
+    #[test]
+    fn every_function_is_typed_and_scoped() {
+        for words in [None, Some(false), Some(true)] {
+            let parts = Parts {
+                words: words.map(|short| Words { short, unknown: 1 }),
+                vocabulary: 70,
+                outputs: 70,
+                starts: true,
+                scratch: 128,
+                size: 256,
+                identity: 1,
+            };
+            for function in functions(Head::Logits) {
+                let parameters: Vec<Type> = function.parameters.iter().map(|c| type_of(c)).collect();
+                let features = Features { dot: true, signed_bytes: true, pairs: false };
+                let result = result_type(features, &parameters, |e, p| Some(body(&parts, function, e, p)));
+                assert_eq!(result, Some(type_of(function.result)), "{}", function.suffix);
+            }
+        }
     }
 }

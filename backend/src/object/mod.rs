@@ -1,9 +1,9 @@
-//! Ahead of time: a model as an object file or a static library that any program can link, with a C header or a Rust crate.
+//! Ahead of time: a model as an object file, a static library or a file of C that any program can link, with a C header or a Rust crate.
 //!
 //! ```text
 //!   Plan ──▶ codegen ─────────▶ interface ──┐
 //!     └────▶ pack ─────────────────────────▶├──▶ ObjectModule ──▶ object ──▶ archive
-//!   Tokenizer  ──▶ vocabulary ──────────────┘
+//!   Tokenizer  ──▶ vocabulary ──────────────┴──▶ C
 //! ```
 //!
 //! The code is the same as the JIT's, from the same emitters. An object adds the public functions of [`interface`], which are
@@ -20,14 +20,16 @@ pub use binding::{crate_files, header, module};
 pub use interface::{ABI_VERSION, STATE_ALIGN, suffixes};
 pub use target::{Cpu, TRIPLES, Target};
 
-use crate::codegen::build_stepwise;
+use crate::codegen::c::source::Source;
+use crate::codegen::emit::{self, Features};
+use crate::codegen::{self, build_stepwise};
 pub use crate::error::{ObjectError, TargetError};
 
 use crate::error::CompileError;
-use crate::isa::plan_target;
+use crate::isa::{has_dot, plan_target};
 use crate::pack::pack;
 pub use crate::plan::Head;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use cranelift_module::{DataDescription, DataId, Linkage, Module};
 use cranelift_object::object::read::{Object as _, ObjectSection};
 use cranelift_object::object::{self, SectionKind};
@@ -86,7 +88,7 @@ pub fn check_name(name: &str) -> Result<(), ObjectError> {
     }
 }
 
-/// A model compiled to an object file.
+/// A model compiled to an object file, or to C.
 #[derive(Debug)]
 pub struct Object {
     /// The prefix of its symbols.
@@ -102,7 +104,7 @@ pub struct Object {
 /// Sizes in bytes, except for the vocabulary's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
-    /// Machine code with its constants.
+    /// Machine code with its constants; of C, the text of its functions.
     pub code: usize,
     /// Packed weights.
     pub weights: usize,
@@ -116,7 +118,7 @@ pub struct Sizes {
     pub outputs: usize,
 }
 
-/// Compiles a graph in language-model form. `info` is what `NAME_info` returns.
+/// Compiles a graph in language-model form to an object file. `info` is what `NAME_info` returns.
 pub fn compile(
     graph: &Graph,
     words: Option<&Tokenizer>,
@@ -124,65 +126,136 @@ pub fn compile(
     name: &str,
     info: &str,
 ) -> Result<Object, CompileError> {
-    check_name(name)?;
-    let tables = words.map(Tables::new).transpose()?;
     let plan = Plan::new(graph, plan_target(&**target.isa()))?;
-    if let Some(found) = words.map(|t| t.vocabulary().len())
-        && found != plan.vocabulary
-    {
-        return Err(ObjectError::Vocabulary { found, expected: plan.vocabulary }.into());
+    Prepared::new(graph, plan, words, target, name, info)?.object()
+}
+
+/// Compiles a graph in language-model form to C, whose data lie as the target's processors like them.
+pub fn compile_c(
+    graph: &Graph,
+    words: Option<&Tokenizer>,
+    target: &Target,
+    name: &str,
+    info: &str,
+) -> Result<Object, CompileError> {
+    // The compiler chooses among the instructions that multiply bytes.
+    let plan = Plan::new(graph, plan::Target { pairs: false, ..plan_target(&**target.isa()) })?;
+    Ok(Prepared::new(graph, plan, words, target, name, info)?.c())
+}
+
+/// A model planned and packed for a target, with all that its public functions need.
+struct Prepared<'m> {
+    name: &'m str,
+    info: Vec<u8>,
+    target: &'m Target,
+    plan: Plan,
+    weights: Vec<PackedData>,
+    tables: Option<Tables>,
+    parts: Parts,
+}
+
+impl<'m> Prepared<'m> {
+    fn new(
+        graph: &Graph,
+        plan: Plan,
+        words: Option<&Tokenizer>,
+        target: &'m Target,
+        name: &'m str,
+        info: &str,
+    ) -> Result<Prepared<'m>, CompileError> {
+        check_name(name)?;
+        let tables = words.map(Tables::new).transpose()?;
+        if let Some(found) = words.map(|t| t.vocabulary().len())
+            && found != plan.vocabulary
+        {
+            return Err(ObjectError::Vocabulary { found, expected: plan.vocabulary }.into());
+        }
+        let weights = pack(&plan, graph)?;
+        let scratch = STATE_ALIGN + (plan.state_len * 4).next_multiple_of(STATE_ALIGN);
+        let parts = Parts {
+            words: tables.as_ref().map(|t| Words { short: t.short, unknown: t.unknown }),
+            vocabulary: plan.vocabulary,
+            outputs: plan.logits.len,
+            starts: !plan.initial.is_empty(),
+            scratch,
+            size: scratch + (plan.scratch_len * 4).next_multiple_of(STATE_ALIGN),
+            identity: identity(&plan, &weights),
+        };
+        let info = [info.as_bytes(), &[0]].concat();
+        Ok(Prepared { name, info, target, plan, weights, tables, parts })
     }
-    let weights = pack(&plan, graph)?;
-    let failed = |reason: String| CompileError::Codegen { function: name.into(), reason };
-    let builder = ObjectBuilder::new(target.isa().clone(), name, cranelift_module::default_libcall_names())
-        .map_err(|e| failed(e.to_string()))?;
-    let mut module = ObjectModule::new(builder);
-    let program = build_stepwise(&plan, &mut module)?;
-    let scratch = STATE_ALIGN + (plan.state_len * 4).next_multiple_of(STATE_ALIGN);
-    let size = scratch + (plan.scratch_len * 4).next_multiple_of(STATE_ALIGN);
-    let mut data = Data { module: &mut module, failed: &failed };
-    let sum = weights.iter().map(|w| w.bytes().len()).sum();
-    let identity = identity(&plan, &weights);
-    let table = data.table(&weights)?;
-    let info = data.bytes("info", [info.as_bytes(), &[0]].concat(), 1)?;
-    let size_of_words = tables.as_ref().map_or(0, Tables::bytes);
-    let words = match tables {
-        None => None,
-        Some(t) => Some(Words {
-            strings: data.bytes("words", t.strings, WEIGHT_ALIGN)?,
-            places: data.bytes("words.places", t.places, WEIGHT_ALIGN)?,
-            sorted: data.bytes("words.sorted", t.sorted, WEIGHT_ALIGN)?,
-            short: t.short,
-            unknown: t.unknown,
-        }),
-    };
-    let parts = Parts {
-        name,
-        program: &program,
-        weights: table,
-        info,
-        words,
-        vocabulary: plan.vocabulary,
-        head: plan.head,
-        outputs: plan.logits.len,
-        scratch,
-        size,
-        identity,
-    };
-    interface::define(&mut module, &parts)?;
-    let bytes = module.finish().emit().map_err(|e| failed(e.to_string()))?;
-    let file = object::File::parse(&*bytes).map_err(|e| failed(e.to_string()))?;
-    let text = file.sections().filter(|s| s.kind() == SectionKind::Text);
-    let code = text.map(|s| s.size() as usize).sum();
-    let sizes = Sizes {
-        code,
-        weights: sum,
-        words: size_of_words,
-        state: size,
-        vocabulary: plan.vocabulary,
-        outputs: plan.logits.len,
-    };
-    Ok(Object { name: name.into(), bytes, sizes, head: plan.head })
+
+    /// An object file.
+    fn object(&self) -> Result<Object, CompileError> {
+        let failed = |reason: String| CompileError::Codegen { function: self.name.into(), reason };
+        let isa = self.target.isa().clone();
+        let builder = ObjectBuilder::new(isa, self.name, cranelift_module::default_libcall_names())
+            .map_err(|e| failed(e.to_string()))?;
+        let mut module = ObjectModule::new(builder);
+        let program = build_stepwise(&self.plan, &mut module)?;
+        let mut data = Data { module: &mut module, failed: &failed };
+        let mut known = vec![(emit::Data::Weights, data.table(&self.weights)?)];
+        for (of, bytes) in self.data() {
+            let align = if of == emit::Data::Info { 1 } else { WEIGHT_ALIGN };
+            known.push((of, data.bytes(of.name(), bytes.to_vec(), align)?));
+        }
+        for function in interface::functions(self.plan.head) {
+            let name = format!("{}_{}", self.name, function.suffix);
+            let parameters: Vec<_> = function.parameters.iter().map(|c| interface::type_of(c)).collect();
+            let signature = (&*parameters, interface::type_of(function.result));
+            let calls = (&program, function.calls);
+            codegen::define_public(&mut module, &name, signature, calls, &known, |e, p| {
+                interface::body(&self.parts, function, e, p)
+            })?;
+        }
+        let bytes = module.finish().emit().map_err(|e| failed(e.to_string()))?;
+        let file = object::File::parse(&*bytes).map_err(|e| failed(e.to_string()))?;
+        let text = file.sections().filter(|s| s.kind() == SectionKind::Text);
+        let code = text.map(|s| s.size() as usize).sum();
+        Ok(self.compiled(bytes, code))
+    }
+
+    /// A file of C, which any compiler turns into such an object.
+    fn c(&self) -> Object {
+        let isa = &**self.target.isa();
+        let plan::Target { signed_bytes, pairs, .. } = self.plan.target;
+        let features = Features { dot: has_dot(isa), signed_bytes, pairs };
+        let mut source = Source::new(features);
+        source.weights(self.weights.iter().map(PackedData::bytes));
+        self.data().into_iter().for_each(|(of, bytes)| source.data(of, bytes));
+        source.program(&self.plan);
+        for function in interface::functions(self.plan.head) {
+            let name = format!("{}_{}", self.name, function.suffix);
+            source.function(&name, function.parameters, function.result, |e, p| {
+                interface::body(&self.parts, function, e, p)
+            });
+        }
+        let mut object = self.compiled(vec![], source.code_bytes());
+        object.bytes = source.finish(&binding::source(&object, self.target)).into_bytes();
+        object
+    }
+
+    /// All data but the weights.
+    fn data(&self) -> Vec<(emit::Data, &[u8])> {
+        let mut data = vec![(emit::Data::Info, &*self.info)];
+        if let Some(t) = &self.tables {
+            let kinds = [emit::Data::Strings, emit::Data::Places, emit::Data::Sorted];
+            data.extend(kinds.into_iter().zip([&*t.strings, &*t.places, &*t.sorted]));
+        }
+        data
+    }
+
+    fn compiled(&self, bytes: Vec<u8>, code: usize) -> Object {
+        let sizes = Sizes {
+            code,
+            weights: self.weights.iter().map(|w| w.bytes().len()).sum(),
+            words: self.tables.as_ref().map_or(0, Tables::bytes),
+            state: self.parts.size,
+            vocabulary: self.plan.vocabulary,
+            outputs: self.plan.logits.len,
+        };
+        Object { name: self.name.into(), bytes, sizes, head: self.plan.head }
+    }
 }
 
 /// Alignment of weights and words.

@@ -7,7 +7,8 @@ use cranelift_object::object::{
 };
 use lstmc_backend::CompileError;
 use lstmc_backend::object::{
-    Cpu, Head, Object as Compiled, TRIPLES, Target, archive, check_name, compile, header, module, suffixes,
+    Cpu, Head, Object as Compiled, TRIPLES, Target, archive, check_name, compile, compile_c, header, module,
+    suffixes,
 };
 use lstmc_frontend::ir::arbitrary::{
     Extras, Kind, Recurrence, language_model, language_model_of, random_map, recurrent_model_of,
@@ -144,6 +145,25 @@ fn the_header_declares_what_the_object_defines() {
         );
     }
     assert!(!header.contains('@'), "every placeholder is filled in");
+}
+
+/// One operation a line; nothing that is not read.
+#[test]
+fn c_is_structured() {
+    let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
+    let graph = language_model(2, 1, 3, 1);
+    let c = compile_c(&graph, Some(&words(3)), &target, "lm", "{}").unwrap();
+    assert_eq!((&*c.name, c.sizes.vocabulary), ("lm", 3));
+    let text = String::from_utf8(c.bytes).unwrap();
+    assert!(text.is_ascii() && !text[..text.find("static ").unwrap()].contains('@'));
+    for suffix in suffixes(Head::Logits) {
+        assert_eq!(text.matches(&format!("lm_{suffix}(")).count(), 1, "{suffix}");
+    }
+    let beginning = text.find("int lm_reset(").unwrap();
+    let end = text.find("int lm_step(").unwrap();
+    insta::assert_snapshot!(&text[beginning..end]);
+    let word = text.find("const char *lm_word(").unwrap();
+    insta::assert_snapshot!(text[word..].split("\nstatic const").next().unwrap());
 }
 
 /// A model of hidden vectors has no functions of probabilities, and says so.

@@ -42,7 +42,7 @@ const REPRESENTATIONS: [(&str, &str); 7] = [
 ];
 
 /// Writes one representation to `NAME.lstmc` in the sandbox.
-fn model(sandbox: &Sandbox, name: &str, passes: &str) -> Source {
+pub(super) fn model(sandbox: &Sandbox, name: &str, passes: &str) -> Source {
     let file = format!("[dir]/{name}.lstmc");
     let mut args = vec!["compile", MODEL, "--vocab", WORDS, "-o", &file];
     if !passes.is_empty() {
@@ -68,12 +68,12 @@ fn excerpt(source: &Source) -> Vec<u32> {
     source.tokenizer.as_ref().unwrap().encode(&text).unwrap().tokens
 }
 
-fn bytes(tokens: &[u32]) -> Vec<u8> {
+pub(super) fn bytes(tokens: &[u32]) -> Vec<u8> {
     tokens.iter().flat_map(|t| t.to_ne_bytes()).collect()
 }
 
 /// Logits of a text, from the JIT.
-fn jit(source: &Source, level: Level, text: &[u32]) -> Vec<f32> {
+pub(super) fn jit(source: &Source, level: Level, text: &[u32]) -> Vec<f32> {
     let mut session = source.compile(Options { level, ..Options::default() }).unwrap().session();
     text.iter().flat_map(|&t| session.step(t).unwrap().to_vec()).collect()
 }

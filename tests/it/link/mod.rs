@@ -2,6 +2,7 @@
 //!
 //! What a machine lacks (a C compiler, one for arm64, an emulator, valgrind) is said and left out.
 
+mod c;
 mod callers;
 mod examples;
 mod linkers;

@@ -48,6 +48,18 @@ impl Typed {
     }
 }
 
+/// The type of a function's result.
+pub(crate) fn result_type(
+    features: Features,
+    parameters: &[Type],
+    body: impl FnOnce(&mut dyn Emit, &[Value]) -> Option<Value>,
+) -> Option<Type> {
+    let mut e = Typed { features, types: vec![] };
+    let parameters: Vec<Value> = parameters.iter().map(|&ty| e.value(ty)).collect();
+    let result = body(&mut e, &parameters);
+    result.map(|x| e.ty(x))
+}
+
 const FLOATS: [Type; 2] = [Type::F32, Type::F32x4];
 const INTEGERS: [Type; 5] = [Type::I8, Type::I8x16, Type::I32, Type::I32x4, Type::Address];
 
@@ -76,10 +88,14 @@ impl Emit for Typed {
         self.value(Type::I8x16)
     }
 
+    fn address(&mut self, _: Data) -> Value {
+        self.value(Type::Address)
+    }
+
     fn load(&mut self, ty: Type, _: Memory, address: Value, _: usize) -> Value {
         self.check(address, &[Type::Address]);
         self.value(match ty {
-            Type::U16 => Type::Address,
+            Type::U8 | Type::U16 => Type::Address,
             Type::I16x4 => Type::I32x4,
             ty => ty,
         })
@@ -116,7 +132,8 @@ impl Emit for Typed {
             (Unary::Truncate, Type::Address) => Type::I32,
             (Unary::Splat, Type::I32) => Type::I32x4,
             (Unary::Splat, Type::I8) => Type::I8x16,
-            (Unary::Any, Type::I32x4) | (Unary::IsNotZero, Type::Address) => Type::I8,
+            (Unary::Any, Type::I32x4) | (Unary::IsNotZero | Unary::IsZero, Type::Address) => Type::I8,
+            (Unary::IsZero, Type::I8) => Type::I8,
             (op, ty) => panic!("{op:?} of {ty:?}"),
         };
         self.value(ty)
@@ -128,6 +145,7 @@ impl Emit for Typed {
         let ty = match (op, self.ty(x)) {
             (Binary::Less | Binary::Greater, Type::F32x4) => Type::I32x4,
             (Binary::Less | Binary::Greater, Type::F32 | Type::Address) => Type::I8,
+            (Binary::Equal, Type::Address | Type::I32) => Type::I8,
             (Binary::Add | Binary::Sub | Binary::Mul, ty) => ty,
             (Binary::Div, ty) if float => ty,
             (Binary::And | Binary::Or, ty) if !float => ty,
@@ -252,6 +270,21 @@ impl Emit for Typed {
         types.into_iter().map(|ty| self.value(ty)).collect()
     }
 
+    fn repeat_while(&mut self, carried: &[Value], turn: &mut WhileTurn<'_>) -> Vec<Value> {
+        let types = self.all(carried);
+        self.scope(&types, |e, p| {
+            let (more, next) = turn(e, p);
+            e.check(more, &[Type::I8]);
+            assert_eq!(e.all(&next), types);
+        });
+        types.into_iter().map(|ty| self.value(ty)).collect()
+    }
+
+    fn return_if(&mut self, condition: Value, result: Value) {
+        self.check(condition, &[Type::I8]);
+        self.check(result, &[Type::I32, Type::Address]);
+    }
+
     fn descend(&mut self, x: Value, test: &mut Test<'_>, next: &mut Next<'_>) -> Value {
         let ty = self.check(x, &[Type::Address]);
         self.scope(&[ty], |e, p| {
@@ -282,11 +315,10 @@ fn every_function_is_typed_and_scoped() {
                 .unwrap();
         let phases = (0..plan.phases().len()).map(Entry::Phase);
         for entry in stepwise(&plan).chain(batched(&plan)).chain(phases) {
-            let mut e = Typed { features, types: vec![] };
             let (parameters, returns, _) = entry.shape();
-            let parameters: Vec<Value> = (0..parameters).map(|_| e.value(Type::Address)).collect();
-            let result = body(&plan, entry, &mut e, &parameters);
-            assert_eq!(result.map(|x| e.ty(x)), returns.then_some(Type::F32), "{entry:?}");
+            let parameters = vec![Type::Address; parameters];
+            let result = result_type(features, &parameters, |e, p| body(&plan, entry, e, p));
+            assert_eq!(result, returns.then_some(Type::F32), "{entry:?}");
         }
     }
 }
