@@ -162,20 +162,57 @@ impl Tile {
     /// The processor has the instructions of `V`, and `t` is below the tile's tokens.
     #[inline(always)]
     pub(crate) unsafe fn store<V: Vector>(&self, t: usize, column: usize, values: V) {
-        debug_assert!(t < self.tokens);
+        // SAFETY: as the caller promises.
+        unsafe {
+            if self.start.is_null() {
+                self.put(t, column, values);
+            } else {
+                self.put(t, column, values.add(self.starts(t, column)));
+            }
+        }
+    }
+
+    /// [`Tile::store`] of `values * scale`, rounded once as generated code does.
+    ///
+    /// # Safety
+    /// As [`Tile::store`].
+    #[inline(always)]
+    pub(crate) unsafe fn store_scaled<V: Vector>(&self, t: usize, column: usize, values: V, scale: V) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let start = if self.start.is_null() { V::splat(0.0) } else { self.starts(t, column) };
+            self.put(t, column, values.mul_add(scale, start));
+        }
+    }
+
+    /// The starting values in the existing columns from `column` on; there are some.
+    ///
+    /// # Safety
+    /// As [`Tile::store`].
+    #[inline(always)]
+    unsafe fn starts<V: Vector>(&self, t: usize, column: usize) -> V {
         let columns = self.columns.saturating_sub(column);
         // If there is no such column, nothing is touched.
-        let to = self.to.wrapping_add(t * self.stride + column);
         let start = self.start.wrapping_add(t * self.start_stride + column);
         // SAFETY: a whole vector is touched only if all of its columns exist; otherwise only the existing ones are; the token exists and the
         // processor has the instructions, as the caller promises.
+        unsafe { if columns >= V::LANES { V::load(start) } else { V::load_first(start, columns) } }
+    }
+
+    /// Writes the existing columns from `column` on.
+    ///
+    /// # Safety
+    /// As [`Tile::store`].
+    #[inline(always)]
+    unsafe fn put<V: Vector>(&self, t: usize, column: usize, values: V) {
+        debug_assert!(t < self.tokens);
+        let columns = self.columns.saturating_sub(column);
+        let to = self.to.wrapping_add(t * self.stride + column);
+        // SAFETY: as in `starts`.
         unsafe {
             if columns >= V::LANES {
-                let values = if self.start.is_null() { values } else { values.add(V::load(start)) };
                 values.store(to);
             } else {
-                let values =
-                    if self.start.is_null() { values } else { values.add(V::load_first(start, columns)) };
                 values.store_first(to, columns);
             }
         }

@@ -45,7 +45,7 @@ pub(crate) fn accumulate(
     let groups = i.groups.count();
     if groups == 1 {
         let (sums, w) = group(e, i, weights, x.codes, x.sums, i.groups.quads(0));
-        let y = scaled(e, i, &sums, w);
+        let y = scaled(e, i, &sums, w, None);
         let w = e.offset(w, PANEL * i.scale.size());
         let s = e.load(Type::F32, Memory::Buffer, x.scale, 0);
         let s = e.splat(s);
@@ -61,10 +61,8 @@ pub(crate) fn accumulate(
     }
     let one = |e: &mut dyn Emit, p: &[Value], g: usize| {
         let (sums, w) = group(e, i, p[0], p[1], p[2], i.groups.quads(g));
-        for (v, y) in scaled(e, i, &sums, w).into_iter().enumerate() {
-            let old = e.load(Type::F32x4, Memory::Buffer, tile, v * LANES * 4);
-            let new = e.add(old, y);
-            e.store(Memory::Buffer, new, tile, v * LANES * 4);
+        for (v, y) in scaled(e, i, &sums, w, Some(tile)).into_iter().enumerate() {
+            e.store(Memory::Buffer, y, tile, v * LANES * 4);
         }
         let w = e.offset(w, PANEL * i.scale.size());
         vec![w, e.offset(p[1], i.groups.quads(g) * QUAD), e.offset(p[2], 4)]
@@ -224,8 +222,8 @@ fn narrow_pairs(
     (acc, w)
 }
 
-/// The sums times the scales at `scales`.
-fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value) -> Vec<Value> {
+/// The sums times the scales at `scales`, plus what is at `start`.
+fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value, start: Option<Value>) -> Vec<Value> {
     let levels = i.levels();
     sums.iter()
         .enumerate()
@@ -248,7 +246,13 @@ fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value) -> Vec<Va
                 }
                 Scale::F16 => half(e, scales, a * LANES * 2, factor),
             };
-            e.mul(y, scale)
+            match start {
+                Some(start) => {
+                    let start = e.load(Type::F32x4, Memory::Buffer, start, a * LANES * 4);
+                    e.mul_add(y, scale, start)
+                }
+                None => e.mul(y, scale),
+            }
         })
         .collect()
 }

@@ -96,7 +96,7 @@ unsafe fn several<const T: usize, const BITS: i32>(of: &Operands, tile: Tile) {
         for (t, values) in values.iter().enumerate() {
             let sx = vdupq_n_f32(*of.sx.add(t));
             for (n, value) in values.iter().enumerate() {
-                tile.store(t, n * float32x4_t::LANES, vmulq_f32(*value, sx));
+                tile.store_scaled(t, n * float32x4_t::LANES, *value, sx);
             }
         }
     }

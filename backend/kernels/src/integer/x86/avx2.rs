@@ -22,7 +22,7 @@ pub(super) const TOKENS: usize = 6;
 pub(super) const PARTS: usize = 4;
 
 /// How far ahead weights that are read once are prefetched, in bytes.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 3072;
 
 pub(super) fn kernel(format: Integer) -> Option<(usize, Kernel)> {
     match (format.width, format.signed) {
@@ -336,7 +336,7 @@ pub(super) unsafe fn store<const T: usize, const BITS: u32>(
         unsafe {
             let sx = _mm256_set1_ps(*of.sx.add(t));
             for (n, value) in in_order::<BITS>(values).into_iter().enumerate() {
-                tile.store(t, 8 * n, _mm256_mul_ps(value, sx));
+                tile.store_scaled(t, 8 * n, value, sx);
             }
         }
     }

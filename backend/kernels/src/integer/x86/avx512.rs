@@ -227,7 +227,7 @@ unsafe fn store<const BITS: u32>(of: &Operands, tile: Tile, t: usize, values: [_
         let values = if BITS == 8 { values } else { permute(values, const { &halves(places(BITS)) }) };
         let sx = _mm512_set1_ps(*of.sx.add(t));
         for (n, value) in values.into_iter().enumerate() {
-            tile.store(t, n * __m512::LANES, _mm512_mul_ps(value, sx));
+            tile.store_scaled(t, n * __m512::LANES, value, sx);
         }
     }
 }
