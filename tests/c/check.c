@@ -99,6 +99,31 @@ int main(void) {
         }
         EXPECT(lm_top_k(copy, at, 1, &token, &score) == LM_OK && token == ids[0] && score == best[0]);
     }
+
+    /* Streams together come to what each comes to alone, whichever of them is wrong nothing changes. */
+    void *streams[2] = {state, copy};
+    const uint32_t next[2] = {1 % N, 3 % N}, wrong[2] = {0, N};
+    float *both = malloc(2 * N * sizeof *both);
+    unsigned char *saved = malloc(LM_STATE_SIZE);
+    EXPECT(both && saved);
+    memcpy(saved, state, LM_STATE_SIZE);
+    EXPECT(lm_step_streams(NULL, next, 0, NULL, 0) == LM_OK);
+    EXPECT(lm_step_streams(NULL, next, 2, both, 2 * N) == LM_ERROR_NULL);
+    EXPECT(lm_step_streams(streams, NULL, 2, both, 2 * N) == LM_ERROR_NULL);
+    EXPECT(lm_step_streams(streams, next, 2, NULL, 2 * N) == LM_ERROR_NULL);
+    EXPECT(lm_step_streams(streams, next, 2, both, 2 * N - 1) == LM_ERROR_SIZE);
+    EXPECT(lm_step_streams(streams, next, SIZE_MAX, both, 2 * N) == LM_ERROR_SIZE);
+    EXPECT(lm_step_streams(streams, wrong, 2, both, 2 * N) == LM_ERROR_TOKEN);
+    streams[1] = NULL;
+    EXPECT(lm_step_streams(streams, next, 2, both, 2 * N) == LM_ERROR_NULL);
+    streams[1] = copy + 4;
+    EXPECT(lm_step_streams(streams, next, 2, both, 2 * N) == LM_ERROR_MISALIGNED);
+    streams[1] = copy;
+    EXPECT(!memcmp(saved, state, LM_STATE_SIZE));
+    EXPECT(lm_step_streams(streams, next, 2, both, 2 * N) == LM_OK);
+    memcpy(state, saved, LM_STATE_SIZE);
+    EXPECT(lm_step(state, next[0], logits, N) == LM_OK && !memcmp(logits, both, N * sizeof *logits));
+    free(both), free(saved);
     free(memory), free(other), free(logits), free(best), free(ids);
     return 0;
 }

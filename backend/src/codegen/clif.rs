@@ -188,6 +188,11 @@ impl Emit for Clif<'_, '_> {
         self.load(Type::Address, Memory::Weights, table, n * self.pointer.bytes() as usize)
     }
 
+    fn load_address_at(&mut self, table: Value, n: Value) -> Value {
+        let at = self.advance(table, n, self.pointer.bytes() as usize);
+        self.load(Type::Address, Memory::Caller, at, 0)
+    }
+
     fn load_indices(&mut self, address: Value) -> [Value; 4] {
         let all = self.b.ins().load(types::I64, flags(Memory::Weights), raw(address), 0);
         [0, 16, 32, 48].map(|shift| {

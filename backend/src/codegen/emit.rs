@@ -196,6 +196,8 @@ pub(crate) trait Emit {
     fn store(&mut self, memory: Memory, value: Value, address: Value, bytes: usize);
     /// The address number `n` of a table of addresses.
     fn load_address(&mut self, table: Value, n: usize) -> Value;
+    /// The address number `n`, an integer as wide as one, of a table of the caller's.
+    fn load_address_at(&mut self, table: Value, n: Value) -> Value;
     /// Four indices of 16 bits in weights.
     fn load_indices(&mut self, address: Value) -> [Value; 4];
     /// Four bytes of a buffer, in every lane, as [`Emit::dot_quad`] takes them.

@@ -2,7 +2,7 @@
 
 use super::clif::Clif;
 use super::emit::{self, Data, Emit};
-use super::program::{Entry, batched, body, stepwise};
+use super::program::{Entry, batched, body, linked, stepwise};
 use crate::error::CompileError;
 use crate::plan::Plan;
 use cranelift_codegen::Context;
@@ -40,7 +40,7 @@ pub(crate) fn build_engine(
 
 /// Defines the functions of `plan` that are self-contained in an object.
 pub(crate) fn build_stepwise(plan: &Plan, module: &mut dyn Module) -> Result<Program, CompileError> {
-    build_entries(plan, module, false, stepwise(plan))
+    build_entries(plan, module, false, linked(plan))
 }
 
 /// Defines functions of `plan`, in order.

@@ -77,6 +77,11 @@ pub(crate) fn stepwise(plan: &Plan) -> impl Iterator<Item = Entry> {
     reset.into_iter().chain([Entry::Advance, Entry::Logits]).chain(scores.iter().copied())
 }
 
+/// The functions of a linked model: those, and the phases, which several streams take together.
+pub(crate) fn linked(plan: &Plan) -> impl Iterator<Item = Entry> {
+    stepwise(plan).chain((0..plan.phases().len()).map(Entry::Phase))
+}
+
 /// The functions that read many words at once, in addition to the kernels of [`lstmc_kernels`].
 pub(crate) fn batched(plan: &Plan) -> impl Iterator<Item = Entry> {
     std::iter::once(Entry::Gather).chain((0..plan.loops.len()).map(Entry::Recurrent))

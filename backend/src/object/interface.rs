@@ -13,7 +13,7 @@ use super::Status;
 use super::vocabulary::STRIDE_BITS;
 use crate::codegen::Entry;
 use crate::codegen::emit::{Constant, Data, Emit, Memory, Type, Value};
-use crate::plan::Head;
+use crate::plan::{Head, Phase};
 
 /// Version of the interface: it changes if a function's arguments or their meaning change.
 pub const ABI_VERSION: u32 = 1;
@@ -35,6 +35,25 @@ pub(super) struct Parts {
     pub(super) size: usize,
     /// The mark of this model's states.
     pub(super) identity: u64,
+    pub(super) phases: Vec<Shares>,
+}
+
+/// The shares of a phase.
+pub(super) struct Shares {
+    count: usize,
+    /// How many all streams take before the next ones.
+    together: usize,
+}
+
+/// Bytes of weights that all streams use before the next ones: half of a first-level cache.
+const TOGETHER: usize = 16 << 10;
+
+impl Shares {
+    pub(super) fn of(phase: &Phase) -> Shares {
+        let count = phase.panels.unwrap_or(1).max(1);
+        let together = (TOGETHER * count / phase.bytes.max(1)).clamp(1, count);
+        Shares { count, together }
+    }
 }
 
 /// What is known of the vocabulary's tables; see [`super::vocabulary`].
@@ -56,6 +75,7 @@ enum Public {
     Reset,
     Advance,
     Step,
+    StepStreams,
     Score,
     TopK,
     Word,
@@ -72,8 +92,16 @@ pub(super) struct Function {
     pub(super) parameters: &'static [&'static str],
     /// Its result in C.
     pub(super) result: &'static str,
-    /// The program's functions that it calls.
-    pub(super) calls: &'static [Entry],
+    /// The program's functions that it calls, besides phases.
+    calls: &'static [Entry],
+}
+
+impl Function {
+    /// The functions that it calls of a program with so many phases.
+    pub(super) fn calls(&self, phases: usize) -> Vec<Entry> {
+        let phases = if self.public == Public::StepStreams { phases } else { 0 };
+        self.calls.iter().copied().chain((0..phases).map(Entry::Phase)).collect()
+    }
 }
 
 const fn function(
@@ -87,7 +115,7 @@ const fn function(
 }
 
 /// The public functions, in the header's order.
-const ALL: [Function; 12] = [
+const ALL: [Function; 13] = [
     function(Public::AbiVersion, "abi_version", &[], "uint32_t", &[]),
     function(Public::StateSize, "state_size", &[], "size_t", &[]),
     function(Public::StateAlign, "state_align", &[], "size_t", &[]),
@@ -101,6 +129,13 @@ const ALL: [Function; 12] = [
         &["void *", "uint32_t", "float *", "size_t"],
         "int",
         &[Entry::Advance, Entry::Logits],
+    ),
+    function(
+        Public::StepStreams,
+        "step_streams",
+        &["void *const *", "const uint32_t *", "size_t", "float *", "size_t"],
+        "int",
+        &[],
     ),
     function(
         Public::Score,
@@ -172,6 +207,7 @@ impl Body<'_> {
                 self.e.call(Entry::Logits, &[weights, scratch, p[2]]);
                 self.status(Status::Ok)
             }
+            Public::StepStreams => self.step_streams(p),
             Public::Score => {
                 self.check_state(p[0]);
                 let (token, target) = (self.check_token(p[1]), self.check_token(p[2]));
@@ -214,6 +250,75 @@ impl Body<'_> {
             self.e.store(Memory::Buffer, half, p[0], 4 * n);
         }
         self.status(Status::Ok)
+    }
+
+    /// `step_streams(states, tokens, streams, output, count)`: phase by phase, all streams one after another on a few shares at a time, whose weights stay in
+    /// the first-level cache.
+    fn step_streams(&mut self, p: &[Value]) -> Value {
+        let (pointers, streams, out, parts) = ([p[0], p[1]], p[2], p[3], self.parts);
+        let ok = self.status(Status::Ok);
+        let none = self.e.is_zero(streams);
+        self.e.return_if(none, ok);
+        for pointer in [p[0], p[1], out] {
+            self.refuse_null(pointer);
+        }
+        let [room, _] = self.e.divide(p[4], parts.outputs.max(1));
+        let fewer = self.e.less(room, streams);
+        self.refuse_if(fewer, Status::Size);
+        // All are checked before any is changed.
+        let zero = self.e.size(0);
+        let checked = self.e.repeat_while(&[zero, zero], &mut |e, p| {
+            let stream = stream(e, pointers, p[0]);
+            let status = Body { e, parts }.check_stream(stream);
+            let (next, good) = (e.offset(p[0], 1), e.is_zero(status));
+            let more = e.less(next, streams);
+            (e.and(more, good), vec![next, status])
+        });
+        let (bad, status) = (self.e.is_not_zero(checked[1]), self.e.truncate(checked[1]));
+        self.e.return_if(bad, status);
+        let weights = self.e.address(Data::Weights);
+        for (n, shares) in parts.phases.iter().enumerate() {
+            self.e.repeat(shares.count.div_ceil(shares.together), &[], |e, turn, _| {
+                let from = e.with_constant(Constant::Mul, turn, shares.together as i64);
+                let (to, all) = (e.offset(from, shares.together), e.size(shares.count));
+                let beyond = e.greater(to, all);
+                let to = e.select(beyond, all, to);
+                let first = e.size(0);
+                e.repeat_range([first, streams], &[], |e, s, _| {
+                    let [state, token] = stream(e, pointers, s);
+                    let (recurrent, scratch) = (e.offset(state, STATE_ALIGN), e.offset(state, parts.scratch));
+                    let out = e.advance(out, s, parts.outputs * 4);
+                    e.call(Entry::Phase(n), &[weights, recurrent, scratch, token, out, from, to]);
+                    vec![]
+                });
+                vec![]
+            });
+        }
+        ok
+    }
+
+    /// The status, as wide as an address, of a stream's state and token.
+    fn check_stream(&mut self, [state, token]: [Value; 2]) -> Value {
+        let [null, misaligned, other, bad, ok] =
+            [Status::Null, Status::Misaligned, Status::State, Status::Token, Status::Ok]
+                .map(|status| self.e.size(status as usize));
+        let (identity, words) = (self.identity(), self.e.size(self.parts.vocabulary));
+        let low = self.e.size(STATE_ALIGN - 1);
+        let low = self.e.and(state, low);
+        let (is_there, is_aligned) = (self.e.is_not_zero(state), self.e.is_zero(low));
+        let (memory, can_be_read) =
+            (self.e.select(is_there, misaligned, null), self.e.and(is_there, is_aligned));
+        let status = self.e.choose(can_be_read, &[memory], |e| {
+            let [low, high] = [0, 1].map(|n| {
+                let have = e.load(Type::I32, Memory::Buffer, state, 4 * n);
+                e.equal(have, identity[n])
+            });
+            let is_ours = e.and(low, high);
+            let is_word = e.less(token, words);
+            let status = e.select(is_word, ok, bad);
+            vec![e.select(is_ours, status, other)]
+        });
+        status[0]
     }
 
     /// Consumes a token; returns the addresses of the weights' table and of scratch.
@@ -370,6 +475,13 @@ impl Body<'_> {
     }
 }
 
+/// The state and the token, as wide as an address, of stream `n` of a caller's arrays.
+fn stream(e: &mut dyn Emit, [states, tokens]: [Value; 2], n: Value) -> [Value; 2] {
+    let (state, at) = (e.load_address_at(states, n), e.element(tokens, n));
+    let token = e.load(Type::I32, Memory::Caller, at, 0);
+    [state, e.extend(token)]
+}
+
 /// Numbers in the order of a stored word, which a NUL ends, and of a wanted one: of their first bytes that differ, or of their ends.
 fn compare(e: &mut dyn Emit, text: Value, word: Value, length: Value) -> [Value; 2] {
     let zero = e.size(0);
@@ -408,6 +520,7 @@ mod tests {
                 scratch: 128,
                 size: 256,
                 identity: 1,
+                phases: vec![Shares { count: 1, together: 1 }, Shares { count: 9, together: 2 }],
             };
             for function in functions(Head::Logits) {
                 let parameters: Vec<Type> = function.parameters.iter().map(|c| type_of(c)).collect();

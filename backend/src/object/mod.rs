@@ -34,7 +34,7 @@ use cranelift_module::{DataDescription, DataId, Linkage, Module};
 use cranelift_object::object::read::{Object as _, ObjectSection};
 use cranelift_object::object::{self, SectionKind};
 use cranelift_object::{ObjectBuilder, ObjectModule};
-use interface::{Parts, Words};
+use interface::{Parts, Shares, Words};
 use lstmc_frontend::ir::Graph;
 use lstmc_kernels::PackedData;
 use lstmc_runtime::Tokenizer;
@@ -180,6 +180,7 @@ impl<'m> Prepared<'m> {
             scratch,
             size: scratch + (plan.scratch_len * 4).next_multiple_of(STATE_ALIGN),
             identity: identity(&plan, &weights),
+            phases: plan.phases().iter().map(Shares::of).collect(),
         };
         let info = [info.as_bytes(), &[0]].concat();
         Ok(Prepared { name, info, target, plan, weights, tables, parts })
@@ -203,7 +204,8 @@ impl<'m> Prepared<'m> {
             let name = format!("{}_{}", self.name, function.suffix);
             let parameters: Vec<_> = function.parameters.iter().map(|c| interface::type_of(c)).collect();
             let signature = (&*parameters, interface::type_of(function.result));
-            let calls = (&program, function.calls);
+            let calls = function.calls(self.parts.phases.len());
+            let calls = (&program, &*calls);
             codegen::define_public(&mut module, &name, signature, calls, &known, |e, p| {
                 interface::body(&self.parts, function, e, p)
             })?;

@@ -23,6 +23,8 @@ pub struct Phase {
     pub pieces: Vec<Piece>,
     /// The number of shares of the only piece: panels, or groups of a cell's parts ([`Cell::share`]); `None` if one thread does everything.
     pub panels: Option<usize>,
+    /// Bytes of weights that all shares read together; 0 without shares.
+    pub bytes: usize,
 }
 
 impl Plan {
@@ -46,8 +48,25 @@ impl Plan {
         let of = |alone: &[(Piece, Option<usize>)]| Phase {
             pieces: alone.iter().map(|(piece, _)| *piece).collect(),
             panels: alone[0].1,
+            bytes: alone[0].1.map_or(0, |_| self.shared_bytes(alone[0].0)),
         };
         pieces.chunk_by(|a, b| a.1.is_none() && b.1.is_none()).map(of).collect()
+    }
+
+    /// Bytes of the panels of a piece.
+    fn shared_bytes(&self, piece: Piece) -> usize {
+        let segments: Vec<&Segment> = match piece {
+            Piece::Output => match &self.output.result {
+                Output::Product(product) => product.segments.iter().collect(),
+                Output::Buffer(_) => vec![],
+            },
+            Piece::Step(n) | Piece::Panels(n) => match self.all_steps().nth(n) {
+                Some(Step::Cell(cell)) => cell.inputs.iter().chain(&cell.recurrent).collect(),
+                Some(Step::Product { product, .. }) => product.segments.iter().collect(),
+                _ => vec![],
+            },
+        };
+        segments.iter().map(|s| self.packed(s.weights).packing.bytes()).sum()
     }
 
     /// The shares of a cell, if each can be located without the one before.

@@ -273,6 +273,11 @@ impl Emit for C {
         self.define(Of::Address, &text, &[table])
     }
 
+    fn load_address_at(&mut self, table: Value, n: Value) -> Value {
+        let text = format!("(uintptr_t)((void *const *){})[{}]", self.text(table), self.text(n));
+        self.define(Of::Address, &text, &[table, n])
+    }
+
     fn load_indices(&mut self, address: Value) -> [Value; 4] {
         [0, 2, 4, 6].map(|bytes| self.load(Type::U16, Memory::Weights, address, bytes))
     }

@@ -2,7 +2,7 @@
 
 use super::function;
 use crate::codegen::emit::{Data, Emit, Features, Value};
-use crate::codegen::program::{body, stepwise};
+use crate::codegen::program::{body, linked};
 use crate::plan::Plan;
 use std::fmt::Write;
 
@@ -61,7 +61,7 @@ impl Source {
 
     /// The program's functions.
     pub(crate) fn program(&mut self, plan: &Plan) {
-        for entry in stepwise(plan) {
+        for entry in linked(plan) {
             let (parameters, returns, _) = entry.shape();
             let (parameters, result) =
                 (vec!["uintptr_t"; parameters], if returns { "float" } else { "void" });

@@ -111,6 +111,10 @@ impl Emit for Typed {
         self.like(table, table)
     }
 
+    fn load_address_at(&mut self, table: Value, n: Value) -> Value {
+        self.like(table, n)
+    }
+
     fn load_indices(&mut self, address: Value) -> [Value; 4] {
         [(); 4].map(|()| self.like(address, address))
     }
