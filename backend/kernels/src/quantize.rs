@@ -15,7 +15,7 @@ pub const LARGEST_CODE: f32 = 127.0;
 /// Tokens' activations as 8-bit codes, in groups of the same size as in the maps that they are multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub struct Activations<'a> {
-    /// Rows of [`Groups::padded`] codes. Padding may hold anything.
+    /// Rows of [`Groups::padded`] codes from -127 to 127. Padding may hold any of them.
     pub codes: &'a [i8],
     /// The same codes, widened, if the level's kernels read them so; otherwise none.
     pub wide: &'a [i16],
