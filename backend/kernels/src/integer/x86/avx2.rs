@@ -15,7 +15,7 @@ use crate::{Integer, PANEL, QUAD};
 use lstmc_frontend::ir::PackedWidth;
 use std::arch::x86_64::*;
 
-/// Tokens per tile. Registers hold two vectors of sums for each, 32 bits wide or one of 16 and one of 32, and a part's weights.
+/// Tokens per tile. Registers hold two vectors of sums for each, of 32 or of 16 bits, and weights.
 pub(super) const TOKENS: usize = 6;
 
 /// Parts of a quad.
@@ -357,11 +357,11 @@ unsafe fn several_of<const T: usize, const P: usize, const BITS: u32>(of: &Opera
             let early = if P == PARTS { None } else { Some(scales::<BITS>(of, g)) };
             let starts: [i32; T] = std::array::from_fn(|t| -of.raised(t, g));
             for first in (0..PARTS).step_by(P) {
-                let sums = match first {
-                    0 => part_sums::<T, P, BITS, 0>(of, g, &starts),
-                    1 => part_sums::<T, P, BITS, 1>(of, g, &starts),
-                    2 => part_sums::<T, P, BITS, 2>(of, g, &starts),
-                    _ => part_sums::<T, P, BITS, 3>(of, g, &starts),
+                // Two at a time, or all.
+                let sums = if first == 0 {
+                    part_sums::<T, P, BITS, 0>(of, g, &starts)
+                } else {
+                    part_sums::<T, P, BITS, 2>(of, g, &starts)
                 };
                 let scales = if let Some(scales) = early { scales } else { scales::<BITS>(of, g) };
                 for (values, sums) in values.iter_mut().zip(&sums) {
