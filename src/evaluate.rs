@@ -5,7 +5,7 @@ use crate::{Engine, Error, text};
 use lstmc_backend::Options;
 use lstmc_frontend::ir::Graph;
 use lstmc_runtime::{Encoded, Role, TextReader, Tokenizer};
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::path::Path;
 
 /// Tokens of a stream that are in memory at once.
@@ -229,7 +229,8 @@ impl<R: BufRead> Run<'_, R> {
 }
 
 /// Writes lines' parts as a table: number, tokens, log-probability, unknown, separated by tabs.
-pub(crate) fn table(out: &mut impl Write) -> impl FnMut(Line) -> std::io::Result<()> + '_ {
+#[cfg(feature = "cli")]
+pub(crate) fn table(out: &mut impl std::io::Write) -> impl FnMut(Line) -> std::io::Result<()> + '_ {
     let mut number = 0;
     move |line: Line| {
         if number == 0 {

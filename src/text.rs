@@ -163,6 +163,7 @@ fn without_disambiguation(
 }
 
 /// What is odd about a tokenizer, or was guessed: for a note.
+#[cfg(feature = "cli")]
 pub(crate) fn notes(tokenizer: &Tokenizer) -> Vec<String> {
     let mut notes = vec![];
     let usual = [None, Some("<eos>"), Some("<unk>"), None];
@@ -230,9 +231,11 @@ impl Source {
 }
 
 /// Units that a text has and the vocabulary lacks, from this share on, are worth a note.
+#[cfg(feature = "cli")]
 const MANY_UNKNOWN: f64 = 0.5;
 
 /// A note about a text with that many unknown of all its tokens.
+#[cfg(feature = "cli")]
 pub(crate) fn unknown_note(unknown: usize, tokens: usize, tokenizer: &Tokenizer) -> Option<String> {
     let share = unknown as f64 / tokens.max(1) as f64;
     (share >= MANY_UNKNOWN).then(|| {
