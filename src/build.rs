@@ -19,7 +19,7 @@
 //! ```
 
 use crate::{Error, Source, TextOptions};
-use lstmc_backend::object::{self, Cpu, Object, Sizes, Target};
+use lstmc_backend::object::{self, Cpu, Object, Sizes, Target, Version};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,9 @@ pub struct Built {
     pub sizes: Sizes,
     /// The target's triple.
     pub target: &'static str,
-    /// The CPU features that the code uses, as named by the code generator.
+    /// The levels of which the code has a version each, the simplest first; or what was asked for.
+    pub levels: Vec<String>,
+    /// The CPU features that the code needs, as named by the code generator.
     pub features: Vec<&'static str>,
 }
 
@@ -115,8 +117,10 @@ impl Config {
     /// Builds in memory.
     pub fn build(&self, emit: &[Emit]) -> Result<Built, Error> {
         let (files, object, target) = self.compiled(emit)?;
-        let features = target.features().collect();
-        Ok(Built { files, sizes: object.sizes, target: target.triple(), features })
+        let versions = target.versions();
+        let levels = versions.iter().map(|v| v.name().to_string()).collect();
+        let features = versions[0].features();
+        Ok(Built { files, sizes: object.sizes, target: target.triple(), levels, features })
     }
 
     /// Builds for a build script: writes the static library and `NAME.rs`, a module with safe functions, to Cargo's `OUT_DIR`, and tells
@@ -147,7 +151,8 @@ impl Config {
         object::check_name(&name).map_err(lstmc_backend::CompileError::from)?;
         let target = self.resolve_target()?;
         let source = Source::read(&self.model)?.with_text(&self.text)?.canonical()?;
-        let info = info(&source, &target, &self.cpu)?;
+        let facts = facts(&source, &target, &self.cpu)?;
+        let info = |version: &Version| info(&facts, version);
         let words = source.tokenizer.as_deref();
         let c =
             emit.contains(&Emit::C).then(|| object::compile_c(&source.graph, words, &target, &name, &info));
@@ -209,12 +214,11 @@ fn emitted(kind: Emit, object: &Object, target: &Target) -> Result<Vec<File>, Er
     })
 }
 
-/// The text that `NAME_info` returns.
-fn info(source: &Source, target: &Target, cpu: &Cpu) -> Result<String, Error> {
+/// What `NAME_info` returns, but for the version of the code.
+fn facts(source: &Source, target: &Target, cpu: &Cpu) -> Result<serde_json::Value, Error> {
     let bytes: usize = source.weight_bytes()?.iter().map(|(_, bytes)| bytes).sum();
     let report: serde_json::Value = serde_json::from_str(&source.report).unwrap_or_default();
-    let features: Vec<&str> = target.features().collect();
-    let info = serde_json::json!({
+    Ok(serde_json::json!({
         "name": source.graph.name,
         "recipe": source.recipe,
         "perplexity": report["after"]["perplexity"],
@@ -222,9 +226,14 @@ fn info(source: &Source, target: &Target, cpu: &Cpu) -> Result<String, Error> {
         "vocabulary": source.graph.vocabulary,
         "target": target.triple(),
         "cpu": cpu.to_string(),
-        "features": features,
         "producer": concat!("lstmc ", env!("CARGO_PKG_VERSION")),
-    });
-    // JSON escapes NUL, so that C sees all of it.
-    Ok(info.to_string())
+    }))
+}
+
+/// The text that `NAME_info` returns where this version of the code runs. JSON escapes NUL, so that C sees all of it.
+fn info(facts: &serde_json::Value, version: &Version) -> String {
+    let mut info = facts.clone();
+    info["level"] = version.name().into();
+    info["features"] = version.features().into();
+    info.to_string()
 }

@@ -120,7 +120,7 @@ fn level_flags(triple: &Triple, level: &str) -> Option<&'static [&'static str]> 
 pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
     let arm = matches!(isa.triple().architecture, Architecture::Aarch64(_));
     let pairs = !has_dot(isa) && has(isa, "has_ssse3") && has(isa, "has_sse41");
-    crate::plan::Target { signed_bytes: arm, pairs, kernels: None }
+    crate::plan::Target { signed_bytes: arm, pairs, kernels: None, shared: false }
 }
 
 fn has(isa: &dyn isa::TargetIsa, flag: &str) -> bool {

@@ -7,7 +7,7 @@
     reason = "generated code is called through function pointers; see the module's documentation"
 )]
 
-use crate::codegen::{Entry, build_engine};
+use crate::codegen::{Entry, Place, build_engine};
 use crate::error::CompileError;
 use crate::execution::{Buffers, Execution, Generated, Model};
 use crate::isa::{self, OptLevel};
@@ -120,8 +120,9 @@ impl Jit {
     /// Compiles a plan whose weights are packed.
     fn compile(plan: Plan, weights: Arc<Vec<PackedData>>, options: Options) -> Result<Jit, CompileError> {
         let isa = isa::host(options.level, options.opt_level)?;
-        let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
-        let program = build_engine(&plan, &mut module, options.step_threads > 1)?;
+        let mut module =
+            JITModule::new(JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names()));
+        let program = build_engine(&plan, &mut Place::new(&mut module, &*isa), options.step_threads > 1)?;
         module
             .finalize_definitions()
             .map_err(|e| CompileError::Codegen { function: "all".into(), reason: e.to_string() })?;

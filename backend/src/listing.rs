@@ -1,6 +1,6 @@
 //! The backend's output for a model, as text: plan, CLIF, machine code.
 
-use crate::codegen::build_listed;
+use crate::codegen::{Place, build_listed};
 use crate::error::CompileError;
 use crate::plan::Plan;
 use cranelift_codegen::isa::OwnedTargetIsa;
@@ -26,9 +26,9 @@ pub fn listing(graph: &Graph, isa: OwnedTargetIsa, stage: Stage) -> Result<Strin
         return Ok(plan.to_string());
     }
     let failed = |reason: String| CompileError::Codegen { function: "all".into(), reason };
-    let builder = ObjectBuilder::new(isa, "lstmc", cranelift_module::default_libcall_names())
+    let builder = ObjectBuilder::new(isa.clone(), "lstmc", cranelift_module::default_libcall_names())
         .map_err(|e| failed(e.to_string()))?;
-    let program = build_listed(&plan, &mut ObjectModule::new(builder))?;
+    let program = build_listed(&plan, &mut Place::new(&mut ObjectModule::new(builder), &*isa))?;
     let texts = if stage == Stage::Clif { &program.clif } else { &program.assembly };
     let mut out = String::new();
     for (entry, text) in texts {

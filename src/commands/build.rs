@@ -22,6 +22,8 @@ Targets:
 
 CPUs:
   generic   any CPU of the target's architecture: SSE2 on x86-64, NEON on arm64
+  dispatch  any CPU, at its best: code for each level up to avx512-vnni or dotprod, some 40 kB
+            each; the first call chooses, and NAME_info says which one runs
   native    all features of this machine's CPU
   LEVEL     a processor level that `lstmc cpu` lists: avx2, avx2-vnni, avx512-vnni; on arm64 neon, dotprod, i8mm
   FEATURES  names separated by commas, each with the features it implies: x86-64-v3, avx-vnni, fma.
@@ -41,7 +43,7 @@ pub(crate) struct Args {
     /// The target's triple; this machine's by default. C runs elsewhere too, but less fast
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// CPU features: generic, native, a level, or a list
+    /// CPU features: generic, dispatch, native, a level, or a list
     #[arg(long, value_name = "CPU", default_value = "generic")]
     cpu: String,
     /// What to write, separated by commas
@@ -50,7 +52,7 @@ pub(crate) struct Args {
     /// The folder to write to; it is created if it does not exist
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Print JSON: target, features, files[] {path, bytes}, code_bytes, weight_bytes, word_bytes, state_bytes
+    /// Print JSON: target, levels, features, files[] {path, bytes}, code_bytes, weight_bytes, word_bytes, state_bytes
     #[arg(long)]
     json: bool,
 }
@@ -89,6 +91,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return terminal::json(&serde_json::json!({
             "name": args.name,
             "target": built.target,
+            "levels": built.levels,
             "features": built.features,
             "files": files,
             "code_bytes": sizes.code,
@@ -103,10 +106,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "for {}{}{}: {} of {}, {} of weights, {} of words; a state takes {}",
+        "for {}{}{}{}: {} of {}, {} of weights, {} of words; a state takes {}",
         built.target,
         if built.features.is_empty() { "" } else { " with " },
         built.features.join(", "),
+        match &*built.levels {
+            [_] => String::new(),
+            levels => format!(", with a version for each of {}", levels.join(", ")),
+        },
         bytes(sizes.code),
         if is_c { "C" } else { "code" },
         bytes(sizes.weights),

@@ -1,7 +1,8 @@
 /* Runs a model on tokens, which are u32 in a file:
  *     run logits TOKENS OUT    the output after each token, f32: all logits, or the hidden vector; of the last ones also
  *                              by steps of several streams, which must be the same
- *     run score TOKENS         perplexity, from the log-probability of each next token */
+ *     run score TOKENS         perplexity, from the log-probability of each next token
+ *     run info TOKENS          what the library says of itself */
 #include "lm.h"
 #include <math.h>
 #include <stdio.h>
@@ -36,6 +37,8 @@ int main(int argc, char **argv) {
     int status = lm_reset(state, sizeof state, LM_ABI_VERSION);
     if (n < 2 || status)
         return 2;
+    if (!strcmp(argv[1], "info"))
+        return puts(lm_info()) < 0;
 #ifndef LM_OUTPUT_SIZE
     if (!strcmp(argv[1], "score")) {
         double sum = 0;

@@ -90,7 +90,7 @@ pub(crate) struct Features {
 }
 
 impl Features {
-    /// As [`Target::signed_eight`](crate::plan::Target::signed_eight).
+    /// Whether products take weights of 8 bits signed, and activations as they are, without an offset.
     pub(crate) fn signed_eight(self) -> bool {
         self.signed_bytes || self.pairs
     }

@@ -96,6 +96,10 @@ fn group(
     quads: usize,
 ) -> (Vec<Value>, Value) {
     let pairs = e.features().pairs;
+    // Signed weights become offset ones, as this target's products take them.
+    let raised = i.signed && !e.features().signed_eight();
+    let i = Integer { signed: i.signed && !raised, ..i };
+    let offset = raised.then(|| e.bytes([0x80; 16]));
     let levels = i.levels();
     let sum = e.load(Type::I32, Memory::Buffer, sums, 0);
     let starts: Vec<Value> = (0..levels)
@@ -117,6 +121,7 @@ fn group(
             let signs = pairs.then(|| e.signs(quad));
             for (b, acc) in acc.chunks_mut(levels).enumerate() {
                 let w = e.load(Type::I8x16, Memory::Weights, w, q * row + b * 16);
+                let w = offset.map_or(w, |offset| e.add(w, offset));
                 for (level, acc) in acc.iter_mut().enumerate() {
                     let w = match level {
                         0 => w,

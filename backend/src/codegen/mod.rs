@@ -36,5 +36,7 @@ mod strips;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use module::{build_engine, build_listed, build_stepwise, define_public};
+pub(crate) use module::{
+    Place, build_engine, build_listed, build_stepwise, define, define_public, public_types, signature,
+};
 pub(crate) use program::Entry;

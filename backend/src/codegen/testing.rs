@@ -3,7 +3,7 @@
 
 use super::clif::Clif;
 use super::emit::{Emit, Memory, Type, Value};
-use super::module::define;
+use super::module::{Place, define};
 use super::{formula, math};
 use crate::isa::{self, OptLevel};
 use cranelift_jit::{JITBuilder, JITModule};
@@ -51,14 +51,22 @@ fn emit(e: &mut dyn Emit, p: &[Value], f: Function) {
 /// `f` of every element, in code for a level.
 pub(crate) fn map(level: Level, f: Function, values: &[f32]) -> Vec<f32> {
     let isa = isa::host(level, OptLevel::None).unwrap();
-    let mut module = JITModule::new(JITBuilder::with_isa(isa, cranelift_module::default_libcall_names()));
+    let mut module =
+        JITModule::new(JITBuilder::with_isa(isa.clone(), cranelift_module::default_libcall_names()));
     let pointer = module.target_config().pointer_type();
-    let id = define(&mut module, "f", Linkage::Export, (vec![pointer; 2], None), None, |module, b, p| {
-        Clif::new(b, module.isa(), &[], &[]).function(p, |e, p| {
-            emit(e, p, f);
-            None
-        });
-    })
+    let id = define(
+        &mut Place::new(&mut module, &*isa),
+        "f",
+        Linkage::Export,
+        (vec![pointer; 2], None),
+        None,
+        |_, b, p| {
+            Clif::new(b, &*isa, &[], &[]).function(p, |e, p| {
+                emit(e, p, f);
+                None
+            });
+        },
+    )
     .unwrap();
     module.finalize_definitions().unwrap();
     let mut out = values.to_vec();

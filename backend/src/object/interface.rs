@@ -97,6 +97,11 @@ pub(super) struct Function {
 }
 
 impl Function {
+    /// Whether it depends on the processor's level.
+    pub(super) fn differs(&self) -> bool {
+        !self.calls.is_empty() || matches!(self.public, Public::Info | Public::StepStreams)
+    }
+
     /// The functions that it calls of a program with so many phases.
     pub(super) fn calls(&self, phases: usize) -> Vec<Entry> {
         let phases = if self.public == Public::StepStreams { phases } else { 0 };

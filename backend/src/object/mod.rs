@@ -11,6 +11,9 @@
 
 mod archive;
 mod binding;
+mod cpu;
+mod data;
+mod dispatch;
 mod interface;
 mod target;
 mod vocabulary;
@@ -18,11 +21,11 @@ mod vocabulary;
 pub use archive::archive;
 pub use binding::{crate_files, header, module};
 pub use interface::{ABI_VERSION, STATE_ALIGN, suffixes};
-pub use target::{Cpu, TRIPLES, Target};
+pub use target::{Cpu, TRIPLES, Target, Version};
 
 use crate::codegen::c::source::Source;
 use crate::codegen::emit::{self, Features};
-use crate::codegen::{self, build_stepwise};
+use crate::codegen::{Place, build_stepwise, define_public, public_types};
 pub use crate::error::{ObjectError, TargetError};
 
 use crate::error::CompileError;
@@ -30,10 +33,12 @@ use crate::isa::{has_dot, plan_target};
 use crate::pack::pack;
 pub use crate::plan::Head;
 use crate::plan::{self, Plan};
-use cranelift_module::{DataDescription, DataId, Linkage, Module};
+use cranelift_module::Linkage;
 use cranelift_object::object::read::{Object as _, ObjectSection};
 use cranelift_object::object::{self, SectionKind};
 use cranelift_object::{ObjectBuilder, ObjectModule};
+use data::{Data, WEIGHT_ALIGN};
+use dispatch::Column;
 use interface::{Parts, Shares, Words};
 use lstmc_frontend::ir::Graph;
 use lstmc_kernels::PackedData;
@@ -118,16 +123,24 @@ pub struct Sizes {
     pub outputs: usize,
 }
 
-/// Compiles a graph in language-model form to an object file. `info` is what `NAME_info` returns.
+/// Compiles a graph in language-model form to an object file. `info` makes what `NAME_info` returns where a version of the code runs.
 pub fn compile(
     graph: &Graph,
     words: Option<&Tokenizer>,
     target: &Target,
     name: &str,
-    info: &str,
+    info: &dyn Fn(&Version) -> String,
 ) -> Result<Object, CompileError> {
-    let plan = Plan::new(graph, plan_target(&**target.isa()))?;
-    Prepared::new(graph, plan, words, target, name, info)?.object()
+    let versions = target.versions();
+    // All versions read the same weights.
+    let several = versions.len() > 1;
+    let plan = |v: &Version| {
+        let target = plan_target(&**v.isa());
+        Plan::new(graph, plan::Target { shared: several && !target.signed_bytes, ..target })
+    };
+    let plans = versions.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+    let infos = versions.iter().map(info).collect();
+    Prepared::new(graph, plans, words, target, name, infos)?.object()
 }
 
 /// Compiles a graph in language-model form to C, whose data lie as the target's processors like them.
@@ -136,19 +149,21 @@ pub fn compile_c(
     words: Option<&Tokenizer>,
     target: &Target,
     name: &str,
-    info: &str,
+    info: &dyn Fn(&Version) -> String,
 ) -> Result<Object, CompileError> {
     // The compiler chooses among the instructions that multiply bytes.
-    let plan = Plan::new(graph, plan::Target { pairs: false, ..plan_target(&**target.isa()) })?;
-    Ok(Prepared::new(graph, plan, words, target, name, info)?.c())
+    let version = &target.versions()[0];
+    let plan = Plan::new(graph, plan::Target { pairs: false, ..plan_target(&**version.isa()) })?;
+    Ok(Prepared::new(graph, vec![plan], words, target, name, vec![info(version)])?.c())
 }
 
 /// A model planned and packed for a target, with all that its public functions need.
 struct Prepared<'m> {
     name: &'m str,
-    info: Vec<u8>,
     target: &'m Target,
-    plan: Plan,
+    /// For each version of the code what `NAME_info` returns, and the plan; all have the same weights and the same memory.
+    infos: Vec<Vec<u8>>,
+    plans: Vec<Plan>,
     weights: Vec<PackedData>,
     tables: Option<Tables>,
     parts: Parts,
@@ -157,20 +172,25 @@ struct Prepared<'m> {
 impl<'m> Prepared<'m> {
     fn new(
         graph: &Graph,
-        plan: Plan,
+        plans: Vec<Plan>,
         words: Option<&Tokenizer>,
         target: &'m Target,
         name: &'m str,
-        info: &str,
+        infos: Vec<String>,
     ) -> Result<Prepared<'m>, CompileError> {
         check_name(name)?;
         let tables = words.map(Tables::new).transpose()?;
+        let plan = &plans[0];
+        assert!(
+            plans.iter().all(|p| p.shares_memory(plan)),
+            "versions of one program share weights and memory"
+        );
         if let Some(found) = words.map(|t| t.vocabulary().len())
             && found != plan.vocabulary
         {
             return Err(ObjectError::Vocabulary { found, expected: plan.vocabulary }.into());
         }
-        let weights = pack(&plan, graph)?;
+        let weights = pack(plan, graph)?;
         let scratch = STATE_ALIGN + (plan.state_len * 4).next_multiple_of(STATE_ALIGN);
         let parts = Parts {
             words: tables.as_ref().map(|t| Words { short: t.short, unknown: t.unknown }),
@@ -179,36 +199,66 @@ impl<'m> Prepared<'m> {
             starts: !plan.initial.is_empty(),
             scratch,
             size: scratch + (plan.scratch_len * 4).next_multiple_of(STATE_ALIGN),
-            identity: identity(&plan, &weights),
+            identity: identity(plan, &weights),
             phases: plan.phases().iter().map(Shares::of).collect(),
         };
-        let info = [info.as_bytes(), &[0]].concat();
-        Ok(Prepared { name, info, target, plan, weights, tables, parts })
+        let infos = infos.iter().map(|info| [info.as_bytes(), &[0]].concat()).collect();
+        Ok(Prepared { name, target, infos, plans, weights, tables, parts })
+    }
+
+    /// The plan of the version for the simplest processors.
+    fn plan(&self) -> &Plan {
+        &self.plans[0]
     }
 
     /// An object file.
     fn object(&self) -> Result<Object, CompileError> {
         let failed = |reason: String| CompileError::Codegen { function: self.name.into(), reason };
-        let isa = self.target.isa().clone();
-        let builder = ObjectBuilder::new(isa, self.name, cranelift_module::default_libcall_names())
+        let isa = self.target.isa();
+        let builder = ObjectBuilder::new(isa.clone(), self.name, cranelift_module::default_libcall_names())
             .map_err(|e| failed(e.to_string()))?;
         let mut module = ObjectModule::new(builder);
-        let program = build_stepwise(&self.plan, &mut module)?;
         let mut data = Data { module: &mut module, failed: &failed };
-        let mut known = vec![(emit::Data::Weights, data.table(&self.weights)?)];
-        for (of, bytes) in self.data() {
-            let align = if of == emit::Data::Info { 1 } else { WEIGHT_ALIGN };
-            known.push((of, data.bytes(of.name(), bytes.to_vec(), align)?));
+        let mut known = vec![(emit::Data::Weights, data.weights(&self.weights)?)];
+        for (of, bytes) in self.words() {
+            known.push((of, data.bytes(of.name(), bytes.to_vec(), WEIGHT_ALIGN)?));
         }
-        for function in interface::functions(self.plan.head) {
-            let name = format!("{}_{}", self.name, function.suffix);
-            let parameters: Vec<_> = function.parameters.iter().map(|c| interface::type_of(c)).collect();
-            let signature = (&*parameters, interface::type_of(function.result));
-            let calls = function.calls(self.parts.phases.len());
-            let calls = (&program, &*calls);
-            codegen::define_public(&mut module, &name, signature, calls, &known, |e, p| {
-                interface::body(&self.parts, function, e, p)
-            })?;
+        let versions = self.target.versions();
+        let several = versions.len() > 1;
+        let mut columns: Vec<Column> = vec![];
+        for (n, (version, plan)) in versions.iter().zip(&self.plans).enumerate() {
+            let suffix = if several { format!(".{}", version.name()) } else { String::new() };
+            let info = emit::Data::Info;
+            let at = data.bytes(&format!("{}{suffix}", info.name()), self.infos[n].clone(), 1)?;
+            let known: Vec<_> = known.iter().copied().chain([(info, at)]).collect();
+            let mut place = Place { suffix: &suffix, ..Place::new(data.module, &**version.isa()) };
+            let program = build_stepwise(plan, &mut place)?;
+            let (mut differ, all) = (0, interface::functions(plan.head));
+            for function in all.filter(|f| n == 0 || f.differs()) {
+                let name = format!("{}_{}", self.name, function.suffix);
+                let parameters: Vec<_> = function.parameters.iter().map(|c| interface::type_of(c)).collect();
+                let signature = (&*parameters, interface::type_of(function.result));
+                let calls = function.calls(self.parts.phases.len());
+                let local = format!("{name}{suffix}");
+                let symbol = match several && function.differs() {
+                    true => (&*local, Linkage::Local),
+                    false => (&*name, Linkage::Export),
+                };
+                let id = define_public(&mut place, symbol, signature, (&program, &calls), &known, |e, p| {
+                    interface::body(&self.parts, function, e, p)
+                })?;
+                if symbol.1 == Linkage::Local {
+                    if n == 0 {
+                        let signature = public_types(&**isa, signature);
+                        columns.push(Column { name, signature, versions: vec![] });
+                    }
+                    columns[differ].versions.push(id);
+                    differ += 1;
+                }
+            }
+        }
+        if several {
+            dispatch::define_all(&mut data, self.target, &columns)?;
         }
         let bytes = module.finish().emit().map_err(|e| failed(e.to_string()))?;
         let file = object::File::parse(&*bytes).map_err(|e| failed(e.to_string()))?;
@@ -220,13 +270,14 @@ impl<'m> Prepared<'m> {
     /// A file of C, which any compiler turns into such an object.
     fn c(&self) -> Object {
         let isa = &**self.target.isa();
-        let plan::Target { signed_bytes, pairs, .. } = self.plan.target;
+        let plan::Target { signed_bytes, pairs, .. } = self.plan().target;
         let features = Features { dot: has_dot(isa), signed_bytes, pairs };
         let mut source = Source::new(features);
         source.weights(self.weights.iter().map(PackedData::bytes));
-        self.data().into_iter().for_each(|(of, bytes)| source.data(of, bytes));
-        source.program(&self.plan);
-        for function in interface::functions(self.plan.head) {
+        let info = (emit::Data::Info, &*self.infos[0]);
+        [info].into_iter().chain(self.words()).for_each(|(of, bytes)| source.data(of, bytes));
+        source.program(self.plan());
+        for function in interface::functions(self.plan().head) {
             let name = format!("{}_{}", self.name, function.suffix);
             source.function(&name, function.parameters, function.result, |e, p| {
                 interface::body(&self.parts, function, e, p)
@@ -237,14 +288,11 @@ impl<'m> Prepared<'m> {
         object
     }
 
-    /// All data but the weights.
-    fn data(&self) -> Vec<(emit::Data, &[u8])> {
-        let mut data = vec![(emit::Data::Info, &*self.info)];
-        if let Some(t) = &self.tables {
-            let kinds = [emit::Data::Strings, emit::Data::Places, emit::Data::Sorted];
-            data.extend(kinds.into_iter().zip([&*t.strings, &*t.places, &*t.sorted]));
-        }
-        data
+    /// The vocabulary's data.
+    fn words(&self) -> Vec<(emit::Data, &[u8])> {
+        let kinds = [emit::Data::Strings, emit::Data::Places, emit::Data::Sorted];
+        let tables = self.tables.iter().flat_map(|t| [&*t.strings, &*t.places, &*t.sorted]);
+        kinds.into_iter().zip(tables).collect()
     }
 
     fn compiled(&self, bytes: Vec<u8>, code: usize) -> Object {
@@ -253,51 +301,10 @@ impl<'m> Prepared<'m> {
             weights: self.weights.iter().map(|w| w.bytes().len()).sum(),
             words: self.tables.as_ref().map_or(0, Tables::bytes),
             state: self.parts.size,
-            vocabulary: self.plan.vocabulary,
-            outputs: self.plan.logits.len,
+            vocabulary: self.plan().vocabulary,
+            outputs: self.plan().logits.len,
         };
-        Object { name: self.name.into(), bytes, sizes, head: self.plan.head }
-    }
-}
-
-/// Alignment of weights and words.
-const WEIGHT_ALIGN: u64 = 64;
-
-/// Data objects of a module.
-struct Data<'m> {
-    module: &'m mut ObjectModule,
-    failed: &'m dyn Fn(String) -> CompileError,
-}
-
-impl Data<'_> {
-    fn define(&mut self, name: &str, description: &DataDescription) -> Result<DataId, CompileError> {
-        let failed = |e: cranelift_module::ModuleError| (self.failed)(e.to_string());
-        let id = self.module.declare_data(name, Linkage::Local, false, false).map_err(failed)?;
-        self.module.define_data(id, description).map_err(failed)?;
-        Ok(id)
-    }
-
-    fn bytes(&mut self, name: &str, contents: Vec<u8>, align: u64) -> Result<DataId, CompileError> {
-        let mut description = DataDescription::new();
-        description.define(contents.into_boxed_slice());
-        description.set_align(align);
-        self.define(name, &description)
-    }
-
-    /// The weights, and the table of their addresses, which the linker or the loader fills in.
-    fn table(&mut self, weights: &[PackedData]) -> Result<DataId, CompileError> {
-        let pointer = usize::from(self.module.target_config().pointer_bytes());
-        let mut description = DataDescription::new();
-        // At least one entry: an empty object has no address.
-        description.define(vec![0; weights.len().max(1) * pointer].into_boxed_slice());
-        description.set_align(pointer as u64);
-        for (n, weight) in weights.iter().enumerate() {
-            let id = self.bytes(&format!("weights.{n}"), weight.bytes().to_vec(), WEIGHT_ALIGN)?;
-            let global = self.module.declare_data_in_data(id, &mut description);
-            // A model has some tens of weights.
-            description.write_data_addr((n * pointer) as u32, global, 0);
-        }
-        self.define("weights", &description)
+        Object { name: self.name.into(), bytes, sizes, head: self.plan().head }
     }
 }
 

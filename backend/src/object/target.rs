@@ -26,6 +26,8 @@ pub enum Cpu {
     /// The features of every CPU of the architecture: SSE2, or NEON.
     #[default]
     Generic,
+    /// Code for several levels, of which a program chooses one when it runs.
+    Dispatch,
     /// The features of this machine's CPU.
     Native,
     /// These features or levels, and the features that they imply.
@@ -39,6 +41,7 @@ impl FromStr for Cpu {
         Ok(match text {
             "generic" => Cpu::Generic,
             "native" => Cpu::Native,
+            "dispatch" => Cpu::Dispatch,
             list => Cpu::Features(list.split(',').map(|f| f.trim().to_string()).collect()),
         })
     }
@@ -49,24 +52,60 @@ impl fmt::Display for Cpu {
         match self {
             Cpu::Generic => f.write_str("generic"),
             Cpu::Native => f.write_str("native"),
+            Cpu::Dispatch => f.write_str("dispatch"),
             Cpu::Features(list) => f.write_str(&list.join(",")),
         }
     }
 }
 
 /// A target that code can be generated for.
+#[derive(Debug)]
 pub struct Target {
     triple: &'static str,
-    features: BTreeSet<&'static str>,
+    versions: Vec<Version>,
+}
+
+/// Code for one level of a target's processors, or for the features that were asked for.
+pub struct Version {
+    name: String,
     isa: OwnedTargetIsa,
 }
 
-impl fmt::Debug for Target {
+impl Version {
+    /// The name of its level, or what was asked for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The features that code uses, named as in Cranelift but without `has_`, in alphabetical order.
+    pub fn features(&self) -> Vec<&'static str> {
+        let on = self.isa.isa_flags().into_iter().filter(|f| f.as_bool() == Some(true));
+        let features: BTreeSet<_> = on.filter_map(|f| f.name.strip_prefix("has_")).collect();
+        features.into_iter().collect()
+    }
+
+    pub(super) fn isa(&self) -> &OwnedTargetIsa {
+        &self.isa
+    }
+}
+
+impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target")
-            .field("triple", &self.triple)
-            .field("features", &self.features)
+        f.debug_struct("Version")
+            .field("name", &self.name)
+            .field("features", &self.features())
             .finish_non_exhaustive()
+    }
+}
+
+/// The levels among which [`Cpu::Dispatch`] chooses, the simplest first, in the order of the functions in [`cpu`](super::cpu). Where a library cannot ask, it is the one that every processor has: all of
+/// Apple's computers multiply bytes, not all of its telephones do.
+fn dispatched(triple: &str) -> &'static [&'static str] {
+    match triple {
+        t if t.starts_with("x86_64") => &["plain", "sse4.1", "avx2", "avx2-vnni", "avx512-vnni"],
+        t if t.ends_with("darwin") => &["dotprod"],
+        t if t.ends_with("ios") => &["neon"],
+        _ => &["neon", "dotprod"],
     }
 }
 
@@ -102,31 +141,43 @@ impl Target {
         let triple = *TRIPLES.iter().find(|t| **t == triple).ok_or_else(unknown)?;
         let internal = |e: &dyn fmt::Display| CompileError::Target(format!("{triple}: {e}"));
         let parsed: Triple = triple.parse().map_err(|e| internal(&e))?;
-        let mut builder = cranelift_codegen::isa::lookup(parsed).map_err(|e| match e {
-            LookupError::SupportDisabled => CompileError::from(TargetError::Disabled { triple }),
-            LookupError::Unsupported => internal(&e),
-        })?;
-        match cpu {
-            Cpu::Generic => {}
+        let builder = || {
+            cranelift_codegen::isa::lookup(parsed.clone()).map_err(|e| match e {
+                LookupError::SupportDisabled => CompileError::from(TargetError::Disabled { triple }),
+                LookupError::Unsupported => internal(&e),
+            })
+        };
+        // All symbols are local to the object, and near: code addresses them relative to itself, and needs no global offset table.
+        let version = |name: &str, builder: Builder| -> Result<Version, CompileError> {
+            let isa = builder.finish(isa::flags(OptLevel::None, false)?).map_err(|e| internal(&e))?;
+            Ok(Version { name: name.into(), isa })
+        };
+        let with = |name: &str, list: &[String]| -> Result<Version, CompileError> {
+            let mut builder = builder()?;
+            for flag in closure(triple, &builder, list)? {
+                builder.enable(flag).map_err(|e| internal(&e))?;
+            }
+            version(name, builder)
+        };
+        let versions = match cpu {
+            Cpu::Generic => vec![version("generic", builder()?)?],
             Cpu::Native => {
+                let mut builder = builder()?;
                 let host = Triple::host();
                 if host.architecture != builder.triple().architecture {
                     let host = host.architecture.to_string();
                     return Err(TargetError::Native { triple: triple.into(), host }.into());
                 }
                 cranelift_native::infer_native_flags(&mut builder).map_err(|e| internal(&e))?;
+                vec![version("native", builder)?]
             }
-            Cpu::Features(list) => {
-                for flag in closure(triple, &builder, list)? {
-                    builder.enable(flag).map_err(|e| internal(&e))?;
-                }
+            Cpu::Dispatch => {
+                let levels = dispatched(triple).iter();
+                levels.map(|level| with(level, &[level.to_string()])).collect::<Result<_, _>>()?
             }
-        }
-        // All symbols are local to the object, and near: code addresses them relative to itself, and needs no global offset table.
-        let isa = builder.finish(isa::flags(OptLevel::None, false)?).map_err(|e| internal(&e))?;
-        let on = isa.isa_flags().into_iter().filter(|f| f.as_bool() == Some(true));
-        let features = on.filter_map(|f| f.name.strip_prefix("has_")).collect();
-        Ok(Target { triple, features, isa })
+            Cpu::Features(list) => vec![with(&cpu.to_string(), list)?],
+        };
+        Ok(Target { triple, versions })
     }
 
     /// The target that this program was compiled for; `None` if object files are not supported for it.
@@ -145,9 +196,9 @@ impl Target {
         self.triple
     }
 
-    /// The features that code uses, named as in Cranelift but without `has_`, in alphabetical order.
-    pub fn features(&self) -> impl Iterator<Item = &'static str> {
-        self.features.iter().copied()
+    /// Its code: of several versions, a program runs the last one that the processor has.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
     }
 
     /// The file name of a static library.
@@ -167,16 +218,17 @@ impl Target {
     }
 
     pub(super) fn format(&self) -> BinaryFormat {
-        self.isa.triple().binary_format
+        self.isa().triple().binary_format
     }
 
+    /// The instructions that every processor of the target has.
     pub(super) fn isa(&self) -> &OwnedTargetIsa {
-        &self.isa
+        &self.versions[0].isa
     }
 
     /// Rust's names of the architecture and the operating system.
     pub(super) fn rust_names(&self) -> (&'static str, &'static str) {
-        let arch = match self.isa.triple().architecture {
+        let arch = match self.isa().triple().architecture {
             Architecture::Aarch64(_) => "aarch64",
             Architecture::X86_64 => "x86_64",
             other => unreachable!("`TRIPLES` has no target of {other}"),
@@ -242,7 +294,7 @@ mod tests {
     use super::*;
 
     fn features(triple: &str, cpu: &str) -> Vec<&'static str> {
-        Target::new(triple, &cpu.parse().unwrap()).unwrap().features().collect()
+        Target::new(triple, &cpu.parse().unwrap()).unwrap().versions()[0].features()
     }
 
     #[test]

@@ -43,12 +43,19 @@ pub struct Target {
     /// Products of integer panels with one vector are calls of kernels of this level, where it has them: their vectors are wider than generated code's. Only code in memory can
     /// call them.
     pub kernels: Option<Level>,
+    /// Weights are packed for code of several levels, which differ in `pairs`: those of 8 bits signed, sparse ones with what offset activations add.
+    pub shared: bool,
 }
 
 impl Target {
     /// Whether weights of 8 bits are packed as signed bytes.
     pub fn signed_eight(self) -> bool {
-        self.signed_bytes || self.pairs
+        self.signed_bytes || self.pairs || self.shared
+    }
+
+    /// Whether products of sparse weights of 8 bits never offset activations.
+    pub fn signed_strips(self) -> bool {
+        self.signed_bytes || self.pairs && !self.shared
     }
 }
 
@@ -481,6 +488,11 @@ impl Plan {
             _ => false,
         };
         (!terms.is_empty() && terms.iter().all(has_kernel)).then_some(level)
+    }
+
+    /// Whether it differs in nothing but the target: code of both works with the same weights, state and scratch.
+    pub(crate) fn shares_memory(&self, other: &Plan) -> bool {
+        Plan { target: other.target, ..self.clone() } == *other
     }
 
     /// Plans a graph in language-model form. Errors name what cannot be compiled.

@@ -344,7 +344,7 @@ impl<'p> Planner<'p> {
                     _ => None,
                 };
                 let by_row = codes.is_some_and(|q| q.granularity().groups(input) == 1);
-                let signed = by_row.then_some(self.target.signed_eight());
+                let signed = by_row.then_some(self.target.signed_strips());
                 let format = strips(s, &kept, [out, input], order, signed);
                 match (format, codes) {
                     (Some(format), Some(_)) if by_row => {

@@ -26,7 +26,7 @@ fn compiled(target: &Target) -> Compiled {
         let kind = Kind::ALL[name.bytes().map(usize::from).sum::<usize>() % Kind::ALL.len()];
         random_map(kind, shape, name.len() as u64)
     });
-    compile(&graph, Some(&words(70)), target, "lm", "{}").unwrap()
+    compile(&graph, Some(&words(70)), target, "lm", &|_| "{}".into()).unwrap()
 }
 
 /// What the linker must find, what it must not look for, and where everything lies.
@@ -62,6 +62,7 @@ fn check(target: &Target, bytes: &[u8], head: Head) {
             SectionKind::ReadOnlyData => assert!(section.align() >= 64, "{place}: {name}"),
             // The table of addresses is filled in by the loader, then protected. Section kinds of ELF do not tell.
             SectionKind::Data if name == ".data.rel.ro" => {}
+            SectionKind::UninitializedData => assert_eq!(section.size(), 8, "{place}: {name}"),
             SectionKind::Linker | SectionKind::Metadata | SectionKind::Other => continue,
             other => panic!("{place}: section {name} is {other:?}"),
         }
@@ -95,14 +96,20 @@ fn objects_of_all_targets_define_the_interface_and_need_nothing() {
                 "x86-64-v4",
                 "x86-64-v3,avx-vnni",
                 "avx512-vnni",
+                "dispatch",
             ]
         } else {
-            &["generic", "dotprod"]
+            &["generic", "dotprod", "dispatch"]
         };
         for cpu in cpus {
             let target = Target::new(triple, &cpu.parse::<Cpu>().unwrap()).unwrap();
             let object = compiled(&target);
             check(&target, &object.bytes, object.head);
+            // One that chooses remembers what it chose, and writes nothing else.
+            let file = File::parse(&*object.bytes).unwrap();
+            let zeros = file.sections().filter(|s| s.kind() == SectionKind::UninitializedData);
+            let written: u64 = zeros.map(|s| s.size()).sum();
+            assert_eq!(written, if target.versions().len() > 1 { 8 } else { 0 }, "{triple}, {cpu}");
             assert_eq!(object.sizes.vocabulary, 70);
             assert_eq!(object.sizes.state % 64, 0);
         }
@@ -152,7 +159,7 @@ fn the_header_declares_what_the_object_defines() {
 fn c_is_structured() {
     let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
     let graph = language_model(2, 1, 3, 1);
-    let c = compile_c(&graph, Some(&words(3)), &target, "lm", "{}").unwrap();
+    let c = compile_c(&graph, Some(&words(3)), &target, "lm", &|_| "{}".into()).unwrap();
     assert_eq!((&*c.name, c.sizes.vocabulary), ("lm", 3));
     let text = String::from_utf8(c.bytes).unwrap();
     assert!(text.is_ascii() && !text[..text.find("static ").unwrap()].contains('@'));
@@ -173,7 +180,7 @@ fn hidden_vectors_have_an_interface_of_their_own() {
     let extras = Extras { head: Head::Hidden, ..Extras::ALL };
     let graph = recurrent_model_of(&gru, [24, 2, 70], extras, |_, shape| random_map(Kind::Dense, shape, 1));
     let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
-    let object = compile(&graph, None, &target, "lm", "{}").unwrap();
+    let object = compile(&graph, None, &target, "lm", &|_| "{}".into()).unwrap();
     check(&target, &object.bytes, Head::Hidden);
     let [header, module] = [header(&object, &target), module(&object, &target)];
     for text in [&header, &module] {
@@ -195,9 +202,11 @@ fn names_and_words_that_c_cannot_have_are_refused() {
     }
     let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
     let with_nul = Tokenizer::words(Vocabulary::from_words(["a", "b\0c"]).unwrap());
-    let error = compile(&language_model(2, 1, 2, 1), Some(&with_nul), &target, "lm", "{}").unwrap_err();
+    let error =
+        compile(&language_model(2, 1, 2, 1), Some(&with_nul), &target, "lm", &|_| "{}".into()).unwrap_err();
     assert!(matches!(error, CompileError::Object(_)), "{error}");
     assert!(error.to_string().contains("word 1"), "{error}");
-    let error = compile(&language_model(2, 1, 3, 1), Some(&words(2)), &target, "lm", "{}").unwrap_err();
+    let error =
+        compile(&language_model(2, 1, 3, 1), Some(&words(2)), &target, "lm", &|_| "{}".into()).unwrap_err();
     assert_eq!(error.to_string(), "the vocabulary has 2 words, and the model 3");
 }

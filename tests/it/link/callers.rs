@@ -31,12 +31,12 @@ fn check(machine: Machine, cpus: &[&str]) {
 #[test]
 fn mistakes_have_a_status_and_threads_do_not_meet() {
     let levels = Level::all().into_iter().map(Level::name);
-    check(Machine::Here, &levels.chain(["generic", "native"]).collect::<Vec<_>>());
+    check(Machine::Here, &levels.chain(["generic", "dispatch", "native"]).collect::<Vec<_>>());
 }
 
 #[test]
 fn mistakes_have_a_status_on_arm64_too() {
-    check(Machine::Arm64, &["generic", "neon", "dotprod", "i8mm"]);
+    check(Machine::Arm64, &["generic", "dispatch", "neon", "dotprod", "i8mm"]);
 }
 
 /// The C side of the threads' test under ThreadSanitizer, which watches the harness and the library's callers.
@@ -55,7 +55,7 @@ fn threads_under_thread_sanitizer() {
         return;
     }
     sandbox.tiny();
-    Machine::Here.library(&sandbox, "tiny.lstmc", "native", "tsan");
+    Machine::Here.library(&sandbox, "tiny.lstmc", "dispatch", "tsan");
     done(&mut Command::new(Machine::Here.program(&sandbox, "threads", "tsan", &["-fsanitize=thread"])));
 }
 

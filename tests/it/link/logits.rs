@@ -129,7 +129,12 @@ fn compare(machine: Machine, cpus: &[(&str, Level, bool)], tokens: usize) {
 fn libraries_and_the_jit_agree() {
     let (best, plain) = (Level::best(), Level::PLAIN);
     let levels = Level::all().into_iter().map(|level| (level.name(), level, true));
-    let other = [("native", best, true), ("generic", best, false), ("generic", plain, true)];
+    let other = [
+        ("native", best, true),
+        ("dispatch", best, true),
+        ("generic", best, false),
+        ("generic", plain, true),
+    ];
     compare(Machine::Here, &levels.chain(other).collect::<Vec<_>>(), TOKENS);
 }
 

@@ -4,6 +4,7 @@
 
 mod c;
 mod callers;
+mod dispatch;
 mod examples;
 mod linkers;
 mod logits;

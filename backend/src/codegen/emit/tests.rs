@@ -314,9 +314,11 @@ fn every_function_is_typed_and_scoped() {
     for ((kind, seed), features) in cases.flat_map(|case| features.map(|f| (case, f))) {
         let Features { signed_bytes, pairs, .. } = features;
         let graph = language_model_of(19, 2, 2100, |_, shape| random_map(kind, shape, seed));
-        let plan =
-            Plan::new(&graph, Target { signed_bytes, pairs, kernels: "avx2".parse().ok().filter(|_| pairs) })
-                .unwrap();
+        let plan = Plan::new(
+            &graph,
+            Target { signed_bytes, pairs, kernels: "avx2".parse().ok().filter(|_| pairs), shared: false },
+        )
+        .unwrap();
         let phases = (0..plan.phases().len()).map(Entry::Phase);
         for entry in stepwise(&plan).chain(batched(&plan)).chain(phases) {
             let (parameters, returns, _) = entry.shape();
