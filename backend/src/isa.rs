@@ -1,6 +1,7 @@
 //! Targets: the CPU that code is generated for.
 
 use crate::error::CompileError;
+use crate::plan::Wide;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, Flags};
 use lstmc_kernels::Level;
@@ -120,7 +121,14 @@ fn level_flags(triple: &Triple, level: &str) -> Option<&'static [&'static str]> 
 pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
     let arm = matches!(isa.triple().architecture, Architecture::Aarch64(_));
     let pairs = !has_dot(isa) && has(isa, "has_ssse3") && has(isa, "has_sse41");
-    crate::plan::Target { signed_bytes: arm, pairs, kernels: None, shared: false }
+    // Every processor with AVX2 also converts f16s (F16C), as such products do.
+    let wide = match () {
+        () if !(has(isa, "has_avx2") && has(isa, "has_fma")) => None,
+        () if has(isa, "has_avx512vl") && has(isa, "has_avx512vnni") => Some(Wide::Avx512Vnni),
+        () if has(isa, "has_avx_vnni") => Some(Wide::AvxVnni),
+        () => Some(Wide::Avx2),
+    };
+    crate::plan::Target { signed_bytes: arm, pairs, wide, shared: false }
 }
 
 fn has(isa: &dyn isa::TargetIsa, flag: &str) -> bool {

@@ -12,7 +12,7 @@ use crate::error::CompileError;
 use crate::execution::{Buffers, Execution, Generated, Model};
 use crate::isa::{self, OptLevel};
 use crate::pack::pack;
-use crate::plan::{Head, Plan, Target};
+use crate::plan::{Head, Plan};
 use cranelift_jit::{JITBuilder, JITModule};
 use lstmc_frontend::ir::Graph;
 use lstmc_kernels::{Level, PackedData, Pool, log_sum_exp, top_k};
@@ -112,7 +112,7 @@ impl Jit {
 
     fn prepare(graph: &Graph, options: Options) -> Result<(Plan, Arc<Vec<PackedData>>), CompileError> {
         let target = isa::plan_target(&*isa::host(options.level, options.opt_level)?);
-        let plan = Plan::new(graph, Target { kernels: Some(options.level), ..target })?;
+        let plan = Plan::new(graph, target)?;
         let weights = Arc::new(pack(&plan, graph)?);
         Ok((plan, weights))
     }

@@ -150,48 +150,6 @@ impl Operands {
     }
 }
 
-/// The operands of a product of one vector with panels, as generated code passes them.
-#[derive(Debug)]
-#[repr(C)]
-pub struct PanelCall {
-    /// The first panel.
-    pub weights: *const u8,
-    /// [`Groups::len`] and [`Groups::size`].
-    pub groups: [usize; 2],
-    /// Whether scales are f16s: 0 or 1.
-    pub half: usize,
-    /// Codes, groups padded to quads.
-    pub codes: *const i8,
-    /// The sum of each group's codes.
-    pub sums: *const i32,
-    /// The scale of the codes.
-    pub scale: *const f32,
-    /// What the product is added to, an f32 for each column; null for zero. May be `to`.
-    pub start: *const f32,
-    /// The result.
-    pub to: *mut f32,
-    /// Columns of the result.
-    pub columns: usize,
-}
-
-/// Multiplies panels `from..end`, which have columns in the result, of the width and form of bytes that [`panel_product`] was asked for.
-///
-/// # Safety
-/// All that the call points to is valid for its shape, and only this thread writes these panels' columns.
-pub type PanelProduct = unsafe extern "C" fn(*const PanelCall, usize, usize);
-
-/// A product for generated code to call, if that is faster than what code generation can do with its vectors of 128 bits: always, except with a product of bytes
-/// and a code in each byte, which it reads at the memory's speed.
-pub fn panel_product(level: Level, format: Integer) -> Option<PanelProduct> {
-    match level.set() {
-        _ if format.groups.count() == 0 => None,
-        #[cfg(target_arch = "x86_64")]
-        set => x86::panel_product(set, format),
-        #[cfg(not(target_arch = "x86_64"))]
-        _ => None,
-    }
-}
-
 impl<'a> Job<'a> {
     pub(crate) fn new(steps: usize, x: &Activations<'a>, w: &CodePanels<'a>) -> Job<'a> {
         let (x, w) = (*x, *w);

@@ -20,7 +20,6 @@
 //! Products::recurrent_product(out, term, to, reversed)            one vector's, step after step
 //! Products::log_probabilities(out, count, terms, start, targets, to)    a product's, whose logits are not kept
 //! CodeRows::fill(level, steps, x, x_stride, groups)               quantizes tokens' activations
-//! panel_product(level, format)                                    one vector's, for generated code to call
 //! update(level, cell, gates, state, parameters, terms)            a cell's step from its gates' sums
 //! map(level, formula, inputs, to, terms)                          a formula, element by element
 //! normalize(x, scale, shift, epsilon, to)                         a vector's normalisation
@@ -85,7 +84,7 @@ pub use best::top_k;
 pub use cell::{Cell, update};
 pub use dense::Floats;
 pub use formula::{Row, Terms, map};
-pub use integer::{CodePanels, PanelCall, PanelProduct, panel_product};
+pub use integer::CodePanels;
 pub use layout::{
     Format, Groups, Integer, LANES, PANEL, QUAD, Scale, StripValues, Strips, UNITS, gate_lanes,
 };

@@ -9,10 +9,9 @@ use crate::plan::Target;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self, types};
 use cranelift_codegen::ir::{
-    AbiParam, BlockArg, Endianness, FuncRef, GlobalValue, InstBuilder, MemFlagsData, StackSlotData,
-    StackSlotKind,
+    BlockArg, Endianness, FuncRef, GlobalValue, InstBuilder, MemFlagsData, StackSlotData, StackSlotKind,
 };
-use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilder;
 
 /// A function under construction.
@@ -27,7 +26,6 @@ pub(crate) struct Clif<'a, 'f> {
     fma: bool,
     /// The type of an address.
     pointer: ir::Type,
-    convention: CallConv,
 }
 
 fn value(v: ir::Value) -> Value {
@@ -61,15 +59,7 @@ impl<'a, 'f> Clif<'a, 'f> {
     ) -> Clif<'a, 'f> {
         let Target { signed_bytes, pairs, .. } = plan_target(isa);
         let features = Features { dot: has_dot(isa), signed_bytes, pairs };
-        Clif {
-            b,
-            callees,
-            data,
-            features,
-            fma: has_fma(isa),
-            pointer: isa.pointer_type(),
-            convention: isa.default_call_conv(),
-        }
+        Clif { b, callees, data, features, fma: has_fma(isa), pointer: isa.pointer_type() }
     }
 
     /// Emits the rest of a function, from its parameters.
@@ -372,15 +362,6 @@ impl Emit for Clif<'_, '_> {
     fn add_pairs(&mut self, pairs: Value, acc: Value) -> Value {
         let (low, high) = (self.b.ins().swiden_low(raw(pairs)), self.b.ins().swiden_high(raw(pairs)));
         self.add_neighbours(low, high, acc)
-    }
-
-    fn call_address(&mut self, function: usize, arguments: &[Value]) {
-        let mut signature = ir::Signature::new(self.convention);
-        signature.params.extend(arguments.iter().map(|_| AbiParam::new(self.pointer)));
-        let signature = self.b.import_signature(signature);
-        let function = raw(self.size(function));
-        let arguments: Vec<ir::Value> = arguments.iter().copied().map(raw).collect();
-        self.b.ins().call_indirect(signature, function, &arguments);
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {

@@ -240,8 +240,6 @@ pub(crate) trait Emit {
     /// Adds to each i32 lane the two lanes of 16 bits in its place.
     fn add_pairs(&mut self, pairs: Value, acc: Value) -> Value;
 
-    /// Calls a function of this process, which takes integers as wide as an address and returns nothing. Only plans for code in memory have such calls.
-    fn call_address(&mut self, function: usize, arguments: &[Value]);
     /// Calls an earlier function of the program.
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value>;
     /// The loop `for i in start..end`, entered at least once. Returns the carried values after the last iteration.

@@ -35,6 +35,7 @@ mod quantize;
 mod strips;
 #[cfg(test)]
 mod testing;
+mod wide;
 
 pub(crate) use module::{
     Place, build_engine, build_listed, build_stepwise, define, define_public, public_types, signature,

@@ -3,14 +3,15 @@
 use super::clif::Clif;
 use super::emit::{self, Data, Emit};
 use super::program::{Entry, batched, body, linked, stepwise};
+use super::wide;
 use crate::error::CompileError;
 use crate::plan::Plan;
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{AbiParam, Function, Signature, Type, UserFuncName, Value, types};
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{DataId, FuncId, Linkage, Module, ModuleReloc};
+use cranelift_module::{DataId, FuncId, Linkage, Module, ModuleError, ModuleReloc};
 
 /// The functions of a program, defined in a module.
 #[derive(Debug)]
@@ -69,12 +70,22 @@ fn build_entries(
 ) -> Result<Program, CompileError> {
     let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
     let (pointer, isa) = (place.isa.pointer_type(), place.isa);
+    for (n, (wide, of)) in plan.wide().into_iter().enumerate() {
+        let entry = Entry::Panels(n);
+        let (bytes, text) = wide::panels(wide, of);
+        program.functions.push((entry, define_bytes(place, &(entry.name() + place.suffix), &bytes)?));
+        if keep_text {
+            program.clif.push((entry, "; machine code".into()));
+            program.assembly.push((entry, text));
+        }
+    }
     for entry in entries {
         let (parameters, returns, calls) = entry.shape();
         let signature = (vec![pointer; parameters], returns.then_some(types::F32));
         let mut text = keep_text.then(<[String; 2]>::default);
         let emit = |module: &mut dyn Module, b: &mut FunctionBuilder<'_>, p: &[Value]| {
-            let callees = program.functions.iter().filter(|(e, _)| calls.contains(e));
+            let is_callee = |e: &Entry| calls.contains(e) || matches!(e, Entry::Panels(_));
+            let callees = program.functions.iter().filter(|(e, _)| is_callee(e));
             let callees: Vec<_> =
                 callees.map(|&(e, id)| (e, module.declare_func_in_func(id, b.func))).collect();
             Clif::new(b, isa, &callees, &[]).function(p, |e, p| body(plan, entry, e, p));
@@ -88,6 +99,17 @@ fn build_entries(
         }
     }
     Ok(program)
+}
+
+/// Defines a function of [`wide`] from its bytes.
+fn define_bytes(place: &mut Place<'_>, name: &str, bytes: &[u8]) -> Result<FuncId, CompileError> {
+    let failed = |e: ModuleError| CompileError::Codegen { function: name.into(), reason: e.to_string() };
+    // The same registers on every system.
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params = vec![AbiParam::new(place.isa.pointer_type()); 3];
+    let id = place.module.declare_function(name, Linkage::Local, &signature).map_err(failed)?;
+    place.module.define_function_bytes(id, wide::ALIGN, bytes, &[]).map_err(failed)?;
+    Ok(id)
 }
 
 /// Defines a function of the interface, which may call some functions of `program` and refer to `data`.

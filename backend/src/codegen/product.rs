@@ -2,9 +2,10 @@
 
 use super::emit::{Emit, Memory, Type, Value};
 use super::integer::{self, CodesAt};
+use super::program::Entry;
+use super::wide;
 use super::{panel, strips};
-use crate::plan::{Format, LANES, PANEL, Panels, Scale};
-use lstmc_kernels::{Level, PanelCall};
+use crate::plan::{Format, LANES, PANEL, Panels};
 
 /// The input of a term's panels.
 #[derive(Clone, Copy)]
@@ -36,12 +37,12 @@ pub(crate) struct Map {
     pub(crate) start: Option<Value>,
     /// The number of outputs, without padding.
     pub(crate) out: usize,
-    /// The level whose kernels compute it, if all terms are integer panels and the plan wants that.
-    pub(crate) kernels: Option<Level>,
+    /// The function of [`wide`] for each term, if there are such.
+    pub(crate) wide: Option<Vec<usize>>,
 }
 
 impl Map {
-    /// Stores panels `from..to` of `columns` columns at `out` by calls of kernels, one for each term; false if that is not wanted.
+    /// Stores panels `from..to` of `columns` columns at `out` by functions of [`wide`], one for each term; false if there are none.
     pub(crate) fn call(
         &self,
         e: &mut dyn Emit,
@@ -49,35 +50,18 @@ impl Map {
         out: Value,
         columns: usize,
     ) -> bool {
-        let Some(level) = self.kernels else { return false };
+        let Some(functions) = &self.wide else { return false };
         let [from, end] = range.unwrap_or_else(|| [e.size(0), e.size(columns.div_ceil(PANEL))]);
         let mut start = self.start.unwrap_or_else(|| e.size(0));
-        for term in &self.terms {
-            let (Format::Integer(i), Operand::Codes(x)) = (term.panels.format, term.x) else {
-                unreachable!("only integer panels are left to kernels")
-            };
-            let kernel = lstmc_kernels::panel_product(level, i).expect("the plan asked for it");
-            let half = e.size(usize::from(i.scale == Scale::F16));
-            let [len, size] = [i.groups.len, i.groups.size].map(|n| e.size(n));
+        for (term, &function) in self.terms.iter().zip(functions) {
+            let Operand::Codes(x) = term.x else { unreachable!("only integer panels are multiplied so") };
             let columns = e.size(columns);
-            // The fields of `PanelCall`.
-            let fields = [
-                (std::mem::offset_of!(PanelCall, weights), term.weights),
-                (std::mem::offset_of!(PanelCall, groups), len),
-                (std::mem::offset_of!(PanelCall, groups) + size_of::<usize>(), size),
-                (std::mem::offset_of!(PanelCall, half), half),
-                (std::mem::offset_of!(PanelCall, codes), x.codes),
-                (std::mem::offset_of!(PanelCall, sums), x.sums),
-                (std::mem::offset_of!(PanelCall, scale), x.scale),
-                (std::mem::offset_of!(PanelCall, start), start),
-                (std::mem::offset_of!(PanelCall, to), out),
-                (std::mem::offset_of!(PanelCall, columns), columns),
-            ];
-            let call = e.stack(size_of::<PanelCall>());
-            for (at, value) in fields {
-                e.store(Memory::Caller, value, call, at);
+            let fields = [term.weights, x.codes, x.sums, x.scale, start, out, columns];
+            let call = e.stack(size_of_val(&wide::CALL) / 2);
+            for (n, value) in fields.into_iter().enumerate() {
+                e.store(Memory::Caller, value, call, 8 * n);
             }
-            e.call_address(kernel as usize, &[call, from, end]);
+            e.call(Entry::Panels(function), &[call, from, end]);
             start = out;
         }
         true

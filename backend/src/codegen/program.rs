@@ -33,6 +33,8 @@ pub(crate) enum Entry {
     Gather,
     /// A phase of the plan, for several threads.
     Phase(usize),
+    /// The product with one vector of [`Plan::wide`], by number; see [`wide`](super::wide).
+    Panels(usize),
 }
 
 impl Entry {
@@ -48,6 +50,7 @@ impl Entry {
             Entry::Recurrent(n) => format!("recurrent_{n}"),
             Entry::Gather => "gather".into(),
             Entry::Phase(n) => format!("phase_{n}"),
+            Entry::Panels(n) => format!("panels_{n}"),
         }
     }
 
@@ -63,6 +66,7 @@ impl Entry {
             Entry::Recurrent(_) => (4, false, &[]),
             Entry::Gather => (3, false, &[]),
             Entry::Phase(_) => (7, false, &[]),
+            Entry::Panels(_) => (3, false, &[]),
         }
     }
 }
@@ -140,12 +144,7 @@ impl Frame<'_> {
             Start::Bias(id) => Some(self.weight(e, id)),
             Start::Buffer(b) => Some(self.buffer(e, b)),
         };
-        Map {
-            terms: self.terms(e, &p.segments),
-            start,
-            out: p.out,
-            kernels: self.plan.by_kernels(&p.segments),
-        }
+        Map { terms: self.terms(e, &p.segments), start, out: p.out, wide: self.plan.wide_terms(&p.segments) }
     }
 
     /// Stores the output, or with a `range` some panels of it.
@@ -218,13 +217,14 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
                     let start = apart.then(|| frame.weight(e, sums.start));
                     let terms = frame.terms(e, &cell.recurrent);
                     let map =
-                        Map { terms, start, out: sums.sums.len, kernels: plan.by_kernels(&cell.recurrent) };
+                        Map { terms, start, out: sums.sums.len, wide: plan.wide_terms(&cell.recurrent) };
                     let to = frame.buffer(e, sums.sums);
                     cell::sums(e, &map, (!apart).then_some(p[1]), to);
                 }
                 None => emit_steps(e, &frame, None, &plan.steps[of.steps.clone()]),
             }
         }
+        Entry::Panels(_) => unreachable!("it is made as machine code"),
         Entry::Gather => {
             let frame = Frame { plan, weights: p[0], state: None, scratch: p[1] };
             let gather = |s: &&Step| matches!(s, Step::Gather { .. } | Step::GatherTrain { .. });
@@ -240,10 +240,10 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
 fn cell_at<'p>(e: &mut dyn Emit, frame: &Frame<'_>, cell: &'p Cell) -> CellAt<'p> {
     let mut products = vec![];
     for (gates, terms) in cell.products() {
-        let kernels = frame.plan.by_kernels(&terms);
+        let wide = frame.plan.wide_terms(&terms);
         let (terms, start) = (frame.terms(e, &terms), Some(frame.weight(e, gates.start)));
         let sums = frame.buffer(e, gates.sums);
-        products.push((Map { terms, start, out: gates.sums.len, kernels }, sums));
+        products.push((Map { terms, start, out: gates.sums.len, wide }, sums));
     }
     CellAt {
         cell,

@@ -153,7 +153,7 @@ pub fn compile_c(
 ) -> Result<Object, CompileError> {
     // The compiler chooses among the instructions that multiply bytes.
     let version = &target.versions()[0];
-    let plan = Plan::new(graph, plan::Target { pairs: false, ..plan_target(&**version.isa()) })?;
+    let plan = Plan::new(graph, plan::Target { pairs: false, wide: None, ..plan_target(&**version.isa()) })?;
     Ok(Prepared::new(graph, vec![plan], words, target, name, vec![info(version)])?.c())
 }
 

@@ -59,12 +59,13 @@ impl Plan {
             Start::Bias(id) => format!("{} + {terms}", self.name(*id)),
             Start::Buffer(b) => format!("{} + {terms}", buffer(b)),
         };
-        terms + &self.kernels(&p.segments)
+        terms + &self.wide_text(&p.segments)
     }
 
-    /// Whether kernels compute a product of these terms.
-    fn kernels(&self, terms: &[Segment]) -> String {
-        self.by_kernels(terms).map(|level| format!(", by kernels for {level}")).unwrap_or_default()
+    /// Whether a product of these terms is in vectors of 256 bits.
+    fn wide_text(&self, terms: &[Segment]) -> String {
+        let wide = self.target.wide.filter(|_| self.wide_terms(terms).is_some());
+        wide.map(|wide| format!(", in 256 bits by {}", wide.name())).unwrap_or_default()
     }
 
     fn step(&self, f: &mut fmt::Formatter<'_>, indent: usize, step: &Step) -> fmt::Result {
@@ -87,8 +88,8 @@ impl Plan {
                     cell.parameters.map(|(id, _)| format!(", {}", self.name(id))).unwrap_or_default();
                 writeln!(f, "{} = cell {}{parameters}", buffer(&cell.out), states.join(", "))?;
                 for (gates, terms) in cell.products() {
-                    let (terms, kernels) = (self.segments(&terms), self.kernels(&terms));
-                    writeln!(f, "{:indent$}  gates {} + {terms}{kernels}", "", self.name(gates.start))?;
+                    let (terms, wide) = (self.segments(&terms), self.wide_text(&terms));
+                    writeln!(f, "{:indent$}  gates {} + {terms}{wide}", "", self.name(gates.start))?;
                 }
                 writeln!(f, "{:indent$}  {}", "", cell_text(cell))
             }

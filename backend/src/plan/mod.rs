@@ -27,7 +27,6 @@ pub(crate) use strips::strip_inputs;
 use crate::error::CompileError;
 pub use lstmc_frontend::ir::Head;
 use lstmc_frontend::ir::{Formula, Graph, LinearMap, Part, Program, WeightId, verify_language_model};
-use lstmc_kernels::Level;
 use std::sync::Arc;
 
 /// Buffers and state slots are aligned and padded to this many f32s, so that whole panels can be written.
@@ -40,11 +39,31 @@ pub struct Target {
     pub signed_bytes: bool,
     /// Products of bytes are added in pairs, in 16 bits (`pmaddubsw`), and there is nothing better: 8-bit weights are signed, narrower ones unsigned.
     pub pairs: bool,
-    /// Products of integer panels with one vector are calls of kernels of this level, where it has them: their vectors are wider than generated code's. Only code in memory can
-    /// call them.
-    pub kernels: Option<Level>,
+    /// Products of integer panels with one vector are functions with vectors of 256 bits; see [`codegen::wide`](crate::codegen).
+    pub wide: Option<Wide>,
     /// Weights are packed for code of several levels, which differ in `pairs`: those of 8 bits signed, sparse ones with what offset activations add.
     pub shared: bool,
+}
+
+/// How products in vectors of 256 bits multiply bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Wide {
+    /// By AVX2 alone, weights of 8 bits signed.
+    Avx2,
+    /// By AVX-VNNI.
+    AvxVnni,
+    /// By AVX-512 VNNI.
+    Avx512Vnni,
+}
+
+impl Wide {
+    fn name(self) -> &'static str {
+        match self {
+            Wide::Avx2 => "AVX2",
+            Wide::AvxVnni => "AVX-VNNI",
+            Wide::Avx512Vnni => "AVX-512 VNNI",
+        }
+    }
 }
 
 impl Target {
@@ -480,14 +499,30 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The level whose kernels compute a product of these terms, if they do; see [`Target::kernels`].
-    pub(crate) fn by_kernels(&self, terms: &[Segment]) -> Option<Level> {
-        let level = self.target.kernels?;
-        let has_kernel = |s: &Segment| match (self.panels(s.weights).format, s.input) {
-            (Format::Integer(i), Input::Codes(_)) => lstmc_kernels::panel_product(level, i).is_some(),
-            _ => false,
+    /// The forms of integer panels that functions in vectors of 256 bits multiply.
+    pub(crate) fn wide(&self) -> Vec<(Wide, Integer)> {
+        let Some(wide) = self.target.wide else { return vec![] };
+        let mut all = vec![];
+        for packed in &self.weights {
+            if let Packing::Panels(Panels { format: Format::Integer(i), .. }) = packed.packing
+                && i.groups.count() > 0
+                && i32::try_from(i.panel_bytes()).is_ok()
+                && !all.contains(&(wide, i))
+            {
+                all.push((wide, i));
+            }
+        }
+        all
+    }
+
+    /// Which of [`Plan::wide`] multiplies each of these terms, if all are such products.
+    pub(crate) fn wide_terms(&self, terms: &[Segment]) -> Option<Vec<usize>> {
+        let all = self.wide();
+        let one = |s: &Segment| match (self.panels(s.weights).format, s.input) {
+            (Format::Integer(i), Input::Codes(_)) => all.iter().position(|(_, of)| *of == i),
+            _ => None,
         };
-        (!terms.is_empty() && terms.iter().all(has_kernel)).then_some(level)
+        terms.iter().map(one).collect::<Option<Vec<_>>>().filter(|terms| !terms.is_empty())
     }
 
     /// Whether it differs in nothing but the target: code of both works with the same weights, state and scratch.

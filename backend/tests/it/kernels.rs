@@ -472,7 +472,7 @@ fn tied_tables_are_packed_once() {
                     assert_eq!(a.step(token).unwrap(), b.step(token).unwrap(), "{form:?}, {level}, {token}");
                 }
             }
-            let target = Target { signed_bytes: false, pairs: false, kernels: None, shared: false };
+            let target = Target { signed_bytes: false, pairs: false, wide: None, shared: false };
             let [a, b] = [&apart, &tied].map(|graph| Plan::new(graph, target).unwrap());
             let count = |plan: &Plan| plan.weights.len();
             let dense = matches!(form, Form::Codes(..));

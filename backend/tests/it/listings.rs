@@ -114,26 +114,49 @@ const X86: &str = "x86_64-unknown-linux-gnu";
 const ARM: &str = "aarch64-unknown-linux-gnu";
 
 #[test]
-fn x86_multiplies_bytes_in_one_instruction_and_spills_nothing() {
-    // Sixteen quads of inputs, times eight vectors of a panel; the activations' sum takes four more.
-    let text = assembly(X86, X86_SERVER, &integers(CodeFormat::Int8, Granularity::Row), "logits");
+fn x86_multiplies_bytes_in_one_instruction() {
+    let text = assembly(X86, X86_SERVER, &integers(CodeFormat::Int8, Granularity::Row), "panels_0");
     let count = |what: &str| text.lines().filter(|l| l.contains(what)).count();
-    assert_eq!(count("vpdpbusd"), 16 * 8 + 1, "{text}");
-    assert_eq!(count("vpmovsxbw") + count("vpmaddwd"), 0, "{text}");
-    assert_eq!(count("vpslldq") + count("vpsrlw"), 0, "{text}");
-    assert_eq!(count("(%rsp)") - count("%rbx, (%rsp)") - count("(%rsp), %rbx"), 0, "no spills:\n{text}");
+    // Four quads a turn, of four vectors of eight outputs.
+    assert_eq!(
+        (count("{evex} vpdpbusd ymm"), count("vmovdqu ymm13, ymmword ptr [r8")),
+        (4 * 4, 4 * 4),
+        "{text}"
+    );
+    assert_eq!(count("vpxor ymm13"), 0, "weights are as the instruction takes them:\n{text}");
+    let features: Vec<&str> = X86_SERVER.iter().copied().filter(|f| !f.contains("512")).collect();
+    let vex = [&features[..], &["has_avx_vnni"]].concat();
+    let text = assembly(X86, &vex, &integers(CodeFormat::Int8, Granularity::Row), "panels_0");
+    assert_eq!(text.matches("{vex} vpdpbusd ymm").count(), 4 * 4, "{text}");
+    let text = assembly(X86, &features, &integers(CodeFormat::Int8, Granularity::Row), "panels_0");
+    assert_eq!(text.matches("vpmaddubsw ymm").count(), 2 * 4 * 4, "{text}");
+    // Which the output layer calls; the activations' sum takes one more.
+    let logits = assembly(X86, X86_SERVER, &integers(CodeFormat::Int8, Granularity::Row), "logits");
+    assert!(logits.contains("call") && logits.matches("vpdpbusd").count() == 1, "{logits}");
+}
+
+/// A function of 256 bits from its first instruction to its last.
+#[test]
+fn the_product_of_four_bits_in_groups() {
+    let features: Vec<&str> = X86_SERVER.iter().copied().filter(|f| !f.contains("512")).collect();
+    insta::assert_snapshot!(assembly(
+        X86,
+        &features,
+        &integers(CodeFormat::Int4, Granularity::Group(32)),
+        "panels_0"
+    ));
 }
 
 #[test]
-fn codes_of_four_and_two_bits_are_unpacked_by_masks_alone() {
+fn arm64_separates_codes_of_four_and_two_bits_by_masks_alone() {
     for (format, levels) in [(CodeFormat::Int4, 2), (CodeFormat::Int2, 4)] {
-        let text = assembly(X86, X86_SERVER, &integers(format, Granularity::Group(32)), "logits");
+        let text = assembly(ARM, &["has_dotprod"], &integers(format, Granularity::Group(32)), "logits");
         let count = |what: &str| text.lines().filter(|l| l.contains(what)).count();
         // The loop over groups holds one group of eight quads.
-        assert_eq!(count("vpdpbusd"), 8 * 8 + 1, "{text}");
-        let masks = count("vpand") + count("vandps");
-        assert!(masks >= 8 * 8 / levels * (levels - 1), "{masks} masks:\n{text}");
-        assert_eq!(count("vpsrlw") + count("vpsllw"), 0, "no shifts of bytes:\n{text}");
+        // And one in the sum of the activations' codes.
+        assert_eq!(count("sdot"), 8 * 8 + 1, "{text}");
+        assert!(count("and v") >= 8 * 8 / levels * (levels - 1), "{text}");
+        assert_eq!(count("ushr v") + count("sshr v"), 0, "no shifts of bytes:\n{text}");
     }
 }
 

@@ -4,11 +4,9 @@ mod avx2;
 mod avx512;
 pub(super) mod vnni256;
 
-use super::{Kernel, LINE, Operands, PanelCall, PanelProduct};
+use super::{Kernel, LINE, Operands};
 use crate::level::Set;
-use crate::share::Tile;
-use crate::{Groups, Integer, PANEL, QUAD, Scale};
-use lstmc_frontend::ir::PackedWidth;
+use crate::{Integer, QUAD};
 
 /// See [`kernel`](super::kernel).
 pub(super) fn kernel(set: Set, format: Integer) -> Option<(usize, Kernel)> {
@@ -17,15 +15,6 @@ pub(super) fn kernel(set: Set, format: Integer) -> Option<(usize, Kernel)> {
         Set::Avx2 | Set::Avx512 => avx2::kernel(format),
         Set::AvxVnni => vnni256::kernel(format),
         Set::Avx512Vnni => avx512::kernel(format),
-    }
-}
-
-/// See [`panel_product`](super::panel_product).
-pub(super) fn panel_product(set: Set, format: Integer) -> Option<PanelProduct> {
-    match set {
-        Set::Portable | Set::AvxVnni => None,
-        Set::Avx2 | Set::Avx512 => avx2::panel_product(format),
-        Set::Avx512Vnni => avx512::panel_product(format),
     }
 }
 
@@ -44,26 +33,5 @@ impl Operands {
     #[inline(always)]
     fn wide_codes(&self, g: usize) -> *const i16 {
         self.wide.wrapping_add(g * self.quads[0] * QUAD)
-    }
-}
-
-impl PanelCall {
-    /// Calls `f` for each panel, with its columns.
-    ///
-    /// # Safety
-    /// As [`PanelProduct`].
-    #[inline(always)]
-    unsafe fn each(&self, width: PackedWidth, [from, end]: [usize; 2], mut f: impl FnMut(&Operands, Tile)) {
-        let groups = Groups { len: self.groups[0], size: self.groups[1] };
-        let scale = if self.half == 0 { Scale::F32 } else { Scale::F16 };
-        let mut of = Operands::new(Integer { width, groups, scale, signed: width == PackedWidth::Eight });
-        (of.x, of.sx, of.sums) = (self.codes, self.scale, self.sums);
-        for panel in from..end {
-            of.panel = self.weights.wrapping_add(panel * of.panel_bytes);
-            let column = panel * PANEL;
-            let start = if self.start.is_null() { self.start } else { self.start.wrapping_add(column) };
-            let (to, columns) = (self.to.wrapping_add(column), self.columns - column);
-            f(&of, Tile { to, stride: 0, start, start_stride: 0, tokens: 1, columns });
-        }
     }
 }

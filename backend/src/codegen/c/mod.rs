@@ -454,10 +454,6 @@ impl Emit for C {
         unreachable!("{NO_PAIRS}")
     }
 
-    fn call_address(&mut self, _: usize, _: &[Value]) {
-        unreachable!("plans for C call no kernels")
-    }
-
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
         let texts: Vec<&str> = arguments.iter().map(|&x| self.text(x)).collect();
         let call = format!("{}({})", entry.name(), texts.join(", "));

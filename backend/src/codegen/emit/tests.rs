@@ -237,10 +237,6 @@ impl Emit for Typed {
         self.value(Type::I32x4)
     }
 
-    fn call_address(&mut self, _: usize, arguments: &[Value]) {
-        assert!(self.all(arguments).iter().all(|&ty| ty == Type::Address));
-    }
-
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
         let (parameters, returns, _) = entry.shape();
         assert_eq!(self.all(arguments), vec![Type::Address; parameters]);
@@ -316,7 +312,7 @@ fn every_function_is_typed_and_scoped() {
         let graph = language_model_of(19, 2, 2100, |_, shape| random_map(kind, shape, seed));
         let plan = Plan::new(
             &graph,
-            Target { signed_bytes, pairs, kernels: "avx2".parse().ok().filter(|_| pairs), shared: false },
+            Target { signed_bytes, pairs, wide: pairs.then_some(crate::plan::Wide::Avx2), shared: false },
         )
         .unwrap();
         let phases = (0..plan.phases().len()).map(Entry::Phase);

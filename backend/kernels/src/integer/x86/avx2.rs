@@ -9,7 +9,7 @@
 //!
 //! A quad of a panel is four *parts*, of eight outputs.
 
-use super::{Kernel, LINE, Operands, PanelCall, PanelProduct};
+use super::{Kernel, LINE, Operands};
 use crate::share::Tile;
 use crate::{Integer, PANEL, QUAD};
 use lstmc_frontend::ir::PackedWidth;
@@ -30,33 +30,6 @@ pub(super) fn kernel(format: Integer) -> Option<(usize, Kernel)> {
         (PackedWidth::Four, false) => Some((TOKENS, narrow::<4>)),
         (PackedWidth::Two, false) => Some((TOKENS, narrow::<2>)),
         _ => None,
-    }
-}
-
-pub(super) fn panel_product(format: Integer) -> Option<PanelProduct> {
-    match (format.width, format.signed) {
-        (PackedWidth::Eight, true) => Some(panels::<8>),
-        (PackedWidth::Four, false) => Some(panels::<4>),
-        (PackedWidth::Two, false) => Some(panels::<2>),
-        _ => None,
-    }
-}
-
-/// See [`PanelProduct`].
-///
-/// # Safety
-/// As [`PanelProduct`]; the processor has AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-unsafe extern "C" fn panels<const BITS: u32>(of: *const PanelCall, from: usize, end: usize) {
-    // SAFETY: the same instructions are enabled here; the caller promises the panels and what the call describes.
-    unsafe {
-        (*of).each(const { width(BITS) }, [from, end], |of, tile| {
-            if BITS == 8 {
-                one_of_eight(of, tile);
-            } else {
-                several_of::<1, PARTS, BITS>(of, tile);
-            }
-        });
     }
 }
 
@@ -215,14 +188,6 @@ pub(super) fn opaque<const T: usize, X>(rows: [*const X; T]) -> [*const X; T] {
 pub(super) fn prefetch(quad: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(LINE) {
         _mm_prefetch::<_MM_HINT_T0>(quad.wrapping_add(AHEAD + line).cast());
-    }
-}
-
-const fn width(bits: u32) -> PackedWidth {
-    match bits {
-        8 => PackedWidth::Eight,
-        4 => PackedWidth::Four,
-        _ => PackedWidth::Two,
     }
 }
 

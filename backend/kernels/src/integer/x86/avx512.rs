@@ -1,6 +1,6 @@
 //! Integer kernels with AVX-512 VNNI, which multiplies unsigned weights by signed activations: offset codes, and the offset is subtracted from the sums.
 
-use super::{Kernel, LINE, Operands, PanelCall, PanelProduct};
+use super::{Kernel, LINE, Operands};
 use crate::share::Tile;
 use crate::vector::Vector;
 use crate::{Integer, PANEL, QUAD, Scale};
@@ -40,26 +40,6 @@ pub(super) fn kernel(format: Integer) -> Option<(usize, Kernel)> {
         (_, PackedWidth::Four) => (GROUPS, groups::<4>),
         (_, PackedWidth::Two) => (GROUPS, groups::<2>),
     })
-}
-
-/// Of narrow codes: generated code has a product of bytes too, but must mask and subtract.
-pub(super) fn panel_product(format: Integer) -> Option<PanelProduct> {
-    match (format.width, format.signed) {
-        (PackedWidth::Four, false) => Some(panels::<4>),
-        (PackedWidth::Two, false) => Some(panels::<2>),
-        _ => None,
-    }
-}
-
-/// See [`PanelProduct`].
-///
-/// # Safety
-/// As [`PanelProduct`]; the processor has AVX-512 F, BW and VNNI.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe extern "C" fn panels<const BITS: u32>(of: *const PanelCall, from: usize, end: usize) {
-    let width = if BITS == 4 { PackedWidth::Four } else { PackedWidth::Two };
-    // SAFETY: the same instructions are enabled here; the caller promises the panels and what the call describes.
-    unsafe { (*of).each(width, [from, end], |of, tile| groups_of::<1, BITS>(of, tile)) }
 }
 
 /// # Safety
