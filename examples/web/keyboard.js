@@ -62,7 +62,7 @@ class Model {
     suggest(text) {
         const letters = text.match(/\P{White_Space}*$/u)[0];
         const { tokens, lacking } = this.encode(text.slice(0, text.length - letters.length));
-        this.follow(tokens);
+        const steps = this.follow(tokens);
         const { logits, words } = this;
         const best = [];
         for (let token = 0; token < words.length; token++) {
@@ -77,7 +77,7 @@ class Model {
             const ends = token === this.end && letters === "";
             return { word: words[token], ends, probability: Math.exp(logits[token] - this.total) };
         });
-        return { letters, lacking, likely, after: tokens.length };
+        return { letters, lacking, likely, steps, after: tokens.length };
     }
 
     /** A text's tokens, with the one that texts begin with before them, and the words that the vocabulary lacks. */
@@ -95,19 +95,19 @@ class Model {
         return { tokens, lacking };
     }
 
-    /** Computes the logits after some tokens: in one step, if all but the last token were read before. */
+    /** Computes the logits after some tokens, and returns in how many steps: in one, if all but the last token were read before. */
     follow(tokens) {
         const { c, read, state, states, logits } = this;
         let same = 0;
         while (same < read.length && read[same] === tokens[same]) same++;
-        if (same === tokens.length && same === read.length) return;
+        if (same === tokens.length && same === read.length) return 0;
         const last = tokens.length - 1;
         const kept = [...states.keys()].filter((count) => count <= Math.min(same, last));
-        let count = Math.max(0, ...kept);
+        const first = Math.max(0, ...kept);
         for (const other of states.keys()) if (other > same) states.delete(other);
-        if (count > 0) state.set(states.get(count));
+        if (first > 0) state.set(states.get(first));
         else check(c.keyboard_reset(state.byteOffset, state.length, c.keyboard_abi_version()));
-        for (; count < last; count++) {
+        for (let count = first; count < last; count++) {
             check(c.keyboard_advance(state.byteOffset, tokens[count]));
             this.keep(count + 1);
         }
@@ -117,6 +117,7 @@ class Model {
         // The logarithm of the softmax's denominator.
         const most = logits.reduce((most, x) => Math.max(most, x), -Infinity);
         this.total = most + Math.log(logits.reduce((sum, x) => sum + Math.exp(x - most), 0));
+        return tokens.length - first;
     }
 
     /** Keeps a copy of the state. */
@@ -152,7 +153,7 @@ function update() {
     const start = performance.now();
     const next = model.suggest(text);
     // Browsers round their clocks: a mean is finer.
-    times = [...times, performance.measure("suggestion", { start }).duration].slice(-MEAN);
+    times = [...times, performance.measure("suggestion", { start, detail: next.steps }).duration].slice(-MEAN);
     keys ||= next.after !== shown.after;
     shown = next;
     show();
