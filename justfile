@@ -33,6 +33,11 @@ emulated:
     cargo test --release --test it link -- --ignored --nocapture
     .ci/emulated
 
+# A model in a web page, in headless Chromium (needs chromium, node, clang and lld)
+web *args:
+    cargo build --bin lstmc
+    LSTMC="${CARGO_TARGET_DIR:-target}/debug/lstmc" examples/web/test {{ args }}
+
 # Tests under AddressSanitizer, valgrind, ThreadSanitizer, Miri and loom; `just sanitize asan miri` runs some. What is missing is SKIPPED
 sanitize *steps:
     .ci/sanitize {{ steps }}
