@@ -103,12 +103,20 @@ pub(crate) const X86_LEVELS: &[(&str, &[&str])] = &[
 pub(crate) const ARM_LEVELS: &[(&str, &[&str])] =
     &[("plain", &[]), ("neon", &[]), ("dotprod", &["has_dotprod"]), ("i8mm", &["has_dotprod", "has_i8mm"])];
 
+/// Features without which there is no code: vectors of 128 bits.
+pub(crate) fn required(triple: &Triple) -> &'static [&'static str] {
+    match triple.architecture {
+        Architecture::Riscv64(_) => &["has_v"],
+        _ => &[],
+    }
+}
+
 /// The levels of an architecture.
 pub(crate) fn levels(triple: &Triple) -> &'static [(&'static str, &'static [&'static str])] {
     match triple.architecture {
         Architecture::X86_64 => X86_LEVELS,
         Architecture::Aarch64(_) => ARM_LEVELS,
-        _ => &[],
+        _ => &[("plain", &[])],
     }
 }
 

@@ -21,7 +21,7 @@ Targets:
   {}
 
 CPUs:
-  generic   any CPU of the target's architecture: SSE2 on x86-64, NEON on arm64
+  generic   any CPU of the target's architecture: SSE2 on x86-64, NEON on arm64, V on riscv64
   dispatch  any CPU, at its best: code for each level up to avx512-vnni or dotprod, some 40 kB
             each; the first call chooses, and NAME_info says which one runs
   native    all features of this machine's CPU

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use target_lexicon::{Architecture, BinaryFormat, Triple};
 
 /// The triples that object files can be compiled for.
-pub const TRIPLES: [&str; 7] = [
+pub const TRIPLES: [&str; 8] = [
     "x86_64-unknown-linux-gnu",
     "aarch64-unknown-linux-gnu",
     "aarch64-linux-android",
@@ -18,12 +18,13 @@ pub const TRIPLES: [&str; 7] = [
     "aarch64-apple-darwin",
     "aarch64-apple-ios",
     "x86_64-pc-windows-msvc",
+    "riscv64gc-unknown-linux-gnu",
 ];
 
 /// The instructions that code may use.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Cpu {
-    /// The features of every CPU of the architecture: SSE2, or NEON.
+    /// The features of every CPU of the architecture: SSE2, or NEON; of RISC-V, those of every CPU with vectors.
     #[default]
     Generic,
     /// Code for several levels, of which a program chooses one when it runs.
@@ -105,6 +106,7 @@ fn dispatched(triple: &str) -> &'static [&'static str] {
         t if t.starts_with("x86_64") => &["plain", "sse4.1", "avx2", "avx2-vnni", "avx512-vnni"],
         t if t.ends_with("darwin") => &["dotprod"],
         t if t.ends_with("ios") => &["neon"],
+        t if t.starts_with("riscv64") => &["plain"],
         _ => &["neon", "dotprod"],
     }
 }
@@ -142,10 +144,14 @@ impl Target {
         let internal = |e: &dyn fmt::Display| CompileError::Target(format!("{triple}: {e}"));
         let parsed: Triple = triple.parse().map_err(|e| internal(&e))?;
         let builder = || {
-            cranelift_codegen::isa::lookup(parsed.clone()).map_err(|e| match e {
+            let mut builder = cranelift_codegen::isa::lookup(parsed.clone()).map_err(|e| match e {
                 LookupError::SupportDisabled => CompileError::from(TargetError::Disabled { triple }),
                 LookupError::Unsupported => internal(&e),
-            })
+            })?;
+            for feature in isa::required(builder.triple()) {
+                builder.enable(feature).map_err(|e| internal(&e))?;
+            }
+            Ok::<_, CompileError>(builder)
         };
         // All symbols are local to the object, and near: code addresses them relative to itself, and needs no global offset table.
         let version = |name: &str, builder: Builder| -> Result<Version, CompileError> {
@@ -231,6 +237,7 @@ impl Target {
         let arch = match self.isa().triple().architecture {
             Architecture::Aarch64(_) => "aarch64",
             Architecture::X86_64 => "x86_64",
+            Architecture::Riscv64(_) => "riscv64",
             other => unreachable!("`TRIPLES` has no target of {other}"),
         };
         let os = match self.triple {
@@ -317,7 +324,7 @@ mod tests {
         let refused = |triple: &str, cpu: &str| Target::new(triple, &cpu.parse().unwrap()).unwrap_err();
         insta::assert_snapshot!(
             [
-                refused("riscv64gc-unknown-linux-gnu", "generic").to_string(),
+                refused("s390x-unknown-linux-gnu", "generic").to_string(),
                 refused(TRIPLES[0], "dotprod").to_string(),
                 refused(TRIPLES[1], "x86-64-v3").to_string(),
                 refused(TRIPLES[1], "dotprod,").to_string(),

@@ -38,8 +38,11 @@ fn check(target: &Target, bytes: &[u8], head: Head) {
         t if t.contains("windows") => (BinaryFormat::Coff, ""),
         _ => (BinaryFormat::Elf, ""),
     };
-    let architecture =
-        if place.starts_with("aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 };
+    let architecture = match place {
+        t if t.starts_with("aarch64") => Architecture::Aarch64,
+        t if t.starts_with("riscv64") => Architecture::Riscv64,
+        _ => Architecture::X86_64,
+    };
     assert_eq!((file.format(), file.architecture()), (format, architecture), "{place}");
 
     let symbols: Vec<_> =
@@ -98,6 +101,8 @@ fn objects_of_all_targets_define_the_interface_and_need_nothing() {
                 "avx512-vnni",
                 "dispatch",
             ]
+        } else if triple.starts_with("riscv64") {
+            &["generic", "zba,zbb", "dispatch"]
         } else {
             &["generic", "dotprod", "dispatch"]
         };

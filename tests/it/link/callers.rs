@@ -39,6 +39,11 @@ fn mistakes_have_a_status_on_arm64_too() {
     check(Machine::Arm64, &["generic", "dispatch", "neon", "dotprod", "i8mm"]);
 }
 
+#[test]
+fn mistakes_have_a_status_on_riscv64_too() {
+    check(Machine::RiscV, &["generic"]);
+}
+
 /// The C side of the threads' test under ThreadSanitizer, which watches the harness and the library's callers.
 #[test]
 fn threads_under_thread_sanitizer() {

@@ -48,7 +48,11 @@ fn every_target_links_without_another_library() {
                 &["-flavor", "link", "/dll", "/noentry", "/machine:x64", "/export:lm_step", "/out:linked"]
             }
             _ => {
-                let emulation = if arm { "aarch64linux" } else { "elf_x86_64" };
+                let emulation = match triple {
+                    t if t.starts_with("riscv64") => "elf64lriscv",
+                    _ if arm => "aarch64linux",
+                    _ => "elf_x86_64",
+                };
                 &[
                     "-flavor",
                     "gnu",

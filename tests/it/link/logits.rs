@@ -143,6 +143,13 @@ fn libraries_for_arm64_and_the_jit_agree() {
     compare(Machine::Arm64, &[("dotprod", Level::best(), false)], FEW_TOKENS);
 }
 
+/// With fused multiply-add, as at AVX2 and above, the numbers are the same.
+#[test]
+fn libraries_for_riscv64_and_the_jit_agree() {
+    let fused = Level::best().has_batched_kernels();
+    compare(Machine::RiscV, &[("generic", Level::best(), fused)], FEW_TOKENS);
+}
+
 #[test]
 #[ignore = "a minute or two of emulation; `cargo test --release --test it link -- --ignored`"]
 fn libraries_for_arm64_and_the_jit_agree_on_many_words() {

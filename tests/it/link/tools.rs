@@ -26,6 +26,8 @@ pub(super) enum Machine {
     Here,
     /// arm64, emulated.
     Arm64,
+    /// RISC-V with vectors of 128 bits, emulated.
+    RiscV,
 }
 
 impl Machine {
@@ -33,6 +35,7 @@ impl Machine {
         match self {
             Machine::Here => "x86_64-unknown-linux-gnu",
             Machine::Arm64 => "aarch64-unknown-linux-gnu",
+            Machine::RiscV => "riscv64gc-unknown-linux-gnu",
         }
     }
 
@@ -40,6 +43,7 @@ impl Machine {
         match self {
             Machine::Here => "cc",
             Machine::Arm64 => "aarch64-linux-gnu-gcc",
+            Machine::RiscV => "riscv64-linux-gnu-gcc",
         }
     }
 
@@ -53,6 +57,7 @@ impl Machine {
             }
             Machine::Here => has(self.compiler(), &what),
             Machine::Arm64 => has(self.compiler(), &what) && has("qemu-aarch64", &what),
+            Machine::RiscV => has(self.compiler(), &what) && has("qemu-riscv64", &what),
         }
     }
 
@@ -69,7 +74,7 @@ impl Machine {
         let program = folder.join(name);
         let mut cc = Command::new(self.compiler());
         cc.args(["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]).args(options);
-        if self == Machine::Arm64 {
+        if self != Machine::Here {
             cc.arg("-static");
         }
         cc.arg(source).arg("-I").arg(&folder).arg("-L").arg(&folder);
@@ -85,6 +90,11 @@ impl Machine {
             Machine::Arm64 => {
                 let mut command = Command::new("qemu-aarch64");
                 command.arg(program);
+                command
+            }
+            Machine::RiscV => {
+                let mut command = Command::new("qemu-riscv64");
+                command.args(["-cpu", "rv64,v=true,vlen=128,vext_spec=v1.0"]).arg(program);
                 command
             }
         }
