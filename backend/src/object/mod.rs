@@ -138,8 +138,9 @@ pub fn compile_c(
     name: &str,
     info: &str,
 ) -> Result<Object, CompileError> {
-    // The compiler chooses among the instructions that multiply bytes.
-    let plan = Plan::new(graph, plan::Target { pairs: false, ..plan_target(&**target.isa()) })?;
+    // The compiler chooses among the instructions that multiply bytes; narrow codes it takes without their signs.
+    let planned = plan_target(&**target.isa());
+    let plan = Plan::new(graph, plan::Target { pairs: planned.signed_bytes, ..planned })?;
     Ok(Prepared::new(graph, plan, words, target, name, info)?.c())
 }
 
@@ -220,8 +221,8 @@ impl<'m> Prepared<'m> {
     /// A file of C, which any compiler turns into such an object.
     fn c(&self) -> Object {
         let isa = &**self.target.isa();
-        let plan::Target { signed_bytes, pairs, .. } = self.plan.target;
-        let features = Features { dot: has_dot(isa), signed_bytes, pairs };
+        let signed_bytes = self.plan.target.signed_bytes;
+        let features = Features { dot: has_dot(isa), signed_bytes, pairs: false, sums: true };
         let mut source = Source::new(features);
         source.weights(self.weights.iter().map(PackedData::bytes));
         self.data().into_iter().for_each(|(of, bytes)| source.data(of, bytes));

@@ -4,6 +4,7 @@
 
 mod c;
 mod callers;
+mod cortex;
 mod examples;
 mod linkers;
 mod logits;
