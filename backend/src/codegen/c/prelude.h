@@ -64,13 +64,14 @@
 #endif
 #if defined(X86) || defined(NEON) || defined(WASM)
 #define VECTORS
-#endif
-
-/* Microcontrollers, whose bytes are multiplied as vectors and whose floats are not. */
-#if defined(__GNUC__) && !defined(VECTORS) && !defined(LSTMC_NO_VECTORS)
+#elif defined(__GNUC__) && !defined(LSTMC_NO_VECTORS)
+/* Microcontrollers. */
 #if defined(__ARM_FEATURE_MVE) && SIGNED_BYTES
 #include <arm_mve.h>
 #define MVE
+#if __ARM_FEATURE_MVE & 2
+#define VECTORS
+#endif
 #elif defined(__ARM_FEATURE_DSP) && defined(__thumb__)
 #include <arm_acle.h>
 #define DSP
@@ -161,8 +162,15 @@ FN f4 f4_mul(f4 x, f4 y) { return x * y; }
 FN f4 f4_div(f4 x, f4 y) { return x / y; }
 FN f4 f4_neg(f4 x) { return -x; }
 FN f4 f4_abs(f4 x) { return (f4)((u4)x & 0x7fffffffu); }
+#if defined(MVE)
+/* Otherwise lane by lane. */
+FN u4 f4_less(f4 x, f4 y) {
+    return (u4)vpselq_u32(vdupq_n_u32(~0u), vdupq_n_u32(0), vcmpltq_f32((float32x4_t)x, (float32x4_t)y));
+}
+#else
 FN u4 f4_less(f4 x, f4 y) { return (u4)(x < y); }
-FN u4 f4_greater(f4 x, f4 y) { return (u4)(x > y); }
+#endif
+FN u4 f4_greater(f4 x, f4 y) { return f4_less(y, x); }
 FN u4 u4_add(u4 x, u4 y) { return x + y; }
 FN u4 u4_sub(u4 x, u4 y) { return x - y; }
 FN u4 u4_mul(u4 x, u4 y) { return x * y; }
@@ -414,6 +422,43 @@ FN b16 b16_narrow(u4 a, u4 b, u4 c, u4 d) {
 FN u4 h4_load(uintptr_t p) { return (u4)wasm_i32x4_load16x4((const void *)p); }
 FN u4 sums_of_pairs(h8 x, h8 y) { return (u4)wasm_i32x4_dot_i16x8((v128_t)x, (v128_t)y); }
 
+#elif defined(MVE) && defined(VECTORS)
+
+FN f4 f4_lesser(f4 a, f4 b, f4 x, f4 y) {
+    return (f4)vpselq_f32((float32x4_t)x, (float32x4_t)y, vcmpltq_f32((float32x4_t)a, (float32x4_t)b));
+}
+FN f4 f4_max(f4 x, f4 y) { return f4_lesser(y, x, x, y); }
+FN f4 f4_min(f4 x, f4 y) { return f4_lesser(x, y, x, y); }
+FN f4 f4_sqrt(f4 x) { return (f4){f1_sqrt(x[0]), f1_sqrt(x[1]), f1_sqrt(x[2]), f1_sqrt(x[3])}; }
+FN f4 f4_to_float(u4 x) { return (f4)vcvtq_f32_s32((int32x4_t)x); }
+FN int u4_any(u4 x) { return vmaxvq_u32(0, (uint32x4_t)x) != 0; }
+FN f4 f4_mul_add(f4 x, f4 y, f4 z) { return (f4)vfmaq_f32((float32x4_t)z, (float32x4_t)x, (float32x4_t)y); }
+
+FN u4 u4_widen(b16 x, int part) {
+    const uint32x4_t bytes = vidupq_n_u32((uint32_t)part * 4, 1);
+    return (u4)vldrbq_gather_offset_s32((const int8_t *)&x, bytes);
+}
+
+FN b16 b16_narrow(u4 a, u4 b, u4 c, u4 d) {
+    const u4 words[4] = {a, b, c, d};
+    b16 r;
+    int8_t bytes[16];
+    int i;
+    for (i = 0; i < 4; i++)
+        vstrbq_s32(bytes + 4 * i, vmaxq_s32(vdupq_n_s32(-128), vminq_s32(vdupq_n_s32(127), (int32x4_t)words[i])));
+    COPY(&r, bytes, 16);
+    return r;
+}
+
+FN u4 h4_load(uintptr_t p) { return (u4)vldrhq_s32((const int16_t *)p); }
+
+/* A pair of products is at most 2^15 - 2^8. */
+FN u4 u4_dot(b16 w, b16 a, u4 acc) {
+    const int8x16_t x = (int8x16_t)w, y = (int8x16_t)a;
+    const int16x8_t pairs = vaddq_s16(vmullbq_int_s8(x, y), vmulltq_int_s8(x, y));
+    return acc + (u4)vaddq_s32(vmovlbq_s16(pairs), vmovltq_s16(pairs));
+}
+
 #else
 
 FN u4 h4_load(uintptr_t p) {
@@ -527,7 +572,39 @@ typedef struct { u4 v[8]; } sums;
 #define LEVEL(a) (a % LEVELS)
 #define ROW(quads) ((uintptr_t)(quads) * 16u * (uintptr_t)bits)
 
-#if defined(VECTORS)
+#if defined(MVE)
+
+/* Four quads of four outputs: those of an output are gathered as their activations lie. */
+FN void sums_of_four(int32_t *r, int bits, uintptr_t w, uint32x4_t at, int8x16_t a, int all, mve_pred16_t some) {
+#define GATHERED(n) (int8x16_t)(all ? vldrwq_gather_offset_u32(AT(w + 4 * n, 4), at) : vldrwq_gather_offset_z_u32(AT(w + 4 * n, 4), at, some))
+    const int8x16_t w0 = GATHERED(0), w1 = bits > 2 ? GATHERED(1) : w0;
+    const int8x16_t w2 = bits > 4 ? GATHERED(2) : w0, w3 = bits > 4 ? GATHERED(3) : w0;
+#define MULTIPLY(k) r[k] = vmladavaq_s8(r[k], code_of(k / LEVELS == 0 ? w0 : k / LEVELS == 1 ? w1 : k / LEVELS == 2 ? w2 : w3, bits, LEVEL(k)), a);
+    MULTIPLY(0) MULTIPLY(1) MULTIPLY(2) MULTIPLY(3)
+}
+
+FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
+    uint32_t v[8][4];
+    sums s;
+    int t, k;
+    for (t = 0; t < 8; t++, w += 2u * (uintptr_t)bits) {
+        uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)ROW(1));
+        uintptr_t p = x;
+        int32_t r[4] = {0, 0, 0, 0};
+        for (k = quads / 4; k; k--, p += 16, at = vaddq_n_u32(at, (uint32_t)ROW(4)))
+            sums_of_four(r, bits, w, at, vldrbq_s8(AT(p, 1)), 1, 0);
+        if (quads % 4) {
+            const mve_pred16_t some = vctp32q((uint32_t)quads % 4);
+            sums_of_four(r, bits, w, at, vldrbq_z_s8(AT(p, 1), some), 0, some);
+        }
+#define SUM(k) v[t * bits / 8 * LEVELS + LEVEL(k)][(t * bits / 2 + k / LEVELS) % 4] = (uint32_t)r[k];
+        SUM(0) SUM(1) SUM(2) SUM(3)
+    }
+    COPY(&s, v, sizeof s);
+    return s;
+}
+
+#elif defined(VECTORS)
 
 #define QUAD_AT(p) (b16)u4_all(u1_load(p))
 #define WEIGHTS(a) b16_load(w + 16u * (a / LEVELS))
@@ -601,36 +678,6 @@ FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
 #define APART(a) s.v[a] = (u4)((i4)(LEVEL(a) < LEVELS - 1 ? s.v[a] - s.v[(a + 1) % 8] : s.v[a]) >> (bits * LEVEL(a)));
     EACH8(APART)
 #endif
-    return s;
-}
-
-#elif defined(MVE)
-
-/* Four quads of four outputs: those of an output are gathered as their activations lie. */
-FN void sums_of_four(int32_t *r, int bits, uintptr_t w, uint32x4_t at, int8x16_t a, int all, mve_pred16_t some) {
-#define GATHERED(n) (int8x16_t)(all ? vldrwq_gather_offset_u32(AT(w + 4 * n, 4), at) : vldrwq_gather_offset_z_u32(AT(w + 4 * n, 4), at, some))
-    const int8x16_t w0 = GATHERED(0), w1 = bits > 2 ? GATHERED(1) : w0;
-    const int8x16_t w2 = bits > 4 ? GATHERED(2) : w0, w3 = bits > 4 ? GATHERED(3) : w0;
-#define MULTIPLY(k) r[k] = vmladavaq_s8(r[k], code_of(k / LEVELS == 0 ? w0 : k / LEVELS == 1 ? w1 : k / LEVELS == 2 ? w2 : w3, bits, LEVEL(k)), a);
-    MULTIPLY(0) MULTIPLY(1) MULTIPLY(2) MULTIPLY(3)
-}
-
-FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
-    sums s;
-    int t, k;
-    for (t = 0; t < 8; t++, w += 2u * (uintptr_t)bits) {
-        uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)ROW(1));
-        uintptr_t p = x;
-        int32_t r[4] = {0, 0, 0, 0};
-        for (k = quads / 4; k; k--, p += 16, at = vaddq_n_u32(at, (uint32_t)ROW(4)))
-            sums_of_four(r, bits, w, at, vldrbq_s8(AT(p, 1)), 1, 0);
-        if (quads % 4) {
-            const mve_pred16_t some = vctp32q((uint32_t)quads % 4);
-            sums_of_four(r, bits, w, at, vldrbq_z_s8(AT(p, 1), some), 0, some);
-        }
-#define SUM(k) s.v[t * bits / 8 * LEVELS + LEVEL(k)].v[(t * bits / 2 + k / LEVELS) % 4] = (uint32_t)r[k];
-        SUM(0) SUM(1) SUM(2) SUM(3)
-    }
     return s;
 }
 
