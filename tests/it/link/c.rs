@@ -139,14 +139,20 @@ fn c_of_products_of_bytes_and_the_jit_agree() {
         return;
     }
     let sandbox = Sandbox::new();
-    let source = model(&sandbox, "int8", "quantize(bits=8, method=nearest)");
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| i * 7).collect();
     sandbox.file("tokens", bytes(&tokens));
-    for (machine, count) in [(Machine::Here, 3), (Machine::Arm64, 1)] {
-        write_c(&sandbox, "int8.lstmc", machine.triple(), "int8");
-        for (options, level) in &options()[..count] {
-            let output = CC.logits(&sandbox, "int8", options);
-            assert_eq!(output, jit(&source, *level, &tokens), "{machine:?}, {options:?}");
+    for (name, passes) in
+        [("int8", "quantize(bits=8, method=nearest)"), ("int4", "quantize(bits=4, group=40, method=nearest)")]
+    {
+        let source = model(&sandbox, name, passes);
+        // Products in pairs, which neither a vector of the newest processors nor one of the oldest has.
+        let pairs = (&["-O2", "-mssse3"][..], Level::PLAIN);
+        for (machine, count) in [(Machine::Here, 3), (Machine::Arm64, 1)] {
+            write_c(&sandbox, &format!("{name}.lstmc"), machine.triple(), name);
+            for (options, level) in options().into_iter().take(count).chain([pairs]) {
+                let output = CC.logits(&sandbox, name, options);
+                assert_eq!(output, jit(&source, level, &tokens), "{name}, {machine:?}, {options:?}");
+            }
         }
     }
 }
