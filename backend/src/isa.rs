@@ -127,7 +127,8 @@ fn level_flags(triple: &Triple, level: &str) -> Option<&'static [&'static str]> 
 
 /// What a plan must know about a target.
 pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
-    let arm = matches!(isa.triple().architecture, Architecture::Aarch64(_));
+    let signed_bytes =
+        matches!(isa.triple().architecture, Architecture::Aarch64(_) | Architecture::Riscv64(_));
     let pairs = !has_dot(isa) && has(isa, "has_ssse3") && has(isa, "has_sse41");
     // Every processor with AVX2 also converts f16s (F16C), as such products do.
     let wide = match () {
@@ -136,7 +137,7 @@ pub fn plan_target(isa: &dyn isa::TargetIsa) -> crate::plan::Target {
         () if has(isa, "has_avx_vnni") => Some(Wide::AvxVnni),
         () => Some(Wide::Avx2),
     };
-    crate::plan::Target { signed_bytes: arm, pairs, wide, shared: false }
+    crate::plan::Target { signed_bytes, pairs, wide, shared: false }
 }
 
 fn has(isa: &dyn isa::TargetIsa, flag: &str) -> bool {

@@ -31,9 +31,9 @@ static int together(uint32_t token, uint32_t other) {
 }
 
 int main(int argc, char **argv) {
-    static uint32_t tokens[1 << 20];
+    static uint32_t tokens[1 << 16];
     FILE *in = argc > 2 ? fopen(argv[2], "rb") : NULL;
-    size_t n = in ? fread(tokens, sizeof *tokens, 1 << 20, in) : 0;
+    size_t n = in ? fread(tokens, sizeof *tokens, 1 << 16, in) : 0;
     int status = lm_reset(state, sizeof state, LM_ABI_VERSION);
     if (n < 2 || status)
         return 2;

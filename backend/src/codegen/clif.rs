@@ -2,7 +2,8 @@
 
 use super::Entry;
 use super::emit::{
-    Binary, Branch, Constant, Data, Emit, Features, Memory, Next, Test, Turn, Type, Unary, Value, WhileTurn,
+    Binary, Branch, Constant, Data, Emit, Features, Memory, Next, Quad, Test, Turn, Type, Unary, Value,
+    WhileTurn,
 };
 use crate::isa::{has_dot, has_fma, plan_target};
 use crate::plan::Target;
@@ -13,6 +14,8 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilder;
+use lstmc_frontend::ir::PackedWidth;
+use target_lexicon::Architecture;
 
 /// A function under construction.
 pub(crate) struct Clif<'a, 'f> {
@@ -24,6 +27,7 @@ pub(crate) struct Clif<'a, 'f> {
     features: Features,
     /// Fused multiply-add is an instruction.
     fma: bool,
+    arm: bool,
     /// The type of an address.
     pointer: ir::Type,
 }
@@ -58,8 +62,9 @@ impl<'a, 'f> Clif<'a, 'f> {
         data: &'a [(Data, GlobalValue)],
     ) -> Clif<'a, 'f> {
         let Target { signed_bytes, pairs, .. } = plan_target(isa);
-        let features = Features { dot: has_dot(isa), signed_bytes, pairs };
-        Clif { b, callees, data, features, fma: has_fma(isa), pointer: isa.pointer_type() }
+        let features = Features { dot: has_dot(isa), signed_bytes, pairs, sums: false };
+        let arm = matches!(isa.triple().architecture, Architecture::Aarch64(_));
+        Clif { b, callees, data, features, fma: has_fma(isa), arm, pointer: isa.pointer_type() }
     }
 
     /// Emits the rest of a function, from its parameters.
@@ -114,9 +119,26 @@ impl<'a, 'f> Clif<'a, 'f> {
         self.b.seal_block(block);
     }
 
-    /// Whether [`Emit::load_quad`] widens activations: products of bytes are then two `pmaddwd` and a sum of neighbours.
+    /// Whether [`Emit::load_quad`] widens activations: the even and the odd bytes are multiplied apart, so that both products give each lane those of its own four bytes. arm64 has
+    /// an instruction for neighbours.
     fn widens_quads(&self) -> bool {
-        !self.features.dot && !self.features.signed_bytes && !self.features.pairs
+        !self.features.dot && !self.features.pairs && !self.arm
+    }
+
+    /// The low and the high half of each lane, extended.
+    fn apart(&mut self, x: ir::Value) -> [ir::Value; 2] {
+        let half = i64::from(self.b.func.dfg.value_type(x).lane_bits() / 2);
+        let low = self.b.ins().ishl_imm_s(x, half);
+        [low, x].map(|x| self.b.ins().sshr_imm_s(x, half))
+    }
+
+    /// One `pmaddwd`.
+    fn multiply_pairs(&mut self, x: ir::Value, y: ir::Value) -> ir::Value {
+        let (a, b) = (self.b.ins().swiden_low(x), self.b.ins().swiden_low(y));
+        let low = self.b.ins().imul(a, b);
+        let (a, b) = (self.b.ins().swiden_high(x), self.b.ins().swiden_high(y));
+        let high = self.b.ins().imul(a, b);
+        self.b.ins().iadd_pairwise(low, high)
     }
 
     /// Adds the sums of neighbours of both vectors to `acc`.
@@ -191,12 +213,15 @@ impl Emit for Clif<'_, '_> {
         })
     }
 
-    fn load_quad(&mut self, address: Value, bytes: usize) -> Value {
+    fn load_quad(&mut self, address: Value, bytes: usize) -> Quad {
         // As an f32, whose load and broadcast are one instruction; no arithmetic is done on it.
         let quad = self.load(Type::F32, Memory::Buffer, address, bytes);
         let all = self.splat(quad);
-        let quad = self.cast(Type::I8x16, all);
-        if self.widens_quads() { value(self.b.ins().swiden_low(raw(quad))) } else { quad }
+        if !self.widens_quads() {
+            return [self.cast(Type::I8x16, all); 2];
+        }
+        let words = raw(self.cast(Type::I16x8, all));
+        self.apart(words).map(value)
     }
 
     fn stack(&mut self, bytes: usize) -> Value {
@@ -331,20 +356,31 @@ impl Emit for Clif<'_, '_> {
         self.add_neighbours(low, high, acc)
     }
 
-    fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value {
+    fn dot_quad(&mut self, weights: Value, quad: Quad, acc: Value) -> Value {
         if !self.widens_quads() {
-            return self.dot(weights, quad, acc);
+            return self.dot(weights, quad[0], acc);
         }
-        let (weights, quad) = (raw(weights), raw(quad));
-        let halves = [self.b.ins().uwiden_low(weights), self.b.ins().uwiden_high(weights)];
-        let [low, high] = halves.map(|w| {
-            let (a, b) = (self.b.ins().swiden_low(quad), self.b.ins().swiden_low(w));
-            let low = self.b.ins().imul(a, b);
-            let (a, b) = (self.b.ins().swiden_high(quad), self.b.ins().swiden_high(w));
-            let high = self.b.ins().imul(a, b);
-            self.b.ins().iadd_pairwise(low, high)
-        });
-        self.add_neighbours(low, high, acc)
+        let words = raw(self.cast(Type::I16x8, weights));
+        if self.features.signed_bytes {
+            let [even, odd] = self.apart(words);
+            let (even, odd) = (self.b.ins().imul(even, raw(quad[0])), self.b.ins().imul(odd, raw(quad[1])));
+            // At most 2 * 128 * 127.
+            let pairs = value(self.b.ins().iadd(even, odd));
+            let pairs = raw(self.cast(Type::I32x4, pairs));
+            let [even, odd] = self.apart(pairs);
+            let sum = self.b.ins().iadd(even, odd);
+            return value(self.b.ins().iadd(sum, raw(acc)));
+        }
+        let low = raw(self.vconst(types::I16X8, &[0xff, 0].repeat(8)));
+        let even = self.b.ins().band(words, low);
+        let odd = self.b.ins().ushr_imm_u(words, 8);
+        let (even, odd) = (self.multiply_pairs(even, raw(quad[0])), self.multiply_pairs(odd, raw(quad[1])));
+        let sum = self.b.ins().iadd(even, odd);
+        value(self.b.ins().iadd(sum, raw(acc)))
+    }
+
+    fn sums(&mut self, _: PackedWidth, _: [Value; 2], _: usize) -> Vec<Value> {
+        unreachable!("Cranelift has no such operation")
     }
 
     fn signs(&mut self, bytes: Value) -> [Value; 2] {

@@ -6,6 +6,7 @@
 
 use super::Entry;
 use crate::plan::LANES;
+use lstmc_frontend::ir::PackedWidth;
 
 /// Read-only data of a program that has public functions: see [`interface`](crate::object).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +65,9 @@ pub(crate) enum Type {
     I16x4,
 }
 
+/// Four activations in every lane, as [`Emit::dot_quad`] takes them: as bytes, or the even and the odd ones of them as 16 bits.
+pub(crate) type Quad = [Value; 2];
+
 /// What is known about memory that is read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Memory {
@@ -87,9 +91,16 @@ pub(crate) struct Features {
     pub(crate) signed_bytes: bool,
     /// As in [`Target::pairs`](crate::plan::Target::pairs).
     pub(crate) pairs: bool,
+    /// The sums of a group of an integer panel are one operation, [`Emit::sums`].
+    pub(crate) sums: bool,
 }
 
 impl Features {
+    /// Whether narrow codes are separated from their bytes before they are multiplied: the sums of a level are its own.
+    pub(crate) fn apart(self) -> bool {
+        self.pairs || self.sums
+    }
+
     /// Whether products take weights of 8 bits signed, and activations as they are, without an offset.
     pub(crate) fn signed_eight(self) -> bool {
         self.signed_bytes || self.pairs
@@ -201,7 +212,7 @@ pub(crate) trait Emit {
     /// Four indices of 16 bits in weights.
     fn load_indices(&mut self, address: Value) -> [Value; 4];
     /// Four bytes of a buffer, in every lane, as [`Emit::dot_quad`] takes them.
-    fn load_quad(&mut self, address: Value, bytes: usize) -> Value;
+    fn load_quad(&mut self, address: Value, bytes: usize) -> Quad;
     /// The address of a stack slot with this many bytes, aligned to a vector.
     fn stack(&mut self, bytes: usize) -> Value;
 
@@ -231,7 +242,10 @@ pub(crate) trait Emit {
     /// activations signed. The result is exact.
     fn dot(&mut self, weights: Value, activations: Value, acc: Value) -> Value;
     /// [`Emit::dot`] with activations that [`Emit::load_quad`] loaded.
-    fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value;
+    fn dot_quad(&mut self, weights: Value, quad: Quad, acc: Value) -> Value;
+    /// With [`Features::sums`], the sums of the products of a group's codes, which [`Features::apart`] says of: by accumulator of a panel, from the addresses of weights and of
+    /// activations, and the number of quads.
+    fn sums(&mut self, width: PackedWidth, addresses: [Value; 2], quads: usize) -> Vec<Value>;
 
     /// Sixteen signed bytes as two of unsigned ones: those above zero, and the magnitudes of those below; other lanes are zero.
     fn signs(&mut self, bytes: Value) -> [Value; 2];

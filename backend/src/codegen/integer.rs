@@ -9,7 +9,7 @@
 //! A byte holds the codes of several outputs, one above the other. Masked from a level upwards, its product with the activation is that
 //! level's plus all above it; the difference of neighbours is the level's own, times `2^(bits * level)`, which the scale divides out.
 
-use super::emit::{Constant, Emit, Memory, Type, Value};
+use super::emit::{Constant, Emit, Features, Memory, Type, Value};
 use crate::plan::{Integer, LANES, PANEL, QUAD, Scale};
 use lstmc_kernels::LARGEST_CODE;
 
@@ -86,7 +86,7 @@ pub(crate) fn accumulate(
     (y, p[0])
 }
 
-/// The exact sums of one group, by accumulator, each times `2^(bits * level)`, or with [`Features::pairs`](super::emit::Features::pairs) times one. Returns them and the pointer to the scales.
+/// The exact sums of one group, by accumulator, each times `2^(bits * level)`, or with [`Features::apart`] times one. Returns them and the pointer to the scales.
 fn group(
     e: &mut dyn Emit,
     i: Integer,
@@ -95,7 +95,8 @@ fn group(
     sums: Value,
     quads: usize,
 ) -> (Vec<Value>, Value) {
-    let pairs = e.features().pairs;
+    let Features { pairs, sums: is_one, .. } = e.features();
+    let apart = e.features().apart();
     // Signed weights become offset ones, as this target's products take them.
     let raised = i.signed && !e.features().signed_eight();
     let i = Integer { signed: i.signed && !raised, ..i };
@@ -105,11 +106,16 @@ fn group(
     let starts: Vec<Value> = (0..levels)
         .map(|l| {
             let raised =
-                e.with_constant(Constant::Mul, sum, -if pairs { i.raise_apart() } else { i.raise(l) });
+                e.with_constant(Constant::Mul, sum, -if apart { i.raise_apart() } else { i.raise(l) });
             e.splat(raised)
         })
         .collect();
     let acc: Vec<Value> = (0..VECTORS).map(|a| starts[a % levels]).collect();
+    if is_one {
+        let sums = e.sums(i.width, [weights, codes], quads);
+        let sums = sums.into_iter().zip(acc).map(|(sum, start)| e.add(sum, start)).collect();
+        return (sums, e.offset(weights, quads * i.quad_bytes()));
+    }
     if pairs && levels > 1 {
         return narrow_pairs(e, i, acc, [weights, codes], quads);
     }
@@ -118,7 +124,7 @@ fn group(
     let turn = |e: &mut dyn Emit, acc: &mut [Value], w: Value, x: Value, quads: usize| {
         for q in 0..quads {
             let quad = e.load_quad(x, q * QUAD);
-            let signs = pairs.then(|| e.signs(quad));
+            let signs = pairs.then(|| e.signs(quad[0]));
             for (b, acc) in acc.chunks_mut(levels).enumerate() {
                 let w = e.load(Type::I8x16, Memory::Weights, w, q * row + b * 16);
                 let w = offset.map_or(w, |offset| e.add(w, offset));
@@ -177,7 +183,7 @@ fn by_quads(
 /// Accumulators whose sums of 16 bits are in registers at the same time.
 const TOGETHER: usize = VECTORS / 2;
 
-/// The sums of narrow codes with [`Features::pairs`](super::emit::Features::pairs): the products of some quads fit 16 bits, and only their sum is widened. A level is shifted down, and its sums
+/// The sums of narrow codes with [`Features::pairs`]: the products of some quads fit 16 bits, and only their sum is widened. A level is shifted down, and its sums
 /// are its own.
 fn narrow_pairs(
     e: &mut dyn Emit,
@@ -194,7 +200,7 @@ fn narrow_pairs(
         for half in (0..VECTORS).step_by(TOGETHER) {
             let mut short: Vec<Option<Value>> = vec![None; TOGETHER];
             for q in 0..quads {
-                let quad = e.load_quad(x, q * QUAD);
+                let [quad, _] = e.load_quad(x, q * QUAD);
                 let mut loaded = None;
                 for (n, short) in short.iter_mut().enumerate() {
                     let (vector, level) = ((half + n) / levels, (half + n) % levels);
@@ -233,7 +239,7 @@ fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value, start: Op
     sums.iter()
         .enumerate()
         .map(|(a, &sum)| {
-            let factor = if e.features().pairs {
+            let factor = if e.features().apart() {
                 1.0
             } else {
                 1.0 / f32::from(1u16 << (i.width.bits() * (a % levels)))

@@ -529,7 +529,7 @@ mod tests {
             };
             for function in functions(Head::Logits) {
                 let parameters: Vec<Type> = function.parameters.iter().map(|c| type_of(c)).collect();
-                let features = Features { dot: true, signed_bytes: true, pairs: false };
+                let features = Features { dot: true, signed_bytes: true, pairs: false, sums: false };
                 let result = result_type(features, &parameters, |e, p| Some(body(&parts, function, e, p)));
                 assert_eq!(result, Some(type_of(function.result)), "{}", function.suffix);
             }

@@ -151,9 +151,10 @@ pub fn compile_c(
     name: &str,
     info: &dyn Fn(&Version) -> String,
 ) -> Result<Object, CompileError> {
-    // The compiler chooses among the instructions that multiply bytes.
+    // The compiler chooses among the instructions that multiply bytes; narrow codes it takes without their signs.
     let version = &target.versions()[0];
-    let plan = Plan::new(graph, plan::Target { pairs: false, wide: None, ..plan_target(&**version.isa()) })?;
+    let planned = plan_target(&**version.isa());
+    let plan = Plan::new(graph, plan::Target { pairs: planned.signed_bytes, wide: None, ..planned })?;
     Ok(Prepared::new(graph, vec![plan], words, target, name, vec![info(version)])?.c())
 }
 
@@ -270,8 +271,8 @@ impl<'m> Prepared<'m> {
     /// A file of C, which any compiler turns into such an object.
     fn c(&self) -> Object {
         let isa = &**self.target.isa();
-        let plan::Target { signed_bytes, pairs, .. } = self.plan().target;
-        let features = Features { dot: has_dot(isa), signed_bytes, pairs };
+        let signed_bytes = self.plan().target.signed_bytes;
+        let features = Features { dot: has_dot(isa), signed_bytes, pairs: false, sums: true };
         let mut source = Source::new(features);
         source.weights(self.weights.iter().map(PackedData::bytes));
         let info = (emit::Data::Info, &*self.infos[0]);

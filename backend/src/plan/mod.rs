@@ -35,7 +35,7 @@ const SLOT: usize = PANEL;
 /// What the plan must know about the target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target {
-    /// Integer products multiply signed by signed bytes (arm64); elsewhere unsigned weights by signed activations.
+    /// Integer products multiply signed by signed bytes (arm64, riscv64); elsewhere unsigned weights by signed activations.
     pub signed_bytes: bool,
     /// Products of bytes are added in pairs, in 16 bits (`pmaddubsw`), and there is nothing better: 8-bit weights are signed, narrower ones unsigned.
     pub pairs: bool,

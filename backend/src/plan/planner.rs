@@ -416,7 +416,7 @@ impl<'p> Planner<'p> {
         let width = q.format().packed();
         let signed = match width {
             PackedWidth::Eight => self.target.signed_eight(),
-            _ => self.target.signed_bytes,
+            _ => self.target.signed_bytes && !self.target.pairs,
         };
         Integer { width, groups, scale, signed }
     }

@@ -30,12 +30,6 @@ impl Compiler {
         has(self.cc, &what) && self.emulator.is_none_or(|emulator| has(emulator, &what))
     }
 
-    /// Builds a model of the sandbox as C, in a folder.
-    fn source(sandbox: &Sandbox, model: &str, triple: &str, folder: &str) {
-        let (model, out) = (format!("[dir]/{model}"), format!("[dir]/{folder}"));
-        sandbox.ok(&["build", &model, "--name", "lm", "--target", triple, "--emit", "c,header", "-o", &out]);
-    }
-
     /// Compiles the C in a folder, without a warning, and `tests/c/NAME.c`.
     fn program(self, sandbox: &Sandbox, name: &str, folder: &str, options: &[&str]) -> PathBuf {
         let folder = sandbox.path(folder);
@@ -73,8 +67,14 @@ impl Compiler {
     }
 }
 
+/// Builds a model of the sandbox as C, in a folder.
+pub(super) fn write_c(sandbox: &Sandbox, model: &str, triple: &str, folder: &str) {
+    let (model, out) = (format!("[dir]/{model}"), format!("[dir]/{folder}"));
+    sandbox.ok(&["build", &model, "--name", "lm", "--target", triple, "--emit", "c,header", "-o", &out]);
+}
+
 /// A model whose weights have every representation: a kind by name, drawn from a seed.
-fn mixed(kind: &Recurrence, head: Head, seed: u64) -> Source {
+pub(super) fn mixed(kind: &Recurrence, head: Head, seed: u64) -> Source {
     let map = |name: &str, shape| {
         let n = name.bytes().map(usize::from).sum::<usize>() + seed as usize;
         random_map(Kind::ALL[n % Kind::ALL.len()], shape, seed + name.len() as u64)
@@ -89,7 +89,7 @@ fn mixed(kind: &Recurrence, head: Head, seed: u64) -> Source {
 const TOKENS: usize = 30;
 
 /// Tokens of [`mixed`] models.
-fn tokens(sandbox: &Sandbox) -> Vec<u32> {
+pub(super) fn tokens(sandbox: &Sandbox) -> Vec<u32> {
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| i * 7 % 40).collect();
     sandbox.file("tokens", bytes(&tokens));
     tokens
@@ -124,7 +124,7 @@ fn c_of_every_kind_of_layer_and_the_jit_agree() {
         source.write(sandbox.path(&name)).unwrap();
         // Weights lie as another architecture has them, at times.
         let machine = if n % 3 == 1 { Machine::Arm64 } else { Machine::Here };
-        Compiler::source(&sandbox, &name, machine.triple(), &n.to_string());
+        write_c(&sandbox, &name, machine.triple(), &n.to_string());
         let (options, level) = options()[n % options().len()];
         let compiler = compilers[n % compilers.len()];
         let output = compiler.logits(&sandbox, &n.to_string(), options);
@@ -139,14 +139,20 @@ fn c_of_products_of_bytes_and_the_jit_agree() {
         return;
     }
     let sandbox = Sandbox::new();
-    let source = model(&sandbox, "int8", "quantize(bits=8, method=nearest)");
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| i * 7).collect();
     sandbox.file("tokens", bytes(&tokens));
-    for (machine, count) in [(Machine::Here, 3), (Machine::Arm64, 1)] {
-        Compiler::source(&sandbox, "int8.lstmc", machine.triple(), "int8");
-        for (options, level) in &options()[..count] {
-            let output = CC.logits(&sandbox, "int8", options);
-            assert_eq!(output, jit(&source, *level, &tokens), "{machine:?}, {options:?}");
+    for (name, passes) in
+        [("int8", "quantize(bits=8, method=nearest)"), ("int4", "quantize(bits=4, group=40, method=nearest)")]
+    {
+        let source = model(&sandbox, name, passes);
+        // Products in pairs, which neither a vector of the newest processors nor one of the oldest has.
+        let pairs = (&["-O2", "-mssse3"][..], Level::PLAIN);
+        for (machine, count) in [(Machine::Here, 3), (Machine::Arm64, 1)] {
+            write_c(&sandbox, &format!("{name}.lstmc"), machine.triple(), name);
+            for (options, level) in options().into_iter().take(count).chain([pairs]) {
+                let output = CC.logits(&sandbox, name, options);
+                assert_eq!(output, jit(&source, level, &tokens), "{name}, {machine:?}, {options:?}");
+            }
         }
     }
 }
@@ -159,7 +165,7 @@ fn c_under_sanitizers() {
     }
     let sandbox = Sandbox::new();
     sandbox.tiny();
-    Compiler::source(&sandbox, "tiny.lstmc", Machine::Here.triple(), "checked");
+    write_c(&sandbox, "tiny.lstmc", Machine::Here.triple(), "checked");
     let sanitize = "-fsanitize=address,undefined";
     sandbox.file("empty.c", "int main(void) { return 0; }");
     let mut cc = Command::new(CC.cc);
@@ -182,7 +188,7 @@ fn c_on_other_processors_and_the_jit_agree() {
     let tokens = tokens(&sandbox);
     let source = mixed(&Recurrence::general()[0], Head::Logits, 3);
     source.write(sandbox.path("lm.lstmc")).unwrap();
-    Compiler::source(&sandbox, "lm.lstmc", Machine::Arm64.triple(), "lm");
+    write_c(&sandbox, "lm.lstmc", Machine::Arm64.triple(), "lm");
     let machines: [(&str, &str, &[&str], bool); 5] = [
         ("aarch64-linux-gnu-gcc", "qemu-aarch64", &["-O2"], true),
         ("aarch64-linux-gnu-gcc", "qemu-aarch64", &["-O2", "-march=armv8.2-a+dotprod"], true),
@@ -205,6 +211,6 @@ fn c_on_other_processors_and_the_jit_agree() {
 }
 
 /// Whether a level fuses multiplications with additions.
-fn is_fusing(level: Level) -> bool {
+pub(super) fn is_fusing(level: Level) -> bool {
     !["plain", "sse4.1"].contains(&level.name()) || cfg!(target_arch = "aarch64")
 }

@@ -4,6 +4,7 @@
 
 mod c;
 mod callers;
+mod cortex;
 mod dispatch;
 mod examples;
 mod linkers;

@@ -17,9 +17,12 @@ pub(crate) mod source;
 
 use super::Entry;
 use super::emit::{
-    Binary, Branch, Constant, Data, Emit, Features, Memory, Next, Test, Turn, Type, Unary, Value, WhileTurn,
+    Binary, Branch, Constant, Data, Emit, Features, Memory, Next, Quad, Test, Turn, Type, Unary, Value,
+    WhileTurn,
 };
+use crate::plan::{LANES, PANEL};
 use function::Lines;
+use lstmc_frontend::ir::PackedWidth;
 use std::fmt;
 
 /// The type of a variable.
@@ -34,8 +37,8 @@ enum Of {
     Address,
     /// Zero or one.
     Condition,
-    /// What [`Emit::load_quad`] loads.
-    Quad,
+    /// An array of a panel's sums.
+    Sums,
 }
 
 impl fmt::Display for Of {
@@ -49,7 +52,7 @@ impl fmt::Display for Of {
             Of::U4 => "u4",
             Of::Address => "uintptr_t",
             Of::Condition => "int",
-            Of::Quad => "quad",
+            Of::Sums => "sums",
         })
     }
 }
@@ -68,7 +71,7 @@ impl Of {
             Of::B16 => "b16",
             Of::Word => "u1",
             Of::U4 => "u4",
-            Of::Address | Of::Condition | Of::Quad => {
+            Of::Address | Of::Condition | Of::Sums => {
                 unreachable!("functions of {self:?} have names of their own")
             }
         }
@@ -87,13 +90,13 @@ impl Of {
             Type::U16 => (Of::Address, "h1"),
             Type::I16x4 => (Of::U4, "h4"),
             Type::Address => unreachable!("addresses are loaded from a table"),
-            Type::I16x8 => unreachable!("{NO_PAIRS}"),
+            Type::I16x8 => unreachable!("{ONE_SUM}"),
         }
     }
 }
 
-/// Compilers choose how bytes are multiplied: see `u4_dot` in the prelude.
-const NO_PAIRS: &str = "plans for C multiply bytes by `dot` alone";
+/// The prelude multiplies bytes as the processor does best, which only the compiler knows.
+const ONE_SUM: &str = "the sums of a group are one operation in C";
 
 /// A function under construction.
 struct C {
@@ -282,9 +285,8 @@ impl Emit for C {
         [0, 2, 4, 6].map(|bytes| self.load(Type::U16, Memory::Weights, address, bytes))
     }
 
-    fn load_quad(&mut self, address: Value, bytes: usize) -> Value {
-        let text = format!("quad_load({})", self.at(address, bytes));
-        self.define(Of::Quad, &text, &[address])
+    fn load_quad(&mut self, _: Value, _: usize) -> Quad {
+        unreachable!("{ONE_SUM}")
     }
 
     fn stack(&mut self, bytes: usize) -> Value {
@@ -438,20 +440,28 @@ impl Emit for C {
         self.apply(Of::U4, "u4_dot", &[weights, activations, acc])
     }
 
-    fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value {
-        self.apply(Of::U4, "u4_dot_quad", &[weights, quad, acc])
+    fn dot_quad(&mut self, _: Value, _: Quad, _: Value) -> Value {
+        unreachable!("{ONE_SUM}")
+    }
+
+    fn sums(&mut self, width: PackedWidth, addresses: [Value; 2], quads: usize) -> Vec<Value> {
+        let [weights, codes] = addresses.map(|x| self.text(x));
+        let function = format!("sums_of({}, {weights}, {codes}, {quads})", width.bits());
+        let sums = self.define(Of::Sums, &function, &addresses);
+        let lanes = 0..PANEL / LANES;
+        lanes.map(|n| self.define(Of::U4, &format!("x{}.v[{n}]", sums.0), &[sums])).collect()
     }
 
     fn signs(&mut self, _: Value) -> [Value; 2] {
-        unreachable!("{NO_PAIRS}")
+        unreachable!("{ONE_SUM}")
     }
 
     fn pairs(&mut self, _: Value, _: Value) -> Value {
-        unreachable!("{NO_PAIRS}")
+        unreachable!("{ONE_SUM}")
     }
 
     fn add_pairs(&mut self, _: Value, _: Value) -> Value {
-        unreachable!("{NO_PAIRS}")
+        unreachable!("{ONE_SUM}")
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {

@@ -64,6 +64,18 @@
 #endif
 #if defined(X86) || defined(NEON) || defined(WASM)
 #define VECTORS
+#elif defined(__GNUC__) && !defined(LSTMC_NO_VECTORS)
+/* Microcontrollers. */
+#if defined(__ARM_FEATURE_MVE) && SIGNED_BYTES
+#include <arm_mve.h>
+#define MVE
+#if __ARM_FEATURE_MVE & 2
+#define VECTORS
+#endif
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb__)
+#include <arm_acle.h>
+#define DSP
+#endif
 #endif
 
 /* Numbers. */
@@ -150,8 +162,15 @@ FN f4 f4_mul(f4 x, f4 y) { return x * y; }
 FN f4 f4_div(f4 x, f4 y) { return x / y; }
 FN f4 f4_neg(f4 x) { return -x; }
 FN f4 f4_abs(f4 x) { return (f4)((u4)x & 0x7fffffffu); }
+#if defined(MVE)
+/* Otherwise lane by lane. */
+FN u4 f4_less(f4 x, f4 y) {
+    return (u4)vpselq_u32(vdupq_n_u32(~0u), vdupq_n_u32(0), vcmpltq_f32((float32x4_t)x, (float32x4_t)y));
+}
+#else
 FN u4 f4_less(f4 x, f4 y) { return (u4)(x < y); }
-FN u4 f4_greater(f4 x, f4 y) { return (u4)(x > y); }
+#endif
+FN u4 f4_greater(f4 x, f4 y) { return f4_less(y, x); }
 FN u4 u4_add(u4 x, u4 y) { return x + y; }
 FN u4 u4_sub(u4 x, u4 y) { return x - y; }
 FN u4 u4_mul(u4 x, u4 y) { return x * y; }
@@ -260,12 +279,6 @@ FN b16 b16_narrow(u4 a, u4 b, u4 c, u4 d) {
 #define TERM(k) WEIGHT(w.v[4 * i + k]) * (int32_t)(int8_t)a.v[4 * i + k]
 EACH(u4, u4_dot, (b16 w, b16 a, u4 acc), acc.v[i] + (uint32_t)(TERM(0) + TERM(1) + TERM(2) + TERM(3)))
 
-typedef struct { int8_t v[4]; } quad;
-FN quad quad_load(uintptr_t p) { quad r; COPY(&r, (const void *)p, 4); return r; }
-#define TERM_OF_QUAD(k) WEIGHT(w.v[4 * i + k]) * a.v[k]
-EACH(u4, u4_dot_quad, (b16 w, quad a, u4 acc),
-     acc.v[i] + (uint32_t)(TERM_OF_QUAD(0) + TERM_OF_QUAD(1) + TERM_OF_QUAD(2) + TERM_OF_QUAD(3)))
-
 #endif
 
 MEMORY(f4, f4, 16)
@@ -356,6 +369,15 @@ FN b16 b16_narrow(u4 a, u4 b, u4 c, u4 d) {
 
 FN u4 h4_load(uintptr_t p) { return (u4)vmovl_s16(vld1_s16((const int16_t *)p)); }
 
+/* The sums of neighbours of both. */
+FN u4 sums_of_halves(int32x4_t low, int32x4_t high) {
+#if defined(__aarch64__)
+    return (u4)vpaddq_s32(low, high);
+#else
+    return (u4)vcombine_s32(vpadd_s32(vget_low_s32(low), vget_high_s32(low)), vpadd_s32(vget_low_s32(high), vget_high_s32(high)));
+#endif
+}
+
 /* Signed bytes times signed ones. */
 FN u4 dot_signed(b16 w, b16 a, u4 acc) {
     const int8x16_t x = (int8x16_t)w, y = (int8x16_t)a;
@@ -364,12 +386,7 @@ FN u4 dot_signed(b16 w, b16 a, u4 acc) {
 #else
     /* A product is at most 2^14, but for -128 squared, which no activation is. */
     const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(x), vget_low_s8(y)));
-    const int32x4_t high = vpaddlq_s16(vmull_s8(vget_high_s8(x), vget_high_s8(y)));
-#if defined(__aarch64__)
-    return acc + (u4)vpaddq_s32(low, high);
-#else
-    return acc + (u4)vcombine_s32(vpadd_s32(vget_low_s32(low), vget_high_s32(low)), vpadd_s32(vget_low_s32(high), vget_high_s32(high)));
-#endif
+    return acc + sums_of_halves(low, vpaddlq_s16(vmull_s8(vget_high_s8(x), vget_high_s8(y))));
 #endif
 }
 
@@ -382,10 +399,6 @@ FN u4 u4_dot(b16 w, b16 a, u4 acc) {
     return dot_signed(w ^ 0x80, a, dot_signed(half, a, dot_signed(half, a, acc)));
 #endif
 }
-
-typedef b16 quad;
-FN quad quad_load(uintptr_t p) { return (quad)u4_all(u1_load(p)); }
-FN u4 u4_dot_quad(b16 w, quad a, u4 acc) { return u4_dot(w, a, acc); }
 
 #elif defined(WASM)
 
@@ -409,6 +422,43 @@ FN b16 b16_narrow(u4 a, u4 b, u4 c, u4 d) {
 FN u4 h4_load(uintptr_t p) { return (u4)wasm_i32x4_load16x4((const void *)p); }
 FN u4 sums_of_pairs(h8 x, h8 y) { return (u4)wasm_i32x4_dot_i16x8((v128_t)x, (v128_t)y); }
 
+#elif defined(MVE) && defined(VECTORS)
+
+FN f4 f4_lesser(f4 a, f4 b, f4 x, f4 y) {
+    return (f4)vpselq_f32((float32x4_t)x, (float32x4_t)y, vcmpltq_f32((float32x4_t)a, (float32x4_t)b));
+}
+FN f4 f4_max(f4 x, f4 y) { return f4_lesser(y, x, x, y); }
+FN f4 f4_min(f4 x, f4 y) { return f4_lesser(x, y, x, y); }
+FN f4 f4_sqrt(f4 x) { return (f4){f1_sqrt(x[0]), f1_sqrt(x[1]), f1_sqrt(x[2]), f1_sqrt(x[3])}; }
+FN f4 f4_to_float(u4 x) { return (f4)vcvtq_f32_s32((int32x4_t)x); }
+FN int u4_any(u4 x) { return vmaxvq_u32(0, (uint32x4_t)x) != 0; }
+FN f4 f4_mul_add(f4 x, f4 y, f4 z) { return (f4)vfmaq_f32((float32x4_t)z, (float32x4_t)x, (float32x4_t)y); }
+
+FN u4 u4_widen(b16 x, int part) {
+    const uint32x4_t bytes = vidupq_n_u32((uint32_t)part * 4, 1);
+    return (u4)vldrbq_gather_offset_s32((const int8_t *)&x, bytes);
+}
+
+FN b16 b16_narrow(u4 a, u4 b, u4 c, u4 d) {
+    const u4 words[4] = {a, b, c, d};
+    b16 r;
+    int8_t bytes[16];
+    int i;
+    for (i = 0; i < 4; i++)
+        vstrbq_s32(bytes + 4 * i, vmaxq_s32(vdupq_n_s32(-128), vminq_s32(vdupq_n_s32(127), (int32x4_t)words[i])));
+    COPY(&r, bytes, 16);
+    return r;
+}
+
+FN u4 h4_load(uintptr_t p) { return (u4)vldrhq_s32((const int16_t *)p); }
+
+/* A pair of products is at most 2^15 - 2^8. */
+FN u4 u4_dot(b16 w, b16 a, u4 acc) {
+    const int8x16_t x = (int8x16_t)w, y = (int8x16_t)a;
+    const int16x8_t pairs = vaddq_s16(vmullbq_int_s8(x, y), vmulltq_int_s8(x, y));
+    return acc + (u4)vaddq_s32(vmovlbq_s16(pairs), vmovltq_s16(pairs));
+}
+
 #else
 
 FN u4 h4_load(uintptr_t p) {
@@ -420,6 +470,9 @@ FN u4 h4_load(uintptr_t p) {
 }
 
 #endif
+
+/* Products of bytes with a quad, the same four activations in every lane: dot_quad of weights, dot_code of
+ * codes: on x86 and in WebAssembly of any bytes without a sign. */
 
 #if defined(DOT)
 
@@ -433,31 +486,217 @@ FN u4 u4_dot(b16 w, b16 a, u4 acc) { return DOT(acc, (__m128i)w, (__m128i)a); }
 #endif
 
 typedef b16 quad;
-FN quad quad_load(uintptr_t p) { return (quad)u4_all(u1_load(p)); }
-FN u4 u4_dot_quad(b16 w, quad a, u4 acc) { return u4_dot(w, a, acc); }
+FN quad quad_of(b16 x) { return x; }
+FN u4 dot_quad(b16 w, quad a, u4 acc) { return u4_dot(w, a, acc); }
+FN u4 dot_code(b16 w, quad a, u4 acc) { return DOT(acc, (__m128i)w, (__m128i)a); }
 
 #elif defined(X86) || defined(WASM)
 
 /* Bytes as the 16 bits of every second one: a lane of the sums of pairs then has the products of its own four bytes. */
-#define EVEN(x) ((h8)((uh8)(x) << 8) >> 8)
-#define ODD(x) ((h8)(x) >> 8)
-#if SIGNED_BYTES
-#define EVEN_WEIGHTS(x) EVEN(x)
-#define ODD_WEIGHTS(x) ODD(x)
-#else
-#define EVEN_WEIGHTS(x) (h8)((uh8)(x) & 0xff)
-#define ODD_WEIGHTS(x) (h8)((uh8)(x) >> 8)
-#endif
-
 typedef struct { h8 even, odd; } quad;
 FN quad quad_of(b16 x) {
-    const quad r = {EVEN(x), ODD(x)};
+    const quad r = {(h8)((uh8)x << 8) >> 8, (h8)x >> 8};
     return r;
 }
-FN quad quad_load(uintptr_t p) { return quad_of((b16)u4_all(u1_load(p))); }
-FN u4 u4_dot_quad(b16 w, quad a, u4 acc) {
-    return acc + (sums_of_pairs(EVEN_WEIGHTS(w), a.even) + sums_of_pairs(ODD_WEIGHTS(w), a.odd));
+FN u4 dot_halves(quad w, quad a, u4 acc) { return acc + (sums_of_pairs(w.even, a.even) + sums_of_pairs(w.odd, a.odd)); }
+FN u4 dot_code(b16 w, quad a, u4 acc) {
+    const quad halves = {(h8)((uh8)w & 0xff), (h8)((uh8)w >> 8)};
+    return dot_halves(halves, a, acc);
 }
-FN u4 u4_dot(b16 w, b16 a, u4 acc) { return u4_dot_quad(w, quad_of(a), acc); }
+#if SIGNED_BYTES
+FN u4 dot_quad(b16 w, quad a, u4 acc) { return dot_halves(quad_of(w), a, acc); }
+#else
+FN u4 dot_quad(b16 w, quad a, u4 acc) { return dot_code(w, a, acc); }
+#endif
+FN u4 u4_dot(b16 w, b16 a, u4 acc) { return dot_quad(w, quad_of(a), acc); }
+
+#elif defined(NEON)
+
+typedef b16 quad;
+FN quad quad_of(b16 x) { return x; }
+FN u4 dot_quad(b16 w, quad a, u4 acc) { return u4_dot(w, a, acc); }
+FN u4 dot_code(b16 w, quad a, u4 acc) { return dot_signed(w, a, acc); }
+
+#elif defined(MVE)
+
+FN int8x16_t code_of(int8x16_t w, int bits, int level) {
+    const uint8x16_t code = level == 0 ? (uint8x16_t)w : vshlq_u8((uint8x16_t)w, vdupq_n_s8((int8_t)(-bits * level)));
+    return (int8x16_t)(bits * (level + 1) == 8 ? code : vandq_u8(code, vdupq_n_u8((uint8_t)(0xff >> (8 - bits)))));
+}
+
+#elif defined(DSP)
+
+/* Even and odd bytes as two numbers of 16 bits each. */
+typedef struct { int16x2_t even, odd; } quad;
+#define HALVES(r, extend, x) __asm__(extend " %0, %1" : "=r"(r.even) : "r"(x)); __asm__(extend " %0, %1, ror #8" : "=r"(r.odd) : "r"(x))
+FN quad quad_load(uintptr_t p) {
+    quad r;
+    HALVES(r, "sxtb16", u1_load(p));
+    return r;
+}
+FN uint32_t dot_quad(uintptr_t p, quad a, uint32_t acc) {
+    quad w;
+#if SIGNED_BYTES
+    HALVES(w, "sxtb16", u1_load(p));
+#else
+    HALVES(w, "uxtb16", u1_load(p));
+#endif
+    return (uint32_t)__smlad(w.odd, a.odd, __smlad(w.even, a.even, (int32_t)acc));
+}
+FN uint32_t dot_code(uintptr_t p, int bits, int level, quad a, uint32_t acc) {
+    const uint32_t mask = (0xffu >> (8 - bits)) * 0x10001u, x = u1_load(p) >> (bits * level);
+    return (uint32_t)__smlad((int16x2_t)(x >> 8 & mask), a.odd, __smlad((int16x2_t)(x & mask), a.even, (int32_t)acc));
+}
+
+#else
+
+typedef struct { int8_t v[4]; } quad;
+FN quad quad_load(uintptr_t p) { quad r; COPY(&r, (const void *)p, 4); return r; }
+FN uint32_t dot_quad(uintptr_t p, quad a, uint32_t acc) {
+    return acc + (uint32_t)(WEIGHT(b1_load(p)) * a.v[0] + WEIGHT(b1_load(p + 1)) * a.v[1]
+        + WEIGHT(b1_load(p + 2)) * a.v[2] + WEIGHT(b1_load(p + 3)) * a.v[3]);
+}
+#define CODE(k) (int32_t)(b1_load(p + k) >> (bits * level) & 0xff >> (8 - bits)) * a.v[k]
+FN uint32_t dot_code(uintptr_t p, int bits, int level, quad a, uint32_t acc) {
+    return acc + (uint32_t)(CODE(0) + CODE(1) + CODE(2) + CODE(3));
+}
+
+#endif
+
+/* The sums of a group of a panel: of its 32 outputs in eight vectors, of codes with 8, 4 or 2 bits. Each quad of inputs has 16
+ * bytes of weights for a vector of outputs, or for two or four (levels), whose codes lie above one another in a byte. */
+typedef struct { u4 v[8]; } sums;
+
+#define EACH8(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7)
+#define LEVELS (8 / bits)
+#define LEVEL(a) (a % LEVELS)
+#define ROW(quads) ((uintptr_t)(quads) * 16u * (uintptr_t)bits)
+
+#if defined(MVE)
+
+/* Four quads of four outputs: those of an output are gathered as their activations lie. */
+FN void sums_of_four(int32_t *r, int bits, uintptr_t w, uint32x4_t at, int8x16_t a, int all, mve_pred16_t some) {
+#define GATHERED(n) (int8x16_t)(all ? vldrwq_gather_offset_u32(AT(w + 4 * n, 4), at) : vldrwq_gather_offset_z_u32(AT(w + 4 * n, 4), at, some))
+    const int8x16_t w0 = GATHERED(0), w1 = bits > 2 ? GATHERED(1) : w0;
+    const int8x16_t w2 = bits > 4 ? GATHERED(2) : w0, w3 = bits > 4 ? GATHERED(3) : w0;
+#define MULTIPLY(k) r[k] = vmladavaq_s8(r[k], code_of(k / LEVELS == 0 ? w0 : k / LEVELS == 1 ? w1 : k / LEVELS == 2 ? w2 : w3, bits, LEVEL(k)), a);
+    MULTIPLY(0) MULTIPLY(1) MULTIPLY(2) MULTIPLY(3)
+}
+
+FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
+    uint32_t v[8][4];
+    sums s;
+    int t, k;
+    for (t = 0; t < 8; t++, w += 2u * (uintptr_t)bits) {
+        uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)ROW(1));
+        uintptr_t p = x;
+        int32_t r[4] = {0, 0, 0, 0};
+        for (k = quads / 4; k; k--, p += 16, at = vaddq_n_u32(at, (uint32_t)ROW(4)))
+            sums_of_four(r, bits, w, at, vldrbq_s8(AT(p, 1)), 1, 0);
+        if (quads % 4) {
+            const mve_pred16_t some = vctp32q((uint32_t)quads % 4);
+            sums_of_four(r, bits, w, at, vldrbq_z_s8(AT(p, 1), some), 0, some);
+        }
+#define SUM(k) v[t * bits / 8 * LEVELS + LEVEL(k)][(t * bits / 2 + k / LEVELS) % 4] = (uint32_t)r[k];
+        SUM(0) SUM(1) SUM(2) SUM(3)
+    }
+    COPY(&s, v, sizeof s);
+    return s;
+}
+
+#elif defined(VECTORS)
+
+#define QUAD_AT(p) (b16)u4_all(u1_load(p))
+#define WEIGHTS(a) b16_load(w + 16u * (a / LEVELS))
+
+/* Products of narrow codes, as many as fit 16 bits before they are widened. */
+#if defined(X86) && defined(__SSSE3__) && !defined(DOT)
+#define RUN 8
+typedef h8 shorts;
+#define NO_SHORTS {0}
+FN shorts shorts_add(shorts s, b16 w, b16 a) { return s + (h8)_mm_maddubs_epi16((__m128i)w, (__m128i)a); }
+FN u4 shorts_sum(shorts s, u4 acc) { return acc + (u4)_mm_madd_epi16((__m128i)s, _mm_set1_epi16(1)); }
+#elif defined(NEON) && !defined(__ARM_FEATURE_DOTPROD)
+#define RUN 16
+typedef struct { int16x8_t low, high; } shorts;
+#define NO_SHORTS {{0}, {0}}
+FN shorts shorts_add(shorts s, b16 w, b16 a) {
+    const int8x16_t x = (int8x16_t)w, y = (int8x16_t)a;
+    s.low = vmlal_s8(s.low, vget_low_s8(x), vget_low_s8(y));
+    s.high = vmlal_s8(s.high, vget_high_s8(x), vget_high_s8(y));
+    return s;
+}
+FN u4 shorts_sum(shorts s, u4 acc) { return acc + sums_of_halves(vpaddlq_s16(s.low), vpaddlq_s16(s.high)); }
+#elif !defined(NEON)
+#define MASKED
+#endif
+
+#if defined(MASKED)
+/* Masked from its level upwards, a code comes with those above it, whose sums are subtracted at the end. */
+FN b16 code_of(b16 w, int bits, int level) { return w & b16_all((uint8_t)(0xff << (bits * level))); }
+#else
+FN b16 code_of(b16 w, int bits, int level) {
+    const b16 code = w >> (uint8_t)(bits * level);
+    return level == LEVELS - 1 ? code : code & b16_all((uint8_t)(0xff >> (8 - bits)));
+}
+#endif
+
+#if defined(RUN)
+FN sums sums_of_run(sums s, int bits, uintptr_t w, uintptr_t x, int quads) {
+#define BEGIN(a) shorts t##a = NO_SHORTS;
+#define ADD(a) t##a = shorts_add(t##a, code_of(WEIGHTS(a), bits, LEVEL(a)), q);
+#define WIDEN(a) s.v[a] = shorts_sum(t##a, s.v[a]);
+    EACH8(BEGIN)
+    /* Eight times these lines would need more registers than there are. */
+#pragma GCC unroll 1
+    for (; quads; quads--, w += ROW(1), x += 4) {
+        const b16 q = QUAD_AT(x);
+        EACH8(ADD)
+    }
+    EACH8(WIDEN)
+    return s;
+}
+#endif
+
+FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
+    sums s;
+#define ZERO(a) s.v[a] = u4_all(0);
+    EACH8(ZERO)
+#if defined(RUN)
+    if (bits < 8) {
+        for (; quads >= RUN; quads -= RUN, w += ROW(RUN), x += 4 * RUN)
+            s = sums_of_run(s, bits, w, x, RUN);
+        return quads ? sums_of_run(s, bits, w, x, quads) : s;
+    }
+#endif
+#define STEP(a) s.v[a] = bits == 8 ? dot_quad(WEIGHTS(a), q, s.v[a]) : dot_code(code_of(WEIGHTS(a), bits, LEVEL(a)), q, s.v[a]);
+    for (; quads; quads--, w += ROW(1), x += 4) {
+        const quad q = quad_of(QUAD_AT(x));
+        EACH8(STEP)
+    }
+#if defined(MASKED)
+#define APART(a) s.v[a] = (u4)((i4)(LEVEL(a) < LEVELS - 1 ? s.v[a] - s.v[(a + 1) % 8] : s.v[a]) >> (bits * LEVEL(a)));
+    EACH8(APART)
+#endif
+    return s;
+}
+
+#else
+
+FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
+    sums s;
+    int a, n;
+    for (a = 0; a < 8; a++) {
+        uintptr_t p = w + 16u * (uintptr_t)(a / LEVELS);
+        u4 r = u4_all(0);
+#define STEP(i) bits == 8 ? dot_quad(p + 4 * i, q, r.v[i]) : dot_code(p + 4 * i, bits, LEVEL(a), q, r.v[i])
+        for (n = 0; n < quads; n++, p += ROW(1)) {
+            const quad q = quad_load(x + 4 * (uintptr_t)n);
+            LANES4(STEP(i))
+        }
+        s.v[a] = r;
+    }
+    return s;
+}
 
 #endif

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codegen::program::{batched, body, stepwise};
-use crate::plan::{Plan, Target};
+use crate::plan::{PANEL, Plan, Target};
 use lstmc_frontend::ir::arbitrary::{Kind, language_model_of, random_map};
 
 /// Keeps types alone. A condition is a byte; a mask is four i32.
@@ -119,8 +119,8 @@ impl Emit for Typed {
         [(); 4].map(|()| self.like(address, address))
     }
 
-    fn load_quad(&mut self, address: Value, bytes: usize) -> Value {
-        self.load(Type::I8x16, Memory::Buffer, address, bytes)
+    fn load_quad(&mut self, address: Value, bytes: usize) -> Quad {
+        [(); 2].map(|()| self.load(Type::I8x16, Memory::Buffer, address, bytes))
     }
 
     fn stack(&mut self, _: usize) -> Value {
@@ -218,8 +218,14 @@ impl Emit for Typed {
         self.value(Type::I32x4)
     }
 
-    fn dot_quad(&mut self, weights: Value, quad: Value, acc: Value) -> Value {
-        self.dot(weights, quad, acc)
+    fn dot_quad(&mut self, weights: Value, quad: Quad, acc: Value) -> Value {
+        self.dot(weights, quad[0], acc)
+    }
+
+    fn sums(&mut self, _: PackedWidth, addresses: [Value; 2], quads: usize) -> Vec<Value> {
+        assert_eq!(self.all(&addresses), [Type::Address; 2]);
+        assert!(self.features.sums && quads > 0);
+        vec![(); PANEL / LANES].into_iter().map(|()| self.value(Type::I32x4)).collect()
     }
 
     fn signs(&mut self, bytes: Value) -> [Value; 2] {
@@ -301,11 +307,12 @@ impl Emit for Typed {
 fn every_function_is_typed_and_scoped() {
     let cases = Kind::ALL.into_iter().flat_map(|kind| (0..4).map(move |seed| (kind, seed)));
     let features = [
-        Features { dot: false, signed_bytes: false, pairs: false },
-        Features { dot: false, signed_bytes: false, pairs: true },
-        Features { dot: false, signed_bytes: true, pairs: false },
-        Features { dot: true, signed_bytes: false, pairs: false },
-        Features { dot: true, signed_bytes: true, pairs: false },
+        Features { dot: false, signed_bytes: false, pairs: false, sums: false },
+        Features { dot: false, signed_bytes: false, pairs: true, sums: false },
+        Features { dot: false, signed_bytes: true, pairs: false, sums: false },
+        Features { dot: true, signed_bytes: false, pairs: false, sums: false },
+        Features { dot: true, signed_bytes: true, pairs: false, sums: false },
+        Features { dot: true, signed_bytes: true, pairs: false, sums: true },
     ];
     for ((kind, seed), features) in cases.flat_map(|case| features.map(|f| (case, f))) {
         let Features { signed_bytes, pairs, .. } = features;
