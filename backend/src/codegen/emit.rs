@@ -302,6 +302,22 @@ pub(crate) trait Emit {
         [0, 1, 2, 3].map(|lane| self.lane(x, lane))
     }
 
+    /// Four f16s of weights times a power of two, exactly: their bits, shifted into an f32's position and rescaled for the difference of the exponents' biases.
+    fn load_halves(&mut self, address: Value, bytes: usize, factor: f32) -> Value {
+        /// The bias of an f32's exponent is 127, that of an f16's is 15.
+        const REBIAS: f32 = (1u128 << 112) as f32;
+        let address = self.offset(address, bytes);
+        let h = self.load(Type::I16x4, Memory::Weights, address, 0);
+        let h = self.shift_left(h, 13);
+        // The sign, five bits of exponent in the low part of the field, ten bits of mantissa.
+        let keep = self.i32(0x8fff_e000u32 as i32);
+        let keep = self.splat(keep);
+        let h = self.and(h, keep);
+        let h = self.cast(Type::F32x4, h);
+        let rebias = self.constant(REBIAS * factor);
+        self.mul(h, rebias)
+    }
+
     /// `address + bytes`.
     fn offset(&mut self, address: Value, bytes: usize) -> Value {
         if bytes == 0 { address } else { self.with_constant(Constant::Add, address, bytes as i64) }

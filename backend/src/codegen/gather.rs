@@ -1,7 +1,6 @@
 //! Rows of tables: f32, codes, tensor trains.
 
 use super::emit::{Constant, Emit, Memory, Type, Value};
-use super::integer::half;
 use super::quantize::expand;
 use crate::plan::{Groups, Integer, LANES, PANEL, Packing, QUAD, Rows, Scale};
 
@@ -64,7 +63,7 @@ pub(crate) fn panel_codes(e: &mut dyn Emit, panels: Value, i: Integer, token: Va
             // Four are widened, one is selected.
             Scale::F16 => {
                 let scales = e.advance(scales, fours, LANES * 2);
-                let four = half(e, scales, 0, 1.0);
+                let four = e.load_halves(scales, 0, 1.0);
                 let stack = e.stack(LANES * 4);
                 e.store(Memory::Caller, four, stack, 0);
                 let at = e.element(stack, within);

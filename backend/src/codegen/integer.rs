@@ -255,7 +255,7 @@ fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value, start: Op
                         e.mul(s, factor)
                     }
                 }
-                Scale::F16 => half(e, scales, a * LANES * 2, factor),
+                Scale::F16 => e.load_halves(scales, a * LANES * 2, factor),
             };
             match start {
                 Some(start) => {
@@ -266,20 +266,4 @@ fn scaled(e: &mut dyn Emit, i: Integer, sums: &[Value], scales: Value, start: Op
             }
         })
         .collect()
-}
-
-/// Four f16s times a power of two, exactly: their bits, shifted into an f32's position and rescaled for the difference of the exponents' biases.
-pub(crate) fn half(e: &mut dyn Emit, address: Value, bytes: usize, factor: f32) -> Value {
-    /// The bias of an f32's exponent is 127, that of an f16's is 15.
-    const REBIAS: f32 = (1u128 << 112) as f32;
-    let address = e.offset(address, bytes);
-    let h = e.load(Type::I16x4, Memory::Weights, address, 0);
-    let h = e.shift_left(h, 13);
-    // The sign, five bits of exponent in the low part of the field, ten bits of mantissa.
-    let keep = e.i32(0x8fff_e000u32 as i32);
-    let keep = e.splat(keep);
-    let h = e.and(h, keep);
-    let h = e.cast(Type::F32x4, h);
-    let rebias = e.constant(REBIAS * factor);
-    e.mul(h, rebias)
 }

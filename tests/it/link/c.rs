@@ -141,15 +141,19 @@ fn c_of_products_of_bytes_and_the_jit_agree() {
     let sandbox = Sandbox::new();
     let tokens: Vec<u32> = (0..TOKENS as u32).map(|i| i * 7).collect();
     sandbox.file("tokens", bytes(&tokens));
-    for (name, passes) in
-        [("int8", "quantize(bits=8, method=nearest)"), ("int4", "quantize(bits=4, group=40, method=nearest)")]
-    {
+    for (name, passes) in [
+        ("int8", "quantize(bits=8, method=nearest)"),
+        ("int4", "quantize(bits=4, group=40, method=nearest)"),
+        ("int2", "quantize(bits=2, group=40, method=nearest)"),
+    ] {
         let source = model(&sandbox, name, passes);
-        // Products in pairs, which neither a vector of the newest processors nor one of the oldest has.
-        let pairs = (&["-O2", "-mssse3"][..], Level::PLAIN);
+        // Products in pairs, which neither a vector of the newest processors nor one of the oldest has, in 16 and in 32 bytes.
+        let narrow = (&["-O2", "-mssse3"][..], Level::PLAIN);
+        let wide = "avx2".parse().ok().map(|level| (&["-O2", "-march=x86-64-v3"][..], level));
+        let pairs = [narrow].into_iter().chain(wide);
         for (machine, count) in [(Machine::Here, 3), (Machine::Arm64, 1)] {
             write_c(&sandbox, &format!("{name}.lstmc"), machine.triple(), name);
-            for (options, level) in options().into_iter().take(count).chain([pairs]) {
+            for (options, level) in options().into_iter().take(count).chain(pairs.clone()) {
                 let output = CC.logits(&sandbox, name, options);
                 assert_eq!(output, jit(&source, level, &tokens), "{name}, {machine:?}, {options:?}");
             }

@@ -281,6 +281,12 @@ impl Emit for C {
         self.define(Of::Address, &text, &[table, n])
     }
 
+    fn load_halves(&mut self, address: Value, bytes: usize, factor: f32) -> Value {
+        // A function of the prelude, as some processors have an instruction.
+        let text = format!("f4_of_halves({}, {})", self.at(address, bytes), float(factor));
+        self.define(Of::F4, &text, &[address])
+    }
+
     fn load_indices(&mut self, address: Value) -> [Value; 4] {
         [0, 2, 4, 6].map(|bytes| self.load(Type::U16, Memory::Weights, address, bytes))
     }

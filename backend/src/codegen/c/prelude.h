@@ -471,6 +471,16 @@ FN u4 h4_load(uintptr_t p) {
 
 #endif
 
+/* Four f16s times a power of two: their bits, shifted to where an f32 has them, and rescaled as its exponent has another bias. */
+FN f4 f4_of_halves(uintptr_t p, float factor) {
+#if defined(X86) && defined(__F16C__)
+    return f4_mul((f4)_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p)), f4_all(factor));
+#else
+    const u4 bits = u4_and(u4_shift_left(h4_load(p), 13), u4_all(0x8fffe000u));
+    return f4_mul(f4_of_u4(bits), f4_all(0x1p112f * factor));
+#endif
+}
+
 /* Products of bytes with a quad, the same four activations in every lane: dot_quad of weights, dot_code of
  * codes: on x86 and in WebAssembly of any bytes without a sign. */
 
@@ -601,6 +611,84 @@ FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
         SUM(0) SUM(1) SUM(2) SUM(3)
     }
     COPY(&s, v, sizeof s);
+    return s;
+}
+
+#elif defined(X86) && defined(__AVX2__)
+
+/* Vectors of 32 bytes: four parts of eight outputs, of which each has two vectors of the panel's, LEVELS apart. */
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define WIDE_DOT(acc, u, s) _mm256_dpbusd_epi32(acc, u, s)
+#elif defined(__AVXVNNI__)
+#define WIDE_DOT(acc, u, s) _mm256_dpbusd_avx_epi32(acc, u, s)
+#else
+#define WIDE_SUM(pairs) _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+#endif
+
+FN __m256i wide_flip(__m256i x) { return _mm256_xor_si256(x, _mm256_set1_epi8(-128)); }
+
+FN __m256i wide_code(uintptr_t w, int bits, int part) {
+    const __m256i v = _mm256_load_si256((const __m256i *)(w + 32u * (uintptr_t)(part / LEVELS)));
+    const int level = part % LEVELS;
+    if (bits == 8)
+        return v;
+    return _mm256_and_si256(level ? _mm256_srli_epi16(v, bits * level) : v, _mm256_set1_epi8((char)(0xff >> (8 - bits))));
+}
+
+#define EACH4(F) F(0) F(1) F(2) F(3)
+
+FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i r0 = zero, r1 = zero, r2 = zero, r3 = zero;
+    sums s;
+#if defined(WIDE_DOT)
+    /* Codes of 8 bits are taken without their signs, which adds 128 times the sum of the activations. */
+    __m256i raised = zero;
+    for (; quads; quads--, w += ROW(1), x += 4) {
+        const __m256i a = _mm256_set1_epi32((int)u1_load(x));
+#define CODES(n) bits == 8 && SIGNED_BYTES ? wide_flip(wide_code(w, bits, n)) : wide_code(w, bits, n)
+#define STEP(n) r##n = WIDE_DOT(r##n, CODES(n), a);
+        EACH4(STEP)
+        if (bits == 8 && SIGNED_BYTES)
+            raised = WIDE_DOT(raised, _mm256_set1_epi8(-128), a);
+    }
+#define LOWER(n) r##n = _mm256_sub_epi32(r##n, raised);
+    EACH4(LOWER)
+#else
+    if (bits == 8) {
+        /* The magnitudes of positive and of negative activations by signed codes: pairs of at most 2 * 127 * 128. Codes without
+         * signs lack 128 times the sum of the activations. */
+        __m256i lacking = zero;
+        for (; quads; quads--, w += ROW(1), x += 4) {
+            const __m256i a = _mm256_set1_epi32((int)u1_load(x));
+            const __m256i above = _mm256_max_epi8(a, zero), below = _mm256_sub_epi8(above, a);
+#define CODES(n) SIGNED_BYTES ? wide_code(w, 8, n) : wide_flip(wide_code(w, 8, n))
+#define STEP(n) { const __m256i c = CODES(n); \
+        r##n = _mm256_add_epi32(r##n, WIDE_SUM(_mm256_sub_epi16(_mm256_maddubs_epi16(above, c), _mm256_maddubs_epi16(below, c)))); }
+            EACH4(STEP)
+            if (!SIGNED_BYTES)
+                lacking = _mm256_add_epi32(lacking, WIDE_SUM(_mm256_maddubs_epi16(_mm256_set1_epi8(-128), a)));
+        }
+#define RAISE(n) r##n = _mm256_add_epi32(r##n, lacking);
+        EACH4(RAISE)
+    }
+    /* Eight pairs of at most 2 * 15 * 127 fit 16 bits. */
+    while (quads) {
+        __m256i t0 = zero, t1 = zero, t2 = zero, t3 = zero;
+        int n = quads < 8 ? quads : 8;
+        for (quads -= n; n; n--, w += ROW(1), x += 4) {
+            const __m256i a = _mm256_set1_epi32((int)u1_load(x));
+#define NARROW(n) t##n = _mm256_add_epi16(t##n, _mm256_maddubs_epi16(wide_code(w, bits, n), a));
+            EACH4(NARROW)
+        }
+#define WIDEN(n) r##n = _mm256_add_epi32(r##n, WIDE_SUM(t##n));
+        EACH4(WIDEN)
+    }
+#endif
+#define HALVES(n) \
+    s.v[n / LEVELS * 2 * LEVELS + LEVEL(n)] = (u4)_mm256_castsi256_si128(r##n); \
+    s.v[n / LEVELS * 2 * LEVELS + LEVELS + LEVEL(n)] = (u4)_mm256_extracti128_si256(r##n, 1);
+    EACH4(HALVES)
     return s;
 }
 
