@@ -1,4 +1,4 @@
-//! [`Emit`] with C: structured C99 that calls the functions of `prelude.h`, one operation a line.
+//! [`Emit`] with C: structured C99 that calls the functions of `prelude.h` and `products.h`, one operation a line.
 //!
 //! ```text
 //!   const f4 x7 = f4_load(x3 + 16u);        a value is a constant; its number is its name

@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use std::fmt::Write;
 
 /// The functions that emitted code calls.
-const PRELUDE: &str = include_str!("prelude.h");
+const PRELUDE: &str = concat!(include_str!("prelude.h"), "\n", include_str!("products.h"));
 
 /// The bytes of a string: a compiler of C99 need not read more than 4095.
 const ROW: usize = 2048;
