@@ -76,7 +76,7 @@ impl<'a> Job<'a> {
             Set::Avx512 | Set::Avx512Vnni => unsafe { avx512(self, panels, to) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: the level is proof that the processor has NEON; the columns are this thread's, as the caller promises.
-            Set::Neon => unsafe { neon(self, panels, to) },
+            Set::Neon | Set::NeonDot => unsafe { neon(self, panels, to) },
         }
     }
 

@@ -115,7 +115,7 @@ mod tests {
                 Set::Avx512Vnni => {}
                 #[cfg(target_arch = "aarch64")]
                 // SAFETY: the level is proof that the processor has NEON.
-                Set::Neon => all.push(("NEON", Box::new(|x| unsafe { exp_neon(x) }))),
+                Set::Neon | Set::NeonDot => all.push(("NEON", Box::new(|x| unsafe { exp_neon(x) }))),
             }
         }
         // Several levels use the same vectors.

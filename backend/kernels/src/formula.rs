@@ -122,7 +122,7 @@ pub(crate) unsafe fn evaluate<const N: usize>(
         },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: the level is proof that the processor has NEON; callers have checked the lengths, and `check` the formula.
-        Set::Neon => unsafe { neon(&mut at, formula, len, slots) },
+        Set::Neon | Set::NeonDot => unsafe { neon(&mut at, formula, len, slots) },
     }
 }
 

@@ -4,7 +4,7 @@
 //! for their sums. Sums are exact at every level; see [`CodePanels`].
 
 #[cfg(target_arch = "aarch64")]
-mod arm;
+pub(crate) mod arm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -75,7 +75,6 @@ struct Operands {
     /// The first token's scale.
     sx: *const f32,
     /// Sums of the first token's codes, per group.
-    #[cfg_attr(target_arch = "aarch64", allow(dead_code, reason = "NEON's weights are signed"))]
     sums: *const i32,
 }
 
@@ -109,6 +108,17 @@ impl Operands {
     #[inline(always)]
     fn quads(&self, g: usize) -> usize {
         self.quads[usize::from(g + 1 == self.groups)]
+    }
+
+    /// What offset codes add to a token's sum of a group: the offset times the sum of the token's codes.
+    ///
+    /// # Safety
+    /// The token and the group exist.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    unsafe fn raised(&self, t: usize, g: usize) -> i32 {
+        // SAFETY: there is a sum for each group of each token, as the caller promises.
+        unsafe { *self.sums.add(t * self.groups + g) * i32::from(self.format.width.offset()) }
     }
 
     /// A group's first quad.
@@ -307,7 +317,7 @@ fn kernel(level: Level, format: Integer) -> Option<(usize, Kernel)> {
     match level.set() {
         Set::Portable => None,
         #[cfg(target_arch = "aarch64")]
-        Set::Neon => arm::kernel(format),
+        set => arm::kernel(set, format),
         #[cfg(target_arch = "x86_64")]
         set => x86::kernel(set, format),
     }

@@ -37,6 +37,9 @@ pub(crate) enum Set {
     /// NEON.
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// SDOT, and those of `Neon`.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -94,8 +97,8 @@ static ROWS: &[Row] = rows! { is_x86_feature_detected:
 static ROWS: &[Row] = rows! { is_aarch64_feature_detected:
     "plain", "generated code as at neon; no batched kernels", Portable, [];
     "neon", "NEON, which every arm64 has", Neon, [];
-    "dotprod", "SDOT and UDOT; batched kernels as at neon", Neon, ["dotprod"];
-    "i8mm", "USDOT; batched kernels as at neon", Neon, ["dotprod" "i8mm"];
+    "dotprod", "SDOT and UDOT", NeonDot, ["dotprod"];
+    "i8mm", "USDOT; batched kernels as at dotprod", NeonDot, ["dotprod" "i8mm"];
 };
 
 /// The levels of this architecture.

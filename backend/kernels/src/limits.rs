@@ -36,6 +36,8 @@ pub fn multiply_integers(level: Level, turns: usize) -> Option<usize> {
             Set::Avx512Vnni => x86::avx512_vnni(turns),
             #[cfg(target_arch = "aarch64")]
             Set::Neon => arm::pairs(turns),
+            #[cfg(target_arch = "aarch64")]
+            Set::NeonDot => arm::dots(turns),
         }
     };
     Some(turns * SUMS * each)
@@ -135,6 +137,7 @@ mod x86 {
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use super::SUMS;
+    use crate::integer::arm::Sdot;
     use std::arch::aarch64::*;
     use std::hint::black_box;
 
@@ -152,6 +155,24 @@ mod arm {
         }
         black_box(sums);
         size_of::<int8x8_t>()
+    }
+
+    /// Returns bytes per vector.
+    ///
+    /// # Safety
+    /// The processor has `dotprod`.
+    #[target_feature(enable = "neon,dotprod")]
+    pub(crate) unsafe fn dots(turns: usize) -> usize {
+        let (a, b) = (vdupq_n_s8(black_box(3)), vdupq_n_s8(black_box(-5)));
+        let mut sums = [vdupq_n_s32(0); SUMS];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                // SAFETY: the instruction is enabled here.
+                *sum = unsafe { Sdot::dot::<0>(*sum, a, b) };
+            }
+        }
+        black_box(sums);
+        size_of::<int8x16_t>()
     }
 }
 

@@ -82,7 +82,7 @@ macro_rules! with_vectors {
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 | Set::Avx512Vnni => $crate::vector::enabled!($avx512, std::arch::x86_64::__m512, $($call)*),
             #[cfg(target_arch = "aarch64")]
-            Set::Neon => $crate::vector::enabled!("neon", std::arch::aarch64::float32x4_t, $($call)*),
+            Set::Neon | Set::NeonDot => $crate::vector::enabled!("neon", std::arch::aarch64::float32x4_t, $($call)*),
         }
     };
 }

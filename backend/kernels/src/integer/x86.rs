@@ -19,16 +19,6 @@ pub(super) fn kernel(set: Set, format: Integer) -> Option<(usize, Kernel)> {
 }
 
 impl Operands {
-    /// What offset codes add to a token's sum of a group: the offset times the sum of the token's codes.
-    ///
-    /// # Safety
-    /// The token and the group exist.
-    #[inline(always)]
-    unsafe fn raised(&self, t: usize, g: usize) -> i32 {
-        // SAFETY: there is a sum for each group of each token, as the caller promises.
-        unsafe { *self.sums.add(t * self.groups + g) * i32::from(self.format.width.offset()) }
-    }
-
     /// The first token's widened codes of a group.
     #[inline(always)]
     fn wide_codes(&self, g: usize) -> *const i16 {
