@@ -4,7 +4,7 @@ use crate::{Error, TextOptions};
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::ir::store::{
-    Encoding, Stored, StoredWeights, compress, compressed_weight_bytes, store, weight_bytes,
+    Encoding, Stored, StoredWeights, compressed_weight_bytes, store, store_compressed, weight_bytes,
 };
 use lstmc_frontend::ir::{Graph, parse_with, print, verify};
 use lstmc_frontend::onnx;
@@ -118,13 +118,13 @@ impl Source {
         if let (Some(words), Some(expected)) = (container.tokenizer(), graph.vocabulary) {
             words.vocabulary().check_len(expected).map_err(|e| damaged(e.to_string()))?;
         }
-        let is_entropy = |name| matches!(Encoding::from_name(name), Some(Encoding::Entropy(_)));
+        let is_coded = |name| Encoding::from_name(name).is_some_and(Encoding::is_coded);
         Ok(Source {
             path: path.into(),
             tokenizer: container.tokenizer().cloned(),
             recipe: container.recipe().into(),
             report: container.report().into(),
-            entropy: container.tensors().any(|blob| is_entropy(blob.encoding)),
+            entropy: container.tensors().any(|blob| is_coded(blob.encoding)),
             ..Source::of_graph(graph)
         })
     }
@@ -172,10 +172,8 @@ impl Source {
     /// Writes a canonical model to a `.lstmc` file, through a temporary one next to it. Returns the file's size in bytes.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, Error> {
         let path = path.as_ref();
-        let mut stored = store(&self.graph).map_err(|e| self.incomplete(&e))?;
-        if self.entropy {
-            stored = stored.into_iter().map(compress).collect();
-        }
+        let stored = if self.entropy { store_compressed(&self.graph) } else { store(&self.graph) };
+        let stored = stored.map_err(|e| self.incomplete(&e))?;
         let tensors: Vec<BlobOut<'_>> = stored
             .iter()
             .map(|s| {

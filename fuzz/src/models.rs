@@ -2,7 +2,7 @@
 
 use super::refused;
 use lstmc::backend::{Jit, Options};
-use lstmc::frontend::ir::store::{Stored, StoredWeights, compress, store};
+use lstmc::frontend::ir::store::{StoredWeights, store, store_compressed};
 use lstmc::frontend::ir::{Graph, Program, parse, parse_with, print, verify, verify_language_model};
 use lstmc::runtime::{Description, Model};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) fn stored_and_restored(graph: &Graph) {
     let text = print(graph);
     // Weights that are given by hash alone cannot be stored.
     let Ok(blobs) = store(graph) else { return };
-    let coded: Vec<Stored<'_>> = blobs.iter().cloned().map(compress).collect();
+    let coded = store_compressed(graph).expect("what is stored is compressed");
     for blobs in [&blobs, &coded] {
         let mut source = StoredWeights::new(|path: &str| blobs.iter().find(|b| b.path == path).cloned());
         let again = parse_with(&text, &mut source)

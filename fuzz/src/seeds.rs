@@ -4,7 +4,7 @@ use super::files::{TRAINED, TRAINING, encodings};
 use super::passes::{WORDS, tiny};
 use lstmc::Source;
 use lstmc::frontend::ir::arbitrary::{Kind, language_model_of, random_map};
-use lstmc::frontend::ir::store::{compress, store};
+use lstmc::frontend::ir::store::{store, store_compressed};
 use lstmc::frontend::ir::{Graph, print};
 use lstmc::passes::{Checkpoint, Context, Pipeline, Settings, Statistics, run};
 use lstmc::runtime::{Tokenizer, Vocabulary};
@@ -42,8 +42,10 @@ pub fn seeds() -> Vec<Seed> {
 fn blobs(graph: &Graph) -> Vec<u8> {
     let mut bytes = print(graph).into_bytes();
     bytes.push(0);
-    for (k, stored) in store(graph).expect("weights with data").into_iter().enumerate() {
-        let stored = if k % 2 == 0 { stored } else { compress(stored) };
+    let [plain, coded] =
+        [store(graph), store_compressed(graph)].map(|blobs| blobs.expect("weights with data"));
+    for (k, (plain, coded)) in plain.into_iter().zip(coded).enumerate() {
+        let stored = if k % 2 == 0 { plain } else { coded };
         let encoding = encodings().iter().position(|&e| e == stored.encoding).expect("one of all encodings");
         let length = u16::try_from(stored.bytes.len()).expect("a short blob");
         bytes.extend([encoding as u8, u8::from(stored.shape.len() == 1)]);

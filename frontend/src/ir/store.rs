@@ -18,12 +18,20 @@
 //! the last kept one, `gap >> k` zero bits, a one, and the low `k` bits of `gap`; `k` is the one that makes the blob smallest. For a
 //! random mask this comes within a few percent of the entropy.
 //!
-//! With [`compress`] a blob of codes or numbers is entropy-coded on top (`int4+rans`, `f16+rans`), if that makes it smaller.
+//! With [`store_compressed`] a blob is entropy-coded on top, if that makes it smaller. Codes take the smaller of two ways:
+//!
+//! | blob            | encoding                | bytes                                                                        |
+//! |-----------------|-------------------------|------------------------------------------------------------------------------|
+//! | codes, numbers  | `int4+rans`, `f16+rans` | rANS with one table of the frequencies of codes, or of the bytes of numbers  |
+//! | codes           | `int4+context`          | rANS with adaptive frequencies for each magnitude that column and row predict |
+//!
+//! `store/entropy.rs` and `store/context.rs` have the formats, with formulas and sources.
 //!
 //! A blob may represent at most this many elements per byte ([`MAX_ELEMENTS_PER_BYTE`], [`MAX_FLAGS_PER_BYTE`]), so that a small
 //! hostile file cannot ask for a large allocation. If that would refuse a nearly empty map, the simpler encoding is used.
 
 mod bits;
+mod context;
 mod entropy;
 mod restore;
 
@@ -38,7 +46,6 @@ use std::collections::HashSet;
 use std::fmt;
 
 pub(crate) use bits::{best_rice, read_rice, write_rice};
-pub use entropy::compress;
 pub use restore::{RestoreError, StoredWeights, restore};
 
 /// The encoding of a blob's bytes.
@@ -52,8 +59,10 @@ pub enum Encoding {
     Bitmap,
     /// A mask, gaps between kept blocks.
     Delta,
-    /// An entropy-coded blob of another encoding.
+    /// An entropy-coded blob of another encoding, with one table of frequencies.
     Entropy(Inner),
+    /// Codes, entropy-coded in the context of their column and row.
+    Context(CodeFormat),
 }
 
 /// The encodings that are worth entropy coding.
@@ -73,6 +82,7 @@ impl Encoding {
             Encoding::Packed(format) => format.name(),
             Encoding::Bitmap => "bitmap",
             Encoding::Delta => "delta",
+            Encoding::Context(format) => format.context_name(),
             Encoding::Entropy(Inner::Packed(format)) => format.coded_name(),
             Encoding::Entropy(Inner::Plain(dtype)) => match dtype {
                 DType::F32 => "f32+rans",
@@ -93,7 +103,22 @@ impl Encoding {
         let formats = || CodeFormat::ALL.into_iter().rev();
         let plain = DType::ALL.into_iter().map(Encoding::Plain).chain(formats().map(Encoding::Packed));
         let inner = DType::ALL.into_iter().map(Inner::Plain).chain(formats().map(Inner::Packed));
-        plain.chain([Encoding::Bitmap, Encoding::Delta]).chain(inner.map(Encoding::Entropy))
+        let masks = [Encoding::Bitmap, Encoding::Delta];
+        plain.chain(masks).chain(inner.map(Encoding::Entropy)).chain(formats().map(Encoding::Context))
+    }
+
+    /// Whether it is entropy-coded.
+    pub fn is_coded(self) -> bool {
+        matches!(self, Encoding::Entropy(_) | Encoding::Context(_))
+    }
+
+    /// The dtype of the tensor.
+    pub fn dtype(self) -> DType {
+        match self {
+            Encoding::Plain(dtype) | Encoding::Entropy(Inner::Plain(dtype)) => dtype,
+            Encoding::Packed(_) | Encoding::Entropy(Inner::Packed(_)) | Encoding::Context(_) => DType::I8,
+            Encoding::Bitmap | Encoding::Delta => DType::Bool,
+        }
     }
 
     /// The encoding with this name, as [`Encoding::name`] spells it.
@@ -135,13 +160,30 @@ fn may_expand(elements: usize, bytes: usize, per_byte: usize) -> bool {
     elements <= bytes.saturating_mul(per_byte).saturating_add(FREE_ELEMENTS)
 }
 
+/// The fewest bytes that may represent this many elements, at [`MAX_ELEMENTS_PER_BYTE`].
+fn least_bytes(elements: usize) -> usize {
+    elements.saturating_sub(FREE_ELEMENTS).div_ceil(MAX_ELEMENTS_PER_BYTE)
+}
+
 /// Every tensor of every weight, in the order in which the parser of the text form requests them. The data must be available.
 pub fn store(graph: &Graph) -> Result<Vec<Stored<'_>>, MapError> {
+    store_by(graph, |part| part.store())
+}
+
+/// As [`store`], with every blob entropy-coded that becomes smaller by it.
+pub fn store_compressed(graph: &Graph) -> Result<Vec<Stored<'_>>, MapError> {
+    store_by(graph, |part| part.store_compressed())
+}
+
+fn store_by<'a>(
+    graph: &'a Graph,
+    store: impl Fn(&Stowed<'_, 'a>) -> Result<Stored<'a>, MapError>,
+) -> Result<Vec<Stored<'a>>, MapError> {
     let mut all = vec![];
     let mut seen = HashSet::new();
     for (_, weight) in graph.weights() {
         walk(&weight.map, &name(&weight.name), None, &mut seen, &mut |part| {
-            all.push(part.store()?);
+            all.push(store(part)?);
             Ok(())
         })?;
     }
@@ -159,13 +201,13 @@ pub fn weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
     graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes_of(&w.map, &mut seen)?))).collect()
 }
 
-/// As [`weight_bytes`], with every blob entropy-coded by [`compress`]; encodes everything, so the data must be available.
+/// As [`weight_bytes`], with every blob entropy-coded as by [`store_compressed`]; encodes everything, so the data must be available.
 pub fn compressed_weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
     let mut seen = HashSet::new();
     let mut bytes = |map: &LinearMap| -> Result<usize, MapError> {
         let mut total = 0;
         walk(map, "", None, &mut seen, &mut |part| {
-            total += compress(part.store()?).bytes.len();
+            total += part.store_compressed()?.bytes.len();
             Ok(())
         })?;
         Ok(total)
@@ -279,8 +321,8 @@ impl<'a> Stowed<'_, 'a> {
                 elements.for_each(|(element, _)| bytes.extend_from_slice(element));
                 bytes.into()
             }
-            // Coding comes after this, in `compress`.
-            (Encoding::Entropy(_), _) => unreachable!("no plan entropy-codes"),
+            // Coding comes after this, in `store_compressed`.
+            (Encoding::Entropy(_) | Encoding::Context(_), _) => unreachable!("no plan entropy-codes"),
             (Encoding::Packed(format), Some((kept, _))) => {
                 let codes = self.tensor.i8s()?.iter().zip(self.expand(kept)?).filter(|(_, keep)| *keep);
                 bits::pack(codes.map(|(&code, _)| code), format).into()
@@ -294,6 +336,10 @@ impl<'a> Stowed<'_, 'a> {
             shape,
             bytes,
         })
+    }
+
+    fn store_compressed(&self) -> Result<Stored<'a>, MapError> {
+        Ok(entropy::compress(self.store()?, self.tensor.len()))
     }
 
     /// Whether each element is kept.

@@ -76,6 +76,7 @@ impl ExportedType {
 struct Row {
     name: &'static str,
     coded: &'static str,
+    context: &'static str,
     bits: u8,
     packed: PackedWidth,
     exported: ExportedType,
@@ -109,6 +110,7 @@ macro_rules! formats {
                     $(CodeFormat::$format => &Row {
                         name: $name,
                         coded: concat!($name, "+rans"),
+                        context: concat!($name, "+context"),
                         bits: $bits,
                         packed: PackedWidth::$packed,
                         exported: ExportedType::$exported,
@@ -144,6 +146,11 @@ impl CodeFormat {
     /// The name of entropy-coded codes in the store: `int4+rans`.
     pub const fn coded_name(self) -> &'static str {
         self.row().coded
+    }
+
+    /// The name of codes that are entropy-coded in context in the store: `int4+context`.
+    pub const fn context_name(self) -> &'static str {
+        self.row().context
     }
 
     /// The format with this name, as [`CodeFormat::name`] spells it.

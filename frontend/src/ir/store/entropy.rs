@@ -10,7 +10,8 @@
 //! All little-endian. Frequencies sum up to 2^12. A symbol is one code if the inner blob is packed, and one byte otherwise. The
 //! decoder runs forward: symbols come out in order. A blob is coded only if that makes it smaller.
 
-use super::{Encoding, Inner, MAX_ELEMENTS_PER_BYTE, Stored, bits, may_expand};
+use super::{Encoding, Inner, MAX_ELEMENTS_PER_BYTE, Stored, bits, context, least_bytes, may_expand};
+use crate::ir::map::CodeFormat;
 
 /// Frequencies sum up to `1 << SCALE`.
 const SCALE: u32 = 12;
@@ -18,54 +19,70 @@ const TOTAL: u32 = 1 << SCALE;
 /// The state stays in `[LOW, LOW << 8)`.
 const LOW: u32 = 1 << 23;
 
-/// Codes a blob if that makes it smaller; otherwise returns it unchanged.
-pub fn compress(stored: Stored<'_>) -> Stored<'_> {
-    let Some((inner, symbols)) = symbols(&stored) else { return stored };
-    let Some(bytes) = encode(&symbols) else { return stored };
-    let worth =
-        bytes.len() < stored.bytes.len() && may_expand(symbols.len(), bytes.len(), MAX_ELEMENTS_PER_BYTE);
-    if !worth {
-        return stored;
+/// Codes a blob of a tensor of `total` elements, the smaller way, if that makes it smaller; otherwise returns it unchanged.
+pub(super) fn compress(stored: Stored<'_>, total: usize) -> Stored<'_> {
+    let coded = match stored.encoding {
+        Encoding::Packed(format) => {
+            let codes = bits::unpack(&stored.bytes, stored.shape.iter().product(), format);
+            codes.and_then(|codes| compress_codes(&codes, format, &stored.shape, total))
+        }
+        Encoding::Plain(dtype) => {
+            let least = least_bytes(total.max(stored.bytes.len()));
+            let bytes = encode(&stored.bytes).filter(|bytes| bytes.len() >= least);
+            bytes.map(|bytes| (Encoding::Entropy(Inner::Plain(dtype)), bytes))
+        }
+        Encoding::Bitmap | Encoding::Delta | Encoding::Entropy(_) | Encoding::Context(_) => None,
+    };
+    match coded.filter(|(_, bytes)| bytes.len() < stored.bytes.len()) {
+        Some((encoding, bytes)) => Stored { encoding, bytes: bytes.into(), ..stored },
+        None => stored,
     }
-    Stored { encoding: Encoding::Entropy(inner), bytes: bytes.into(), ..stored }
 }
 
-/// The blob that was coded, or `None` if the bytes are not what [`compress`] produces for `elements` elements.
-pub(super) fn expand(inner: Inner, bytes: &[u8], elements: usize) -> Option<Vec<u8>> {
-    let count = match inner {
-        Inner::Packed(_) => elements,
-        Inner::Plain(dtype) => elements.checked_mul(dtype.size())?,
+fn compress_codes(
+    codes: &[i8],
+    format: CodeFormat,
+    shape: &[usize],
+    total: usize,
+) -> Option<(Encoding, Vec<u8>)> {
+    let least = least_bytes(total.max(codes.len()));
+    // Symbols are codes counted from the lowest.
+    let lowest = *format.range().start();
+    let symbols: Vec<u8> = codes.iter().map(|&c| c.wrapping_sub(lowest) as u8).collect();
+    let of_all = encode(&symbols).filter(|bytes| bytes.len() >= least);
+    let in_context = context::encode(codes, shape).map(|mut bytes| {
+        bytes.resize(bytes.len().max(least), 0);
+        bytes
+    });
+    let of_all = of_all.map(|bytes| (Encoding::Entropy(Inner::Packed(format)), bytes));
+    let in_context = in_context.map(|bytes| (Encoding::Context(format), bytes));
+    of_all.into_iter().chain(in_context).min_by_key(|(_, bytes)| bytes.len())
+}
+
+/// The blob that was coded, or `None` if the bytes are not what [`compress`] produces for a blob of this shape. Codes come as `int8`.
+pub(super) fn expand(encoding: Encoding, bytes: &[u8], shape: &[usize]) -> Option<(Encoding, Vec<u8>)> {
+    let size = match encoding {
+        Encoding::Entropy(Inner::Plain(dtype)) => dtype.size(),
+        _ => 1,
     };
+    let count = shape.iter().try_fold(size, |n, &d| n.checked_mul(d))?;
     if !may_expand(count, bytes.len(), MAX_ELEMENTS_PER_BYTE) {
         return None;
     }
-    let symbols = decode(bytes, count)?;
-    match inner {
-        Inner::Plain(_) => Some(symbols),
-        Inner::Packed(format) => {
-            let unused = 1u16 << format.bits();
-            if symbols.iter().any(|&s| u16::from(s) >= unused) {
-                return None;
-            }
-            // Symbols are codes counted from the lowest.
-            let lowest = i16::from(*format.range().start());
-            Some(bits::pack(symbols.iter().map(|&s| (i16::from(s) + lowest) as i8), format))
+    let (format, codes) = match encoding {
+        Encoding::Entropy(Inner::Plain(dtype)) => {
+            return Some((Encoding::Plain(dtype), decode(bytes, count)?));
         }
-    }
-}
-
-/// A blob as the coder sees it.
-fn symbols(stored: &Stored<'_>) -> Option<(Inner, Vec<u8>)> {
-    match stored.encoding {
-        Encoding::Packed(format) => {
-            let count = stored.shape.iter().product();
-            let codes = bits::unpack(&stored.bytes, count, format)?;
-            let lowest = i16::from(*format.range().start());
-            Some((Inner::Packed(format), codes.iter().map(|&c| (i16::from(c) - lowest) as u8).collect()))
+        Encoding::Entropy(Inner::Packed(format)) => {
+            let lowest = *format.range().start();
+            (format, decode(bytes, count)?.into_iter().map(|s| lowest.wrapping_add_unsigned(s)).collect())
         }
-        Encoding::Plain(dtype) => Some((Inner::Plain(dtype), stored.bytes.to_vec())),
-        Encoding::Bitmap | Encoding::Delta | Encoding::Entropy(_) => None,
-    }
+        Encoding::Context(format) => (format, context::decode(bytes, shape)?),
+        Encoding::Plain(_) | Encoding::Packed(_) | Encoding::Bitmap | Encoding::Delta => return None,
+    };
+    let is_code = |code: &i8| format.range().contains(code);
+    let is_valid = codes.iter().all(is_code);
+    is_valid.then(|| (Encoding::Packed(CodeFormat::Int8), codes.into_iter().map(|c| c as u8).collect()))
 }
 
 /// Frequencies of the symbols that occur, at least 1 each, scaled to a sum of `TOTAL`.
@@ -99,7 +116,7 @@ fn starts(frequencies: &[u32; 256]) -> [u32; 256] {
     starts
 }
 
-fn encode(symbols: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn encode(symbols: &[u8]) -> Option<Vec<u8>> {
     let count = u32::try_from(symbols.len()).ok().filter(|&n| n > 0)?;
     let frequencies = frequencies(symbols);
     let starts = starts(&frequencies);
@@ -172,7 +189,6 @@ fn decode(bytes: &[u8], count: usize) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::ir::arbitrary::SplitMix64;
-    use crate::ir::map::CodeFormat;
     use crate::tensor::DType;
     use proptest::prelude::*;
 
@@ -199,10 +215,13 @@ mod tests {
         codes.iter().for_each(|&c| counts[c as u8 as usize] += 1.0);
         let n = codes.len() as f64;
         let entropy: f64 = counts.iter().filter(|&&c| c > 0.0).map(|c| -(c / n) * (c / n).log2()).sum();
-        let coded = compress(blob(&codes, CodeFormat::Int4));
-        let per_code = 8.0 * coded.bytes.len() as f64 / n;
-        assert!(per_code < entropy + 0.02, "{per_code} bits, entropy {entropy}");
-        assert_eq!(coded.encoding.name(), "int4+rans");
+        let symbols: Vec<u8> = codes.iter().map(|&c| c as u8).collect();
+        let coded =
+            [encode(&symbols).unwrap(), compress(blob(&codes, CodeFormat::Int4), codes.len()).bytes.to_vec()];
+        for bytes in coded {
+            let per_code = 8.0 * bytes.len() as f64 / n;
+            assert!(per_code < entropy + 0.02, "{per_code} bits, entropy {entropy}");
+        }
     }
 
     #[test]
@@ -215,7 +234,7 @@ mod tests {
             shape: vec![1000],
             bytes: bytes.into(),
         };
-        assert_eq!(compress(plain.clone()), plain);
+        assert_eq!(compress(plain.clone(), 1000), plain);
     }
 
     proptest! {
@@ -224,20 +243,24 @@ mod tests {
             let (low, high) = format.range().into_inner();
             let codes: Vec<i8> = bell(n, seed).iter().map(|&c| c.clamp(low, high)).collect();
             let plain = blob(&codes, format);
-            let coded = compress(plain.clone());
-            if let Encoding::Entropy(inner) = coded.encoding {
-                prop_assert_eq!(expand(inner, &coded.bytes, n).unwrap(), plain.bytes.to_vec());
+            let coded = compress(plain.clone(), n);
+            if coded.encoding.is_coded() {
+                let (encoding, bytes) = expand(coded.encoding, &coded.bytes, &[n]).unwrap();
+                prop_assert_eq!(encoding, Encoding::Packed(CodeFormat::Int8));
+                prop_assert_eq!(bytes, bytemuck::cast_slice::<i8, u8>(&codes));
             }
         }
 
         #[test]
         fn damaged_blobs_are_refused_or_decoded_but_never_panic(n in 1usize..500, at: usize, to: u8, cut in 0usize..600, seed: u64) {
-            let mut bytes = compress(blob(&bell(n + 500, seed), CodeFormat::Int4)).bytes.to_vec();
+            let coded = compress(blob(&bell(n + 500, seed), CodeFormat::Int4), n + 500);
+            let mut bytes = coded.bytes.to_vec();
             let at = at % bytes.len();
             bytes[at] = to;
             bytes.truncate(bytes.len().saturating_sub(cut));
-            let _ = expand(Inner::Packed(CodeFormat::Int4), &bytes, n + 500);
-            let _ = expand(Inner::Plain(DType::F16), &bytes, n);
+            for encoding in Encoding::all().filter(|e| e.is_coded()) {
+                let _ = expand(encoding, &bytes, &[n + 500]);
+            }
         }
     }
 }

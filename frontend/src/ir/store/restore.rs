@@ -1,6 +1,6 @@
 //! From blobs back to tensors.
 
-use super::{Encoding, Inner, MAX_ELEMENTS_PER_BYTE, MAX_FLAGS_PER_BYTE, Stored, bits, entropy, may_expand};
+use super::{Encoding, MAX_ELEMENTS_PER_BYTE, MAX_FLAGS_PER_BYTE, Stored, bits, entropy, may_expand};
 use crate::ir::parse::{Kept, Wanted, WeightSource};
 use crate::tensor::{DType, Tensor, TensorError, element_count};
 
@@ -92,17 +92,16 @@ pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, Resto
     }
     let bad_bytes = || RestoreError::Bytes { path: path(), encoding, elements, bytes: bytes.len() };
     let shape = wanted.shape;
-    if let Encoding::Entropy(inner) = encoding {
-        let encoding = match inner {
-            Inner::Plain(dtype) => Encoding::Plain(dtype),
-            Inner::Packed(format) => Encoding::Packed(format),
-        };
-        let bytes = entropy::expand(inner, bytes, elements).ok_or_else(bad_bytes)?;
+    if encoding.dtype() != wanted.dtype {
+        return Err(RestoreError::Encoding { path: path(), dtype: wanted.dtype, encoding });
+    }
+    if encoding.is_coded() {
+        let (encoding, bytes) = entropy::expand(encoding, bytes, &stored.shape).ok_or_else(bad_bytes)?;
         let plain = Stored { path: path(), encoding, shape: stored.shape.clone(), bytes: bytes.into() };
         return restore(wanted, &plain);
     }
-    match (encoding, wanted.dtype) {
-        (Encoding::Plain(dtype), wanted) if dtype == wanted => {
+    match encoding {
+        Encoding::Plain(dtype) => {
             if bytes.len() != elements * dtype.size()
                 || (dtype == DType::Bool && bytes.iter().any(|&b| b > 1))
             {
@@ -117,7 +116,7 @@ pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, Resto
                 }
             }
         }
-        (Encoding::Packed(format), DType::I8) => {
+        Encoding::Packed(format) => {
             let codes = bits::unpack(bytes, elements, format).ok_or_else(bad_bytes)?;
             let codes = match kept {
                 None => codes,
@@ -129,15 +128,15 @@ pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, Resto
             };
             Tensor::from_i8(shape, codes).map_err(tensor_error)
         }
-        (Encoding::Bitmap, DType::Bool) => {
+        Encoding::Bitmap => {
             let mask = bits::read_bitmap(bytes, elements).ok_or_else(bad_bytes)?;
             Tensor::from_bool(shape, mask).map_err(tensor_error)
         }
-        (Encoding::Delta, DType::Bool) => {
+        Encoding::Delta => {
             let mask = bits::read_rice(bytes, elements).ok_or_else(bad_bytes)?;
             Tensor::from_bool(shape, mask).map_err(tensor_error)
         }
-        (_, dtype) => Err(RestoreError::Encoding { path: path(), dtype, encoding }),
+        Encoding::Entropy(_) | Encoding::Context(_) => unreachable!("coded blobs are expanded above"),
     }
 }
 
