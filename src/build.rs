@@ -81,7 +81,7 @@ impl Config {
     /// Builds this model (`.lstmc`, or `.onnx`).
     pub fn new(model: impl AsRef<Path>) -> Config {
         let model = model.as_ref().to_path_buf();
-        Config { model, text: TextOptions::default(), name: None, target: None, cpu: Cpu::Generic }
+        Config { model, text: TextOptions::default(), name: None, target: None, cpu: Cpu::default() }
     }
 
     /// The words, one per line, of a model without a vocabulary.
@@ -108,7 +108,7 @@ impl Config {
         self
     }
 
-    /// The instructions that code may use. The default is those that every CPU of the architecture has.
+    /// The instructions that code may use. The default is [`Cpu::Dispatch`]: code that every CPU of the architecture runs, at its best.
     pub fn cpu(mut self, cpu: Cpu) -> Config {
         self.cpu = cpu;
         self
@@ -152,15 +152,18 @@ impl Config {
         let target = self.resolve_target()?;
         let source = Source::read(&self.model)?.with_text(&self.text)?.canonical()?;
         let facts = facts(&source, &target, &self.cpu)?;
-        let info = |version: &Version| info(&facts, version);
         let words = source.tokenizer.as_deref();
-        let c =
-            emit.contains(&Emit::C).then(|| object::compile_c(&source.graph, words, &target, &name, &info));
+        let c = emit
+            .contains(&Emit::C)
+            .then(|| object::compile_c(&source.graph, words, &target, &name, info(&facts, None)));
         let c = c.transpose()?;
         let only_c = c.is_some() && emit.iter().all(|kind| matches!(kind, Emit::C | Emit::Header));
         let machine_code = match only_c {
             true => None,
-            false => Some(object::compile(&source.graph, words, &target, &name, &info)?),
+            false => {
+                let info = |version: &Version| info(&facts, Some(version));
+                Some(object::compile(&source.graph, words, &target, &name, &info)?)
+            }
         };
         let mut files = vec![];
         for &kind in emit {
@@ -230,10 +233,15 @@ fn facts(source: &Source, target: &Target, cpu: &Cpu) -> Result<serde_json::Valu
     }))
 }
 
-/// The text that `NAME_info` returns where this version of the code runs. JSON escapes NUL, so that C sees all of it.
-fn info(facts: &serde_json::Value, version: &Version) -> String {
+/// The text that `NAME_info` returns where this version of the code runs, or in C, whose compiler decides what it uses. JSON escapes NUL, so that C sees all of it.
+fn info(facts: &serde_json::Value, version: Option<&Version>) -> String {
     let mut info = facts.clone();
-    info["level"] = version.name().into();
-    info["features"] = version.features().into();
+    match version {
+        Some(version) => {
+            info["level"] = version.name().into();
+            info["features"] = version.features().into();
+        }
+        None => info["cpu"] = "as compiled".into(),
+    }
     info.to_string()
 }

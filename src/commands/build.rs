@@ -21,9 +21,9 @@ Targets:
   {}
 
 CPUs:
-  generic   any CPU of the target's architecture: SSE2 on x86-64, NEON on arm64, V on riscv64
-  dispatch  any CPU, at its best: code for each level up to avx512-vnni or dotprod, some 40 kB
+  dispatch  any CPU, at its best: code for each level up to avx512-vnni or dotprod, some 20 kB
             each; the first call chooses, and NAME_info says which one runs
+  generic   any CPU, with what all of the architecture have: SSE2, NEON, on riscv64 V. Smallest
   native    all features of this machine's CPU
   LEVEL     a processor level that `lstmc cpu` lists: avx2, avx2-vnni, avx512-vnni; on arm64 neon, dotprod, i8mm
   FEATURES  names separated by commas, each with the features it implies: x86-64-v3, avx-vnni, fma.
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
     /// CPU features: generic, dispatch, native, a level, or a list
-    #[arg(long, value_name = "CPU", default_value = "generic")]
+    #[arg(long, value_name = "CPU", default_value = "dispatch")]
     cpu: String,
     /// What to write, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "staticlib,header")]

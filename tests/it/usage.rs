@@ -22,7 +22,7 @@ fn arguments() {
         &["compile", TINY, "--print-ir", "after=prune"],
         &["build", TINY, "-o", "[dir]/out"],
         &["build", TINY, "--name", "2fast", "-o", "[dir]/out"],
-        &["build", TINY, "--name", "a", "--target", "riscv64gc-unknown-linux-gnu", "-o", "[dir]/out"],
+        &["build", TINY, "--name", "a", "--target", "s390x-unknown-linux-gnu", "-o", "[dir]/out"],
         &["build", TINY, "--name", "a", "--cpu", "turbo", "-o", "[dir]/out"],
         &["build", TINY, "--name", "a", "--emit", "dll", "-o", "[dir]/out"],
         &["eval", TINY],

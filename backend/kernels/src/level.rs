@@ -83,13 +83,13 @@ macro_rules! rows {
 static ROWS: &[Row] = rows! { is_x86_feature_detected:
     "plain", "SSE2, which every x86-64 has; no batched kernels", Portable, [];
     "sse4.1", "SSE4.1; no batched kernels", Portable, ["sse4.1" "ssse3" "sse3"];
-    "avx2", "AVX2 and FMA", Avx2, ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt"];
+    "avx2", "AVX2 and FMA", Avx2, ["avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "popcnt"];
     "avx2-vnni", "AVX2 and AVX-VNNI", AvxVnni,
-        ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avxvnni"];
+        ["avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "popcnt" "avxvnni"];
     "avx512", "AVX-512 F, BW, DQ and VL", Avx512,
-        ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"];
+        ["avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl"];
     "avx512-vnni", "AVX-512 with VNNI", Avx512Vnni,
-        ["avx2" "fma" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni"];
+        ["avx2" "fma" "f16c" "bmi1" "bmi2" "lzcnt" "popcnt" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni"];
 };
 
 /// The levels of this architecture, each after those that it includes; the best one that a processor has is the last.

@@ -2,7 +2,7 @@
 
 use super::clif::Clif;
 use super::emit::{self, Data, Emit};
-use super::program::{Entry, batched, body, linked, stepwise};
+use super::program::{Body, Entry, batched, body, linked, linked_body, stepwise};
 use super::wide;
 use crate::error::CompileError;
 use crate::plan::Plan;
@@ -41,7 +41,7 @@ impl<'m> Place<'m> {
 
 /// Defines every function of `plan` except the phases, and keeps CLIF and disassembly.
 pub(crate) fn build_listed(plan: &Plan, place: &mut Place<'_>) -> Result<Program, CompileError> {
-    build_entries(plan, place, true, stepwise(plan).chain(batched(plan)))
+    build_entries(plan, place, true, body, stepwise(plan).chain(batched(plan)))
 }
 
 /// Defines the functions of `plan` that an engine in memory calls, with `phases` also those of several threads. What is needed from the logits is
@@ -53,12 +53,12 @@ pub(crate) fn build_engine(
 ) -> Result<Program, CompileError> {
     let phases = (0..if phases { plan.phases().len() } else { 0 }).map(Entry::Phase);
     let entries = [Entry::Advance, Entry::Logits].into_iter().chain(batched(plan)).chain(phases);
-    build_entries(plan, place, false, entries)
+    build_entries(plan, place, false, body, entries)
 }
 
 /// Defines the functions of `plan` that are self-contained in an object.
 pub(crate) fn build_stepwise(plan: &Plan, place: &mut Place<'_>) -> Result<Program, CompileError> {
-    build_entries(plan, place, false, linked(plan))
+    build_entries(plan, place, false, linked_body, linked(plan))
 }
 
 /// Defines functions of `plan`, in order.
@@ -66,6 +66,7 @@ fn build_entries(
     plan: &Plan,
     place: &mut Place<'_>,
     keep_text: bool,
+    body: Body,
     entries: impl IntoIterator<Item = Entry>,
 ) -> Result<Program, CompileError> {
     let mut program = Program { functions: vec![], clif: vec![], assembly: vec![] };
@@ -80,12 +81,11 @@ fn build_entries(
         }
     }
     for entry in entries {
-        let (parameters, returns, calls) = entry.shape();
+        let (parameters, returns) = entry.shape();
         let signature = (vec![pointer; parameters], returns.then_some(types::F32));
         let mut text = keep_text.then(<[String; 2]>::default);
         let emit = |module: &mut dyn Module, b: &mut FunctionBuilder<'_>, p: &[Value]| {
-            let is_callee = |e: &Entry| calls.contains(e) || matches!(e, Entry::Panels(_));
-            let callees = program.functions.iter().filter(|(e, _)| is_callee(e));
+            let callees = program.functions.iter().filter(|(e, _)| entry.calls(*e));
             let callees: Vec<_> =
                 callees.map(|&(e, id)| (e, module.declare_func_in_func(id, b.func))).collect();
             Clif::new(b, isa, &callees, &[]).function(p, |e, p| body(plan, entry, e, p));

@@ -54,19 +54,30 @@ impl Entry {
         }
     }
 
-    /// The number of its parameters, all as wide as an address; whether it returns an f32; and the functions that it calls.
-    pub(super) fn shape(self) -> (usize, bool, &'static [Entry]) {
+    /// Whether its body may call another function.
+    pub(super) fn calls(self, callee: Entry) -> bool {
+        match callee {
+            Entry::Panels(_) => true,
+            Entry::Phase(_) => matches!(self, Entry::Advance | Entry::Logits),
+            Entry::Logits => matches!(self, Entry::Score | Entry::TopK),
+            Entry::Insert => self == Entry::TopK,
+            _ => false,
+        }
+    }
+
+    /// The number of its parameters, all as wide as an address, and whether it returns an f32.
+    pub(super) fn shape(self) -> (usize, bool) {
         match self {
-            Entry::Reset => (2, false, &[]),
-            Entry::Advance => (4, false, &[]),
-            Entry::Logits => (3, false, &[]),
-            Entry::Score => (3, true, &[Entry::Logits]),
-            Entry::TopK => (5, false, &[Entry::Logits, Entry::Insert]),
-            Entry::Insert => (6, true, &[]),
-            Entry::Recurrent(_) => (4, false, &[]),
-            Entry::Gather => (3, false, &[]),
-            Entry::Phase(_) => (7, false, &[]),
-            Entry::Panels(_) => (3, false, &[]),
+            Entry::Reset => (2, false),
+            Entry::Advance => (4, false),
+            Entry::Logits => (3, false),
+            Entry::Score => (3, true),
+            Entry::TopK => (5, false),
+            Entry::Insert => (6, true),
+            Entry::Recurrent(_) => (4, false),
+            Entry::Gather => (3, false),
+            Entry::Phase(_) => (7, false),
+            Entry::Panels(_) => (3, false),
         }
     }
 }
@@ -81,9 +92,29 @@ pub(crate) fn stepwise(plan: &Plan) -> impl Iterator<Item = Entry> {
     reset.into_iter().chain([Entry::Advance, Entry::Logits]).chain(scores.iter().copied())
 }
 
-/// The functions of a linked model: those, and the phases, which several streams take together.
+/// The functions of a linked model: phases, which several streams take together, and those, which call them.
 pub(crate) fn linked(plan: &Plan) -> impl Iterator<Item = Entry> {
-    stepwise(plan).chain((0..plan.phases().len()).map(Entry::Phase))
+    (0..plan.phases().len()).map(Entry::Phase).chain(stepwise(plan))
+}
+
+/// What emits the body of a function with parameters, and returns its result.
+pub(super) type Body = fn(&Plan, Entry, &mut dyn Emit, &[Value]) -> Option<Value>;
+
+/// The bodies of [`linked`].
+pub(super) fn linked_body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> Option<Value> {
+    let none = e.size(0);
+    let (of_output, [weights, state, scratch, token, out]) = match entry {
+        Entry::Advance => (false, [p[0], p[1], p[2], p[3], none]),
+        Entry::Logits => (true, [p[0], none, p[1], none, p[2]]),
+        _ => return body(plan, entry, e, p),
+    };
+    for (n, phase) in plan.phases().iter().enumerate() {
+        if plan.is_of_output(phase.pieces[0]) == of_output {
+            let shares = e.size(phase.panels.unwrap_or(0));
+            e.call(Entry::Phase(n), &[weights, state, scratch, token, out, none, shares]);
+        }
+    }
+    None
 }
 
 /// The functions that read many words at once, in addition to the kernels of [`lstmc_kernels`].

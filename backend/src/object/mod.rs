@@ -143,19 +143,18 @@ pub fn compile(
     Prepared::new(graph, plans, words, target, name, infos)?.object()
 }
 
-/// Compiles a graph in language-model form to C, whose data lie as the target's processors like them.
+/// Compiles a graph in language-model form to C, whose data lie as the target's processors like them. `info` is what `NAME_info` returns.
 pub fn compile_c(
     graph: &Graph,
     words: Option<&Tokenizer>,
     target: &Target,
     name: &str,
-    info: &dyn Fn(&Version) -> String,
+    info: String,
 ) -> Result<Object, CompileError> {
     // The compiler chooses among the instructions that multiply bytes; narrow codes it takes without their signs.
-    let version = &target.versions()[0];
-    let planned = plan_target(&**version.isa());
+    let planned = plan_target(&**target.isa());
     let plan = Plan::new(graph, plan::Target { pairs: planned.signed_bytes, wide: None, ..planned })?;
-    Ok(Prepared::new(graph, vec![plan], words, target, name, vec![info(version)])?.c())
+    Ok(Prepared::new(graph, vec![plan], words, target, name, vec![info])?.c())
 }
 
 /// A model planned and packed for a target, with all that its public functions need.

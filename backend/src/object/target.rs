@@ -25,9 +25,9 @@ pub const TRIPLES: [&str; 8] = [
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Cpu {
     /// The features of every CPU of the architecture: SSE2, or NEON; of RISC-V, those of every CPU with vectors.
-    #[default]
     Generic,
     /// Code for several levels, of which a program chooses one when it runs.
+    #[default]
     Dispatch,
     /// The features of this machine's CPU.
     Native,

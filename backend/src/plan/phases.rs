@@ -50,7 +50,18 @@ impl Plan {
             panels: alone[0].1,
             bytes: alone[0].1.map_or(0, |_| self.shared_bytes(alone[0].0)),
         };
-        pieces.chunk_by(|a, b| a.1.is_none() && b.1.is_none()).map(of).collect()
+        let together = |a: &(Piece, Option<usize>), b: &(Piece, Option<usize>)| {
+            a.1.is_none() && b.1.is_none() && self.is_of_output(a.0) == self.is_of_output(b.0)
+        };
+        pieces.chunk_by(together).map(of).collect()
+    }
+
+    /// Whether a piece computes the output, not the next state. All pieces of a phase do, or none.
+    pub(crate) fn is_of_output(&self, piece: Piece) -> bool {
+        match piece {
+            Piece::Step(n) | Piece::Panels(n) => n >= self.steps.len(),
+            Piece::Output => true,
+        }
     }
 
     /// Bytes of the panels of a piece.

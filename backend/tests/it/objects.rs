@@ -164,7 +164,7 @@ fn the_header_declares_what_the_object_defines() {
 fn c_is_structured() {
     let target = Target::new(TRIPLES[0], &Cpu::Generic).unwrap();
     let graph = language_model(2, 1, 3, 1);
-    let c = compile_c(&graph, Some(&words(3)), &target, "lm", &|_| "{}".into()).unwrap();
+    let c = compile_c(&graph, Some(&words(3)), &target, "lm", "{}".into()).unwrap();
     assert_eq!((&*c.name, c.sizes.vocabulary), ("lm", 3));
     let text = String::from_utf8(c.bytes).unwrap();
     assert!(text.is_ascii() && !text[..text.find("static ").unwrap()].contains('@'));

@@ -473,7 +473,7 @@ impl Emit for C {
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
         let texts: Vec<&str> = arguments.iter().map(|&x| self.text(x)).collect();
         let call = format!("{}({})", entry.name(), texts.join(", "));
-        let (_, returns, _) = entry.shape();
+        let (_, returns) = entry.shape();
         if !returns {
             self.lines.effect(format!("{call};"), arguments);
             return None;

@@ -2,7 +2,7 @@
 
 use super::function;
 use crate::codegen::emit::{Data, Emit, Features, Value};
-use crate::codegen::program::{body, linked};
+use crate::codegen::program::{linked, linked_body};
 use crate::plan::Plan;
 use std::fmt::Write;
 
@@ -62,11 +62,12 @@ impl Source {
     /// The program's functions.
     pub(crate) fn program(&mut self, plan: &Plan) {
         for entry in linked(plan) {
-            let (parameters, returns, _) = entry.shape();
+            let (parameters, returns) = entry.shape();
             let (parameters, result) =
                 (vec!["uintptr_t"; parameters], if returns { "float" } else { "void" });
-            let text =
-                function(self.features, &entry.name(), &parameters, result, |e, p| body(plan, entry, e, p));
+            let text = function(self.features, &entry.name(), &parameters, result, |e, p| {
+                linked_body(plan, entry, e, p)
+            });
             self.functions += &format!("\nstatic {text}");
         }
     }

@@ -1,7 +1,7 @@
 //! What every language needs of emitted code: operands have the types that their operation takes, and values are used where they are in scope.
 
 use super::*;
-use crate::codegen::program::{batched, body, stepwise};
+use crate::codegen::program::{batched, body, linked_body, stepwise};
 use crate::plan::{PANEL, Plan, Target};
 use lstmc_frontend::ir::arbitrary::{Kind, language_model_of, random_map};
 
@@ -244,7 +244,7 @@ impl Emit for Typed {
     }
 
     fn call(&mut self, entry: Entry, arguments: &[Value]) -> Option<Value> {
-        let (parameters, returns, _) = entry.shape();
+        let (parameters, returns) = entry.shape();
         assert_eq!(self.all(arguments), vec![Type::Address; parameters]);
         returns.then(|| self.value(Type::F32))
     }
@@ -324,10 +324,12 @@ fn every_function_is_typed_and_scoped() {
         .unwrap();
         let phases = (0..plan.phases().len()).map(Entry::Phase);
         for entry in stepwise(&plan).chain(batched(&plan)).chain(phases) {
-            let (parameters, returns, _) = entry.shape();
+            let (parameters, returns) = entry.shape();
             let parameters = vec![Type::Address; parameters];
-            let result = result_type(features, &parameters, |e, p| body(&plan, entry, e, p));
-            assert_eq!(result, returns.then_some(Type::F32), "{entry:?}");
+            for body in [body, linked_body] {
+                let result = result_type(features, &parameters, |e, p| body(&plan, entry, e, p));
+                assert_eq!(result, returns.then_some(Type::F32), "{entry:?}");
+            }
         }
     }
 }
