@@ -2,7 +2,7 @@
 //!
 //! A tile of `T` tokens and a *part* of a panel stays in registers during the loop over inputs: two 512-bit vectors for 12 tokens with AVX-512, two
 //! 256-bit ones for 6 with AVX2, four 128-bit ones for 6 with NEON. With few tokens there are too few sums to hide a multiply-add's latency: two or three
-//! tokens take two parts at once, and one token distributes its inputs over four sets of sums.
+//! tokens take two parts at once, and one token takes a whole panel, so that its weights are read in order, and distributes its inputs over sets of sums.
 //!
 //! So the sums of a token are the same, bit for bit, whichever tokens are beside it and however many, if there are any.
 
@@ -136,13 +136,15 @@ impl<'a> Job<'a> {
             let mut each = panels.each().peekable();
             while let Some(panel) = each.next() {
                 let weights = self.panel(panel);
-                let next_step = PANEL / tiles;
                 // The other part is in the same panel, or is the next one.
                 let (parts, apart) = match PANEL / part {
                     1 if doubles && each.next_if_eq(&(panel + 1)).is_some() => (2, weights.len()),
                     1 => (1, 0),
-                    _ => (1 + usize::from(doubles), part),
+                    _ => (1 + usize::from(doubles || tokens == 1), part),
                 };
+                // All tiles together prefetch the next panel, or a little more.
+                let next_step = (parts * part).min(PANEL).div_ceil(tiles);
+                let mut next = weights.as_ptr().wrapping_add(parts.div_ceil(PANEL / part) * weights.len());
                 // Outputs of a panel that are not kept are not computed.
                 for skip in (0..to.columns(panel)).step_by(parts * part) {
                     let mut of = Operands {
@@ -151,7 +153,7 @@ impl<'a> Job<'a> {
                         input: self.input,
                         weights: weights.as_ptr().wrapping_add(skip),
                         apart,
-                        next: weights.as_ptr().wrapping_add(parts.div_ceil(PANEL / part) * weights.len()),
+                        next,
                         next_step,
                     };
                     let mut t = first;
@@ -163,6 +165,7 @@ impl<'a> Job<'a> {
                         of.x = of.x.wrapping_add(n * self.x_stride);
                         of.next = of.next.wrapping_add(self.input * next_step);
                     }
+                    next = of.next;
                 }
             }
         }
@@ -306,6 +309,7 @@ macro_rules! kernels {
             // SAFETY: the vector's instructions are enabled here; operands and tile have `T` tokens and `P` parts, as the caller promises.
             unsafe {
                 match (T, P) {
+                    (1, 2) => product::<$v, T, { 2 * $n }, 2>(of, tile),
                     (_, 2) => product_of_two::<$v, T, $n>(of, tile),
                     (1, _) => product::<$v, T, $n, 4>(of, tile),
                     _ => product::<$v, T, $n, 1>(of, tile),
@@ -318,6 +322,6 @@ macro_rules! kernels {
 #[cfg(target_arch = "x86_64")]
 kernels!(avx512, avx512_tile, std::arch::x86_64::__m512, "avx512f", 2, 12: [1 2 3 4 5 6 7 8 9 10 11], [2 3] 3);
 #[cfg(target_arch = "x86_64")]
-kernels!(avx2, avx2_tile, std::arch::x86_64::__m256, "avx2,fma", 2, 6: [1 2 3 4 5], [2 3] 3);
+kernels!(avx2, avx2_tile, std::arch::x86_64::__m256, "avx2,fma", 2, 6: [1 2 3 4 5], [1 2 3] 3);
 #[cfg(target_arch = "aarch64")]
-kernels!(neon, neon_tile, std::arch::aarch64::float32x4_t, "neon", 4, 6: [1 2 3 4 5], [2] 2);
+kernels!(neon, neon_tile, std::arch::aarch64::float32x4_t, "neon", 4, 6: [1 2 3 4 5], [1 2] 2);

@@ -13,7 +13,7 @@
 use super::layers::{self, Cost, Layer};
 use super::{SEQUENCE, SUGGESTIONS, Spread, micros, rate, round, tokens};
 use crate::Source;
-use crate::backend::kernels::limits;
+use crate::backend::kernels::{PackedData, limits};
 use crate::backend::{Jit, Level, Options};
 use crate::runtime::{Description, Kernels, Layout, Model, Session, SessionError};
 use crate::terminal::{self, thousands};
@@ -173,27 +173,30 @@ impl Kernels for Layers {
     }
 }
 
-/// Numbers to read.
-struct Memory(Vec<f32>);
+/// Numbers to read, in such memory as packed weights.
+struct Memory(PackedData);
 
 impl Memory {
     fn new(bytes: usize) -> Memory {
         // Not zeros, which the system may keep in one page.
-        Memory(vec![1.0; (bytes / 4).max(1)])
+        let mut data = PackedData::zeros((bytes / 4).max(1) * 4);
+        data.f32s_mut().fill(1.0);
+        Memory(data)
     }
 
     /// Bytes per second, in vectors as wide as is fastest here.
     fn rate(&self) -> f64 {
-        let passes = READ.div_ceil(self.0.len() * 4);
+        let numbers = self.0.f32s();
+        let passes = READ.div_ceil(numbers.len() * 4);
         let time = |level: &Level| {
             let started = Instant::now();
             for _ in 0..passes {
-                black_box(limits::read(*level, black_box(&self.0)));
+                black_box(limits::read(*level, black_box(numbers)));
             }
             started.elapsed().as_secs_f64()
         };
         let best = Level::all().iter().map(time).fold(f64::INFINITY, f64::min);
-        (passes * self.0.len() * 4) as f64 / best
+        (passes * numbers.len() * 4) as f64 / best
     }
 }
 
