@@ -107,13 +107,13 @@ fn c_on_microcontrollers_and_the_jit_agree() {
     let mut models = vec![
         ("int8", characters(&sandbox, "int8", "quantize(bits=8, method=nearest)"), vec![m7, m55, m3]),
         ("int4", characters(&sandbox, "int4", "quantize(bits=4, group=40, method=nearest)"), vec![m7, m55]),
-        ("int2", characters(&sandbox, "int2", "quantize(bits=2, group=32, method=nearest)"), vec![m7, m55]),
+        ("int2", characters(&sandbox, "int2", "quantize(bits=2, group=32, method=nearest)"), vec![m55]),
     ];
-    let boards = [vec![m7, m55], vec![m7]];
+    let boards = [[m55], [m7]];
     for ((name, kind), boards) in ["signed", "unsigned"].into_iter().zip(Recurrence::general()).zip(boards) {
         let model = mixed(&kind, Head::Logits, models.len() as u64);
         model.write(sandbox.path(&format!("{name}.lstmc"))).unwrap();
-        models.push((name, model, boards));
+        models.push((name, model, boards.to_vec()));
     }
     for (name, model, boards) in &models {
         // Weights as arm64 has them, with their signs, or as x86-64 does.
