@@ -50,7 +50,7 @@ pub struct Source {
     pub report: String,
     /// Notes of import and canonicalisation: what was dropped or assumed.
     pub notes: Vec<String>,
-    /// Whether weights are entropy-coded in the file: smaller, and decoded when it is read.
+    /// Whether weights, texts and words are entropy-coded in the file: smaller, and decoded when it is read.
     pub entropy: bool,
 }
 
@@ -124,7 +124,7 @@ impl Source {
             tokenizer: container.tokenizer().cloned(),
             recipe: container.recipe().into(),
             report: container.report().into(),
-            entropy: container.tensors().any(|blob| is_coded(blob.encoding)),
+            entropy: container.is_coded() || container.tensors().any(|blob| is_coded(blob.encoding)),
             ..Source::of_graph(graph)
         })
     }
@@ -187,6 +187,7 @@ impl Source {
         contents.tokenizer = self.tokenizer.as_deref();
         contents.recipe = &self.recipe;
         contents.report = &self.report;
+        contents.coded = self.entropy;
         Ok(contents.write(path)?)
     }
 }

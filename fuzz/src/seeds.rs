@@ -3,9 +3,10 @@
 use super::files::{TRAINED, TRAINING, encodings};
 use super::passes::{WORDS, tiny};
 use lstmc::Source;
-use lstmc::frontend::ir::arbitrary::{Kind, language_model_of, random_map};
+use lstmc::frontend::ir::arbitrary::{Kind, language_model_of, random_map, random_tensor};
 use lstmc::frontend::ir::store::{store, store_compressed};
-use lstmc::frontend::ir::{Graph, print};
+use lstmc::frontend::ir::{CodeFormat, Granularity, Graph, LinearMap, Quantized, print};
+use lstmc::frontend::tensor::{DType, Tensor};
 use lstmc::passes::{Checkpoint, Context, Pipeline, Settings, Statistics, run};
 use lstmc::runtime::{Tokenizer, Vocabulary};
 use std::cell::RefCell;
@@ -26,6 +27,8 @@ pub fn seeds() -> Vec<Seed> {
         all.push(("container", name.clone() + "-blobs", blobs(&graph)));
         all.push(("container", name, file(graph, k % 2 == 1)));
     }
+    let graph = language_model_of(3, 1, WORDS, |_, shape| nearly_zero(shape));
+    all.push(("container", "seed-context-blobs".into(), blobs(&graph)));
     let collected = Statistics::collect(&tiny(), &TRAINING, &mut |_, _| {}).expect("statistics of a text");
     all.push(("statistics", "seed-all".into(), collected.to_bytes()));
     let collected =
@@ -36,6 +39,15 @@ pub fn seeds() -> Vec<Seed> {
         all.push(("checkpoint", name.into(), bytes.expect("a checkpoint").clone()));
     }
     all
+}
+
+/// Codes of so few bits that even small maps are coded in context.
+fn nearly_zero([rows, columns]: [usize; 2]) -> LinearMap {
+    let codes = (0..rows * columns).map(|i| i8::from(i % 5 == 0)).collect();
+    let codes = Tensor::from_i8(&[rows, columns], codes).expect("codes of this shape");
+    let scales = random_tensor(DType::F16, &[rows, 1], 1).expect("a scale for each row");
+    let map = Quantized::new(CodeFormat::Int8, Granularity::Row, codes, scales, None);
+    LinearMap::Quantized(map.expect("codes with their scales"))
 }
 
 /// A graph's text and its blobs, as the target `container` reads them.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0  magic                 8 bytes   "LSTMC\r\n\x1a": a text-mode transfer changes it
-//!   8  format version        u32       1
+//!   8  format version        u32       1 to FORMAT_VERSION
 //!  12  header length         u32       bytes, at most MAX_HEADER_BYTES
 //!  16  CRC-32 of the header  u32
 //!  20  CRC-32 of the rest    u32       everything after the header, padding included
@@ -11,7 +11,7 @@
 //!      zeros, tensor, zeros, tensor, ...   each tensor at a multiple of ALIGNMENT
 //! ```
 //!
-//! Numbers are little-endian. The graph is text and the tensors are named bytes in an encoding that the
+//! Numbers are little-endian. With [`Contents::coded`] the header's texts and words are coded, see `coded`. The graph is text and the tensors are named bytes in an encoding that the
 //! text's reader knows: this module interprets neither. The same file serves every CPU.
 //!
 //! Guarantees to a reader after [`Container::open`]: both checksums are right; tensors have distinct
@@ -28,6 +28,7 @@ use std::sync::Arc;
 use crate::aligned::Aligned;
 use crate::text::Tokenizer;
 
+mod coded;
 mod error;
 mod format;
 mod read;
@@ -150,6 +151,11 @@ impl Container {
     /// The program that wrote the container, with its version.
     pub fn producer(&self) -> &str {
         &self.header.producer
+    }
+
+    /// Whether its texts and words are coded: [`Contents::coded`].
+    pub fn is_coded(&self) -> bool {
+        !self.header.coded.is_empty()
     }
 
     /// Size of the whole file in bytes.

@@ -72,7 +72,7 @@ pub(crate) struct Args {
     /// Run only the first N passes, to find the one that breaks a model
     #[arg(long, value_name = "N")]
     stop_after: Option<usize>,
-    /// Entropy-code the weights in the file: smaller by some percent, decoded when it is read
+    /// Entropy-code weights, texts and words in the file: smaller, decoded when it is read
     #[arg(long)]
     entropy: bool,
     /// The model's name; an ONNX model is called after its file otherwise

@@ -65,6 +65,9 @@ pub enum Flaw {
         /// Length of the file in bytes.
         found: u64,
     },
+    /// Its coded texts are invalid.
+    #[error("its coded texts cannot be decoded; copy or write it again")]
+    Texts,
     /// The record of the tokenizer is invalid.
     #[error("its tokenizer cannot be used: {reason}")]
     Tokenizer {

@@ -1,6 +1,6 @@
 //! The parts of a `.lstmc` file on disk, and their limits.
 
-use super::Flaw;
+use super::{Flaw, coded};
 use crate::aligned::ALIGNMENT;
 use crate::text::{Newline, Role, Special, Subwords, Tokenizer, Units, Vocabulary};
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 /// changed by a transfer that treats the file as text.
 pub const MAGIC: [u8; 8] = *b"LSTMC\r\n\x1a";
 
-/// The newest format version that this crate reads. It writes version 1 where that suffices: version 2 has a record of the tokenizer, without which a
-/// text is words between white space.
-pub const FORMAT_VERSION: u32 = 2;
+/// The newest format version that this crate reads. It writes the oldest that suffices: version 2 has a record of the tokenizer, without which a
+/// text is words between white space; version 3 has coded texts.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The longest header that is written or read, in bytes. It bounds the memory that a hostile file can make a
 /// reader allocate before it is detected: about 12 times as much, for a header full of empty strings.
@@ -86,6 +86,41 @@ pub(super) struct Header {
     /// From version 2 on. Without it, a text is words, and special tokens have usual names.
     #[prost(message, optional, tag = "8")]
     pub(super) tokenizer: Option<TokenizerRecord>,
+    /// From version 3 on: `ir`, `recipe`, `report` and each word of the vocabulary, with a NUL between two, as [`coded`] writes them. The fields
+    /// themselves are empty then.
+    #[prost(bytes = "vec", tag = "9")]
+    pub(super) coded: Vec<u8>,
+}
+
+impl Header {
+    /// Codes the texts if that makes the header smaller.
+    pub(super) fn code_texts(&mut self) {
+        let texts = [&self.ir, &self.recipe, &self.report];
+        let all: Vec<&str> = texts.into_iter().chain(&self.vocabulary).map(String::as_str).collect();
+        if all.iter().any(|text| text.contains('\0')) {
+            return;
+        }
+        if let Some(coded) = coded::encode(all.join("\0").as_bytes()) {
+            (self.ir, self.recipe, self.report) = Default::default();
+            (self.vocabulary, self.coded) = (vec![], coded);
+        }
+    }
+
+    /// Undoes [`Header::code_texts`].
+    pub(super) fn restore_texts(&mut self) -> Result<(), Flaw> {
+        if self.coded.is_empty() {
+            return Ok(());
+        }
+        let invalid = || Flaw::Texts;
+        let all =
+            coded::decode(&self.coded).and_then(|all| String::from_utf8(all).ok()).ok_or_else(invalid)?;
+        let mut texts = all.split('\0').map(str::to_owned);
+        for text in [&mut self.ir, &mut self.recipe, &mut self.report] {
+            *text = texts.next().ok_or_else(invalid)?;
+        }
+        self.vocabulary = texts.collect();
+        Ok(())
+    }
 }
 
 /// How a text becomes tokens.

@@ -50,6 +50,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, Flaw> {
     check_crc("tensors", preamble.tensors_crc, &bytes[region.clone()])?;
 
     let mut header = Header::decode(header_bytes).map_err(undecodable)?;
+    header.restore_texts()?;
     let words = std::mem::take(&mut header.vocabulary);
     let tokenizer = match words.is_empty() {
         true => None,

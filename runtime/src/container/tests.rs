@@ -33,6 +33,7 @@ fn contents<'a>(tokenizer: &'a Tokenizer, tensors: &'a [BlobOut<'a>]) -> Content
         recipe: "quantize(bits=4)",
         report: "{\"passes\": []}",
         tensors,
+        coded: false,
     }
 }
 
@@ -107,7 +108,8 @@ fn what_is_written_is_read() {
 
 #[test]
 fn a_container_may_be_almost_empty() {
-    let contents = Contents { name: "", ir: "", tokenizer: None, recipe: "", report: "", tensors: &[] };
+    let contents =
+        Contents { name: "", ir: "", tokenizer: None, recipe: "", report: "", tensors: &[], coded: false };
     let container = Container::from_bytes(&contents.to_bytes().unwrap()).unwrap();
     assert!(container.tokenizer().is_none());
     assert_eq!(container.tensors().len(), 0);
@@ -188,12 +190,41 @@ fn tokenizers_are_kept() {
     let subwords = Subwords::read(file).unwrap();
     let padded = subwords.vocabulary(510).unwrap();
     let subwords = Tokenizer::new(Units::Subwords(std::sync::Arc::new(subwords)), padded);
+    let ir = IR.repeat(2);
     for tokenizer in tokenizers.iter().chain([&other, &subwords]) {
-        let contents = Contents { tokenizer: Some(tokenizer), ..Contents::new("", &[]) };
-        let bytes = contents.to_bytes().unwrap();
-        assert_eq!(Container::from_bytes(&bytes).unwrap().tokenizer().map(|t| &**t), Some(tokenizer));
         // Words with tokens of the usual names are what every version reads.
-        assert_eq!(bytes[8], if *tokenizer == tokenizers[0] { 1 } else { 2 });
+        let version = if *tokenizer == tokenizers[0] { 1 } else { 2 };
+        for (coded, version) in [(false, version), (true, 3)] {
+            let contents = Contents { tokenizer: Some(tokenizer), coded, ..Contents::new(&ir, &[]) };
+            let bytes = contents.to_bytes().unwrap();
+            let container = Container::from_bytes(&bytes).unwrap();
+            assert_eq!(container.tokenizer().map(|t| &**t), Some(tokenizer));
+            assert_eq!((container.is_coded(), bytes[8]), (coded, version));
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_words_take_little() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/ptb-small/vocab.txt");
+    let tokenizer = Tokenizer::words(Vocabulary::read(file).unwrap());
+    let contents = |coded| Contents { coded, ..contents(&tokenizer, &[]) };
+    let [plain, coded] = [false, true].map(|coded| contents(coded).to_bytes().unwrap());
+    assert!(coded.len() < 36_000 && plain.len() > 90_000, "{} bytes, coded {}", plain.len(), coded.len());
+    let [plain, coded] = [plain, coded].map(|bytes| Container::from_bytes(&bytes).unwrap());
+    assert_eq!(plain.tokenizer(), coded.tokenizer());
+    let texts = |c: &Container| [c.name(), c.ir(), c.recipe(), c.report()].map(str::to_owned);
+    assert_eq!(texts(&plain), texts(&coded));
+}
+
+/// What is not smaller when it is coded stays as it is, for every version to read.
+#[test]
+fn texts_that_cannot_be_coded_are_left_alone() {
+    let nul = Tokenizer::words(Vocabulary::from_words(["the", "c\0t"]).unwrap());
+    for (ir, tokenizer) in [("", None), (&IR.repeat(4), Some(&nul)), (&"a".repeat(10_000), None)] {
+        let plain = Contents { tokenizer, ..Contents::new(ir, &[]) };
+        let coded = Contents { coded: true, ..plain };
+        assert!(plain.to_bytes().unwrap() == coded.to_bytes().unwrap());
     }
 }
 
@@ -232,6 +263,7 @@ fn flaws() {
         with(bytes.len() - 1, b"\x01"),
         file(&[0x0a, 0x05, b'a'], &[]),
         file(&Header { tensors: vec![vec![0xff]], ..Header::default() }.encode_to_vec(), &[]),
+        file(&Header { coded: vec![0xff; 40], ..Header::default() }.encode_to_vec(), &[]),
         file(&Header { vocabulary, ..Header::default() }.encode_to_vec(), &[]),
         recorded(TokenizerRecord { units: "runes".into(), ..TokenizerRecord::default() }),
         recorded(TokenizerRecord { units: "words".into(), end: Some(2), ..TokenizerRecord::default() }),
@@ -350,13 +382,14 @@ proptest! {
     #[test]
     fn any_contents_survive(
         name in ".{0,9}",
-        ir in ".{0,90}",
+        ir in ".{0,90}|[a-c\0]{0,90}",
+        coded: bool,
         blobs in prop::collection::btree_map(".{0,9}", prop::collection::vec(any::<u8>(), 0..200), 0..6),
     ) {
         let tensors: Vec<_> =
             blobs.iter().map(|(name, bytes)| BlobOut::new(name, "u8", vec![bytes.len() as u64], bytes)).collect();
         let contents =
-            Contents { name: &name, ir: &ir, tokenizer: None, recipe: "", report: "", tensors: &tensors };
+            Contents { name: &name, ir: &ir, tokenizer: None, recipe: "", report: "", tensors: &tensors, coded };
         let container = Container::from_bytes(&contents.to_bytes().unwrap()).unwrap();
         prop_assert_eq!((container.name(), container.ir()), (&*name, &*ir));
         prop_assert_eq!(container.tensors().len(), blobs.len());

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ir::arbitrary::{self, Kind, language_model_of, random_map, random_mask};
-use crate::ir::map::{CodeFormat, Granularity, LowRank, Part, Pattern, Sparse};
+use crate::ir::map::{CodeFormat, Granularity, LowRank, Part, Pattern, Quantized, Sparse};
 use crate::ir::{Wanted, parse_with, print};
 use proptest::prelude::*;
 
@@ -16,6 +16,13 @@ fn round_trips(graph: &Graph) -> Vec<(String, Encoding, Vec<usize>, usize)> {
     let total: usize = blobs.iter().map(|b| b.bytes.len()).sum();
     assert_eq!(weight_bytes(graph).unwrap().iter().map(|(_, n)| n).sum::<usize>(), total);
     let text = print(graph);
+    let coded = store_compressed(graph).unwrap();
+    let bytes = compressed_weight_bytes(graph).unwrap().iter().map(|(_, n)| n).sum::<usize>();
+    assert_eq!(coded.iter().map(|b| b.bytes.len()).sum::<usize>(), bytes);
+    assert!(bytes <= total);
+    let find = |path: &str| coded.iter().find(|b| b.path == path).cloned();
+    let back = parse_with(&text, &mut StoredWeights::new(find)).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    assert!(graph.weights().zip(back.weights()).all(|((_, a), (_, b))| a == b), "{text}");
     let mut asked = vec![];
     let mut source = StoredWeights::new(|path: &str| {
         asked.push(path.to_string());
@@ -152,6 +159,26 @@ fn a_nearly_empty_map_is_stored_so_that_it_may_be_read_again() {
     let blobs = round_trips(&graph_of(LinearMap::Sparse(empty)));
     assert_eq!(blobs[0].1, Encoding::Bitmap);
     assert_eq!(blobs[1].2, [300, 300]);
+}
+
+/// What a mask keeps is so little, and codes to so few bytes, that these may not stand for the whole map.
+#[test]
+fn coded_blobs_are_as_long_as_may_be_read_again() {
+    const SHAPE: [usize; 2] = [1000, 1000];
+    let codes = |every: usize| (0..1_000_000).map(|i| i8::from(i % every == 0)).collect();
+    for (density, every) in [(1.0, 1000), (0.02, 50), (0.01, 10_000)] {
+        let codes = Tensor::from_i8(&SHAPE, codes(every)).unwrap();
+        let scales = arbitrary::random_tensor(DType::F16, &[1000, 1], 1).unwrap();
+        let values = Quantized::new(CodeFormat::Int8, Granularity::Row, codes, scales, None).unwrap();
+        let map = arbitrary::sparse(Pattern::UNSTRUCTURED, density, LinearMap::Quantized(values), 1).unwrap();
+        let graph = graph_of(map);
+        round_trips(&graph);
+        let blobs = store_compressed(&graph).unwrap();
+        let codes = blobs.iter().find(|b| b.path.ends_with("codes")).unwrap();
+        let least = least_bytes(1_000_000);
+        assert_eq!(codes.encoding, Encoding::Context(CodeFormat::Int8), "{density}");
+        assert!((least..2 * least).contains(&codes.bytes.len()), "{} bytes", codes.bytes.len());
+    }
 }
 
 #[test]
