@@ -61,7 +61,7 @@ pub struct Built {
     pub sizes: Sizes,
     /// The target's triple.
     pub target: &'static str,
-    /// The levels of which the code has a version each, the simplest first; or what was asked for.
+    /// The levels of which the code has a version each, the simplest first; or what was asked for. None for C, whose compiler decides.
     pub levels: Vec<String>,
     /// The CPU features that the code needs, as named by the code generator.
     pub features: Vec<&'static str>,
@@ -118,8 +118,10 @@ impl Config {
     pub fn build(&self, emit: &[Emit]) -> Result<Built, Error> {
         let (files, object, target) = self.compiled(emit)?;
         let versions = target.versions();
-        let levels = versions.iter().map(|v| v.name().to_string()).collect();
-        let features = versions[0].features();
+        let (levels, features) = match is_only_c(emit) {
+            true => (vec![], vec![]),
+            false => (versions.iter().map(|v| v.name().to_string()).collect(), versions[0].features()),
+        };
         Ok(Built { files, sizes: object.sizes, target: target.triple(), levels, features })
     }
 
@@ -157,8 +159,7 @@ impl Config {
             .contains(&Emit::C)
             .then(|| object::compile_c(&source.graph, words, &target, &name, info(&facts, None)));
         let c = c.transpose()?;
-        let only_c = c.is_some() && emit.iter().all(|kind| matches!(kind, Emit::C | Emit::Header));
-        let machine_code = match only_c {
+        let machine_code = match is_only_c(emit) {
             true => None,
             false => {
                 let info = |version: &Version| info(&facts, Some(version));
@@ -187,6 +188,11 @@ impl Config {
         let fits = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         self.name.clone().unwrap_or_else(|| stem().chars().map(fits).collect())
     }
+}
+
+/// Whether nothing has machine code.
+fn is_only_c(emit: &[Emit]) -> bool {
+    emit.contains(&Emit::C) && emit.iter().all(|kind| matches!(kind, Emit::C | Emit::Header))
 }
 
 fn emitted(kind: Emit, object: &Object, target: &Target) -> Result<Vec<File>, Error> {

@@ -38,7 +38,7 @@ pub fn host(level: Level, opt_level: OptLevel) -> Result<OwnedTargetIsa, Compile
     let target = |e: &dyn std::fmt::Display| CompileError::Target(e.to_string());
     let mut builder = cranelift_native::builder_with_options(false).map_err(|e| target(&e))?;
     let triple = builder.triple().clone();
-    for flag in level_flags(&triple, level.name()).unwrap_or_default() {
+    for flag in required(&triple).iter().chain(level_flags(&triple, level.name()).unwrap_or_default()) {
         builder.enable(flag).map_err(|e| target(&e))?;
     }
     builder.finish(flags(opt_level, false)?).map_err(|e| target(&e))
@@ -48,7 +48,8 @@ pub fn host(level: Level, opt_level: OptLevel) -> Result<OwnedTargetIsa, Compile
 pub fn target(triple: &str, features: &[&str], level: OptLevel) -> Result<OwnedTargetIsa, CompileError> {
     let parsed = triple.parse().map_err(|e| CompileError::Target(format!("{triple}: {e}")))?;
     let mut builder = isa::lookup(parsed).map_err(|e| CompileError::Target(format!("{triple}: {e}")))?;
-    for feature in features {
+    let required = required(builder.triple());
+    for feature in required.iter().chain(features) {
         builder.enable(feature).map_err(|e| CompileError::Target(format!("{triple}, {feature}: {e}")))?;
     }
     builder.finish(flags(level, false)?).map_err(|e| CompileError::Target(e.to_string()))

@@ -24,8 +24,10 @@ static size_t size(void) { return (lm_model_state_size() + 63) / 64 * 64; }
 /* Takes a step of the first n of those that lm->numbers lists, and keeps the log-probabilities of what may come next. */
 static void step(lm_t *lm, unsigned n) {
     const size_t words = lm_model_vocabulary_size();
-    if (lm_model_step_streams(lm->stepped, lm->tokens, n, lm->logits, lm->hypotheses * words) != LM_MODEL_OK)
+    if (lm_model_step_streams(lm->stepped, lm->tokens, n, lm->logits, lm->hypotheses * words) != LM_MODEL_OK) {
         fprintf(stderr, "a token has no place in the model\n");
+        return;
+    }
     for (unsigned k = 0; k < n; k++) {
         const float *logits = lm->logits + k * words;
         float *row = lm->scores + lm->numbers[k] * words, top = logits[0];

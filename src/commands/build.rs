@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 /// Make a library of a model, for a program in C, C++ or Rust; or a file of C
 ///
-/// The library holds code, weights and words, all read-only. It needs no other library, allocates nothing, and any number of threads may
+/// The library holds code, weights and words. It needs no other library, allocates nothing, and any number of threads may
 /// use it. Every function is named NAME_...; the header says what they do. Link it with `cc app.c -L DIR -lNAME`.
 ///
 /// `--emit c` writes the same functions as C99, for targets and toolchains that are not in the list below: compile it with
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         if built.features.is_empty() { "" } else { " with " },
         built.features.join(", "),
         match &*built.levels {
-            [_] => String::new(),
+            [] | [_] => String::new(),
             levels => format!(", with a version for each of {}", levels.join(", ")),
         },
         bytes(sizes.code),

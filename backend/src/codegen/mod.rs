@@ -9,12 +9,13 @@
 //!   recurrent_N(weights, gates, state, scratch)      a loop's time step; of a cell, the gates' sums from those of its input (batched path)
 //!   gather(weights, scratch, token)                  a row of the embedding (batched path)
 //!   phase_N(weights, state, scratch, token, out,     a phase of a step, its panels from..to if they are shared
-//!           from, to)                                (several threads)
+//!           from, to)                                (several threads or streams; a linked model's `advance` and `logits` call them)
+//!   panels_N(call, from, to)                         one vector times integer panels, in 256 bits; see [`wide`]
 //! ```
 //!
 //! `weights` is the address of a table with the address of every packed weight; all vectors are of four f32 lanes.
 //!
-//! Everything here uses the vocabulary of [`emit`]. Only [`clif`], which implements it, and [`module`], which declares the functions, depend on
+//! Everything here uses the vocabulary of [`emit`]. But for [`wide`], which is machine code. Only [`clif`], which implements it, and [`module`], which declares the functions, depend on
 //! Cranelift.
 
 pub(crate) mod c;

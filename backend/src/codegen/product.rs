@@ -56,8 +56,8 @@ impl Map {
         for (term, &function) in self.terms.iter().zip(functions) {
             let Operand::Codes(x) = term.x else { unreachable!("only integer panels are multiplied so") };
             let columns = e.size(columns);
-            let fields = [term.weights, x.codes, x.sums, x.scale, start, out, columns];
-            let call = e.stack(size_of_val(&wide::CALL) / 2);
+            let fields: [Value; wide::FIELDS] = [term.weights, x.codes, x.sums, x.scale, start, out, columns];
+            let call = e.stack(8 * wide::FIELDS);
             for (n, value) in fields.into_iter().enumerate() {
                 e.store(Memory::Caller, value, call, 8 * n);
             }

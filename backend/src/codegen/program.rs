@@ -31,7 +31,7 @@ pub(crate) enum Entry {
     Recurrent(usize),
     /// A token's row of the embedding.
     Gather,
-    /// A phase of the plan, for several threads.
+    /// A phase of the plan, for several threads or streams, and for a linked model.
     Phase(usize),
     /// The product with one vector of [`Plan::wide`], by number; see [`wide`](super::wide).
     Panels(usize),
@@ -229,8 +229,9 @@ pub(super) fn body(plan: &Plan, entry: Entry, e: &mut dyn Emit, p: &[Value]) -> 
         }
         Entry::Insert => return Some(output::insert(e, p)),
         Entry::Phase(n) => {
-            let frame = Frame { plan, weights: p[0], state: Some(p[1]), scratch: p[2] };
             let phase = &plan.phases()[n];
+            let state = (!plan.is_of_output(phase.pieces[0])).then_some(p[1]);
+            let frame = Frame { plan, weights: p[0], state, scratch: p[2] };
             let range = phase.panels.map(|_| [p[5], p[6]]);
             for &piece in &phase.pieces {
                 emit_piece(e, &frame, p[3], p[4], range, piece);

@@ -59,7 +59,8 @@ fn defined_choice(data: &mut Data<'_>, isa: &dyn TargetIsa) -> Result<FuncId, Co
     let id = data.module.declare_function("level", Linkage::Local, &signature).map_err(failed)?;
     let bytes = match isa.triple().architecture {
         target_lexicon::Architecture::Aarch64(_) => cpu::AARCH64,
-        _ => cpu::X86_64,
+        target_lexicon::Architecture::X86_64 => cpu::X86_64,
+        other => unreachable!("`dispatched` has one level for {other}"),
     };
     let align = isa.function_alignment().preferred.into();
     data.module.define_function_bytes(id, align, bytes, &[]).map_err(failed)?;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The code is the same as the JIT's, from the same emitters. An object adds the public functions of [`interface`], which are
-//! generated too: an object needs no library, not even the C library. Everything in it is read-only.
+//! generated too: an object needs no library, not even the C library. Everything in it is read-only, but for a variable where [`dispatch`] chooses.
 
 mod archive;
 mod binding;
@@ -29,7 +29,7 @@ use crate::codegen::{Place, build_stepwise, define_public, public_types};
 pub use crate::error::{ObjectError, TargetError};
 
 use crate::error::CompileError;
-use crate::isa::{has_dot, plan_target};
+use crate::isa::plan_target;
 use crate::pack::pack;
 pub use crate::plan::Head;
 use crate::plan::{self, Plan};
@@ -269,9 +269,8 @@ impl<'m> Prepared<'m> {
 
     /// A file of C, which any compiler turns into such an object.
     fn c(&self) -> Object {
-        let isa = &**self.target.isa();
         let signed_bytes = self.plan().target.signed_bytes;
-        let features = Features { dot: has_dot(isa), signed_bytes, pairs: false, sums: true };
+        let features = Features { dot: false, signed_bytes, pairs: false, sums: true };
         let mut source = Source::new(features);
         source.weights(self.weights.iter().map(PackedData::bytes));
         let info = (emit::Data::Info, &*self.infos[0]);

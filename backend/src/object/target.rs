@@ -319,6 +319,17 @@ mod tests {
         assert_eq!(features(TRIPLES[1], "dotprod,lse"), ["dotprod", "lse"]);
     }
 
+    /// In the order of the numbers that the functions in `cpu` return.
+    #[test]
+    fn versions_are_levels_in_order() {
+        for triple in TRIPLES {
+            let parsed = triple.parse().unwrap();
+            let all: Vec<&str> = isa::levels(&parsed).iter().map(|(name, _)| *name).collect();
+            let places = dispatched(triple).iter().map(|name| all.iter().position(|of| of == name).unwrap());
+            assert!(places.is_sorted(), "{triple}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         let refused = |triple: &str, cpu: &str| Target::new(triple, &cpu.parse().unwrap()).unwrap_err();

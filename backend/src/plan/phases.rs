@@ -1,4 +1,4 @@
-//! The plan in phases, for several threads: work for one thread, and panels that all threads share.
+//! The plan in phases, for several threads or streams: work for one thread, and panels that all threads share.
 
 use super::{Cell, Format, Output, PANEL, Plan, Product, Segment, Step, UNITS};
 

@@ -131,7 +131,8 @@ FN sums sums_of(int bits, uintptr_t w, uintptr_t x, int quads) {
     return s;
 }
 
-#elif defined(X86) && defined(__AVX2__)
+/* gcc for Windows does not align vectors of 32 bytes on the stack. */
+#elif defined(X86) && defined(__AVX2__) && !(defined(__MINGW32__) && !defined(__clang__))
 
 /* Vectors of 32 bytes: four parts of eight outputs, of which each has two vectors of the panel's, LEVELS apart. */
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)

@@ -86,9 +86,9 @@ pub(super) struct Label(usize);
 #[derive(Clone, Copy)]
 pub(super) enum When {
     Always,
-    Below = 2,
     Zero = 4,
     NotZero = 5,
+    Less = 12,
     LessOrEqual = 14,
 }
 
@@ -160,7 +160,7 @@ impl Assembler {
     pub(super) fn jump(&mut self, when: When, to: Label) {
         let name = match when {
             When::Always => "jmp",
-            When::Below => "jb",
+            When::Less => "jl",
             When::Zero => "jz",
             When::NotZero => "jnz",
             When::LessOrEqual => "jle",

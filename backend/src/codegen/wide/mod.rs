@@ -15,15 +15,17 @@
 //!   AVX2, 4, 2 bits   codes by x: eight pairs of at most 2 * 15 * 127 are added in 16 bits, then widened
 //!   VNNI              codes, offset to be unsigned, by x: `vpdpbusd`
 //! ```
+//!
+//! Codes of activations are -127 to 127, so that all of this is exact; a vector with NaN or an infinity may have others, and then any result.
 
 mod assembler;
 
 use crate::plan::{Integer, LANES, PANEL, QUAD, Scale, Wide};
 use assembler::*;
 
-/// The caller's description of a product, in words of eight bytes: addresses of the first panel, the codes of the activations, their sums for each group, their scale, the vector that the product
-/// is added to (or zero), and the result; then the columns of the result.
-pub(crate) const CALL: [&str; 7] = ["weights", "codes", "sums", "scale", "start", "to", "columns"];
+/// Words of eight bytes of the caller's description of a product: addresses of the first panel, the codes of the activations, their sums for each group, their scale, the vector that the
+/// product is added to (or zero), and the result; then the columns of the result.
+pub(crate) const FIELDS: usize = 7;
 
 /// Alignment of a function, with its constants.
 pub(crate) const ALIGN: u64 = 32;
@@ -68,7 +70,11 @@ const W: Ymm = Ymm(14);
 const MASK: Ymm = Ymm(15);
 
 /// A function's machine code, constants included, and the same as text.
+///
+/// # Panics
+/// If weights of 8 bits have no sign and the processor no instruction that takes such.
 pub(crate) fn panels(wide: Wide, of: Integer) -> (Vec<u8>, String) {
+    assert!(of.levels() > 1 || of.signed || wide != Wide::Avx2, "AVX2 multiplies signed bytes");
     let mut a = Assembler::default();
     let mask = a.constant([u8::MAX >> (8 - of.width.bits()); 32]);
     let flip = a.constant([0x80; 32]);
@@ -99,7 +105,7 @@ impl Function {
         let (of, a) = (self.of, &mut self.a);
         let done = a.label();
         [RBX, RBP, R12].into_iter().for_each(|r| a.push(r));
-        let fields = [WEIGHTS, CODES, SUMS, SCALE, START, TO, COLUMNS];
+        let fields: [Gpr; FIELDS] = [WEIGHTS, CODES, SUMS, SCALE, START, TO, COLUMNS];
         for (n, to) in fields.into_iter().enumerate() {
             a.load(to, CALLER, 8 * n as i32);
         }
@@ -337,7 +343,7 @@ impl Function {
         let at = |n: usize| (n * WIDE * 4) as i32;
         a.broadcast(X, SCALE, 0);
         a.compare(COLUMNS, PANEL as i32);
-        a.jump(When::Below, part);
+        a.jump(When::Less, part);
         a.test(START);
         a.jump(When::Zero, zero);
         for n in 0..PARTS {

@@ -12,9 +12,14 @@ fn all() -> Vec<(Wide, Integer)> {
         for width in PackedWidth::ALL {
             for (len, size) in [(200, 200), (3, 3), (200, 64), (130, 40), (32, 16)] {
                 for scale in [Scale::F32, Scale::F16] {
-                    let signed = width == PackedWidth::Eight;
                     let groups = Groups { len, size };
-                    all.push((wide, Integer { width, groups, scale, signed }));
+                    // Narrow codes have no sign; AVX2 takes no bytes without.
+                    let signs: &[bool] = match (width, wide) {
+                        (PackedWidth::Eight, Wide::Avx2) => &[true],
+                        (PackedWidth::Eight, _) => &[false, true],
+                        _ => &[false],
+                    };
+                    all.extend(signs.iter().map(|&signed| (wide, Integer { width, groups, scale, signed })));
                 }
             }
         }
