@@ -24,11 +24,11 @@ pub fn seeds() -> Vec<Seed> {
             random_map(kind, shape, seed)
         });
         let name = format!("seed-{kind:?}").to_lowercase();
-        all.push(("container", name.clone() + "-blobs", blobs(&graph)));
+        all.push(("container", name.clone() + "-blobs", blobs(&graph, 2)));
         all.push(("container", name, file(graph, k % 2 == 1)));
     }
     let graph = language_model_of(3, 1, WORDS, |_, shape| nearly_zero(shape));
-    all.push(("container", "seed-context-blobs".into(), blobs(&graph)));
+    all.push(("container", "seed-context-blobs".into(), blobs(&graph, 1)));
     let collected = Statistics::collect(&tiny(), &TRAINING, &mut |_, _| {}).expect("statistics of a text");
     all.push(("statistics", "seed-all".into(), collected.to_bytes()));
     let collected =
@@ -50,14 +50,14 @@ fn nearly_zero([rows, columns]: [usize; 2]) -> LinearMap {
     LinearMap::Quantized(map.expect("codes with their scales"))
 }
 
-/// A graph's text and its blobs, as the target `container` reads them.
-fn blobs(graph: &Graph) -> Vec<u8> {
+/// A graph's text and its blobs, as the target `container` reads them, some of them coded: one of so many.
+fn blobs(graph: &Graph, of: usize) -> Vec<u8> {
     let mut bytes = print(graph).into_bytes();
     bytes.push(0);
     let [plain, coded] =
         [store(graph), store_compressed(graph)].map(|blobs| blobs.expect("weights with data"));
     for (k, (plain, coded)) in plain.into_iter().zip(coded).enumerate() {
-        let stored = if k % 2 == 0 { plain } else { coded };
+        let stored = if k % of == of - 1 { coded } else { plain };
         let encoding = encodings().iter().position(|&e| e == stored.encoding).expect("one of all encodings");
         let length = u16::try_from(stored.bytes.len()).expect("a short blob");
         bytes.extend([encoding as u8, u8::from(stored.shape.len() == 1)]);

@@ -18,11 +18,12 @@
 //! the last kept one, `gap >> k` zero bits, a one, and the low `k` bits of `gap`; `k` is the one that makes the blob smallest. For a
 //! random mask this comes within a few percent of the entropy.
 //!
-//! With [`store_compressed`] a blob is entropy-coded on top, if that makes it smaller. Codes take the smaller of two ways:
+//! With [`store_compressed`] a blob is entropy-coded on top, if that makes it smaller. Codes and numbers take the smaller of two ways:
 //!
 //! | blob            | encoding                | bytes                                                                        |
 //! |-----------------|-------------------------|------------------------------------------------------------------------------|
 //! | codes, numbers  | `int4+rans`, `f16+rans` | rANS with one table of the frequencies of codes, or of the bytes of numbers  |
+//! | numbers         | `f16+planes`            | rANS with one table for each byte of a number                                |
 //! | codes           | `int4+context`          | rANS with adaptive frequencies for each magnitude that column and row predict |
 //!
 //! `store/entropy.rs` and `store/context.rs` have the formats, with formulas and sources.
@@ -61,6 +62,8 @@ pub enum Encoding {
     Delta,
     /// An entropy-coded blob of another encoding, with one table of frequencies.
     Entropy(Inner),
+    /// Elements of a dtype, entropy-coded with one table for each of their bytes.
+    Planes(DType),
     /// Codes, entropy-coded in the context of their column and row.
     Context(CodeFormat),
 }
@@ -83,6 +86,17 @@ impl Encoding {
             Encoding::Bitmap => "bitmap",
             Encoding::Delta => "delta",
             Encoding::Context(format) => format.context_name(),
+            Encoding::Planes(dtype) => match dtype {
+                DType::F32 => "f32+planes",
+                DType::F64 => "f64+planes",
+                DType::F16 => "f16+planes",
+                DType::Bf16 => "bf16+planes",
+                DType::I64 => "i64+planes",
+                DType::I32 => "i32+planes",
+                DType::I8 => "i8+planes",
+                DType::U8 => "u8+planes",
+                DType::Bool => "bool+planes",
+            },
             Encoding::Entropy(Inner::Packed(format)) => format.coded_name(),
             Encoding::Entropy(Inner::Plain(dtype)) => match dtype {
                 DType::F32 => "f32+rans",
@@ -104,18 +118,24 @@ impl Encoding {
         let plain = DType::ALL.into_iter().map(Encoding::Plain).chain(formats().map(Encoding::Packed));
         let inner = DType::ALL.into_iter().map(Inner::Plain).chain(formats().map(Inner::Packed));
         let masks = [Encoding::Bitmap, Encoding::Delta];
-        plain.chain(masks).chain(inner.map(Encoding::Entropy)).chain(formats().map(Encoding::Context))
+        plain
+            .chain(masks)
+            .chain(inner.map(Encoding::Entropy))
+            .chain(formats().map(Encoding::Context))
+            .chain(DType::ALL.into_iter().map(Encoding::Planes))
     }
 
     /// Whether it is entropy-coded.
     pub fn is_coded(self) -> bool {
-        matches!(self, Encoding::Entropy(_) | Encoding::Context(_))
+        matches!(self, Encoding::Entropy(_) | Encoding::Context(_) | Encoding::Planes(_))
     }
 
     /// The dtype of the tensor.
     pub fn dtype(self) -> DType {
         match self {
-            Encoding::Plain(dtype) | Encoding::Entropy(Inner::Plain(dtype)) => dtype,
+            Encoding::Plain(dtype) | Encoding::Entropy(Inner::Plain(dtype)) | Encoding::Planes(dtype) => {
+                dtype
+            }
             Encoding::Packed(_) | Encoding::Entropy(Inner::Packed(_)) | Encoding::Context(_) => DType::I8,
             Encoding::Bitmap | Encoding::Delta => DType::Bool,
         }
@@ -322,7 +342,9 @@ impl<'a> Stowed<'_, 'a> {
                 bytes.into()
             }
             // Coding comes after this, in `store_compressed`.
-            (Encoding::Entropy(_) | Encoding::Context(_), _) => unreachable!("no plan entropy-codes"),
+            (Encoding::Entropy(_) | Encoding::Context(_) | Encoding::Planes(_), _) => {
+                unreachable!("no plan entropy-codes")
+            }
             (Encoding::Packed(format), Some((kept, _))) => {
                 let codes = self.tensor.i8s()?.iter().zip(self.expand(kept)?).filter(|(_, keep)| *keep);
                 bits::pack(codes.map(|(&code, _)| code), format).into()

@@ -9,6 +9,12 @@
 //!
 //! All little-endian. Frequencies sum up to 2^12. A symbol is one code if the inner blob is packed, and one byte otherwise. The
 //! decoder runs forward: symbols come out in order. A blob is coded only if that makes it smaller.
+//!
+//! Exponents and mantissas of numbers differ: `f16+planes` has a table for each byte of an element, lowest first:
+//!
+//! ```text
+//! (u32 length | as above, of this byte of all elements)  or  (u32 0 | this byte of all elements)
+//! ```
 
 use super::{Encoding, Inner, MAX_ELEMENTS_PER_BYTE, Stored, bits, context, least_bytes, may_expand};
 use crate::ir::map::CodeFormat;
@@ -28,10 +34,12 @@ pub(super) fn compress(stored: Stored<'_>, total: usize) -> Stored<'_> {
         }
         Encoding::Plain(dtype) => {
             let least = least_bytes(total.max(stored.bytes.len()));
-            let bytes = encode(&stored.bytes).filter(|bytes| bytes.len() >= least);
-            bytes.map(|bytes| (Encoding::Entropy(Inner::Plain(dtype)), bytes))
+            let of_all = encode(&stored.bytes).map(|bytes| (Encoding::Entropy(Inner::Plain(dtype)), bytes));
+            let planes = (Encoding::Planes(dtype), encode_planes(&stored.bytes, dtype.size()));
+            let ways = of_all.into_iter().chain([planes]).filter(|(_, bytes)| bytes.len() >= least);
+            ways.min_by_key(|(_, bytes)| bytes.len())
         }
-        Encoding::Bitmap | Encoding::Delta | Encoding::Entropy(_) | Encoding::Context(_) => None,
+        _ => None,
     };
     match coded.filter(|(_, bytes)| bytes.len() < stored.bytes.len()) {
         Some((encoding, bytes)) => Stored { encoding, bytes: bytes.into(), ..stored },
@@ -62,7 +70,7 @@ fn compress_codes(
 /// The blob that was coded, or `None` if the bytes are not what [`compress`] produces for a blob of this shape. Codes come as `int8`.
 pub(super) fn expand(encoding: Encoding, bytes: &[u8], shape: &[usize]) -> Option<(Encoding, Vec<u8>)> {
     let size = match encoding {
-        Encoding::Entropy(Inner::Plain(dtype)) => dtype.size(),
+        Encoding::Entropy(Inner::Plain(dtype)) | Encoding::Planes(dtype) => dtype.size(),
         _ => 1,
     };
     let count = shape.iter().try_fold(size, |n, &d| n.checked_mul(d))?;
@@ -72,6 +80,9 @@ pub(super) fn expand(encoding: Encoding, bytes: &[u8], shape: &[usize]) -> Optio
     let (format, codes) = match encoding {
         Encoding::Entropy(Inner::Plain(dtype)) => {
             return Some((Encoding::Plain(dtype), decode(bytes, count)?));
+        }
+        Encoding::Planes(dtype) => {
+            return Some((Encoding::Plain(dtype), decode_planes(bytes, count, dtype.size())?));
         }
         Encoding::Entropy(Inner::Packed(format)) => {
             let lowest = *format.range().start();
@@ -83,6 +94,33 @@ pub(super) fn expand(encoding: Encoding, bytes: &[u8], shape: &[usize]) -> Optio
     let is_code = |code: &i8| format.range().contains(code);
     let is_valid = codes.iter().all(is_code);
     is_valid.then(|| (Encoding::Packed(CodeFormat::Int8), codes.into_iter().map(|c| c as u8).collect()))
+}
+
+/// Each byte of elements of this size on its own.
+fn encode_planes(bytes: &[u8], size: usize) -> Vec<u8> {
+    let mut out = vec![];
+    for k in 0..size {
+        let plane: Vec<u8> = bytes.iter().skip(k).step_by(size).copied().collect();
+        let coded = encode(&plane).filter(|coded| coded.len() < plane.len());
+        // Less than the plane's length, which `encode` counts in a u32.
+        out.extend(coded.as_ref().map_or(0, |coded| coded.len() as u32).to_le_bytes());
+        out.extend(coded.unwrap_or(plane));
+    }
+    out
+}
+
+/// All `count` bytes of [`encode_planes`].
+fn decode_planes(bytes: &[u8], count: usize, size: usize) -> Option<Vec<u8>> {
+    let (mut all, mut rest) = (vec![0; count], bytes);
+    for k in 0..size {
+        let (length, after) = rest.split_first_chunk()?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (plane, after) = after.split_at_checked(if length == 0 { count / size } else { length })?;
+        let plane = if length == 0 { plane.to_vec() } else { decode(plane, count / size)? };
+        all.iter_mut().skip(k).step_by(size).zip(plane).for_each(|(byte, of)| *byte = of);
+        rest = after;
+    }
+    rest.is_empty().then_some(all)
 }
 
 /// Frequencies of the symbols that occur, at least 1 each, scaled to a sum of `TOTAL`.
@@ -235,6 +273,31 @@ mod tests {
             bytes: bytes.into(),
         };
         assert_eq!(compress(plain.clone(), 1000), plain);
+    }
+
+    /// Exponents are few, mantissas of any kind or, of scales on a grid, few as well.
+    #[test]
+    fn bytes_of_numbers_have_tables_of_their_own() {
+        let mut rng = SplitMix64::new(3);
+        for (low, at_most) in [(255, 0.71), (3, 0.33)] {
+            let bytes: Vec<u8> = (0..10_000)
+                .flat_map(|_| [rng.next_u64() as u8 & low, 0x20 + (rng.next_u64() % 9) as u8])
+                .collect();
+            let plain = Stored {
+                path: "w/scales".into(),
+                encoding: Encoding::Plain(DType::F16),
+                shape: vec![10_000, 1],
+                bytes: bytes.clone().into(),
+            };
+            let coded = compress(plain, 10_000);
+            assert_eq!(coded.encoding.name(), "f16+planes");
+            assert!((coded.bytes.len() as f64) < at_most * bytes.len() as f64, "{} bytes", coded.bytes.len());
+            let back = expand(coded.encoding, &coded.bytes, &coded.shape);
+            assert_eq!(back, Some((Encoding::Plain(DType::F16), bytes)));
+            for n in (0..coded.bytes.len()).step_by(97) {
+                assert_eq!(expand(coded.encoding, &coded.bytes[..n], &coded.shape), None);
+            }
+        }
     }
 
     proptest! {

@@ -136,7 +136,9 @@ pub fn restore(wanted: &Wanted<'_>, stored: &Stored<'_>) -> Result<Tensor, Resto
             let mask = bits::read_rice(bytes, elements).ok_or_else(bad_bytes)?;
             Tensor::from_bool(shape, mask).map_err(tensor_error)
         }
-        Encoding::Entropy(_) | Encoding::Context(_) => unreachable!("coded blobs are expanded above"),
+        Encoding::Entropy(_) | Encoding::Context(_) | Encoding::Planes(_) => {
+            unreachable!("coded blobs are expanded above")
+        }
     }
 }
 
