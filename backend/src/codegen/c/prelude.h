@@ -2,7 +2,6 @@
  * them (SSE2, NEON, WebAssembly's) they are the processor's, otherwise arrays; LSTMC_NO_VECTORS forces the latter. Which of
  * them it is changes speed, and no result, if both fuse multiply-adds. */
 #include <float.h>
-#include <string.h>
 
 #if defined(__FAST_MATH__)
 #error "Compile this file without -ffast-math: it rounds by adding and subtracting."
@@ -26,9 +25,10 @@
 #define ALIGNED(n) __attribute__((aligned(n)))
 /* An address, and what it is a multiple of. */
 #define AT(p, n) __builtin_assume_aligned((const void *)(p), n)
-/* Also with -ffreestanding a few instructions, not a call. */
+/* Also with -ffreestanding a few instructions, not a call; and a compiler for WebAssembly may have no string.h. */
 #define COPY __builtin_memcpy
 #else
+#include <string.h>
 #define FN static inline
 #define AT(p, n) ((const void *)(p))
 #define COPY memcpy
