@@ -167,7 +167,7 @@ fn coded_blobs_are_as_long_as_may_be_read_again() {
     const SHAPE: [usize; 2] = [1000, 1000];
     let codes = |every: usize| (0..1_000_000).map(|i| i8::from(i % every == 0)).collect();
     for (density, every) in [(1.0, 1000), (0.02, 50), (0.01, 10_000)] {
-        let codes = Tensor::from_i8(&SHAPE, codes(every)).unwrap();
+        let codes = Tensor::from_i8(SHAPE, codes(every)).unwrap();
         let scales = arbitrary::random_tensor(DType::F16, &[1000, 1], 1).unwrap();
         let values = Quantized::new(CodeFormat::Int8, Granularity::Row, codes, scales, None).unwrap();
         let map = arbitrary::sparse(Pattern::UNSTRUCTURED, density, LinearMap::Quantized(values), 1).unwrap();
