@@ -44,7 +44,7 @@ pub fn seeds() -> Vec<Seed> {
 /// Codes of so few bits that even small maps are coded in context.
 fn nearly_zero([rows, columns]: [usize; 2]) -> LinearMap {
     let codes = (0..rows * columns).map(|i| i8::from(i % 5 == 0)).collect();
-    let codes = Tensor::from_i8(&[rows, columns], codes).expect("codes of this shape");
+    let codes = Tensor::from_i8([rows, columns], codes).expect("codes of this shape");
     let scales = random_tensor(DType::F16, &[rows, 1], 1).expect("a scale for each row");
     let map = Quantized::new(CodeFormat::Int8, Granularity::Row, codes, scales, None);
     LinearMap::Quantized(map.expect("codes with their scales"))
