@@ -5,7 +5,7 @@
 //! processor, with its vectors or without.
 
 use super::logits::{bytes, jit, model};
-use super::tools::{Machine, done, has, skipped};
+use super::tools::{Machine, done, has, is_fusing, skipped};
 use crate::program::{Sandbox, root};
 use lstmc::Source;
 use lstmc::backend::Level;
@@ -212,9 +212,4 @@ fn c_on_other_processors_and_the_jit_agree() {
             assert_eq!(output, jit(&source, level, &tokens), "{cc} {options:?}");
         }
     }
-}
-
-/// Whether a level fuses multiplications with additions.
-pub(super) fn is_fusing(level: Level) -> bool {
-    !["plain", "sse4.1"].contains(&level.name()) || cfg!(target_arch = "aarch64")
 }

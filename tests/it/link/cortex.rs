@@ -1,9 +1,9 @@
 //! Files of C on microcontrollers, in an emulator of whole boards, against the JIT: with SIMD instructions, with vectors, and with neither
 //! them nor floats.
 
-use super::c::{is_fusing, mixed, tokens, write_c};
+use super::c::{mixed, tokens, write_c};
 use super::logits::{bytes, jit};
-use super::tools::{Machine, done, has, skipped};
+use super::tools::{Machine, done, has, is_fusing, skipped};
 use crate::program::{Sandbox, root};
 use lstmc::Source;
 use lstmc::backend::Level;

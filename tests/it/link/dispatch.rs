@@ -1,7 +1,7 @@
 //! Libraries that choose their code when they run, on processors that an emulator pretends to be.
 
 use super::logits::{bytes, jit, model};
-use super::tools::{Machine, done, has};
+use super::tools::{Machine, done, has, is_fusing};
 use crate::program::Sandbox;
 use lstmc::Source;
 use lstmc::backend::Level;
@@ -43,7 +43,7 @@ fn check(machine: Machine, emulator: &str, processors: &[(&str, &str)]) {
             assert_eq!((&info["cpu"], &info["level"]), (&"dispatch".into(), &level.into()), "{processor}");
             let out = sandbox.path("logits");
             done(run().arg("logits").arg(&tokens_file).arg(&out));
-            let fused = || Some(Level::best()).filter(|best| best.has_batched_kernels());
+            let fused = || Some(Level::best()).filter(|best| is_fusing(*best));
             let Some(here) = level.parse().ok().or_else(fused) else { continue };
             let logits = std::fs::read(out).unwrap();
             let logits: Vec<f32> = logits.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)).collect();

@@ -5,7 +5,7 @@
 //! added with one rounding or two, so their logits may be as far apart as `engines` says of two f32 programs. Where activations are
 //! rounded to int8, one on the border of two codes may go either way; [`INT8`] covers that.
 
-use super::tools::{Machine, done};
+use super::tools::{Machine, done, is_fusing};
 use crate::engines::max_error;
 use crate::program::{Sandbox, root};
 use lstmc::Source;
@@ -146,7 +146,7 @@ fn libraries_for_arm64_and_the_jit_agree() {
 /// With fused multiply-add, as at AVX2 and above, the numbers are the same.
 #[test]
 fn libraries_for_riscv64_and_the_jit_agree() {
-    let fused = Level::best().has_batched_kernels();
+    let fused = is_fusing(Level::best());
     compare(Machine::RiscV, &[("generic", Level::best(), fused)], FEW_TOKENS);
 }
 

@@ -1,6 +1,7 @@
 //! Compilers and emulators that a machine may have.
 
 use crate::program::{Sandbox, root};
+use lstmc::backend::Level;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -99,6 +100,11 @@ impl Machine {
             }
         }
     }
+}
+
+/// Whether a level fuses multiplications with additions.
+pub(super) fn is_fusing(level: Level) -> bool {
+    !["plain", "sse4.1"].contains(&level.name()) || cfg!(target_arch = "aarch64")
 }
 
 /// Runs a command, which must succeed.
