@@ -37,7 +37,8 @@ const SLOT: usize = PANEL;
 pub struct Target {
     /// Integer products multiply signed by signed bytes (arm64, riscv64); elsewhere unsigned weights by signed activations.
     pub signed_bytes: bool,
-    /// Products of bytes are added in pairs, in 16 bits (`pmaddubsw`), and there is nothing better: 8-bit weights are signed, narrower ones unsigned.
+    /// Products of bytes are added in pairs, in 16 bits (`pmaddubsw`), and there is nothing better: 8-bit weights are signed, narrower ones unsigned. C with signed bytes has its weights
+    /// packed so too.
     pub pairs: bool,
     /// Products of integer panels with one vector are functions with vectors of 256 bits; see [`codegen::wide`](crate::codegen).
     pub wide: Option<Wide>,
