@@ -3,7 +3,7 @@
 //! Quantized, sparse and tensor-train maps become the dense matrix that they represent; a low-rank map stays two factors, so
 //! that a vector goes through the same two products here as in compiled code. If a map takes its vectors as int8
 //! ([`Activations`]), they are rounded to `scale * code` before the product with the dense matrix: that is exact in f64, and in f32 its error is no
-//! larger than the product's.
+//! larger than the product's. [Columns](crate::ir::Quantized::columns) stay apart, as in compiled code, and multiply the vector first.
 
 use super::real::Real;
 use crate::ir::{Activations, LinearMap, MapError, Part, PartId, quantize_activations};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) enum Matrix<T> {
     /// Row-major.
-    Dense { rows: usize, cols: usize, data: Vec<T>, activations: Activations },
+    Dense { rows: usize, data: Vec<T>, taking: Taking },
     /// `left . right`.
     Product { left: Arc<Matrix<T>>, right: Arc<Matrix<T>> },
 }
@@ -35,7 +35,11 @@ impl<T: Real> Decoder<T> {
             return Ok(Matrix::Product { left: self.child(l.left())?, right: self.child(l.right())? });
         }
         let [rows, cols] = map.matrix_shape()?;
-        Ok(Matrix::Dense { rows, cols, data: T::elements(&map.to_dense()?)?, activations: map.activations() })
+        let (columns, data) = match map.split_columns() {
+            Some((columns, rest)) => (Some(columns.to_f32()?.to_vec()), T::elements(&rest.to_dense()?)?),
+            None => (None, T::elements(&map.to_dense()?)?),
+        };
+        Ok(Matrix::Dense { rows, data, taking: Taking { cols, columns, activations: map.activations() } })
     }
 
     fn child(&mut self, map: &Part) -> Result<Arc<Matrix<T>>, MapError> {
@@ -49,6 +53,11 @@ impl<T: Real> Decoder<T> {
 }
 
 impl<T: Real> Matrix<T> {
+    /// A matrix that takes its vectors as they are.
+    pub(super) fn dense([rows, cols]: [usize; 2], data: Vec<T>) -> Matrix<T> {
+        Matrix::Dense { rows, data, taking: Taking { cols, columns: None, activations: Activations::F32 } }
+    }
+
     pub(super) fn rows(&self) -> usize {
         match self {
             Matrix::Dense { rows, .. } => *rows,
@@ -58,7 +67,7 @@ impl<T: Real> Matrix<T> {
 
     pub(super) fn cols(&self) -> usize {
         match self {
-            Matrix::Dense { cols, .. } => *cols,
+            Matrix::Dense { taking, .. } => taking.cols,
             Matrix::Product { right, .. } => right.cols(),
         }
     }
@@ -66,8 +75,8 @@ impl<T: Real> Matrix<T> {
     /// The map of each of `n` vectors: `x: [n, cols]` to `out: [n, rows]`, in plain code.
     pub(super) fn apply_plain(&self, n: usize, x: &[T]) -> Vec<T> {
         match self {
-            Matrix::Dense { rows, cols, data, activations } => {
-                let x = taken(*activations, *cols, x);
+            Matrix::Dense { rows, data, taking } => {
+                let (x, cols) = (taking.vectors(x), taking.cols);
                 let mut out = Vec::with_capacity(n * rows);
                 for i in 0..n {
                     let x = &x[i * cols..(i + 1) * cols];
@@ -85,9 +94,9 @@ impl<T: Real> Matrix<T> {
     /// Like [`Matrix::apply_plain`], batched; `out` is overwritten.
     pub(super) fn apply(&self, n: usize, x: &[T], out: &mut Vec<T>) {
         match self {
-            Matrix::Dense { rows, cols, data, activations } => {
+            Matrix::Dense { rows, data, taking } => {
                 out.resize(n * rows, T::default());
-                T::apply([n, *cols, *rows], &taken(*activations, *cols, x), data, out);
+                T::apply([n, taking.cols, *rows], &taking.vectors(x), data, out);
             }
             Matrix::Product { left, right } => {
                 let mut inner = vec![];
@@ -100,7 +109,11 @@ impl<T: Real> Matrix<T> {
     /// Appends row `i`.
     pub(super) fn push_row(&self, i: usize, out: &mut Vec<T>) {
         match self {
-            Matrix::Dense { cols, data, .. } => out.extend_from_slice(&data[i * cols..(i + 1) * cols]),
+            Matrix::Dense { data, taking, .. } => {
+                let start = out.len();
+                out.extend_from_slice(&data[i * taking.cols..(i + 1) * taking.cols]);
+                taking.scale(&mut out[start..]);
+            }
             Matrix::Product { left, right } => {
                 let mut row = vec![];
                 left.push_row(i, &mut row);
@@ -114,7 +127,12 @@ impl<T: Real> Matrix<T> {
     /// `out += x^T M`: the rows, each weighted by an element of `x`. This is not a product of a layer, so `x` is not rounded.
     fn combine(&self, x: &[T], out: &mut [T]) {
         match self {
-            Matrix::Dense { cols, data, .. } => combine_rows(data, *cols, x, out),
+            Matrix::Dense { data, taking, .. } => {
+                let mut sum = vec![T::default(); taking.cols];
+                combine_rows(data, taking.cols, x, &mut sum);
+                taking.scale(&mut sum);
+                out.iter_mut().zip(sum).for_each(|(o, s)| *o += s);
+            }
             Matrix::Product { left, right } => {
                 let mut inner = vec![T::default(); left.cols()];
                 left.combine(x, &mut inner);
@@ -126,13 +144,13 @@ impl<T: Real> Matrix<T> {
     /// The map in a form for one vector at a time.
     pub(super) fn transposed(&self) -> Transposed<T> {
         match self {
-            Matrix::Dense { rows, cols, data, activations } => {
+            Matrix::Dense { rows, data, taking } => {
+                let (cols, taking) = (taking.cols, taking.clone());
                 let mut out = Vec::with_capacity(data.len());
-                for c in 0..*cols {
+                for c in 0..cols {
                     out.extend((0..*rows).map(|r| data[r * cols + c]));
                 }
-                let factor = Factor { inputs: *cols, outputs: *rows, data: out, activations: *activations };
-                Transposed { factors: vec![factor] }
+                Transposed { factors: vec![Factor { outputs: *rows, data: out, taking }] }
             }
             Matrix::Product { left, right } => {
                 let mut chain = right.transposed();
@@ -150,16 +168,15 @@ pub(super) struct Transposed<T> {
 }
 
 struct Factor<T> {
-    inputs: usize,
     outputs: usize,
     data: Vec<T>, // [inputs, outputs]
-    activations: Activations,
+    taking: Taking,
 }
 
 impl<T: Real> Transposed<T> {
     /// The length of a vector.
     pub(super) fn inputs(&self) -> usize {
-        self.factors[0].inputs
+        self.factors[0].taking.cols
     }
 
     /// The length of a product.
@@ -182,23 +199,48 @@ impl<T: Real> Transposed<T> {
 
 impl<T: Real> Factor<T> {
     fn add_product(&self, x: &[T], out: &mut [T]) {
-        combine_rows(&self.data, self.outputs, &taken(self.activations, self.inputs, x), out);
+        combine_rows(&self.data, self.outputs, &self.taking.vectors(x), out);
     }
 }
 
-/// The vectors `x: [n, cols]` as a product takes them.
-fn taken<T: Real>(activations: Activations, cols: usize, x: &[T]) -> Cow<'_, [T]> {
-    if activations == Activations::F32 {
-        return Cow::Borrowed(x);
+/// What a product does to its vectors first.
+#[derive(Clone, Debug)]
+pub(super) struct Taking {
+    cols: usize,
+    columns: Option<Vec<f32>>, // [cols]
+    activations: Activations,
+}
+
+impl Taking {
+    /// The vectors `x: [n, cols]` as a product takes them.
+    fn vectors<'x, T: Real>(&self, x: &'x [T]) -> Cow<'x, [T]> {
+        let mut x = Cow::Borrowed(x);
+        if self.columns.is_some() {
+            x.to_mut().chunks_mut(self.cols.max(1)).for_each(|x| self.scale(x));
+        }
+        if self.activations == Activations::F32 {
+            return x;
+        }
+        let mut codes = vec![0; self.cols];
+        let mut out = Vec::with_capacity(x.len());
+        for x in x.chunks(self.cols.max(1)) {
+            let x: Vec<f32> = x.iter().map(|x| x.to_f64() as f32).collect();
+            let scale = f64::from(quantize_activations(&x, &mut codes));
+            out.extend(codes.iter().map(|&q| T::of(scale * f64::from(q))));
+        }
+        Cow::Owned(out)
     }
-    let mut codes = vec![0; cols];
-    let mut out = Vec::with_capacity(x.len());
-    for x in x.chunks(cols.max(1)) {
-        let x: Vec<f32> = x.iter().map(|x| x.to_f64() as f32).collect();
-        let scale = f64::from(quantize_activations(&x, &mut codes));
-        out.extend(codes.iter().map(|&q| T::of(scale * f64::from(q))));
+
+    /// Multiplies a row or a vector by the columns. Before int8 the product is one of f32, as everywhere.
+    fn scale<T: Real>(&self, x: &mut [T]) {
+        let Some(columns) = &self.columns else { return };
+        for (x, &c) in x.iter_mut().zip(columns) {
+            *x = match self.activations {
+                Activations::F32 => *x * T::of(c.into()),
+                Activations::Int8 => T::of(f64::from(x.to_f64() as f32 * c)),
+            };
+        }
     }
-    Cow::Owned(out)
 }
 
 /// `out[j] += sum over k of x[k] data[k][j]`.

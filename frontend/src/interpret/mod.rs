@@ -50,8 +50,8 @@ pub use language_model::{LanguageModel, Observation, Observer, State};
 pub use real::Real;
 
 use crate::ir::{
-    Activations, CellSpec, Dim, Field, Graph, InferError, MapError, Node, Op, Operand, OutputRole, Reset,
-    Scalar, Type, ValueId, WeightId,
+    CellSpec, Dim, Field, Graph, InferError, MapError, Node, Op, Operand, OutputRole, Reset, Scalar, Type,
+    ValueId, WeightId,
 };
 use crate::tensor::{DType, Tensor};
 use bind::Bindings;
@@ -460,7 +460,7 @@ fn layer<T: Real>(
             let &[rows, cols] = t.shape() else {
                 return Err(InferError::new("a matrix", describe(t)));
             };
-            Ok(Arc::new(Matrix::Dense { rows, cols, data: T::elements(t)?, activations: Activations::F32 }))
+            Ok(Arc::new(Matrix::dense([rows, cols], T::elements(t)?)))
         }
     };
     let cell = |spec: &CellSpec, parameters: Option<&Tensor>| {

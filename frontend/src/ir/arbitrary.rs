@@ -109,6 +109,16 @@ pub fn random_scales(
     }
 }
 
+/// Factors of columns in `(0.5, 1.5]`. f32 or f16.
+pub fn random_columns(dtype: DType, count: usize, seed: u64) -> Result<Tensor, TensorError> {
+    let mut rng = SplitMix64::new(seed);
+    let columns = (0..count).map(|_| 1.0 - rng.centered());
+    match dtype {
+        DType::F16 => Tensor::from_f16([count], columns.map(f16::from_f32).collect()),
+        _ => Tensor::from_f32([count], columns.collect()),
+    }
+}
+
 /// A mask of the given grid. Blocks: `density` of the flags, rounded. n:m: `n` of every `m` (all of them in a last group with fewer).
 pub fn random_mask(pattern: Pattern, grid: &[usize], density: f64, seed: u64) -> Result<Tensor, TensorError> {
     let mut rng = SplitMix64::new(seed);
@@ -149,7 +159,8 @@ impl Kind {
 const FIRST_FORMATS: [CodeFormat; 4] =
     [CodeFormat::Int2, CodeFormat::Int3, CodeFormat::Int4, CodeFormat::Int8];
 
-/// Seeds from here on draw from every format of codes, so their data changes when a format is added; that of smaller seeds does not.
+/// Seeds from here on draw from every format of codes and give some matrices columns, so their data changes when a format is added; that of smaller
+/// seeds does not.
 pub const ALL_FORMATS_FROM: u64 = 1 << 32;
 
 /// A matrix in a representation. Widths, groups, activations, patterns, ranks, modes and the representations of parts follow from the seed, so that
@@ -173,7 +184,14 @@ fn nested(kind: Kind, shape: [usize; 2], seed: u64, depth: usize, formats: &[Cod
             let grain = [Granularity::Row, Granularity::Group(32), Granularity::Group(1 + rng.below(9))];
             let (scales, asymmetric) = (rng.pick(&[DType::F32, DType::F16]), rng.below(2) == 1);
             let map = quantized(shape, format, rng.pick(&grain), scales, asymmetric, seed);
-            map.map(|m| SetActivations::new(rng.pick(&Activations::ALL)).set(&m.into()).into_map())
+            let map = map.map(|m| SetActivations::new(rng.pick(&Activations::ALL)).set(&m.into()).into_map());
+            match map {
+                Ok(LinearMap::Quantized(q)) if formats.len() > FIRST_FORMATS.len() && rng.below(2) == 1 => {
+                    let columns = random_columns(scales, cols, seed).expect("a row that fits in memory");
+                    q.with_columns(Some(columns)).map(LinearMap::Quantized)
+                }
+                map => map,
+            }
         }
         Kind::Sparse => {
             let block = Pattern::Block { rows: 1 + rng.below(8), cols: 1 + rng.below(8) };

@@ -19,7 +19,8 @@ impl LinearMap {
                     Activations::F32 => "",
                     Activations::Int8 => " on int8",
                 };
-                format!("{} {}{asymmetric}{activations}", q.format(), q.granularity())
+                let columns = if q.columns().is_some() { " and column" } else { "" };
+                format!("{} {}{columns}{asymmetric}{activations}", q.format(), q.granularity())
             }
             LinearMap::Sparse(s) => {
                 let total: usize = self.shape().iter().product();

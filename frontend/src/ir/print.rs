@@ -227,11 +227,11 @@ impl Printer<'_> {
         let _ = match map {
             LinearMap::Dense(t) => write!(out, "{}{shape_text} {}", t.dtype(), self.data(t)),
             LinearMap::Quantized(q) => {
-                let scales = self.data(q.scales());
-                let scales = match q.scales().dtype() {
-                    DType::F32 => scales,
-                    other => format!("{other} {scales}"),
+                let floats = |t: &Tensor| match t.dtype() {
+                    DType::F32 => self.data(t),
+                    other => format!("{other} {}", self.data(t)),
                 };
+                let scales = floats(q.scales());
                 let codes = self.data(q.codes());
                 let _ = write!(out, "{} {} ", q.format(), q.granularity());
                 if q.activations() != Activations::F32 {
@@ -240,6 +240,9 @@ impl Printer<'_> {
                 let _ = write!(out, "{shape_text} {{ codes: {codes}, scales: {scales}");
                 if let Some(z) = q.zero_points() {
                     let _ = write!(out, ", zero_points: {}", self.data(z));
+                }
+                if let Some(c) = q.columns() {
+                    let _ = write!(out, ", columns: {}", floats(c));
                 }
                 write!(out, " }}")
             }

@@ -277,7 +277,7 @@ fn walk<'a>(
 ) -> Result<(), MapError> {
     for (tensor_name, tensor) in map.tensors() {
         let format = match map {
-            LinearMap::Quantized(q) if tensor_name != "scales" => Some(q.format()),
+            LinearMap::Quantized(q) if matches!(tensor_name, "codes" | "zero_points") => Some(q.format()),
             _ => None,
         };
         let kept = kept.filter(|_| matches!(tensor_name, "data" | "codes"));

@@ -3,7 +3,9 @@
 use super::super::matrix::{Decoder, Matrix};
 use super::super::{Interpreter, LanguageModel, Observation, Observer, State};
 use super::numbers;
-use crate::ir::arbitrary::{Kind, SplitMix64, language_model, language_model_of, random_map, random_tensor};
+use crate::ir::arbitrary::{
+    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, random_map, random_tensor,
+};
 use crate::ir::{
     Activations, Binary, Function, Graph, LinearMap, LowRank, Lstm, NodeId, Op, Operand, OutputRole, Part,
     SetActivations, Type, Weight, WeightId,
@@ -60,7 +62,7 @@ fn logits_are_the_interpreters() {
 #[test]
 fn every_representation_is_its_dense_decode() {
     for kind in Kind::ALL {
-        for seed in 0..4 {
+        for seed in [0, 1, 2, 3, ALL_FORMATS_FROM, ALL_FORMATS_FROM + 1, ALL_FORMATS_FROM + 2] {
             let drawn = language_model_of(7, 2, VOCABULARY, |name, shape| {
                 random_map(kind, shape, seed + 100 * name.len() as u64)
             });
@@ -99,7 +101,8 @@ fn factors_that_are_shared_are_decoded_once() {
 proptest! {
     /// A matrix applied plainly, batched, row by row and transposed, in whatever form it takes its vectors.
     #[test]
-    fn products_agree(kind in prop::sample::select(&Kind::ALL[..]), rows in 1usize..20, cols in 1usize..20, seed in 0u64..1000) {
+    fn products_agree(kind in prop::sample::select(&Kind::ALL[..]), rows in 1usize..20, cols in 1usize..20, seed in 0u64..1000, all: bool) {
+        let seed = if all { ALL_FORMATS_FROM + seed } else { seed };
         let map = random_map(kind, [rows, cols], seed);
         let matrix = Decoder::<f64>::new().decode(&map).unwrap();
         let n = 3;

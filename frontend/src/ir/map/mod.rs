@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! LinearMap = Dense(tensor)                       y = W x, W: [out, in]
-//!           | Quantized { codes, scales, .. }     w = scale * (code - zero point), per row or per group along `in`
+//!           | Quantized { codes, scales, .. }     w = scale * (code - zero point) * column; scales per row or per group along `in`
 //!           | Sparse { mask, values }             values is again a map; elements that the mask drops are zero and not stored
 //!           | LowRank { left, right }             W = left . right; each side again a map
 //!           | TensorTrain { cores, modes }        W[(i1..id), (j1..jd)] = G1[i1, j1] . G2[i2, j2] ... Gd[id, jd]
@@ -196,10 +196,27 @@ impl LinearMap {
             LinearMap::Quantized(q) => {
                 let mut all = vec![("codes", &q.codes), ("scales", &q.scales)];
                 all.extend(q.zero_points.as_ref().map(|z| ("zero_points", z)));
+                all.extend(q.columns.as_ref().map(|c| ("columns", c)));
                 all
             }
             LinearMap::Sparse(s) => vec![("mask", &s.mask)],
             LinearMap::LowRank(_) | LinearMap::TensorTrain(_) => vec![],
+        }
+    }
+
+    /// The factors by which a product first multiplies its vector, `[in]`, and the map that it then applies; `None` without
+    /// [`Quantized::columns`].
+    pub fn split_columns(&self) -> Option<(&Tensor, LinearMap)> {
+        match self {
+            LinearMap::Quantized(q) => {
+                let columns = q.columns.as_ref()?;
+                Some((columns, LinearMap::Quantized(Quantized { columns: None, ..q.clone() })))
+            }
+            LinearMap::Sparse(s) => {
+                let (columns, values) = s.values.split_columns()?;
+                Some((columns, LinearMap::Sparse(Sparse { values: values.into(), ..s.clone() })))
+            }
+            _ => None,
         }
     }
 

@@ -115,7 +115,14 @@ pub fn quantize_activations(x: &[f32], out: &mut [i8]) -> f32 {
     max / 127.0
 }
 
-/// `w[i][j] = scales[i][g] * (codes[i][j] - zero_points[i][g])`, where `g = j / group size`.
+/// `w[i][j] = scales[i][g] * (codes[i][j] - zero_points[i][g]) * columns[j]`, where `g = j / group size`; without columns, they are 1.
+///
+/// A product multiplies its vector by the columns first, so that kernels see codes and scales only:
+///
+/// ```text
+///   x'_j = columns[j] x_j          rounded to f32, and then as Activations says
+///   y_i  = sum over j of scales[i][g] (codes[i][j] - zero_points[i][g]) x'_j
+/// ```
 #[derive(Clone, PartialEq, Debug)]
 pub struct Quantized {
     pub(super) format: CodeFormat,
@@ -123,6 +130,7 @@ pub struct Quantized {
     pub(super) codes: Tensor,
     pub(super) scales: Tensor,
     pub(super) zero_points: Option<Tensor>,
+    pub(super) columns: Option<Tensor>,
     pub(super) activations: Activations,
 }
 
@@ -161,7 +169,23 @@ impl Quantized {
         if !scales.is_elided() && scales.to_f32()?.iter().any(|s| !s.is_finite()) {
             return Err(MapError::NotFinite { what: "scales" });
         }
-        Ok(Quantized { format, granularity, codes, scales, zero_points, activations: Activations::F32 })
+        let activations = Activations::F32;
+        Ok(Quantized { format, granularity, codes, scales, zero_points, columns: None, activations })
+    }
+
+    /// The same codes and scales with a factor for each input: f32 or f16 `[in]`, finite; `None` means 1.
+    pub fn with_columns(self, columns: Option<Tensor>) -> Result<Quantized, MapError> {
+        if let Some(c) = &columns {
+            let expected = || format!("f32 or f16 [{}]", self.codes.shape()[1]);
+            if !matches!(c.dtype(), DType::F32 | DType::F16) || *c.shape() != self.codes.shape()[1..] {
+                let found = format!("{} {:?}", c.dtype(), c.shape());
+                return Err(MapError::Shape { what: "columns", expected: expected(), found });
+            }
+            if !c.is_elided() && c.to_f32()?.iter().any(|c| !c.is_finite()) {
+                return Err(MapError::NotFinite { what: "columns" });
+            }
+        }
+        Ok(Quantized { columns, ..self })
     }
 
     /// The same matrix, for products with vectors in this representation.
@@ -199,6 +223,11 @@ impl Quantized {
         self.zero_points.as_ref()
     }
 
+    /// f32 or f16 `[in]`; `None` means 1.
+    pub fn columns(&self) -> Option<&Tensor> {
+        self.columns.as_ref()
+    }
+
     pub(super) fn to_dense(&self) -> Result<Vec<f32>, MapError> {
         let [rows, cols] = [self.codes.shape()[0], self.codes.shape()[1]];
         let (codes, scales) = (self.codes.i8s()?, self.scales.to_f32()?);
@@ -211,6 +240,11 @@ impl Quantized {
                 let zero = zeros.map_or(0, |z| i32::from(z[i * groups + g]));
                 out.extend(group.iter().map(|&c| scale * (i32::from(c) - zero) as f32));
             }
+        }
+        if let Some(columns) = &self.columns {
+            let columns = columns.to_f32()?;
+            out.chunks_mut(cols.max(1))
+                .for_each(|row| row.iter_mut().zip(&*columns).for_each(|(w, c)| *w *= c));
         }
         Ok(out)
     }

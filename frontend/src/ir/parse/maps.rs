@@ -33,6 +33,7 @@ enum Role {
     Plain,
     Codes(CodeFormat),
     Scales(CodeFormat),
+    Columns,
     Mask(Pattern, f64),
 }
 
@@ -93,22 +94,34 @@ impl Parser<'_, '_> {
         let codes = self.data(path, "codes", DType::I8, &shape, mask, Role::Codes(format))?;
         self.expect_punct(',')?;
         self.field("scales")?;
+        let dtype = self.half_or_single()?;
+        let scales = self.data(path, "scales", dtype, &groups, None, Role::Scales(format))?;
+        let (mut zero_points, mut columns) = (None, None);
+        let mut more = self.eat_punct(',')?;
+        if more && self.at_word("zero_points") {
+            self.field("zero_points")?;
+            zero_points =
+                Some(self.data(path, "zero_points", DType::I8, &groups, None, Role::Codes(format))?);
+            more = self.eat_punct(',')?;
+        }
+        if more {
+            self.field("columns")?;
+            let dtype = self.half_or_single()?;
+            columns = Some(self.data(path, "columns", dtype, &shape[1..], None, Role::Columns)?);
+        }
+        self.expect_punct('}')?;
+        let map = Quantized::new(format, granularity, codes, scales, zero_points);
+        let map = map.and_then(|q| q.with_activations(activations).with_columns(columns));
+        map.map(LinearMap::Quantized).map_err(|e| self.error(at, e.to_string()))
+    }
+
+    /// `f16` before data, or nothing for f32.
+    fn half_or_single(&mut self) -> Result<DType, ParseError> {
         let half = self.at_word(DType::F16.name());
         if half {
             self.bump()?;
         }
-        let dtype = if half { DType::F16 } else { DType::F32 };
-        let scales = self.data(path, "scales", dtype, &groups, None, Role::Scales(format))?;
-        let zero_points = if self.eat_punct(',')? {
-            self.field("zero_points")?;
-            Some(self.data(path, "zero_points", DType::I8, &groups, None, Role::Codes(format))?)
-        } else {
-            None
-        };
-        self.expect_punct('}')?;
-        let map = Quantized::new(format, granularity, codes, scales, zero_points);
-        let map = map.map(|q| LinearMap::Quantized(q.with_activations(activations)));
-        map.map_err(|e| self.error(at, e.to_string()))
+        Ok(if half { DType::F16 } else { DType::F32 })
     }
 
     fn sparse(&mut self, path: &str, depth: usize, at: Located) -> Result<LinearMap, ParseError> {
@@ -336,6 +349,7 @@ impl Parser<'_, '_> {
             Role::Plain => arbitrary::random_tensor(dtype, shape, seed),
             Role::Codes(format) => arbitrary::random_codes(format, shape, seed),
             Role::Scales(format) => arbitrary::random_scales(format, dtype, shape, seed),
+            Role::Columns => arbitrary::random_columns(dtype, count, seed),
             Role::Mask(pattern, density) => arbitrary::random_mask(pattern, shape, density, seed),
         };
         tensor.map_err(|e| self.error(at, e.to_string()))

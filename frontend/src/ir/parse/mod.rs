@@ -10,7 +10,8 @@
 //! output    = NAME %NAME | "state" %NAME "=" %NAME
 //! weight    = @NAME ":" map
 //! map       = DTYPE shape data
-//!           | CODES grain [ "activations" "int8" ] shape "{" "codes:" data, "scales:" ["f16"] data [, "zero_points:" data] "}"
+//!           | CODES grain [ "activations" "int8" ] shape "{" "codes:" data, "scales:" ["f16"] data
+//!             [, "zero_points:" data] [, "columns:" ["f16"] data] "}"
 //!           | "sparse" pattern [ "density" X ] shape "{" "mask:" data, "values:" child "}"
 //!           | "low_rank" shape [ "rank" N ] "{" "left:" child, "right:" child "}"
 //!           | "tensor_train" shape "modes" NxN.. "by" NxN.. [ "ranks" NxN.. ] "{" "core0:" child, "core1:" child, .. "}"

@@ -109,7 +109,8 @@ impl Exporter<'_> {
         }
         let codes = Tensor::from_i8(q.codes().shape(), codes)?;
         let zeros = q.zero_points().cloned();
-        let filled = Quantized::new(q.format(), q.granularity(), codes, q.scales().clone(), zeros)?;
+        let filled = Quantized::new(q.format(), q.granularity(), codes, q.scales().clone(), zeros)?
+            .with_columns(q.columns().cloned())?;
         let filled = Part::new(LinearMap::Quantized(filled));
         self.stands_for.insert(filled.id(), values.id());
         self.filled.insert(map.id(), filled.clone());
@@ -210,7 +211,24 @@ impl Exporter<'_> {
         }
         let mut inputs = vec![codes.as_str(), scales.as_str()];
         inputs.extend(zeros.as_deref());
-        Ok(self.builder.node1("DequantizeLinear", &inputs, name, attributes))
+        let decoded = self.builder.node1("DequantizeLinear", &inputs, name, attributes);
+        let shape = if form == Form::Transposed { vec![cols, 1] } else { vec![cols] };
+        self.times_columns(decoded, q, part, name, &shape)
+    }
+
+    /// `x` times the factors of columns, if there are any, as a constant of this shape.
+    fn times_columns(
+        &mut self,
+        x: String,
+        q: &Quantized,
+        part: PartId,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<String, MapError> {
+        let Some(columns) = q.columns() else { return Ok(x) };
+        let columns = self.builder.f32_constant(&format!("{name}.columns"), shape, &columns.to_f32()?);
+        self.leaf(part, "columns", Layout::Plain);
+        Ok(self.builder.node1("Mul", &[&x, &columns], name, vec![]))
     }
 
     /// The matrix of a tensor train: a product core by core, then the digits of rows and of columns are grouped.
@@ -279,7 +297,7 @@ impl Exporter<'_> {
         self.builder.node1("Gather", &[matrix, tokens], result, vec![int("axis", 0)])
     }
 
-    /// Gathers codes and scales, then decodes them: `scale * (code - zero point)` in f32.
+    /// Gathers codes and scales, then decodes them: `scale * (code - zero point) * column` in f32.
     fn quantized_rows(
         &mut self,
         q: &Quantized,
@@ -308,7 +326,8 @@ impl Exporter<'_> {
                 self.builder.node1("Sub", &[&codes, &zeros], "centred", vec![])
             }
         };
-        Ok(self.builder.node1("Mul", &[&centred, &scales], "embedded", vec![]))
+        let rows = self.builder.node1("Mul", &[&centred, &scales], "embedded", vec![]);
+        self.times_columns(rows, q, part, name, &[cols])
     }
 
     fn as_f32(&mut self, value: &str) -> String {

@@ -3,8 +3,8 @@
 use super::build::string;
 use super::independent::check_model;
 use crate::ir::arbitrary::{
-    ALL_FORMATS_FROM, Extras, Kind, Recurrence, SplitMix64, dense, language_model_of, quantized, random_map,
-    recurrent_model_of, sparse,
+    ALL_FORMATS_FROM, Extras, Kind, Recurrence, SplitMix64, dense, language_model_of, quantized,
+    random_columns, random_map, recurrent_model_of, sparse,
 };
 use crate::ir::store::{StoredWeights, store};
 use crate::ir::{
@@ -39,6 +39,15 @@ fn check(graph: &Graph, opset: i64) {
 
 fn codes(format: CodeFormat, granularity: Granularity, scales: DType, asymmetric: bool) -> impl Map {
     move |shape, seed| quantized(shape, format, granularity, scales, asymmetric, seed).unwrap()
+}
+
+/// Codes with factors of columns.
+fn columns(codes: impl Map) -> impl Map {
+    move |shape, seed| {
+        let LinearMap::Quantized(q) = codes(shape, seed) else { panic!() };
+        let columns = random_columns(DType::F16, shape[1], seed).unwrap();
+        LinearMap::Quantized(q.with_columns(Some(columns)).unwrap())
+    }
 }
 
 fn pruned(pattern: Pattern, density: f64, values: impl Map) -> impl Map {
@@ -79,6 +88,9 @@ fn every_representation_comes_back() {
         ("int4, zero points", Box::new(codes(Int4, Group(4), F32, true))),
         ("int3", Box::new(codes(Int3, Row, F16, false))),
         ("int2", Box::new(codes(Int2, Group(2), F16, true))),
+        ("int8, columns", Box::new(columns(int8()))),
+        ("int4, zero points and columns", Box::new(columns(codes(Int4, Group(4), F32, true)))),
+        ("pruned int4, columns", Box::new(pruned(BLOCK, 0.3, columns(int4())))),
         ("pruned", Box::new(pruned(Pattern::UNSTRUCTURED, 0.2, dense))),
         ("pruned, blocks", Box::new(pruned(BLOCK, 0.3, dense))),
         ("pruned, 2:4", Box::new(pruned(TWO_OF_FOUR, 0.5, dense))),
