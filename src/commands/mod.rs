@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod calibrate;
+pub(crate) mod compare;
 pub(crate) mod compile;
 pub(crate) mod cpu;
 pub(crate) mod demo;

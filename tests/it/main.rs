@@ -12,6 +12,7 @@ mod bad_files;
 mod bad_models;
 mod canonical;
 mod commands;
+mod compare;
 mod containers;
 mod demo;
 mod engines;
