@@ -9,6 +9,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Draws of the bootstrap, and the seed of its choices.
+pub(crate) const BOOTSTRAP: (usize, u64) = (2000, 1);
+
 /// Steps of one timing, and how many there are; the best one counts.
 const STEPS: usize = 200;
 /// See [`STEPS`].
@@ -38,10 +41,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Draws of the bootstrap
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..))]
+    #[arg(long, value_name = "N", default_value_t = BOOTSTRAP.0 as u32, value_parser = clap::value_parser!(u32).range(100..))]
     resamples: u32,
     /// Of the bootstrap's random choices
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = BOOTSTRAP.1)]
     seed: u64,
     /// Print JSON: text, predicted, sentences, models[] {model, bytes, perplexity, increase {estimate, low, high}, divergence, agreement {top1, top3, top5}, recall
     /// {top1, top3, top5}, calibration_error, keystrokes_saved, microseconds_per_step}
@@ -50,13 +53,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let read = |model: &PathBuf| ModelArgs { model: model.clone(), text: args.reading.clone() }.read();
-    let mut sources = args.models.iter().map(read).collect::<anyhow::Result<Vec<Source>>>()?;
-    // A model that brings no words is read with those of another, of the same number.
-    let own = sources.iter().find_map(|s| s.tokenizer.clone());
-    for source in sources.iter_mut().filter(|s| s.tokenizer.is_none()) {
-        source.tokenizer = own.clone();
-    }
+    let sources = sources(&args.models, &args.reading)?;
     let sentences = read_sentences(&args.text, tokenizer(&sources[0])?)?;
     let options = args.cpu.options();
     let models = sources.iter().map(|s| s.compile(options)).collect::<Result<Vec<Model>, _>>()?;
@@ -111,8 +108,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads models; one that brings no words gets those of another.
+pub(crate) fn sources(models: &[PathBuf], reading: &TextOptions) -> anyhow::Result<Vec<Source>> {
+    let read = |model: &PathBuf| ModelArgs { model: model.clone(), text: reading.clone() }.read();
+    let mut sources = models.iter().map(read).collect::<anyhow::Result<Vec<Source>>>()?;
+    let own = sources.iter().find_map(|s| s.tokenizer.clone());
+    for source in sources.iter_mut().filter(|s| s.tokenizer.is_none()) {
+        source.tokenizer = own.clone();
+    }
+    Ok(sources)
+}
+
 /// A text's lines as tokens; together they are the tokens of its stream.
-fn read_sentences(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
+pub(crate) fn read_sentences(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
     let mut reader = TextReader::new(tokenizer, open(path)?);
     let (mut encoded, mut sentences, mut start) = (Encoded::default(), vec![], 0);
     loop {
@@ -133,7 +141,7 @@ fn read_sentences(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<
 }
 
 /// The time of a step of each model, one after the other: the best of several timings, which take turns.
-fn step_times(models: &[Model], sentences: &[Vec<u32>]) -> anyhow::Result<Vec<Duration>> {
+pub(crate) fn step_times(models: &[Model], sentences: &[Vec<u32>]) -> anyhow::Result<Vec<Duration>> {
     let tokens: Vec<u32> = sentences.iter().flatten().copied().cycle().take(STEPS).collect();
     let mut best = vec![Duration::MAX; models.len()];
     for _ in 0..TIMINGS {

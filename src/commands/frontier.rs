@@ -1,10 +1,9 @@
 //! `lstmc frontier`: size against perplexity, over several pipelines.
 
-mod figure;
-mod points;
+pub(crate) mod points;
 
 use super::texts::{TextArgs, Texts, scorer, text};
-use super::{CpuArgs, ModelArgs, read_utf8, write_whole};
+use super::{CpuArgs, ModelArgs, figure, read_utf8, write_whole};
 use crate::backend::Options;
 use crate::passes::Table;
 use crate::passes::{
@@ -256,7 +255,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.output {
         let title = args.title.as_deref().unwrap_or(&survey.model);
-        write_whole(path, figure::draw(title, &survey).as_bytes())?;
+        write_whole(path, figure::draw(&survey.figure(title)).as_bytes())?;
     }
     match survey.failed.len() {
         0 => Ok(()),

@@ -29,6 +29,8 @@ const BINS: usize = 15;
 pub struct Compared {
     /// The mean negative log-probability of a predicted token.
     pub loss: f64,
+    /// That of each predicted token, in order.
+    pub losses: Vec<f32>,
     /// The perplexity relative to the reference, less 1: a 95% interval by paired bootstrap over sentences.
     pub increase: Interval,
     /// The mean Kullback-Leibler divergence of the model's next-word distribution from the reference's, `sum of p log(p / q)`, in nats;
@@ -67,7 +69,8 @@ pub struct Comparison {
 /// What is summed up of one model.
 struct Tally {
     session: Session,
-    losses: Vec<f64>, // [sentences]
+    by_sentence: Vec<f64>, // [sentences]
+    losses: Vec<f32>,      // [predicted]
     divergence: f64,
     agreed: [f64; BEST.len()],
     recalled: [usize; BEST.len()],
@@ -128,9 +131,9 @@ pub fn compare(
         return Err(Error::Compare("a comparison needs a text of at least two tokens".into()));
     }
     let typed = keyboard.map(|k| sentences.iter().flatten().skip(1).map(|&t| k.letters(t)).sum::<f64>());
-    let reference = tallies[0].losses.clone();
+    let reference = tallies[0].by_sentence.clone();
     let models = tallies.into_iter().map(|tally| {
-        let increase = paired_interval(&reference, &tally.losses, &counts, resamples, seed);
+        let increase = paired_interval(&reference, &tally.by_sentence, &counts, resamples, seed);
         tally.done(predicted as f64, increase, typed)
     });
     Ok(Comparison { models: models.collect(), predicted, sentences: sentences.len() })
@@ -200,7 +203,8 @@ impl Tally {
     fn new(session: Session, sentences: usize) -> Tally {
         Tally {
             session,
-            losses: vec![0.0; sentences],
+            by_sentence: vec![0.0; sentences],
+            losses: vec![],
             divergence: 0.0,
             agreed: [0.0; BEST.len()],
             recalled: [0; BEST.len()],
@@ -210,7 +214,9 @@ impl Tally {
     }
 
     fn add(&mut self, sentence: usize, target: u32, found: &Prediction, reference: &Prediction) {
-        self.losses[sentence] -= f64::from(found.log_probabilities[target as usize]);
+        let loss = -found.log_probabilities[target as usize];
+        self.by_sentence[sentence] += f64::from(loss);
+        self.losses.push(loss);
         let both = reference.log_probabilities.iter().zip(&found.log_probabilities);
         // A word that the reference thinks impossible counts nothing, whatever the other thinks of it.
         let terms =
@@ -231,7 +237,8 @@ impl Tally {
 
     fn done(self, count: f64, increase: Interval, typed: Option<f64>) -> Compared {
         Compared {
-            loss: self.losses.iter().sum::<f64>() / count,
+            loss: self.by_sentence.iter().sum::<f64>() / count,
+            losses: self.losses,
             increase,
             // Rounding may leave less than nothing.
             divergence: (self.divergence / count).max(0.0),

@@ -26,6 +26,7 @@ mod pools;
 mod program;
 mod ptb;
 mod refused_output;
+mod report;
 mod sentences;
 mod streams;
 mod subwords;
