@@ -204,7 +204,7 @@ impl Bench<'_> {
         };
         let settings = Settings { context, ..Settings::default() };
         let run = run_passes(&candidate.pipeline, graph, settings).map_err(|e| e.to_string())?;
-        Ok((Source { graph: run.graph, ..self.source.clone() }, run.trail))
+        Ok((self.source.clone().with_graph(run.graph), run.trail))
     }
 }
 
