@@ -154,7 +154,8 @@ fn compress(out: &mut impl Write, data: &Path, source: Source, options: Options)
         ..Context::default()
     };
     let budget = Budget::default();
-    let run = run_passes(&pipeline, source.graph, Settings { context, budget, ..Settings::default() })?;
+    let run =
+        run_passes(&pipeline, source.graph.clone(), Settings { context, budget, ..Settings::default() })?;
     let report = Report::new(run.graph.name.clone(), &run.trail, budget);
     write!(out, "{}", table(&report))?;
     let report = serde_json::to_string(&report)?;
