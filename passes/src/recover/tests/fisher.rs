@@ -52,7 +52,7 @@ fn squares_are_of_the_sums_gradients() {
     const UNITS: usize = 4;
     let mut graph = language_model(UNITS, 2, WORDS, 3);
     let id = graph.weight_named("lstm0.input").unwrap();
-    graph.set_weight(id, random_map(Kind::LowRank, [4 * UNITS, UNITS], 5)).unwrap();
+    graph.set_weight(id, random_map(Kind::LowRank, [4 * UNITS, UNITS], 5).into()).unwrap();
     let LinearMap::LowRank(map) = &*graph.weight(id).map else { panic!("two factors") };
     let left = map.left().to_dense().unwrap().to_f32().unwrap().to_vec();
     let found = moments(&graph, &[3, 1]);
