@@ -15,7 +15,7 @@ use std::fmt;
 const MAGIC: [u8; 8] = *b"lstmcrec";
 
 /// The version that is written and read: of the format, and of the training step itself.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Bytes before the runs.
 pub(crate) const HEADER: usize = 16;
@@ -69,6 +69,7 @@ pub enum CheckpointError {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) model: String,
+    pub(crate) teacher: String,
     pub(crate) options: String,
     pub(crate) training: String,
     pub(crate) validation: String,
@@ -76,8 +77,9 @@ pub(crate) struct Identity {
 
 impl Identity {
     fn check(&self, now: &Identity) -> Result<(), CheckpointError> {
-        let parts = |i: &Identity| [&i.model, &i.options, &i.training, &i.validation].map(String::clone);
-        let names = ["model before", "options", "training text", "validation text"];
+        let parts =
+            |i: &Identity| [&i.model, &i.teacher, &i.options, &i.training, &i.validation].map(String::clone);
+        let names = ["model before", "teacher", "options", "training text", "validation text"];
         for ((what, saved), now) in names.into_iter().zip(parts(self)).zip(parts(now)) {
             if saved != now {
                 return Err(CheckpointError::OtherRun { what, saved, now });

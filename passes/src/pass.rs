@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub calibration: Option<Calibration<'a>>,
     /// The text that `recover` trains on, as tokens.
     pub training: Option<&'a [u32]>,
+    /// The model that `recover` may learn from, if it is not that before compression.
+    pub teacher: Option<&'a Graph>,
     /// The model before the first lossy pass: set by the driver.
     pub reference: Option<Graph>,
     /// Receives the progress of a pass.
@@ -179,6 +181,9 @@ pub enum PassError {
     /// A pass that trains, without a text.
     #[error("this needs training text: give some with --train TEXT")]
     NeedsTraining,
+    /// A pass that learns from another model, without one.
+    #[error("teacher=given needs a model to learn from: give one with --teacher MODEL")]
+    NeedsTeacher,
     /// A training run that could not be saved or resumed.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

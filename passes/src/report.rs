@@ -18,6 +18,9 @@ pub struct Report {
     pub calibration: Option<TextInfo>,
     /// The text that was trained on.
     pub training: Option<TextInfo>,
+    /// The file of the model that `recover` may learn from, without folders.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// The text that perplexity was measured on.
     pub validation: Option<TextInfo>,
     /// The budget.
@@ -49,6 +52,7 @@ impl Report {
             model: model.into(),
             calibration: None,
             training: None,
+            teacher: None,
             validation: None,
             budget,
             before: trail.before(),

@@ -1,6 +1,6 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
-use super::texts::{TextArgs, Texts, scorer};
+use super::texts::{TextArgs, Texts, name, scorer};
 use super::{CpuArgs, ModelArgs, read_utf8, table};
 use crate::backend::isa::{self, OptLevel};
 use crate::backend::{Options, Stage, listing};
@@ -72,7 +72,7 @@ pub(crate) struct Args {
     /// Run only the first N passes, to find the one that breaks a model
     #[arg(long, value_name = "N")]
     stop_after: Option<usize>,
-    /// Entropy-code weights, texts and words in the file: smaller, decoded when it is read
+    /// Entropy-code weights, texts and words in the file: smaller, decoded when it is read. Weights quantized at a rate always are
     #[arg(long)]
     entropy: bool,
     /// The model's name; an ONNX model is called after its file otherwise
@@ -202,7 +202,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         source.graph.name.clone_from(name);
     }
     let mut observer = PrintIr::observer(args.print_ir.as_ref());
-    let Texts { calibration, training, validation } = args.texts.read(&source)?;
+    let Texts { calibration, training, teacher, validation } = args.texts.read(&source)?;
     let budget =
         Budget { max_perplexity: args.max_perplexity, max_increase: args.max_increase, strict: args.strict };
     let options = Options { threads: args.threads, ..args.cpu.options() };
@@ -213,6 +213,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let context = Context {
         watcher: Some(&watcher),
         training: training.as_ref().map(|t| &t.tokens[..]),
+        teacher: teacher.as_ref().map(|t| &t.graph),
         checkpoint: args.checkpoint.as_deref().map(|path| checkpoint(path, args.resume)).transpose()?,
         interrupt: Some(&terminal::TRAINING),
         reference: None,
@@ -224,6 +225,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let report = Report {
         calibration: calibration_info,
         training: training.map(|t| t.info),
+        teacher: teacher.as_ref().map(|t| name(&t.path)),
         validation: validation.as_ref().map(|v| v.info.clone()),
         ..Report::new(run.graph.name.clone(), &run.trail, budget)
     };
@@ -239,7 +241,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         format!("{}, {pipeline}", source.recipe)
     };
     let entropy = args.entropy || source.entropy;
-    let source = Source { graph: run.graph, recipe, report, entropy, ..source };
+    let source = Source { recipe, report, entropy, ..source }.with_graph(run.graph);
     if let Some(stage) = args.print {
         let stage = match stage {
             Print::Plan => Stage::Plan,

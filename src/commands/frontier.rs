@@ -1,11 +1,11 @@
 //! `lstmc frontier`: size against perplexity, over several pipelines.
 
-mod figure;
-mod points;
+pub(crate) mod points;
 
-use super::texts::{TextArgs, Texts, scorer, text};
-use super::{CpuArgs, ModelArgs, read_utf8, write_whole};
+use super::texts::{TextArgs, Texts, scorer, text, with_words_of};
+use super::{CpuArgs, ModelArgs, figure, read_utf8, write_whole};
 use crate::backend::Options;
+use crate::frontend::ir::Graph;
 use crate::passes::Table;
 use crate::passes::{
     Calibration, Context, Evaluate, Measure, Pipeline, Settings, Trail, Verdict, run as run_passes,
@@ -142,13 +142,8 @@ fn candidate(line: &str, path: &Path, number: usize, table: Table) -> Result<Opt
 /// Finished models, with the names of their files.
 fn finished(args: &Args, source: &Source) -> anyhow::Result<Vec<(String, Source)>> {
     let read = |path: &PathBuf| {
-        let mut model = Source::read(path)?.canonical()?;
+        let mut model = with_words_of(path, source)?;
         model.entropy |= args.entropy;
-        if let (Some(own), Some(words)) = (&model.tokenizer, &source.tokenizer)
-            && own.vocabulary() != words.vocabulary()
-        {
-            bail!("{}: its vocabulary is not that of {}", path.display(), source.path.display());
-        }
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok((name, model))
     };
@@ -161,6 +156,7 @@ struct Bench<'a> {
     source: &'a Source,
     text: &'a [u32],
     training: Option<&'a [u32]>,
+    teacher: Option<&'a Graph>,
     validation: Option<&'a [u32]>,
     calibration: Option<Calibration<'static>>,
 }
@@ -200,12 +196,13 @@ impl Bench<'_> {
             evaluator,
             calibration,
             training: self.training,
+            teacher: self.teacher,
             watcher: Some(&watcher),
             ..Context::default()
         };
         let settings = Settings { context, ..Settings::default() };
         let run = run_passes(&candidate.pipeline, graph, settings).map_err(|e| e.to_string())?;
-        Ok((Source { graph: run.graph, ..self.source.clone() }, run.trail))
+        Ok((self.source.clone().with_graph(run.graph), run.trail))
     }
 }
 
@@ -216,7 +213,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     source.entropy |= args.entropy;
     let finished = finished(args, &source)?;
     let text = text(&args.text, &source, "perplexity")?;
-    let Texts { calibration, training, validation } = args.texts.read(&source)?;
+    let Texts { calibration, training, teacher, validation } = args.texts.read(&source)?;
     let (calibration, calibration_info) = calibration.unzip();
     let mut calibration = calibration.map(|c| c.with_progress(terminal::bar("collecting statistics")));
     if let Some(calibration) = &mut calibration {
@@ -227,6 +224,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         source: &source,
         text: &text.tokens,
         training: training.as_ref().map(|t| &t.tokens[..]),
+        teacher: teacher.as_ref().map(|t| &t.graph),
         validation: validation.as_ref().map(|v| &v.tokens[..]),
         calibration,
     };
@@ -256,7 +254,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.output {
         let title = args.title.as_deref().unwrap_or(&survey.model);
-        write_whole(path, figure::draw(title, &survey).as_bytes())?;
+        write_whole(path, figure::draw(&survey.figure(title)).as_bytes())?;
     }
     match survey.failed.len() {
         0 => Ok(()),

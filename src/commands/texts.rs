@@ -5,7 +5,7 @@ use crate::backend::Options;
 use crate::passes::{Calibration, Statistics, TextInfo};
 use crate::terminal::{self, Usage};
 use crate::{Engine, Scorer, Source};
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -40,6 +40,9 @@ pub(crate) struct TextArgs {
     /// Text that the passes `recover` and `refit`, and `prune` with `steps`, train on
     #[arg(long, value_name = "TEXT", help_heading = "Training")]
     train: Option<PathBuf>,
+    /// Model with the same words that `recover(distill=.., teacher=given)` learns from: ONNX or .lstmc
+    #[arg(long, value_name = "MODEL", requires = "train", help_heading = "Training")]
+    teacher: Option<PathBuf>,
     /// Text on which perplexity is measured before and after each lossy pass, and by which passes share out a budget
     #[arg(long, value_name = "TEXT", help_heading = "Measuring")]
     validate: Option<PathBuf>,
@@ -49,6 +52,7 @@ pub(crate) struct TextArgs {
 pub(crate) struct Texts {
     pub(crate) calibration: Option<(Calibration<'static>, TextInfo)>,
     pub(crate) training: Option<Text>,
+    pub(crate) teacher: Option<Source>,
     pub(crate) validation: Option<Text>,
 }
 
@@ -62,8 +66,20 @@ impl TextArgs {
             validation: read(&self.validate, "perplexity")?,
             calibration: self.calibrate.as_deref().map(|path| calibration(path, source)).transpose()?,
             training: read(&self.train, "training")?,
+            teacher: self.teacher.as_deref().map(|path| with_words_of(path, source)).transpose()?,
         })
     }
+}
+
+/// Reads a model in language-model form whose words, if it has them, are those of another one.
+pub(crate) fn with_words_of(path: &Path, source: &Source) -> anyhow::Result<Source> {
+    let model = Source::read(path)?.canonical()?;
+    if let (Some(own), Some(words)) = (&model.tokenizer, &source.tokenizer)
+        && own.vocabulary() != words.vocabulary()
+    {
+        bail!("{}: its vocabulary is not that of {}", path.display(), source.path.display());
+    }
+    Ok(model)
 }
 
 fn calibration(path: &Path, source: &Source) -> anyhow::Result<(Calibration<'static>, TextInfo)> {
@@ -84,7 +100,8 @@ fn is_statistics(path: &Path) -> anyhow::Result<bool> {
     Ok(Statistics::is_file(&start))
 }
 
-fn name(path: &Path) -> String {
+/// A file's name, without folders.
+pub(crate) fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 

@@ -1,17 +1,15 @@
 //! Forward and backward passes of a cell.
 
 use super::formula::{Backward, Forward};
-use super::network::{State, add_to, add_to_rows};
+use super::network::{State, add_to, add_to_rows, times};
 use super::number::{Number, vectorized};
 use super::weights::{Form, Receive, Weights};
-use lstmc_frontend::ir::{CellSpec, GateRows, Slice, Term};
+use lstmc_frontend::ir::{CellSpec, GateRows, Term};
 use std::borrow::Cow;
 
 pub(super) struct Cell {
     pub(super) spec: CellSpec,
     pub(super) states: Vec<usize>,
-    /// The first state, which the recurrent map reads.
-    pub(super) h: Slice,
     pub(super) units: usize,
     pub(super) input: Form,
     pub(super) recurrent: Form,
@@ -41,12 +39,14 @@ fn in_order<T: Number>(rows: &[T], [from, to]: [GateRows; 2], units: usize) -> C
 }
 
 impl Cell {
-    /// The outputs of some time steps. `values` gets those of all terms, `[rows, terms, units]`.
+    /// The outputs of some time steps. `values` gets those of all terms, `[rows, terms, units]`. `factors`: what the recurrent map reads of the first
+    /// state is multiplied by, `[streams, units]`; empty for 1.
     pub(super) fn forward<T: Number>(
         &self,
         w: &Weights<T>,
         streams: usize,
         x: &[T],
+        factors: &[T],
         state: &mut State<T>,
         values: &mut [T],
     ) -> Vec<T> {
@@ -61,7 +61,7 @@ impl Cell {
         let mut out = Vec::with_capacity(rows * n);
         let steps = gates.chunks_exact_mut(streams * width);
         for (gates, values) in steps.zip(values.chunks_exact_mut(streams * terms * n)) {
-            let recurrent = w.apply(&self.recurrent, streams, &states[0]);
+            let recurrent = w.apply(&self.recurrent, streams, &times(&states[0], factors));
             add_to(gates, &in_order(&recurrent, [spec.recurrent, spec.bias], n));
             for (s, values) in values.chunks_exact_mut(terms * n).enumerate() {
                 let of_gates = (0..spec.gates())
@@ -89,6 +89,7 @@ impl Cell {
         [rows, streams]: [usize; 2],
         values: &[T],
         dy: &[T],
+        factors: &[T],
         of_states: &mut [Vec<T>],
         goes_on: bool,
     ) -> OfSums<T> {
@@ -127,7 +128,8 @@ impl Cell {
             }
             if step > 0 || goes_on {
                 let of_product = in_order(gates, [spec.bias, spec.recurrent], n);
-                add_to(&mut of_states[0], &w.apply_transposed(&self.recurrent, streams, &of_product));
+                let of_h = w.apply_transposed(&self.recurrent, streams, &of_product);
+                add_to(&mut of_states[0], &times(&of_h, factors));
             }
         }
         OfSums { bias, parameters }

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   loss(window) = mean over streams of sum over steps of -log p(next word)           (Zaremba et al. 2014, code)
-//!   with distill = m:   (1 - m) -log p(next word) + m sum_w -q(w) log p(w)            q: the model before the first lossy pass
+//!   with distill = m:   (1 - m) -log p(next word) + m sum_w -q(w) log p(w)            q: the teacher
+//!   with rate-penalty = r:   + r sum over codes of ln(0.3 + |t|)                      t: the number that is rounded to a code
 //!   g <- g min(1, clip / |g|)                                                         (Pascanu et al. 2013, algorithm 1)
 //!   sgd:    w <- (1 - rate decay) w - rate g
 //!   adamw:  w <- (1 - rate decay) w - rate m' / (sqrt(v') + 1e-8)                     (Loshchilov and Hutter 2019, algorithm 2)
@@ -15,20 +16,25 @@
 //! The text is cut into `batch` streams that are read in parallel in windows of `bptt` steps; state is carried from window to window,
 //! but gradients are not (truncated back-propagation, Williams and Peng 1990).
 //!
-//! Codes are trained straight through (Bengio et al. 2013): an f32 weight is rounded to its codes and scales in the forward pass,
-//! and gets its gradient as if it were not rounded. Scales are trained too (LSQ, Esser et al. 2020); zero points do not change.
+//! Codes are trained straight through (Bengio et al. 2013): a number is rounded to a code in the forward pass, and gets its gradient as if it were
+//! not rounded. The numbers are in units of the weights with `sgd`, and of steps with `adamw`. Scales and factors of columns are trained too (LSQ,
+//! Esser et al. 2020), or alone with `codes=keep`; zero points do not change. `weights::codes` has the formulas.
 //! Products take their vectors as f32 here, even if codes say `activations int8`; perplexity is measured with int8.
 //!
 //! The text is `Context::training`, the command line's `--train`: it is much longer than a pipeline and belongs to the run, like the calibration
 //! and the validation text. Every `recover` of a pipeline reads the same text.
 //!
+//! The teacher is the model before the first lossy pass, or `Context::teacher`, the command line's `--teacher`.
+//!
 //! Perplexity on the validation text is measured four times per epoch, and the best weights are kept (the initial ones included); without that text,
-//! the last. A run that diverges stops with the best so far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it
-//! is resumable, with bit-identical results. The same seed gives the same weights on the same machine.
+//! the last. With `average` the mean of the weights over the last part of the run competes with them. A run that diverges stops with the best so
+//! far, and so does one that is interrupted ([`Context::interrupt`]). With a [`Checkpoint`] it is resumable, with bit-identical results. The same
+//! seed gives the same weights on the same machine.
 //!
 //! `refit` is this pass with the output layer as its target and the whole loss from the original model.
 
 mod cell;
+mod dropout;
 pub(crate) mod fisher;
 mod formula;
 mod loss;
@@ -47,11 +53,13 @@ use crate::info::PassInfo;
 use crate::options::{Kind, OptionInfo, Options};
 use crate::pass::{Context, Outcome, Pass, PassError, Patch};
 use crate::target::Target;
+use dropout::Drops;
 use lstmc_frontend::ir::{Graph, Head, Program, StepKind};
 use network::Network;
 use optimizer::{Method, Schedule};
-use run::{Job, Plan};
+use run::{Job, Plan, digest};
 use text::Text;
+use weights::Coding;
 
 /// The optimizers' default rates.
 const SGD_RATE: f64 = 0.3;
@@ -86,8 +94,41 @@ pub(crate) const INFO: PassInfo = PassInfo {
         number("clip", f64::MAX, "the greatest norm of the gradient").or("5"),
         number("dropout", 0.95, "the fraction of the inputs of lstm and linear layers that is left out")
             .or("0"),
-        number("distill", 1.0, "the part of the loss that the model before compression sets").or("0"),
+        OptionInfo::new(
+            "variational",
+            Kind::Flag,
+            "whether a stream's dropout is the same at all steps of a window",
+        )
+        .or("false"),
+        number(
+            "recurrent-dropout",
+            0.95,
+            "the fraction of what recurrent maps read that is left out, the same at all steps of a window",
+        )
+        .or("0"),
+        number("word-dropout", 0.95, "the fraction of a window's words whose embedding is left out").or("0"),
+        number("distill", 1.0, "the part of the loss that the teacher sets").or("0"),
+        OptionInfo::new(
+            "teacher",
+            Kind::Word(&["before", "given"]),
+            "the model before compression, or that of --teacher",
+        )
+        .or("before"),
         number("decay", 1.0, "weight decay, relative to the learning rate").or("0"),
+        number("average", 1.0, "the last fraction of the run whose weights are averaged").or("0"),
+        OptionInfo::new(
+            "codes",
+            Kind::Word(&["train", "keep"]),
+            "whether codes are trained, or only their factors and all that is not coded",
+        )
+        .or("train"),
+        OptionInfo::new(
+            "dead-zone",
+            Kind::Number { min: 0.5, max: 0.95 },
+            "the fraction of a step from which on magnitudes of codes are rounded up",
+        )
+        .or("0.5"),
+        number("rate-penalty", f64::MAX, "what the logarithm of a code's magnitude adds to the loss").or("0"),
         OptionInfo::new("seed", Kind::Integer { min: 0, max: i64::MAX }, "of the random choices of dropout")
             .or("1"),
     ],
@@ -123,6 +164,8 @@ struct Recover {
     /// `None` means the output layer.
     target: Option<Target>,
     plan: Plan,
+    /// Whether the teacher is another model than that before compression.
+    is_teacher_given: bool,
     /// All options, including defaults.
     options: String,
 }
@@ -133,12 +176,25 @@ impl Recover {
         let all = options.clone().over(&Options::new(INFO.options, &[]));
         let method = if all.get::<&str>("optimizer") == "adamw" { Method::AdamW } else { Method::Sgd };
         let usual = if method == Method::AdamW { ADAMW_RATE } else { SGD_RATE };
+        let trains_codes = all.get::<&str>("codes") == "train";
         let plan = Plan {
             epochs: all.get("epochs"),
             rate: all.given("lr").unwrap_or(usual),
             bptt: all.get("bptt"),
             batch: all.get("batch"),
-            dropout: all.get("dropout"),
+            drops: Drops {
+                inputs: all.get("dropout"),
+                is_variational: all.get("variational"),
+                recurrent: all.get("recurrent-dropout"),
+                words: all.get("word-dropout"),
+            },
+            coding: Coding {
+                codes: trains_codes,
+                // Adam's steps are of one size for all parameters; steps of codes are not.
+                in_steps: method == Method::AdamW || !trains_codes,
+                dead_zone: all.get("dead-zone"),
+                rate_penalty: all.get("rate-penalty"),
+            },
             clip: all.get("clip"),
             method,
             schedule: match all.get("schedule") {
@@ -149,6 +205,7 @@ impl Recover {
             },
             decay: all.get("decay"),
             distill: all.get("distill"),
+            average: all.get("average"),
             seed: all.get::<usize>("seed") as u64,
         };
         for (name, value) in [("epochs", plan.epochs), ("lr", plan.rate), ("clip", plan.clip)] {
@@ -156,7 +213,42 @@ impl Recover {
                 return Err(PassError::Options(format!("{name}={value}: it must be more than 0")));
             }
         }
-        Ok(Recover { name, target: options.given("target"), plan, options: options.to_string() })
+        let is_teacher_given = all.get::<&str>("teacher") == "given";
+        if is_teacher_given && plan.distill == 0.0 {
+            let why = "teacher=given has no effect without distill, the part of the loss that it sets";
+            return Err(PassError::Options(why.into()));
+        }
+        let (target, options) = (options.given("target"), options.to_string());
+        Ok(Recover { name, target, plan, is_teacher_given, options })
+    }
+}
+
+impl Recover {
+    /// The model that sets a part of the loss.
+    fn teacher<'c>(
+        &self,
+        vocabulary: usize,
+        context: &'c Context<'_>,
+    ) -> Result<Option<&'c Graph>, PassError> {
+        if self.plan.distill == 0.0 {
+            return Ok(None);
+        }
+        if !self.is_teacher_given {
+            return Ok(context.reference.as_ref());
+        }
+        let teacher = context.teacher.ok_or(PassError::NeedsTeacher)?;
+        let program = Program::of(teacher)?;
+        if program.head() == Head::Hidden {
+            let why = "the teacher returns a hidden vector instead of the probabilities of words";
+            return Err(PassError::Options(why.into()));
+        }
+        if program.vocabulary() != vocabulary {
+            let found = program.vocabulary();
+            let why =
+                format!("the teacher has {found} words, and the model {vocabulary}: they must be the same");
+            return Err(PassError::Options(why));
+        }
+        Ok(Some(teacher))
     }
 }
 
@@ -175,13 +267,13 @@ impl Pass for Recover {
         target.weights(graph)?;
         let tokens = context.training.ok_or(PassError::NeedsTraining)?;
         let text = Text::new(tokens, &self.plan, vocabulary)?;
-        let mut network = Network::new(graph, Some(&target))?;
+        let mut network = Network::with_codes(graph, Some(&target), self.plan.coding)?;
         network.weights.balance();
-        let teacher = match (&context.reference, self.plan.distill > 0.0) {
-            (Some(reference), true) => Some(Network::new(reference, None)?),
-            _ => None,
-        };
-        let job = Job { name: self.name, graph, teacher: teacher.as_ref(), text, plan: &self.plan };
+        let teacher = self.teacher(vocabulary, context)?;
+        let taught_by = teacher.map_or("none".into(), digest);
+        let teacher = teacher.map(|t| Network::new(t, None)).transpose()?;
+        let (name, plan) = (self.name, &self.plan);
+        let job = Job { name, graph, teacher: teacher.as_ref(), taught_by, text, plan };
         let found = job.run(&mut network, &self.options, context)?;
         Ok(match found.maps {
             Some(maps) => Outcome::Patch(Patch::weights(maps).with_notes(found.notes)),

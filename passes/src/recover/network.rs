@@ -5,12 +5,12 @@
 //! directions. The gradients of a [`Window`] are a window: that of a state before it is carried backwards from step to step.
 
 use super::cell::Cell;
+use super::dropout::{Dropout, Place};
 use super::formula::{Backward, Forward};
 use super::number::{Number, vectorized};
-use super::weights::{Form, Receive, Weights, leaves};
+use super::weights::{Coding, Form, Receive, Weights, leaves};
 use crate::pass::PassError;
 use crate::target::Target;
-use lstmc_frontend::ir::arbitrary::SplitMix64;
 use lstmc_frontend::ir::{
     self, Formula, Graph, Layout, Program, Sequence, Slice, StepId, StepKind, Term, WeightId, Window,
 };
@@ -37,8 +37,8 @@ pub(super) struct Network<T> {
 struct Layer {
     /// Whether another step reads the result.
     is_read: bool,
-    /// The vectors that the step multiplies with maps, and whether dropout applies: not within a recurrence.
-    multiplied: Vec<(Slice, bool)>,
+    /// The vectors that the step multiplies with maps.
+    multiplied: Vec<(Slice, Place)>,
     kind: Kind,
 }
 
@@ -91,16 +91,10 @@ pub(super) struct Tape<T> {
     /// Whether the window begins at the start of a text.
     is_start: bool,
     window: Window<T>,
-    /// For each step and each vector that it multiplies, the factor of each element in dropout; empty without.
+    /// For each step and each vector that it multiplies, the factor of each element in dropout; empty without. For an embedding, that of each word.
     factors: Vec<Vec<Vec<T>>>,
     /// For each step that has a formula, the values of its terms, `[rows, terms, width]`.
     values: Vec<Vec<T>>,
-}
-
-/// Dropout in the forward pass: each input of a cell or linear layer is dropped with this probability.
-pub(super) struct Dropout<'r> {
-    pub(super) probability: f64,
-    pub(super) rng: &'r mut SplitMix64,
 }
 
 impl<T: Number> Tape<T> {
@@ -129,6 +123,15 @@ impl<T: Number> Tape<T> {
 impl<T: Number> Network<T> {
     /// A network of `graph` that trains the weights of `target`, or no weights if there is no target.
     pub(super) fn new(graph: &Graph, target: Option<&Target>) -> Result<Network<T>, PassError> {
+        Network::with_codes(graph, target, Coding::NEAREST)
+    }
+
+    /// The same, with codes that are trained in this way.
+    pub(super) fn with_codes(
+        graph: &Graph,
+        target: Option<&Target>,
+        coding: Coding,
+    ) -> Result<Network<T>, PassError> {
         let program = Program::of(graph)?;
         let mut trained = BTreeSet::new();
         for id in target.map_or(Ok(vec![]), |t| t.weights(graph))? {
@@ -137,30 +140,33 @@ impl<T: Number> Network<T> {
                 leaves(map, &mut trained);
             }
         }
-        let mut weights = Weights::new();
+        let mut weights = Weights::new(coding);
         let mut add = |id: WeightId| weights.add(graph, id, &trained);
         let mut layers = vec![];
         for group in program.groups() {
             for step in group.steps().map(|id| program.step(id)) {
-                let drops = |x: Slice| match x.of {
-                    Sequence::Step(s) => !(group.is_recurrent && group.contains(s)),
-                    Sequence::State(_) => !group.is_recurrent,
+                let place = |x: Slice| {
+                    let is_within = match x.of {
+                        Sequence::Step(s) => group.contains(s),
+                        Sequence::State(_) => true,
+                    };
+                    if group.is_recurrent && is_within { Place::WithinRecurrence } else { Place::Between }
                 };
                 let mut multiplied = vec![];
                 let kind = match &step.kind {
                     StepKind::Embed(e) => Kind::Embed { table: add(e.table)? },
                     StepKind::Apply(a) => {
-                        multiplied.extend(a.terms.iter().map(|(x, _)| (*x, drops(*x))));
+                        multiplied.extend(a.terms.iter().map(|(x, _)| (*x, place(*x))));
                         let bias = a.bias.map(&mut add).transpose()?;
                         let weights = a.terms.iter().map(|(_, w)| add(*w)).collect::<Result<_, _>>()?;
                         Kind::Apply { weights, bias }
                     }
                     StepKind::Cell(cell) => {
-                        multiplied.push((cell.x, drops(cell.x)));
+                        let h = Slice { of: Sequence::State(cell.states[0]), from: 0, width: step.width };
+                        multiplied.extend([(cell.x, place(cell.x)), (h, Place::WithinRecurrence)]);
                         Kind::Cell(Box::new(Cell {
                             spec: cell.spec.clone(),
                             states: cell.states.iter().map(|s| s.index()).collect(),
-                            h: Slice { of: Sequence::State(cell.states[0]), from: 0, width: step.width },
                             units: step.width,
                             input: add(cell.input)?,
                             recurrent: add(cell.recurrent)?,
@@ -266,9 +272,9 @@ impl<T: Number> Network<T> {
         for (step, times) in self.layout.schedule(count) {
             let (k, width, layer) = (step.index(), self.layout.width(step), &self.layers[step.index()]);
             let rows = times.start * streams..times.end * streams;
-            if let Some(Dropout { probability, rng }) = &mut dropout {
-                for (n, (x, _)) in layer.multiplied.iter().enumerate().filter(|(_, (_, drops))| *drops) {
-                    drop_out(rows.len() * x.width, *probability, rng, &mut tape.factors[k][n]);
+            if let Some(dropout) = &mut dropout {
+                for ((x, place), factors) in layer.multiplied.iter().zip(&mut tape.factors[k]) {
+                    dropout.draw(*place, streams * x.width, times.len(), times.end, factors);
                 }
             }
             let mut values = std::mem::take(&mut tape.values[k]);
@@ -279,8 +285,18 @@ impl<T: Number> Network<T> {
             let of_rows = &mut values[rows.start * each..rows.end * each];
             let read = |x: Slice| tape.window.read(x, times.clone());
             let input = |n: usize| tape.input(k, n, layer.multiplied[n].0, times.clone());
+            let mut words = vec![];
             let result = match &layer.kind {
-                Kind::Embed { table } => w.rows(table, &tokens[rows.clone()]),
+                Kind::Embed { table } => {
+                    let mut out = w.rows(table, &tokens[rows.clone()]);
+                    if let Some(dropout) = dropout.as_mut().filter(|d| d.drops.words > 0.0) {
+                        let mut factors = vec![];
+                        dropout.draw_words(&tokens[rows.clone()], &mut factors);
+                        times_rows(&mut out, &factors);
+                        words = factors;
+                    }
+                    out
+                }
                 Kind::Apply { weights, bias } => {
                     let mut products =
                         weights.iter().enumerate().map(|(n, f)| w.apply(f, rows.len(), &input(n)));
@@ -291,7 +307,7 @@ impl<T: Number> Network<T> {
                     }
                     sum
                 }
-                Kind::Cell(cell) => cell.forward(w, streams, &input(0), state, of_rows),
+                Kind::Cell(cell) => cell.forward(w, streams, &input(0), &tape.factors[k][1], state, of_rows),
                 Kind::Map { formula, operands } => {
                     let result = formula.results().next().map_or(0, |t| t.index());
                     let slices: Vec<Cow<'_, [T]>> = operands
@@ -346,6 +362,9 @@ impl<T: Number> Network<T> {
                     (0..rows.len()).flat_map(row).copied().collect()
                 }
             };
+            if !words.is_empty() {
+                tape.factors[k] = vec![words];
+            }
             tape.window.write(step, times, result);
             tape.values[k] = values;
         }
@@ -393,15 +412,29 @@ impl<T: Number> Network<T> {
                 dx
             };
             match &layer.kind {
-                Kind::Embed { table } => to.rows(w, table, &tokens[rows.clone()], &dy),
+                Kind::Embed { table } => {
+                    let mut dy = dy;
+                    if let Some(factors) = tape.factors[k].first() {
+                        times_rows(&mut dy, factors);
+                    }
+                    to.rows(w, table, &tokens[rows.clone()], &dy);
+                }
                 Kind::Cell(cell) => {
                     let mut of_states: Vec<Vec<T>> =
                         cell.states.iter().map(|&s| std::mem::take(&mut of.before[s])).collect();
                     let goes_on = times.start > 0 || (tape.is_start && self.is_start_trained(cell.states[0]));
-                    let of_sums =
-                        cell.backward(w, [rows.len(), streams], values, &dy, &mut of_states, goes_on);
+                    let factors = &tape.factors[k][1];
+                    let of_sums = cell.backward(
+                        w,
+                        [rows.len(), streams],
+                        values,
+                        &dy,
+                        factors,
+                        &mut of_states,
+                        goes_on,
+                    );
                     cell.states.iter().zip(of_states).for_each(|(&s, d)| of.before[s] = d);
-                    cell.give_gradients(w, &of_sums, &input(0), &read(cell.h), to);
+                    cell.give_gradients(w, &of_sums, &input(0), &input(1), to);
                     let (x, _) = layer.multiplied[0];
                     if self.is_needed(x) {
                         let dx = w.apply_transposed(&cell.input, rows.len(), &cell.of_input(&of_sums));
@@ -565,6 +598,22 @@ fn map_slopes<T: Number>(
     out
 }
 
+/// The products with some factors, element by element; without any, `x` itself.
+pub(super) fn times<'a, T: Number>(x: &'a [T], factors: &[T]) -> Cow<'a, [T]> {
+    match factors {
+        [] => Cow::Borrowed(x),
+        factors => Cow::Owned(x.iter().zip(factors).map(|(&x, &f)| x * f).collect()),
+    }
+}
+
+/// Multiplies each row with its factor.
+fn times_rows<T: Number>(rows: &mut [T], factors: &[T]) {
+    let width = rows.len() / factors.len().max(1);
+    for (row, &factor) in rows.chunks_exact_mut(width.max(1)).zip(factors) {
+        row.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
 pub(super) fn add_to<T: Number>(sum: &mut [T], more: &[T]) {
     sum.iter_mut().zip(more).for_each(|(s, &x)| *s += x);
 }
@@ -573,13 +622,4 @@ pub(super) fn add_to_rows<T: Number>(rows: &mut [T], bias: &[T]) {
     rows.par_chunks_exact_mut(bias.len()).for_each(|row| {
         row.iter_mut().zip(bias).for_each(|(x, &b)| *x += b);
     });
-}
-
-/// Draws the factors of so many elements in dropout: 0, or the one that preserves the mean.
-fn drop_out<T: Number>(count: usize, probability: f64, rng: &mut SplitMix64, factors: &mut Vec<T>) {
-    let kept = T::of(1.0 / (1.0 - probability));
-    factors.extend((0..count).map(|_| {
-        let uniform = f64::from(rng.centered()) + 0.5;
-        if uniform < probability { T::of(0.0) } else { kept }
-    }));
 }

@@ -30,6 +30,12 @@ pub(super) trait Number: Real + faer::traits::ComplexField + std::ops::MulAssign
     /// The nearest integer, ties to even.
     fn nearest(self) -> Self;
 
+    /// The absolute value.
+    #[inline(always)]
+    fn magnitude(self) -> Self {
+        if self < Self::of(0.0) { -self } else { self }
+    }
+
     /// `1 / (1 + e^-x)`.
     #[inline(always)]
     fn quick_sigmoid(self) -> Self {

@@ -1,15 +1,18 @@
 //! The training run: windows of streams, steps, and the best weights.
 
+use super::dropout::Drops;
 use super::network::Network;
+use super::number::CHUNK;
 use super::optimizer::{Method, Optimizer, Schedule, norm};
 use super::shard::{self, Shard};
 use super::text::Text;
-use super::weights::{Values, sizes};
+use super::weights::{Coding, Values, Weights, sizes};
 use crate::budget::Evaluate;
 use crate::checkpoint::{CheckpointError, Identity};
 use crate::pass::{Context, PassError};
 use crate::watch::{Interrupt, Listening};
 use lstmc_frontend::ir::{Graph, Part, WeightId, print};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -29,12 +32,15 @@ pub(super) struct Plan {
     pub(super) rate: f64,
     pub(super) bptt: usize,
     pub(super) batch: usize,
-    pub(super) dropout: f64,
+    pub(super) drops: Drops,
+    pub(super) coding: Coding,
     pub(super) clip: f64,
     pub(super) method: Method,
     pub(super) schedule: Schedule,
     pub(super) decay: f64,
     pub(super) distill: f64,
+    /// The fraction of the run whose parameters are averaged, its last.
+    pub(super) average: f64,
     pub(super) seed: u64,
 }
 
@@ -44,6 +50,8 @@ pub(super) struct Job<'a> {
     pub(super) name: &'static str,
     pub(super) graph: &'a Graph,
     pub(super) teacher: Option<&'a Network<f32>>,
+    /// What names the teacher.
+    pub(super) taught_by: String,
     pub(super) text: Text<'a>,
     pub(super) plan: &'a Plan,
 }
@@ -61,6 +69,7 @@ pub(super) struct Progress {
     pub(super) step: usize,
     optimizer: Optimizer<f32>,
     shards: Vec<Shard>,
+    average: Average,
     losses: Losses,
     kept: Kept,
 }
@@ -82,6 +91,8 @@ impl Progress {
             && self.step <= job.steps()
             && self.optimizer.is_like(&start.optimizer, self.step)
             && self.losses.is_of(&job.text, self.step)
+            && self.average.count == self.step.saturating_sub(job.steps_before_average())
+            && (self.average.count == 0 || fits(&self.average.mean))
             && fits(parameters)
             && self.kept.best.as_ref().is_none_or(|best| fits(best))
             && self.kept.measured.is_empty() == start.kept.measured.is_empty()
@@ -104,7 +115,8 @@ impl Job<'_> {
         let before =
             evaluator.as_mut().map(|e| e.perplexity(graph)).transpose().map_err(PassError::Evaluate)?;
         let identity = Identity {
-            model: format!("#{:08x}", crc32fast::hash(print(graph).as_bytes())),
+            model: digest(graph),
+            teacher: self.taught_by.clone(),
             options: options.into(),
             training: text.to_string(),
             validation: before.map_or("none".into(), |p| format!("one of perplexity {p}")),
@@ -113,8 +125,9 @@ impl Job<'_> {
             step: 0,
             optimizer: Optimizer::new(plan.method, plan.decay, &network.weights),
             shards: Shard::of(plan),
+            average: Average::default(),
             losses: Losses::default(),
-            kept: Kept { measured: before.map(|p| (0.0, p)).into_iter().collect(), ..Kept::default() },
+            kept: Kept::starting(before),
         };
         if let Some(checkpoint) = &mut context.checkpoint
             && let Some((parameters, saved)) = checkpoint.begin::<(Values<f32>, Progress)>(&identity)?
@@ -130,7 +143,7 @@ impl Job<'_> {
         let interrupt = context.interrupt.map(Interrupt::listen);
         let (mut stopped, mut since) = (None, Since::now(&progress.losses));
         while progress.step < total && stopped.is_none() {
-            let Progress { step, optimizer, shards, losses, kept } = &mut progress;
+            let Progress { step, optimizer, shards, average, losses, kept } = &mut progress;
             let loss = shard::read(shards, network, self, *step, &mut gradients);
             losses.add(loss, text.tokens_in(*step % text.windows()));
             *step += 1;
@@ -145,6 +158,9 @@ impl Job<'_> {
             let rate = plan.rate * plan.schedule.at(*step - 1, total);
             optimizer.step(&mut network.weights, &mut gradients[0], rate, factor);
             network.weights.refresh();
+            if *step > self.steps_before_average() {
+                average.add(&mut network.weights);
+            }
             steps.add_and_say(1, || since.say(losses, &kept.measured));
             let epochs = *step as f64 / text.windows() as f64;
             let is_check = *step % every == 0 || *step == total;
@@ -158,7 +174,7 @@ impl Job<'_> {
             }
             if is_check {
                 since.log(losses, epochs);
-                kept.check(graph, network, epochs, evaluator)?;
+                kept.check_both(graph, network, average, epochs, evaluator)?;
             }
             if let (Some(checkpoint), true) = (&mut context.checkpoint, is_check || is_asked) {
                 checkpoint.keep(&identity, &(network.weights.values(), &progress))?;
@@ -167,7 +183,7 @@ impl Job<'_> {
                 stopped = Some(format!("interrupted after window {} of {total}", progress.step));
                 // Not in the checkpoint: a resumed run checks at the same steps as one that was not interrupted.
                 if !is_check {
-                    progress.kept.check(graph, network, epochs, evaluator)?;
+                    progress.kept.check_both(graph, network, &progress.average, epochs, evaluator)?;
                 }
             }
         }
@@ -187,10 +203,53 @@ impl Job<'_> {
         ((self.text.windows() as f64 / CHECKS_PER_EPOCH).ceil() as usize).max(1)
     }
 
+    /// Windows before those whose parameters are averaged.
+    fn steps_before_average(&self) -> usize {
+        let total = self.steps();
+        total - (self.plan.average * total as f64).round() as usize
+    }
+
     /// Windows in a run.
     fn steps(&self) -> usize {
         ((self.plan.epochs * self.text.windows() as f64).round() as usize).max(1)
     }
+}
+
+/// A name for a graph with its weights.
+pub(super) fn digest(graph: &Graph) -> String {
+    format!("#{:08x}", crc32fast::hash(print(graph).as_bytes()))
+}
+
+/// The mean of the parameters after each of some steps.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Average {
+    mean: Values<f32>,
+    count: usize,
+}
+
+impl Average {
+    fn add(&mut self, weights: &mut Weights<f32>) {
+        self.count += 1;
+        if self.count == 1 {
+            self.mean = weights.values();
+            return;
+        }
+        let share = 1.0 / self.count as f32;
+        for (mean, (_, now)) in self.mean.iter_mut().zip(weights.parameters()) {
+            mean.par_chunks_mut(CHUNK).zip(now.par_chunks(CHUNK)).for_each(|(mean, now)| {
+                mean.iter_mut().zip(now).for_each(|(m, &x)| *m += (x - *m) * share);
+            });
+        }
+    }
+}
+
+/// A perplexity on validation.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Measured {
+    epochs: f64,
+    perplexity: f64,
+    /// Whether it is that of the averaged parameters.
+    averaged: bool,
 }
 
 /// The best so far.
@@ -200,17 +259,43 @@ struct Kept {
     best: Option<Values<f32>>,
     /// The number of epochs before it.
     epochs: f64,
-    /// Perplexity on validation after this many epochs; the first is before training.
-    measured: Vec<(f64, f64)>,
+    averaged: bool,
+    /// The first is before training.
+    measured: Vec<Measured>,
 }
 
 impl Kept {
-    /// Keeps the current weights, if they are better than all before.
+    fn starting(before: Option<f64>) -> Kept {
+        let measured = |perplexity| Measured { epochs: 0.0, perplexity, averaged: false };
+        Kept { measured: before.map(measured).into_iter().collect(), ..Kept::default() }
+    }
+
+    /// Keeps the current weights or the averaged ones, if they are better than all before.
+    fn check_both(
+        &mut self,
+        graph: &Graph,
+        network: &mut Network<f32>,
+        average: &Average,
+        epochs: f64,
+        evaluator: &mut Option<&mut dyn Evaluate>,
+    ) -> Result<(), PassError> {
+        self.check(graph, network, epochs, false, evaluator)?;
+        if average.count == 0 {
+            return Ok(());
+        }
+        let now = network.weights.values();
+        network.weights.set(average.mean.clone());
+        let checked = self.check(graph, network, epochs, true, evaluator);
+        network.weights.set(now);
+        checked
+    }
+
     fn check(
         &mut self,
         graph: &Graph,
         network: &Network<f32>,
         epochs: f64,
+        averaged: bool,
         evaluator: &mut Option<&mut dyn Evaluate>,
     ) -> Result<(), PassError> {
         if let Some(evaluator) = evaluator {
@@ -219,28 +304,30 @@ impl Kept {
                 new.set_weight(id, map).map_err(|e| PassError::Evaluate(e.to_string()))?;
             }
             let perplexity = evaluator.perplexity(&new).map_err(PassError::Evaluate)?;
-            let best = self.measured.iter().map(|m| m.1).fold(f64::INFINITY, f64::min);
-            self.measured.push((epochs, perplexity));
-            tracing::info!(epochs, perplexity, "recover: validation");
+            let best = self.measured.iter().map(|m| m.perplexity).fold(f64::INFINITY, f64::min);
+            self.measured.push(Measured { epochs, perplexity, averaged });
+            tracing::info!(epochs, perplexity, averaged, "recover: validation");
             if perplexity.is_nan() || perplexity >= best {
                 return Ok(());
             }
         }
-        (self.best, self.epochs) = (Some(network.weights.values()), epochs);
+        (self.best, self.epochs, self.averaged) = (Some(network.weights.values()), epochs, averaged);
         Ok(())
     }
 
     fn note(&self) -> Option<String> {
-        let ((_, before), after) = self.measured.split_first()?;
+        let (before, after) = self.measured.split_first()?;
+        let said = |averaged| if averaged { ", averaged" } else { "" };
         // The last ones of equal parts of the run.
         let every = after.len().div_ceil(MEASURED_SHOWN).max(1);
         let shown = after.chunks(every).filter_map(|part| part.last());
-        let after: Vec<String> = shown.map(|(e, p)| format!("{p:.2} after {e:.2}")).collect();
+        let after = shown.map(|m| format!("{:.2} after {:.2}{}", m.perplexity, m.epochs, said(m.averaged)));
         let kept = match self.best {
-            Some(_) => format!("kept: after {:.2} epochs", self.epochs),
+            Some(_) => format!("kept: after {:.2} epochs{}", self.epochs, said(self.averaged)),
             None => "none is better".into(),
         };
-        Some(format!("validation perplexity {before:.2} before, {}; {kept}", after.join(", ")))
+        let after: Vec<String> = after.collect();
+        Some(format!("validation perplexity {:.2} before, {}; {kept}", before.perplexity, after.join(", ")))
     }
 }
 
@@ -303,9 +390,9 @@ impl Since {
     }
 
     /// The text for a progress bar.
-    fn say(&self, losses: &Losses, measured: &[(f64, f64)]) -> String {
+    fn say(&self, losses: &Losses, measured: &[Measured]) -> String {
         let [loss, speed] = self.measure(losses);
-        let validation = measured.last().map(|(_, p)| format!(", validation perplexity {p:.2}"));
+        let validation = measured.last().map(|m| format!(", validation perplexity {:.2}", m.perplexity));
         format!("loss {loss:.3}{}, {speed:.0} tokens/s", validation.unwrap_or_default())
     }
 

@@ -9,8 +9,9 @@
 //! Their number does not depend on the number of threads, and they are summed in order, so that results do not depend on it either. Steps of the
 //! recurrence are too small to be distributed over threads in another way.
 
+use super::dropout::Dropout;
 use super::loss::cross_entropy;
-use super::network::{Dropout, Network, State};
+use super::network::{Network, State};
 use super::number::CHUNK;
 use super::run::{Job, Plan};
 use super::weights::Gradients;
@@ -71,9 +72,8 @@ impl Shard {
         }
         let (n, [inputs, targets]) = (self.streams.len(), text.window(window, self.streams.clone()));
         let mut rng = self.rng(plan.seed, step);
-        let dropout = Dropout { probability: plan.dropout, rng: &mut rng };
-        let dropout = (plan.dropout > 0.0).then_some(dropout);
-        let mut tape = network.forward(&inputs, n, &mut self.state, dropout);
+        let dropout = Dropout { drops: plan.drops, rng: &mut rng };
+        let mut tape = network.forward(&inputs, n, &mut self.state, Some(dropout));
         let soft = teacher.map(|t| {
             let mut tape = t.forward(&inputs, n, &mut self.of_teacher, None);
             (tape.take_logits(t), plan.distill)

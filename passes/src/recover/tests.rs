@@ -1,8 +1,12 @@
 //! Gradients against finite differences, and what training comes to.
 
 mod checkpoint;
+mod codes;
+mod dropout;
 mod fisher;
+mod teacher;
 
+use super::dropout::{Dropout, Drops};
 use super::loss::cross_entropy;
 use super::network::{Network, State};
 use super::optimizer::{Method, Optimizer, Schedule};
@@ -10,8 +14,8 @@ use crate::budget::Evaluate;
 use crate::{Calibration, Context, Pipeline, RunError, Settings, Target, Verdict, run};
 use lstmc_frontend::interpret;
 use lstmc_frontend::ir::arbitrary::{
-    ALL_FORMATS_FROM, Extras, Kind, Recurrence, SplitMix64, language_model, language_model_of,
-    language_model_of_cells, lstm_variants, random_map, recurrent_model,
+    Extras, Kind, Recurrence, SplitMix64, language_model, language_model_of, language_model_of_cells,
+    lstm_variants, random_map, recurrent_model,
 };
 use lstmc_frontend::ir::{Activations, Part, WeightId};
 use lstmc_frontend::ir::{Graph, Head, LinearMap, LowRank, SetActivations, parse, print};
@@ -44,9 +48,20 @@ fn loss_and_gradients(
     before: &State<f64>,
     teacher: Option<f64>,
 ) -> (f64, Vec<Vec<f64>>) {
+    loss_and_gradients_of(network, before, teacher, Drops::default())
+}
+
+/// The same with dropout.
+fn loss_and_gradients_of(
+    network: &Network<f64>,
+    before: &State<f64>,
+    teacher: Option<f64>,
+    drops: Drops,
+) -> (f64, Vec<Vec<f64>>) {
     let tokens = random_tokens(5 * STREAMS, 3);
-    let mut state = before.clone();
-    let mut tape = network.forward(&tokens, STREAMS, &mut state, None);
+    let (mut state, mut rng) = (before.clone(), SplitMix64::new(7));
+    let dropout = Dropout { drops, rng: &mut rng };
+    let mut tape = network.forward(&tokens, STREAMS, &mut state, Some(dropout));
     let mut logits = tape.take_logits(network);
     let targets = random_tokens(tokens.len(), 4);
     let soft = teacher.map(|mix| {
@@ -79,8 +94,19 @@ fn check_gradients(graph: &Graph, target: &str, teacher: Option<f64>) -> usize {
 
 /// The same in a window that begins in a state.
 fn check_gradients_from(graph: &Graph, state: State<f64>, target: &str, teacher: Option<f64>) -> usize {
+    check_gradients_of(graph, state, target, teacher, Drops::default())
+}
+
+/// The same with dropout.
+fn check_gradients_of(
+    graph: &Graph,
+    state: State<f64>,
+    target: &str,
+    teacher: Option<f64>,
+    drops: Drops,
+) -> usize {
     let mut network: Network<f64> = Network::new(graph, Some(&Target::new(target))).unwrap();
-    let (loss, gradients) = loss_and_gradients(&network, &state, teacher);
+    let (loss, gradients) = loss_and_gradients_of(&network, &state, teacher, drops);
     assert!(loss.is_finite());
     let sizes: Vec<(usize, usize)> = network.weights.parameters().map(|(k, p)| (k, p.len())).collect();
     let mut count = 0;
@@ -93,7 +119,7 @@ fn check_gradients_from(graph: &Graph, state: State<f64>, target: &str, teacher:
             let mut at = |by: f64| {
                 network.weights.parameters().nth(which).unwrap().1[k] += by;
                 network.weights.refresh();
-                let loss = loss_and_gradients(&network, &state, teacher).0;
+                let loss = loss_and_gradients_of(&network, &state, teacher, drops).0;
                 network.weights.parameters().nth(which).unwrap().1[k] -= by;
                 loss
             };
@@ -235,67 +261,6 @@ fn gradients_through_every_operator() {
     assert_eq!(check_gradients(&graph, "*", None), all);
     // A factor that is shared is one parameter, whoever names it.
     assert_eq!(check_gradients(&graph, "recurrent", None), 24 + 6);
-}
-
-/// Straight through: codes get the gradient of the numbers that they stand for.
-#[test]
-fn codes_get_the_gradients_of_what_they_stand_for() {
-    for seed in (0..8).chain(ALL_FORMATS_FROM..ALL_FORMATS_FROM + 8) {
-        let coded = language_model_of(4, 1, WORDS, |_, shape| {
-            SetActivations::new(Activations::F32)
-                .set(&random_map(Kind::Quantized, shape, seed).into())
-                .into_map()
-        });
-        let mut plain = coded.clone();
-        for (id, weight) in coded.weights() {
-            plain.set_weight(id, smooth(&weight.map).into()).unwrap();
-        }
-        let [coded, plain] = [&coded, &plain].map(|graph| {
-            let network = Network::new(graph, Some(&Target::new("*"))).unwrap();
-            let (loss, gradients) = loss_and_gradients(&network, &state_before(&network), None);
-            let of_numbers =
-                gradients.into_iter().enumerate().filter(|(k, _)| !network.weights.is_scales(*k));
-            of_numbers.flat_map(|(_, g)| g).chain([loss]).collect::<Vec<f64>>()
-        });
-        // What codes stand for is an f32 in the plain graph.
-        const TOLERANCE: f64 = 16.0 * f32::EPSILON as f64;
-        for (c, p) in coded.iter().zip(&plain) {
-            assert!((c - p).abs() <= TOLERANCE, "{c}, {p}");
-        }
-    }
-}
-
-/// The gradient of a scale, as the documentation says it, where numbers are between codes and out of their reach.
-#[test]
-fn scales_get_their_gradients() {
-    let text = MIXED.replace("linear %x9, @embedding", "linear %x9, @decoder");
-    let graph =
-        parse(&(text + "@decoder: int4 group 2 [7, 3] { codes: random 1, scales: random 2 }\n")).unwrap();
-    let mut network: Network<f64> = Network::new(&graph, Some(&Target::new("decoder"))).unwrap();
-    let slots: Vec<usize> = network.weights.parameters().map(|(slot, _)| slot).collect();
-    assert!(network.weights.is_scales(slots[0]));
-    let mut rng = SplitMix64::new(1);
-    let mut values = network.weights.values();
-    values[1].iter_mut().for_each(|x| *x *= 1.0 + f64::from(rng.centered()));
-    network.weights.set(values);
-    let [scales, numbers] = <[Vec<f64>; 2]>::try_from(network.weights.values()).unwrap();
-    let (_, gradients) = loss_and_gradients(&network, &state_before(&network), None);
-    let of_numbers = &gradients[slots[1]];
-    let mut out_of_reach = 0;
-    for (k, (&scale, &found)) in scales.iter().zip(&gradients[slots[0]]).enumerate() {
-        let of_group = if k % 2 == 0 { 0..2 } else { 2..3 };
-        let (n, mut expected) = (of_group.len() as f64, 0.0);
-        for j in of_group.map(|j| k / 2 * 3 + j) {
-            let u = numbers[j] / scale;
-            let code = u.round_ties_even().clamp(-8.0, 7.0);
-            let is_out = !(-8.001..7.001).contains(&u);
-            out_of_reach += usize::from(is_out);
-            expected += of_numbers[j] * if is_out { code } else { code - u };
-        }
-        expected /= (n * 7.0).sqrt();
-        assert!((found - expected).abs() < 1e-12, "{k}: {found}, {expected}");
-    }
-    assert!((1..10).contains(&out_of_reach), "{out_of_reach}");
 }
 
 /// The way forward is what the interpreter computes.

@@ -4,7 +4,7 @@
 //!   map ─▶ form: a slot, or a product of two forms (low-rank)
 //!          slot: a matrix that products read, computed by `refresh` before each window
 //!            leaf      dense, masked, or codes, which are rounded
-//!            scales    of codes
+//!            factors   of codes: scales, and of columns
 //!            train     contracted from the forms of its cores
 //!   gradient of a slot ─▶ `pull` ─▶ of the cores' slots ─▶ mask
 //! ```
@@ -18,6 +18,7 @@ use super::number::{CHUNK, Number, View, vectorized};
 use super::train_contraction::Contraction;
 use crate::pass::PassError;
 use codes::Codes;
+pub(super) use codes::Coding;
 use lstmc_frontend::ir::{Graph, LinearMap, MapError, Part, PartId, Quantized, Rewrite, Sparse, WeightId};
 use lstmc_frontend::tensor::{DType, Data, Tensor};
 use pulp::NullaryFnOnce;
@@ -45,8 +46,8 @@ struct Slot<T> {
 enum Kind<T> {
     /// Parameters. `codes` if they are rounded; `mask` if some stay zero.
     Leaf { codes: Option<Codes<T>>, mask: Option<Vec<bool>> },
-    /// Scales of codes; no product reads them.
-    Scales,
+    /// Scales of codes, or factors of their columns; no product reads them.
+    Factors,
     /// Contracted from cores.
     Train { modes: Contraction, cores: Vec<Form> },
 }
@@ -104,6 +105,7 @@ pub(super) fn sizes<T>(all: &[Vec<T>]) -> Vec<usize> {
 
 /// The weights of a model as parameters.
 pub(super) struct Weights<T> {
+    coding: Coding,
     slots: Vec<Slot<T>>,
     /// Leaves, by part.
     leaves: BTreeMap<PartId, usize>,
@@ -111,9 +113,31 @@ pub(super) struct Weights<T> {
     shared: BTreeMap<PartId, Form>,
 }
 
+impl<T> Slot<T> {
+    /// The parameters, if they are trained.
+    fn parameters(&self) -> Option<&Vec<T>> {
+        match &self.kind {
+            _ if !self.trained => None,
+            Kind::Leaf { codes: Some(codes), .. } => codes.coding.codes.then_some(&codes.trained),
+            Kind::Leaf { codes: None, .. } | Kind::Factors => Some(&self.value),
+            Kind::Train { .. } => None,
+        }
+    }
+
+    fn parameters_mut(&mut self) -> Option<&mut Vec<T>> {
+        match &mut self.kind {
+            _ if !self.trained => None,
+            Kind::Leaf { codes: Some(codes), .. } => codes.coding.codes.then_some(&mut codes.trained),
+            Kind::Leaf { codes: None, .. } | Kind::Factors => Some(&mut self.value),
+            Kind::Train { .. } => None,
+        }
+    }
+}
+
 impl<T: Number> Weights<T> {
-    pub(super) fn new() -> Weights<T> {
-        Weights { slots: vec![], leaves: BTreeMap::new(), whole: BTreeMap::new(), shared: BTreeMap::new() }
+    pub(super) fn new(coding: Coding) -> Weights<T> {
+        let (leaves, whole, shared) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Weights { coding, slots: vec![], leaves, whole, shared }
     }
 
     /// The form of a weight. `trained` holds the [`leaves`] that are trained.
@@ -169,7 +193,11 @@ impl<T: Number> Weights<T> {
                 };
                 let is_trained = trained.contains(&map.id());
                 let codes = match codes {
-                    Some(q) => Some(Codes::of(q, value.clone(), self.add_scales(q, is_trained)?)?),
+                    Some(q) => {
+                        let scales = self.add_factors(q.scales(), is_trained)?;
+                        let columns = q.columns().map(|c| self.add_factors(c, is_trained)).transpose()?;
+                        Some(Codes::of(q, &value, self.coding, scales, columns)?)
+                    }
                     None => None,
                 };
                 self.leaves.insert(map.id(), self.slots.len());
@@ -180,11 +208,16 @@ impl<T: Number> Weights<T> {
         Ok(Form::Slot(self.slots.len() - 1))
     }
 
-    /// The slot of the scales of codes.
-    fn add_scales(&mut self, q: &Quantized, trained: bool) -> Result<usize, MapError> {
-        let shape = [q.scales().shape()[0], q.scales().shape()[1]];
-        self.slots.push(Slot { shape, value: T::elements(q.scales())?, trained, kind: Kind::Scales });
+    /// The slot of factors of codes.
+    fn add_factors(&mut self, factors: &Tensor, trained: bool) -> Result<usize, MapError> {
+        let value: Vec<T> = T::elements(factors)?;
+        self.slots.push(Slot { shape: [1, value.len()], value, trained, kind: Kind::Factors });
         Ok(self.slots.len() - 1)
+    }
+
+    /// Scales and factors of columns.
+    fn factors(&self, codes: &Codes<T>) -> [&[T]; 2] {
+        [Some(codes.scales), codes.columns].map(|slot| slot.map_or(&[][..], |s| &self.slots[s].value))
     }
 
     /// Whether any parameter of a form is trained.
@@ -203,22 +236,12 @@ impl<T: Number> Weights<T> {
 
     /// The parameters that are trained, each with the index of its gradient.
     pub(super) fn parameters(&mut self) -> impl Iterator<Item = (usize, &mut Vec<T>)> {
-        self.slots.iter_mut().enumerate().filter(|(_, s)| s.trained).filter_map(|(k, s)| match &mut s.kind {
-            Kind::Leaf { codes: Some(codes), .. } => Some((k, &mut codes.trained)),
-            Kind::Leaf { codes: None, .. } | Kind::Scales => Some((k, &mut s.value)),
-            Kind::Train { .. } => None,
-        })
+        self.slots.iter_mut().enumerate().filter_map(|(k, s)| Some((k, s.parameters_mut()?)))
     }
 
     /// The parameters that are trained.
     pub(super) fn values(&self) -> Values<T> {
-        let trained = self.slots.iter().filter(|s| s.trained);
-        let values = trained.filter_map(|s| match &s.kind {
-            Kind::Leaf { codes: Some(codes), .. } => Some(codes.trained.clone()),
-            Kind::Leaf { codes: None, .. } | Kind::Scales => Some(s.value.clone()),
-            Kind::Train { .. } => None,
-        });
-        values.collect()
+        self.slots.iter().filter_map(Slot::parameters).cloned().collect()
     }
 
     /// Sets parameters from the result of [`Weights::values`].
@@ -227,10 +250,9 @@ impl<T: Number> Weights<T> {
         self.refresh();
     }
 
-    /// Whether a slot has scales of codes.
-    #[cfg(test)]
-    pub(super) fn is_scales(&self, slot: usize) -> bool {
-        matches!(self.slots[slot].kind, Kind::Scales)
+    /// Whether a slot has factors of codes.
+    pub(super) fn is_factors(&self, slot: usize) -> bool {
+        matches!(self.slots[slot].kind, Kind::Factors)
     }
 
     /// Whether some parameter of a slot stays zero.
@@ -242,19 +264,19 @@ impl<T: Number> Weights<T> {
     /// Computes the matrices that products read from the parameters: rounds, and contracts cores.
     pub(super) fn refresh(&mut self) {
         for k in 0..self.slots.len() {
-            let scales = match &self.slots[k].kind {
-                Kind::Leaf { codes: Some(codes), .. } => self.slots[codes.scales].value.clone(),
-                _ => vec![],
+            let factors = match &self.slots[k].kind {
+                Kind::Leaf { codes: Some(codes), .. } => self.factors(codes).map(<[T]>::to_vec),
+                _ => [vec![], vec![]],
             };
             let slot = &mut self.slots[k];
             match &mut slot.kind {
                 Kind::Leaf { codes: Some(codes), mask } => {
-                    codes.round(&scales, &mut slot.value);
+                    codes.round(factors.each_ref().map(|f| &f[..]), &mut slot.value);
                     if let Some(mask) = mask {
                         apply_mask(&mut slot.value, mask);
                     }
                 }
-                Kind::Leaf { .. } | Kind::Scales => {}
+                Kind::Leaf { .. } | Kind::Factors => {}
                 Kind::Train { modes, cores } => {
                     let (modes, cores) = (modes.clone(), cores.clone());
                     let cores: Vec<Vec<T>> = cores.iter().map(|c| self.dense(c)).collect();
@@ -274,16 +296,17 @@ impl<T: Number> Weights<T> {
                         apply_mask(&mut gradients[k], mask);
                     }
                     if let Some(codes) = codes {
-                        let mut of_scales = std::mem::take(&mut gradients[codes.scales]);
-                        codes.add_scale_gradients(
-                            &self.slots[codes.scales].value,
-                            &gradients[k],
-                            &mut of_scales,
-                        );
-                        gradients[codes.scales] = of_scales;
+                        let slots = [Some(codes.scales), codes.columns, Some(k)];
+                        let take =
+                            |slot: Option<usize>| slot.map_or(vec![], |s| std::mem::take(&mut gradients[s]));
+                        let [mut of_scales, mut of_columns, mut of_values] = slots.map(take);
+                        let of_factors = [&mut of_scales[..], &mut of_columns];
+                        codes.pull(self.factors(codes), &mut of_values, of_factors);
+                        let found = slots.into_iter().zip([of_scales, of_columns, of_values]);
+                        found.filter_map(|(s, g)| Some((s?, g))).for_each(|(s, g)| gradients[s] = g);
                     }
                 }
-                Kind::Scales => {}
+                Kind::Factors => {}
                 Kind::Train { modes, cores } => {
                     let values: Vec<Vec<T>> = cores.iter().map(|c| self.dense(c)).collect();
                     let found = modes.gradients(&values, &gradients[k]);
@@ -479,7 +502,7 @@ impl<T: Number> Weights<T> {
         }
         let values = |map: &LinearMap| match (map, &slot.kind) {
             (LinearMap::Quantized(q), Kind::Leaf { codes: Some(codes), .. }) => {
-                quantized(q, codes, &self.slots[codes.scales].value)
+                quantized(q, codes, self.factors(codes))
             }
             (LinearMap::Dense(t), _) => tensor(t, &slot.value).map(LinearMap::Dense),
             (other, _) => Ok(other.clone()),
@@ -523,11 +546,16 @@ fn tensor<T: Number>(old: &Tensor, values: &[T]) -> Result<Tensor, MapError> {
     Ok(Tensor::new(old.shape().to_vec(), data)?)
 }
 
-/// The nearest codes.
-fn quantized<T: Number>(old: &Quantized, codes: &Codes<T>, scales: &[T]) -> Result<LinearMap, MapError> {
+/// The codes, with their factors.
+fn quantized<T: Number>(
+    old: &Quantized,
+    codes: &Codes<T>,
+    factors: [&[T]; 2],
+) -> Result<LinearMap, MapError> {
     let zeros = old.zero_points().cloned();
-    let tensor_of_codes = Tensor::from_i8(old.codes().shape().to_vec(), codes.codes(scales))?;
-    let scales = tensor(old.scales(), scales)?;
+    let tensor_of_codes = Tensor::from_i8(old.codes().shape().to_vec(), codes.codes(factors))?;
+    let scales = tensor(old.scales(), factors[0])?;
+    let columns = old.columns().map(|c| tensor(c, factors[1])).transpose()?;
     let new = Quantized::new(old.format(), old.granularity(), tensor_of_codes, scales, zeros)?;
-    Ok(LinearMap::Quantized(new.with_activations(old.activations())))
+    Ok(LinearMap::Quantized(new.with_columns(columns)?.with_activations(old.activations())))
 }

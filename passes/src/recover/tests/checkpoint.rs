@@ -9,9 +9,11 @@ use lstmc_frontend::ir::arbitrary::language_model;
 use lstmc_frontend::ir::print;
 use std::cell::RefCell;
 
-/// Two runs, which between them have all there is to keep: averages, states of a teacher, draws, codes.
+/// Three runs, which between them have all there is to keep: averages of gradients and of weights, states of a teacher, draws, codes in both units.
 const PASSES: &str = "recover(optimizer=adamw, lr=0.01, batch=4, bptt=7, dropout=0.2, epochs=1.5), quantize(bits=4, method=nearest), \
-                      recover(batch=3, bptt=5, distill=0.5, epochs=0.8)";
+                      recover(batch=3, bptt=5, distill=0.5, teacher=given, epochs=0.8), \
+                      recover(optimizer=adamw, batch=3, bptt=5, epochs=0.5, average=0.6, dropout=0.2, variational=true, recurrent-dropout=0.1, \
+                              word-dropout=0.1, rate-penalty=0.0001)";
 
 /// What is run, and on what.
 struct Case<'t> {
@@ -19,11 +21,12 @@ struct Case<'t> {
     training: Vec<u32>,
     validation: Option<Vec<u32>>,
     seed: u64,
+    teacher: u64,
 }
 
 impl Default for Case<'_> {
     fn default() -> Self {
-        Case { passes: PASSES, training: text(), validation: Some(text()), seed: 1 }
+        Case { passes: PASSES, training: text(), validation: Some(text()), seed: 1, teacher: 3 }
     }
 }
 
@@ -41,7 +44,9 @@ impl Case<'_> {
             Some(bytes) => checkpoint.resumed(bytes).unwrap(),
             None => checkpoint,
         };
+        let teacher = language_model(5, 1, WORDS, self.teacher);
         let context = Context {
+            teacher: Some(&teacher),
             training: Some(&self.training),
             evaluator: evaluator.as_mut().map(|e| e as _),
             checkpoint: Some(checkpoint),
@@ -123,6 +128,10 @@ fn what_differs_is_said() {
         Case { validation: None, ..Case::default() },
     ]
     .map(|case| case.resumed(&checkpoint).unwrap_err().to_string());
+    let passes = "recover(batch=4, distill=0.5, teacher=given)";
+    let checkpoint = Case { passes, ..Case::default() }.whole().1.remove(0);
+    let other = Case { passes, teacher: 4, ..Case::default() };
+    let errors = [&errors[..], &[other.resumed(&checkpoint).unwrap_err().to_string()]].concat();
     insta::assert_snapshot!(errors.join("\n"));
 }
 
