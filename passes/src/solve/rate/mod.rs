@@ -114,11 +114,14 @@ impl RateProblem {
         // The octave of all steps goes to the scales, so that columns are about 1.
         let octave = (steps.iter().map(|s| s.log2()).sum::<f64>() / cols.max(1) as f64).round();
         steps.iter_mut().for_each(|s| *s *= (-octave).exp2());
-        let scale = |f: &f64| {
-            let exponent = (-GRID / 2.0 * f.log2()).round() / GRID + octave;
+        let scale = |(f, row): (&f64, &[f32])| {
+            // Fine steps could need larger codes than there are: then the row's are as fine as its largest weight allows.
+            let needed = row.iter().zip(&steps).map(|(&w, step)| f64::from(w).abs() / step / MAX_CODE);
+            let finest = needed.fold(f64::MIN_POSITIVE, f64::max).log2();
+            let exponent = (GRID * (octave - f.log2() / 2.0)).round().max((GRID * finest).ceil()) / GRID;
             f16::from_f64(exponent.clamp(EXPONENTS[0], EXPONENTS[1]).exp2())
         };
-        let scales: Vec<f16> = self.weights.iter().map(scale).collect();
+        let scales: Vec<f16> = self.weights.iter().zip(self.w.chunks(cols.max(1))).map(scale).collect();
         let (codes, error) = self.codes(&scales, &steps);
         let (columns, error) = self.columns(&codes, &scales, &steps, error)?;
         Ok(RateCodes { codes, scales, columns, error })
