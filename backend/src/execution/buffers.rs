@@ -19,6 +19,8 @@ pub(crate) struct Buffers {
     pub(super) apart: Vec<f32>,
     /// Its hidden state.
     pub(super) h_codes: CodeRows,
+    /// A hidden state times the columns of the map that multiplies it.
+    pub(super) scaled: Vec<f32>,
     /// For the current formula.
     pub(super) terms: Terms,
     /// For a chunk's targets.
@@ -38,6 +40,7 @@ impl Buffers {
             gates: vec![],
             apart: vec![],
             h_codes: CodeRows::default(),
+            scaled: vec![],
             terms: Terms::default(),
             log_probabilities: Vec::with_capacity(rows),
             first: 0,
@@ -78,6 +81,7 @@ impl Buffers {
                 reserve(&mut self.gates, &cell.gates[0]);
                 cell.gates[1..].iter().for_each(|apart| reserve(&mut self.apart, apart));
                 self.h_codes.reserve(1, Groups::one(cell.units));
+                self.scaled.reserve(cell.units.saturating_sub(self.scaled.len()));
             }
             _ => {}
         }

@@ -108,12 +108,18 @@ impl Execution {
         // If the recurrent term is one plain product, the batched kernels with their wider vectors compute it, one step at a time.
         let wide = self.wide(model, cell, prologue);
         let mut h_codes = std::mem::take(&mut buffers.h_codes);
+        let mut scaled = std::mem::take(&mut buffers.scaled);
         buffers.floats(cell.out, steps, |buffers, rows| {
             for (t, row) in rows.chunks_exact_mut(cell.out.padded()).enumerate() {
                 let gates = &mut gates[t * lanes..][..lanes];
-                let generated = if let Some((format, weights)) = wide {
+                let generated = if let Some(Wide { format, weights, columns }) = wide {
                     let sums = if is_apart { &mut apart[..] } else { &mut *gates };
-                    let h = &state[cell.h().offset..][..cell.units];
+                    let mut h = &state[cell.h().offset..][..cell.units];
+                    if let Some(columns) = columns {
+                        scaled.clear();
+                        scaled.extend(h.iter().zip(columns).map(|(h, c)| h * c));
+                        h = &scaled;
+                    }
                     let input = h.len();
                     let term = match format {
                         Format::Integer(i) => {
@@ -152,20 +158,36 @@ impl Execution {
         buffers.gates = gates;
         buffers.apart = apart;
         buffers.h_codes = h_codes;
+        buffers.scaled = scaled;
     }
 
-    /// The panels of a cell's recurrent term, if it is a plain product of the hidden state and batched kernels read them as they are.
-    fn wide<'a>(&self, model: Model<'a>, cell: &Cell, prologue: &[Step]) -> Option<(Format, &'a PackedData)> {
-        let h = Vector::State(cell.h());
+    /// A cell's recurrent term, if it is a plain product of the hidden state and batched kernels read its panels as they are.
+    fn wide<'a>(&self, model: Model<'a>, cell: &Cell, prologue: &[Step]) -> Option<Wide<'a>> {
         let [s] = cell.recurrent[..] else { return None };
-        let plain = match (s.input, prologue) {
+        let (mut h, mut columns, mut rest) = (Vector::State(cell.h()), None, prologue);
+        if let [first, others @ ..] = prologue
+            && let Some((x, by, out)) = first.scaled().filter(|(x, ..)| *x == h)
+        {
+            debug_assert_eq!(x.len(), out.len);
+            (h, columns, rest) = (Vector::Scratch(out), Some(model.weights[by.0].f32s()), others);
+        }
+        let plain = match (s.input, rest) {
             (Input::Floats(x), []) => x == h,
             (Input::Codes(codes), [Step::Quantize { x, out }]) => (*x, *out) == (h, codes),
             _ => false,
         };
-        let (format, data) = (model.plan.panels(s.weights).format, &model.weights[s.weights.0]);
-        (plain && !matches!(format, Format::Strips(_))).then_some((format, data))
+        let (format, weights) = (model.plan.panels(s.weights).format, &model.weights[s.weights.0]);
+        (plain && !matches!(format, Format::Strips(_))).then_some(Wide { format, weights, columns })
     }
+}
+
+/// A recurrent term for batched kernels.
+#[derive(Clone, Copy)]
+struct Wide<'a> {
+    format: Format,
+    weights: &'a PackedData,
+    /// What the hidden state is multiplied by first.
+    columns: Option<&'a [f32]>,
 }
 
 /// A loop by generated code.

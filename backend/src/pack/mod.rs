@@ -4,7 +4,10 @@ mod integer;
 mod strips;
 
 use crate::error::CompileError;
-use crate::plan::{Format, LANES, PANEL, Packed, Packing, Panels, Plan, Rows, StripValues, dense, gate_row};
+use crate::plan::{
+    Format, LANES, PANEL, Packed, Packing, Panels, Plan, Rows, StripValues, dense, dense_with_columns,
+    gate_row,
+};
 use lstmc_frontend::ir::{Graph, LinearMap, Quantized};
 use lstmc_kernels::PackedData;
 
@@ -60,9 +63,13 @@ pub fn pack_one(packed: &Packed, graph: &Graph) -> Result<PackedData, CompileErr
             panels(&p, &transposed, to.f32s_mut());
         }
         Packing::Core { modes, rank, width } => {
-            core(&dense(graph, source)?, modes, rank, width, to.f32s_mut());
+            core(&dense_with_columns(graph, source)?, modes, rank, width, to.f32s_mut());
         }
         Packing::Vector { len } => to.f32s_mut()[..len].copy_from_slice(&dense(graph, source)?),
+        Packing::Columns { len } => {
+            let columns = map.columns().map(|c| c.to_f32()).transpose().map_err(|e| named(e.into()))?;
+            to.f32s_mut()[..len].copy_from_slice(&columns.expect("the plan found columns"));
+        }
         Packing::GateBias { units, gates } => {
             let bias = dense(graph, source)?;
             for (lane, to) in to.f32s_mut().iter_mut().enumerate() {

@@ -26,7 +26,10 @@ pub(crate) use strips::strip_inputs;
 
 use crate::error::CompileError;
 pub use lstmc_frontend::ir::Head;
-use lstmc_frontend::ir::{Formula, Graph, LinearMap, Part, Program, WeightId, verify_language_model};
+use lstmc_frontend::ir::{
+    Algebra, Binary, Formula, FormulaBuilder, Graph, LinearMap, Part, Program, WeightId,
+    verify_language_model,
+};
 use std::sync::Arc;
 
 /// Buffers and state slots are aligned and padded to this many f32s, so that whole panels can be written.
@@ -397,6 +400,25 @@ pub enum Step {
 }
 
 impl Step {
+    /// `out = x * by`, elementwise.
+    pub(crate) fn scale(x: Vector, by: PackedId, out: Buffer) -> Step {
+        let source = |of| Source { of, is_scalar: false };
+        let operands = vec![source(Elements::Vector(x)), source(Elements::Weight(by))];
+        Step::Map { formula: product_of_two(), operands, out }
+    }
+
+    /// What a step made by [`Step::scale`] was made of.
+    pub(crate) fn scaled(&self) -> Option<(Vector, PackedId, Buffer)> {
+        let Step::Map { formula, operands, out } = self else { return None };
+        match operands[..] {
+            [
+                Source { of: Elements::Vector(x), is_scalar: false },
+                Source { of: Elements::Weight(by), is_scalar: false },
+            ] if *formula == product_of_two() => Some((x, by, *out)),
+            _ => None,
+        }
+    }
+
     /// The vectors that it reads.
     pub fn reads(&self) -> Vec<Vector> {
         let of = |segments: &[Segment]| -> Vec<Vector> {
@@ -448,6 +470,15 @@ impl Step {
             Step::Delay { out, .. } => *out,
         }
     }
+}
+
+/// The first input times the second one.
+fn product_of_two() -> Formula {
+    let mut b = FormulaBuilder::new();
+    let (x, by) = (b.input(0), b.input(1));
+    let product = b.binary(Binary::Mul, &x, &by);
+    b.result(0, &product);
+    b.build(|_| None)
 }
 
 /// What computes the output after [`Plan::steps`]; it reads no state.
@@ -570,10 +601,19 @@ impl Plan {
     }
 }
 
-/// The dense f32 matrix or vector of a map, as a shared row-major slice.
+/// The dense f32 matrix or vector of a map, as a shared row-major slice; without columns, which the plan applies in a step of their own.
 pub(crate) fn dense(graph: &Graph, source: &MapRef) -> Result<Arc<Vec<f32>>, CompileError> {
+    dense_map(graph, source, &source.resolve(graph).without_columns())
+}
+
+/// As [`dense`], with columns.
+pub(crate) fn dense_with_columns(graph: &Graph, source: &MapRef) -> Result<Arc<Vec<f32>>, CompileError> {
+    dense_map(graph, source, source.resolve(graph))
+}
+
+fn dense_map(graph: &Graph, source: &MapRef, map: &LinearMap) -> Result<Arc<Vec<f32>>, CompileError> {
     let named = |error| CompileError::Map { name: source.name(graph), error };
-    let tensor = match &**source.resolve(graph) {
+    let tensor = match map {
         LinearMap::Dense(t) => t.clone(),
         other => other.to_dense().map_err(named)?,
     };

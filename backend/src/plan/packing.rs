@@ -162,6 +162,11 @@ pub enum Packing {
         /// Elements.
         len: usize,
     },
+    /// The factors of a map's columns, an f32 vector padded with zero to whole panels.
+    Columns {
+        /// Columns.
+        len: usize,
+    },
     /// The bias of a cell in the order of its panels' lanes, padded with zero.
     GateBias {
         /// Units.
@@ -188,7 +193,7 @@ impl Packing {
             }
             Packing::Panels(p) | Packing::Transposed(p) => p.bytes(),
             Packing::Core { modes, rank, width } => modes * rank * width.next_multiple_of(LANES) * 4,
-            Packing::Vector { len } => len.next_multiple_of(PANEL) * 4,
+            Packing::Vector { len } | Packing::Columns { len } => len.next_multiple_of(PANEL) * 4,
             Packing::GateBias { units, gates } => {
                 gate_lanes(gates.count(), units).next_multiple_of(PANEL) * 4
             }
@@ -218,7 +223,9 @@ impl fmt::Display for Packing {
             Packing::Panels(p) => p.fmt(f),
             Packing::Transposed(p) => write!(f, "transposed {p}"),
             Packing::Core { modes, rank, width } => write!(f, "core f32 [{modes}][{rank}][{width}]"),
-            Packing::Vector { len } => write!(f, "vector f32 [{}] of {len}", self.bytes() / 4),
+            Packing::Vector { len } | Packing::Columns { len } => {
+                write!(f, "vector f32 [{}] of {len}", self.bytes() / 4)
+            }
             Packing::GateBias { .. } => write!(f, "gate bias f32 [{}]", self.bytes() / 4),
             Packing::Parameters { count, .. } => {
                 write!(f, "vectors f32 [{count}][{}]", self.bytes() / 4 / count.max(&1))

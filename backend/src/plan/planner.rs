@@ -295,7 +295,10 @@ impl<'p> Planner<'p> {
         if let Some(&id) = self.known.get(&key) {
             return id;
         }
-        let (name, represented) = (source.name(self.graph), part.kind().to_string());
+        let (mut name, mut represented) = (source.name(self.graph), part.kind().to_string());
+        if let Packing::Columns { .. } = packing {
+            (name, represented) = (format!("{name}/columns"), String::new());
+        }
         let id = PackedId(self.weights.len());
         self.weights.push(Packed { name, packing, source: source.clone(), represented });
         self.known.insert(key, id);
@@ -326,6 +329,7 @@ impl<'p> Planner<'p> {
     fn segment(&mut self, source: &MapRef, x: Vector, order: RowOrder) -> Result<Segment, CompileError> {
         let [out, input] = self.matrix(source)?;
         let panels = |format| Packing::Panels(Panels { out, input, order, format });
+        let x = self.times_columns(source, x);
         let graph = self.graph;
         match &**source.resolve(graph) {
             LinearMap::LowRank(_) => {
@@ -376,6 +380,20 @@ impl<'p> Planner<'p> {
                 Ok(Segment { weights, input })
             }
         }
+    }
+
+    /// `x` times the columns of a map, if it has any, computed once for all products that read it.
+    fn times_columns(&mut self, source: &MapRef, x: Vector) -> Vector {
+        if source.resolve(self.graph).columns().is_none() {
+            return x;
+        }
+        let by = self.pack(source, Packing::Columns { len: x.len() });
+        let made = self.made(|step| step.scaled().filter(|s| (s.0, s.1) == (x, by)).map(|s| s.2));
+        Vector::Scratch(made.unwrap_or_else(|| {
+            let out = self.buffer(x.len());
+            self.steps.push(Step::scale(x, by, out));
+            out
+        }))
     }
 
     /// How the panels of a map that is neither sparse nor low-rank are stored.
@@ -457,6 +475,12 @@ impl<'p> Planner<'p> {
 
     /// Reads a row of a table in any representation.
     fn gather(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
+        let row = self.gather_codes(source)?;
+        Ok(self.times_columns(source, Vector::Scratch(row)).buffer())
+    }
+
+    /// Reads a row of a table, without the table's own columns.
+    fn gather_codes(&mut self, source: &MapRef) -> Result<Buffer, CompileError> {
         let [rows, cols] = self.matrix(source)?;
         let part = source.resolve(self.graph);
         let format = match &**part {
@@ -471,7 +495,7 @@ impl<'p> Planner<'p> {
                 let product = Product { out: cols, segments: vec![segment], start: Start::Zero };
                 let out = self.buffer(cols);
                 self.steps.push(Step::Product { product, out });
-                return Ok(out);
+                return Ok(self.times_columns(&right, Vector::Scratch(out)).buffer());
             }
             LinearMap::TensorTrain(t) => return self.gather_train(source, t),
             LinearMap::Dense(_) | LinearMap::Quantized(_) if self.multiplied.contains(&part.id()) => {

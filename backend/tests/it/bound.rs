@@ -166,21 +166,24 @@ impl Sum {
 
 /// A map, decoded as far as kernels decode it.
 enum Map {
-    /// Row-major.
-    Dense { data: Vec<f32>, cols: usize, int8: bool },
-    /// Two products; a row of the first factor meets the second decoded.
-    Product { left: Box<Map>, right: Box<Map>, decoded: Vec<f32> },
+    /// Row-major, without columns.
+    Dense { data: Vec<f32>, cols: usize, int8: bool, columns: Option<Vec<f32>> },
+    /// Two products; a row of the first factor meets the second decoded, then its columns.
+    Product { left: Box<Map>, right: Box<Map>, decoded: Vec<f32>, columns: Option<Vec<f32>> },
     /// The dense matrix and its rows' errors where they are multiplied out of cores.
     Train { dense: Box<Map>, errors: Vec<f64> },
 }
 
 impl Map {
     fn of(map: &LinearMap) -> Map {
+        let decoded = |map: &LinearMap| map.without_columns().to_dense().unwrap().to_f32().unwrap().to_vec();
+        let columns = |map: &LinearMap| map.columns().map(|c| c.to_f32().unwrap().to_vec());
         match map {
             LinearMap::LowRank(l) => Map::Product {
                 left: Box::new(Map::of(l.left())),
                 right: Box::new(Map::of(l.right())),
-                decoded: l.right().to_dense().unwrap().to_f32().unwrap().to_vec(),
+                decoded: decoded(l.right()),
+                columns: columns(l.right()),
             },
             LinearMap::TensorTrain(t) => {
                 // Each element is a chain of small products: as many roundings as ranks, of the sum of magnitudes; the dense
@@ -198,14 +201,15 @@ impl Map {
                 let dense = map.to_dense().unwrap();
                 let data = dense.to_f32().unwrap().to_vec();
                 Map::Train {
-                    dense: Box::new(Map::Dense { data, cols: t.shape()[1], int8: false }),
+                    dense: Box::new(Map::Dense { data, cols: t.shape()[1], int8: false, columns: None }),
                     errors: sizes.to_f32().unwrap().iter().map(|&s| roundings * U * f64::from(s)).collect(),
                 }
             }
             _ => Map::Dense {
-                data: map.to_dense().unwrap().to_f32().unwrap().to_vec(),
+                data: decoded(map),
                 cols: map.shape().last().copied().unwrap_or(1),
                 int8: map.activations() == Activations::Int8,
+                columns: columns(map),
             },
         }
     }
@@ -215,8 +219,9 @@ impl Map {
         match self {
             Map::Product { left, right, .. } => left.sums(&right.apply(x)),
             Map::Train { dense, .. } => dense.sums(x),
-            Map::Dense { data, cols, int8 } => {
-                let x = if *int8 { quantized(x) } else { x.to_vec() };
+            Map::Dense { data, cols, int8, columns } => {
+                let x = scaled(x.to_vec(), columns);
+                let x = if *int8 { quantized(&x) } else { x };
                 let terms = x.len() as f64 + if *int8 { INTEGER_ROUNDINGS } else { 0.0 };
                 data.chunks_exact((*cols).max(1))
                     .map(|w| {
@@ -242,31 +247,39 @@ impl Map {
     /// One row of a table. A factor's row times the other factor is a product.
     fn row(&self, n: usize) -> Vec<Approx> {
         match self {
-            Map::Dense { data, cols, .. } => {
-                data[n * cols..][..*cols].iter().map(|&x| Approx::exact(x.into())).collect()
+            Map::Dense { data, cols, columns, .. } => {
+                let row = data[n * cols..][..*cols].iter().map(|&x| Approx::exact(x.into()));
+                scaled(row.collect(), columns)
             }
             Map::Train { dense, errors } => {
                 let row = dense.row(n);
                 let errors = &errors[n * row.len()..][..row.len()];
                 row.iter().zip(errors).map(|(x, &error)| Approx { error, ..*x }).collect()
             }
-            Map::Product { left, decoded: data, .. } => {
+            Map::Product { left, decoded: data, columns, .. } => {
                 let left = left.row(n);
                 let cols = data.len() / left.len().max(1);
-                (0..cols)
-                    .map(|j| {
-                        let (mut sum, mut size, mut carried) = (0.0, 0.0, 0.0);
-                        for (a, x) in left.iter().enumerate() {
-                            let w = f64::from(data[a * cols + j]);
-                            sum += w * x.value;
-                            size += (w * x.value).abs();
-                            carried += w.abs() * x.error;
-                        }
-                        Approx { value: sum, error: carried + (left.len() as f64 + 1.0) * U * size }
-                    })
-                    .collect()
+                let row = (0..cols).map(|j| {
+                    let (mut sum, mut size, mut carried) = (0.0, 0.0, 0.0);
+                    for (a, x) in left.iter().enumerate() {
+                        let w = f64::from(data[a * cols + j]);
+                        sum += w * x.value;
+                        size += (w * x.value).abs();
+                        carried += w.abs() * x.error;
+                    }
+                    Approx { value: sum, error: carried + (left.len() as f64 + 1.0) * U * size }
+                });
+                scaled(row.collect(), columns)
             }
         }
+    }
+}
+
+/// A vector times a map's columns.
+fn scaled(x: Vec<Approx>, columns: &Option<Vec<f32>>) -> Vec<Approx> {
+    match columns {
+        Some(columns) => x.iter().zip(columns).map(|(x, &c)| x.times(Approx::exact(c.into()))).collect(),
+        None => x,
     }
 }
 

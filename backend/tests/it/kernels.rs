@@ -252,7 +252,7 @@ fn every_variant_of_a_cell() {
     for (cell, peepholes) in lstm_variants() {
         for hidden in [1, 7, 8, 9, 31, 33] {
             for kind in [Kind::Dense, Kind::Quantized, Kind::LowRank] {
-                let make = |_: &str, shape| random_map(kind, shape, 5);
+                let make = |_: &str, shape| random_map(kind, shape, ALL_FORMATS_FROM + 5);
                 check(&language_model_of_cells(&cell, peepholes, [hidden, 2, 33], make), 3, OptLevel::None);
             }
         }
@@ -276,9 +276,11 @@ fn every_variant_of_a_cell() {
 /// Several threads write the very logits and states that one does, in every representation.
 #[test]
 fn a_team_takes_the_same_steps() {
-    let of = |kind: Kind| language_model_of(40, 2, 2100, move |_, shape| random_map(kind, shape, 5));
-    for kind in Kind::ALL {
-        let graph = of(kind);
+    let of = |kind: Kind, seed| language_model_of(40, 2, 2100, move |_, shape| random_map(kind, shape, seed));
+    for (kind, seed) in
+        Kind::ALL.into_iter().flat_map(|kind| [5, ALL_FORMATS_FROM + 5].map(|seed| (kind, seed)))
+    {
+        let graph = of(kind, seed);
         for level in Level::all() {
             let alone = compile(&graph, level, OptLevel::None, 1);
             let team = compile(&graph, level, OptLevel::None, 3);

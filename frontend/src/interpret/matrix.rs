@@ -35,10 +35,8 @@ impl<T: Real> Decoder<T> {
             return Ok(Matrix::Product { left: self.child(l.left())?, right: self.child(l.right())? });
         }
         let [rows, cols] = map.matrix_shape()?;
-        let (columns, data) = match map.split_columns() {
-            Some((columns, rest)) => (Some(columns.to_f32()?.to_vec()), T::elements(&rest.to_dense()?)?),
-            None => (None, T::elements(&map.to_dense()?)?),
-        };
+        let columns = map.columns().map(|c| Ok::<_, MapError>(c.to_f32()?.to_vec())).transpose()?;
+        let data = T::elements(&map.without_columns().to_dense()?)?;
         Ok(Matrix::Dense { rows, data, taking: Taking { cols, columns, activations: map.activations() } })
     }
 

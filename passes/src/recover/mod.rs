@@ -35,6 +35,7 @@
 
 mod cell;
 mod dropout;
+pub(crate) mod fisher;
 mod formula;
 mod loss;
 mod network;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod codes;
 mod dropout;
+mod fisher;
 mod teacher;
 
 use super::dropout::{Dropout, Drops};

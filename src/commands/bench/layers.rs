@@ -173,7 +173,10 @@ fn stored(packing: &Packing) -> Option<String> {
             Format::Strips(_) => "sparse int8".into(),
         },
         Packing::Core { .. } => "f32 cores".into(),
-        Packing::Vector { .. } | Packing::GateBias { .. } | Packing::Parameters { .. } => return None,
+        Packing::Vector { .. }
+        | Packing::Columns { .. }
+        | Packing::GateBias { .. }
+        | Packing::Parameters { .. } => return None,
     })
 }
 

@@ -10,7 +10,9 @@ use crate::program::{Sandbox, root};
 use lstmc::Source;
 use lstmc::backend::Level;
 use lstmc::frontend::ir::Head;
-use lstmc::frontend::ir::arbitrary::{Extras, Kind, Recurrence, random_map, recurrent_model_of};
+use lstmc::frontend::ir::arbitrary::{
+    ALL_FORMATS_FROM, Extras, Kind, Recurrence, random_map, recurrent_model_of,
+};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -77,7 +79,7 @@ pub(super) fn write_c(sandbox: &Sandbox, model: &str, triple: &str, folder: &str
 pub(super) fn mixed(kind: &Recurrence, head: Head, seed: u64) -> Source {
     let map = |name: &str, shape| {
         let n = name.bytes().map(usize::from).sum::<usize>() + seed as usize;
-        random_map(Kind::ALL[n % Kind::ALL.len()], shape, seed + name.len() as u64)
+        random_map(Kind::ALL[n % Kind::ALL.len()], shape, ALL_FORMATS_FROM + seed + name.len() as u64)
     };
     let mut source = Source::read(root().join("testdata/tiny/dynamo/model.onnx")).unwrap();
     source = source.canonical().unwrap();

@@ -10,7 +10,9 @@ use crate::engines::max_error;
 use crate::program::{Sandbox, root};
 use lstmc::Source;
 use lstmc::backend::{Level, Options};
-use lstmc::frontend::ir::arbitrary::{Extras, Kind, Recurrence, random_map, recurrent_model_of, sparse};
+use lstmc::frontend::ir::arbitrary::{
+    ALL_FORMATS_FROM, Extras, Kind, Recurrence, random_map, recurrent_model_of, sparse,
+};
 use lstmc::frontend::ir::{Head, LinearMap, LowRank, Pattern};
 use std::fs;
 
@@ -170,7 +172,8 @@ fn libraries_of_every_kind_of_layer_and_the_jit_agree() {
     let all = Recurrence::general().into_iter().flat_map(|kind| heads.map(|head| (kind.clone(), head)));
     for (n, (kind, head)) in all.enumerate() {
         let extras = Extras { head, ..Extras::ALL };
-        let map = |_: &str, shape| random_map(Kind::ALL[n % Kind::ALL.len()], shape, n as u64);
+        let map =
+            |_: &str, shape| random_map(Kind::ALL[n % Kind::ALL.len()], shape, ALL_FORMATS_FROM + n as u64);
         let mut source = Source::read(root().join("testdata/tiny/dynamo/model.onnx")).unwrap();
         source = source.canonical().unwrap();
         (source.graph, source.tokenizer) = (recurrent_model_of(&kind, [17, 2, 40], extras, map), None);

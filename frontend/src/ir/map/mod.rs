@@ -204,19 +204,23 @@ impl LinearMap {
         }
     }
 
-    /// The factors by which a product first multiplies its vector, `[in]`, and the map that it then applies; `None` without
-    /// [`Quantized::columns`].
-    pub fn split_columns(&self) -> Option<(&Tensor, LinearMap)> {
+    /// The factors by which a product first multiplies its vector, `[in]`; `None` without [`Quantized::columns`].
+    pub fn columns(&self) -> Option<&Tensor> {
         match self {
-            LinearMap::Quantized(q) => {
-                let columns = q.columns.as_ref()?;
-                Some((columns, LinearMap::Quantized(Quantized { columns: None, ..q.clone() })))
-            }
-            LinearMap::Sparse(s) => {
-                let (columns, values) = s.values.split_columns()?;
-                Some((columns, LinearMap::Sparse(Sparse { values: values.into(), ..s.clone() })))
-            }
+            LinearMap::Quantized(q) => q.columns(),
+            LinearMap::Sparse(s) => s.values.columns(),
             _ => None,
+        }
+    }
+
+    /// The map that a product applies after it has multiplied its vector by [`LinearMap::columns`].
+    pub fn without_columns(&self) -> LinearMap {
+        match self {
+            LinearMap::Quantized(q) => LinearMap::Quantized(Quantized { columns: None, ..q.clone() }),
+            LinearMap::Sparse(s) if self.columns().is_some() => {
+                LinearMap::Sparse(Sparse { values: s.values.without_columns().into(), ..s.clone() })
+            }
+            other => other.clone(),
         }
     }
 
