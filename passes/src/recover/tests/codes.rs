@@ -3,14 +3,14 @@
 use super::{MIXED, WORDS, loss_and_gradients, perplexity, recovered, smooth, state_before};
 use crate::Target;
 use crate::recover::network::Network;
-use crate::recover::weights::Coding;
+use crate::recover::weights::{Coding, Units};
 use lstmc_frontend::ir::arbitrary::{
-    self, ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, random_columns, random_map,
+    self, ALL_FORMATS_FROM, Kind, SplitMix64, language_model_of, random_columns, random_map,
 };
 use lstmc_frontend::ir::{Activations, CodeFormat, Granularity, Graph, LinearMap, SetActivations, parse};
 use lstmc_frontend::tensor::DType::F16;
 
-const IN_STEPS: Coding = Coding { in_steps: true, ..Coding::NEAREST };
+const IN_STEPS: Coding = Coding { units: Units::Steps, ..Coding::NEAREST };
 
 /// A model whose decoder is `[7, 3]` as given, apart from the embedding.
 fn with_decoder(map: &str) -> Graph {
@@ -132,7 +132,8 @@ fn factors_in_steps_get_the_gradients_of_the_loss() {
             let factors = sets.iter().enumerate().filter(|(_, (slot, _))| network.weights.is_factors(*slot));
             let each: Vec<_> =
                 factors.flat_map(|(which, &(slot, n))| (0..n).map(move |k| (which, slot, k))).collect();
-            assert_eq!((each.len(), sets.len() > 2), (numbers.len(), codes || map == low_rank), "{map}");
+            let are_numbers_trained = sets.iter().any(|(slot, _)| !network.weights.is_factors(*slot));
+            assert_eq!((each.len(), are_numbers_trained), (numbers.len(), codes), "{map}");
             for ((which, slot, k), (n, max)) in each.into_iter().zip(numbers.iter().zip(&max)) {
                 let mut at = |by: f64| {
                     network.weights.parameters().nth(which).unwrap().1[k] += by;
@@ -189,18 +190,20 @@ fn dead_zones_widen() {
     assert_eq!(q.codes().i8s().unwrap()[..expected.len()], expected);
 }
 
+/// Codes whose columns have factors, in halves.
+fn coded(shape: [usize; 2], seed: u64) -> LinearMap {
+    let map = arbitrary::quantized(shape, CodeFormat::Int4, Granularity::Group(4), F16, false, seed);
+    let LinearMap::Quantized(q) = map.unwrap() else { panic!("it has codes") };
+    LinearMap::Quantized(q.with_columns(Some(random_columns(F16, shape[1], seed).unwrap())).unwrap())
+}
+
 /// What is not trained is kept to the bit, halves stay halves, and kept codes are those of before while all else is trained.
 #[test]
 fn codes_can_be_kept() {
     let graph = || {
         language_model_of(8, 1, WORDS, |name, shape| match name {
             "decoder" => random_map(Kind::Dense, shape, 1),
-            _ => {
-                let map = arbitrary::quantized(shape, CodeFormat::Int4, Granularity::Group(4), F16, false, 1);
-                let LinearMap::Quantized(q) = map.unwrap() else { panic!("it has codes") };
-                let columns = random_columns(F16, shape[1], 2).unwrap();
-                LinearMap::Quantized(q.with_columns(Some(columns)).unwrap())
-            }
+            _ => coded(shape, 1),
         })
     };
     let quantized = |graph: &Graph, name: &str| {
@@ -208,35 +211,37 @@ fn codes_can_be_kept() {
         let LinearMap::Quantized(q) = &*map else { panic!("it has codes") };
         q.clone()
     };
-    for method in ["sgd", "adamw"] {
-        let run =
-            recovered(&format!("recover(batch=4, codes=keep, optimizer={method})"), graph(), false).unwrap();
-        let (before, after) = (quantized(&graph(), "lstm0.input"), quantized(&run.graph, "lstm0.input"));
+    for (method, rate, high) in [("sgd", 0.3, 0.3), ("adamw", 0.01, 0.3)] {
+        let trained = |options: &str, rate: f64| {
+            let passes = format!("recover(batch=4, optimizer={method}, lr={rate}{options})");
+            recovered(&passes, graph(), false).unwrap().graph
+        };
+        let input = |graph: &Graph| quantized(graph, "lstm0.input");
+        let (before, kept) = (input(&graph()), trained(", codes=keep", rate));
+        let after = input(&kept);
         assert_eq!(before.codes(), after.codes());
         assert_ne!(before.scales(), after.scales());
         assert_ne!(before.columns(), after.columns());
         assert_eq!(after.columns().unwrap().dtype(), F16);
-        assert_eq!(run.trail.records[0].weights_changed.len(), 6);
-        assert!(perplexity(&run.graph) < perplexity(&graph()));
-        let run = recovered(&format!("recover(batch=4, optimizer={method})"), graph(), false).unwrap();
-        assert_ne!(before.codes(), quantized(&run.graph, "lstm0.input").codes());
+        assert!(perplexity(&kept) < perplexity(&graph()));
+        let after = input(&trained(", factors=keep", high));
+        assert_ne!(before.codes(), after.codes());
+        assert_eq!((before.scales(), before.columns()), (after.scales(), after.columns()));
+        assert_ne!(before.codes(), input(&trained("", high)).codes());
     }
     let run = recovered("recover(batch=4, target=decoder)", graph(), false).unwrap();
     assert_eq!(quantized(&graph(), "lstm0.input"), quantized(&run.graph, "lstm0.input"));
 }
 
-/// Codes of any scale are learnt at one rate in steps, and a rate penalty makes them smaller.
+/// Codes of any scale are learnt at one rate in steps, and a dead zone and a rate penalty make them smaller.
 #[test]
 fn codes_are_learnt_in_steps() {
-    let passes = |options: &str| {
-        format!(
-            "quantize(bits=4, method=nearest), recover(optimizer=adamw, lr=0.1, epochs=40, batch=4, bptt=10{options})"
-        )
-    };
-    let graph = || language_model(12, 1, WORDS, 1);
+    let passes =
+        |options: &str| format!("recover(optimizer=adamw, lr=0.1, epochs=40, batch=4, bptt=10{options})");
+    let graph = || language_model_of(12, 1, WORDS, |name, shape| coded(shape, name.len() as u64));
     let run = recovered(&passes(""), graph(), true).unwrap();
     let found = perplexity(&run.graph);
-    assert!(found < 1.3, "{found}\n{}", run.trail);
+    assert!(found < 1.5, "{found}\n{}", run.trail);
     let zeros = |options: &str| {
         let run = recovered(&passes(options), graph(), false).unwrap();
         let maps = run.graph.weights().filter_map(|(_, w)| match &*w.map {
