@@ -17,7 +17,7 @@
 //! but gradients are not (truncated back-propagation, Williams and Peng 1990).
 //!
 //! Codes are trained straight through (Bengio et al. 2013): a number is rounded to a code in the forward pass, and gets its gradient as if it were
-//! not rounded. The numbers are in units of the weights with `sgd`, and of steps with `adamw`. Scales and factors of columns are trained too (LSQ,
+//! not rounded. The numbers are in units of the weights, or of steps with `adamw` where columns have factors. Scales and factors of columns are trained too (LSQ,
 //! Esser et al. 2020), or alone with `codes=keep`; zero points do not change. `weights::codes` has the formulas.
 //! Products take their vectors as f32 here, even if codes say `activations int8`; perplexity is measured with int8.
 //!
@@ -59,7 +59,7 @@ use network::Network;
 use optimizer::{Method, Schedule};
 use run::{Job, Plan, digest};
 use text::Text;
-use weights::Coding;
+use weights::{Coding, Units};
 
 /// The optimizers' default rates.
 const SGD_RATE: f64 = 0.3;
@@ -116,10 +116,11 @@ pub(crate) const INFO: PassInfo = PassInfo {
         .or("before"),
         number("decay", 1.0, "weight decay, relative to the learning rate").or("0"),
         number("average", 1.0, "the last fraction of the run whose weights are averaged").or("0"),
+        OptionInfo::new("codes", Kind::Word(&["train", "keep"]), "whether codes are trained").or("train"),
         OptionInfo::new(
-            "codes",
+            "factors",
             Kind::Word(&["train", "keep"]),
-            "whether codes are trained, or only their factors and all that is not coded",
+            "whether scales and factors of columns are trained",
         )
         .or("train"),
         OptionInfo::new(
@@ -190,8 +191,13 @@ impl Recover {
             },
             coding: Coding {
                 codes: trains_codes,
+                factors: all.get::<&str>("factors") == "train",
                 // Adam's steps are of one size for all parameters; steps of codes are not.
-                in_steps: method == Method::AdamW || !trains_codes,
+                units: match method {
+                    _ if !trains_codes => Units::Steps,
+                    Method::AdamW => Units::StepsOfColumns,
+                    Method::Sgd => Units::Weights,
+                },
                 dead_zone: all.get("dead-zone"),
                 rate_penalty: all.get("rate-penalty"),
             },

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f64 = 1e-8;
 
-/// The update rule for parameters. AdamW's rate is relative for factors of codes, `rate |w|`: they may be of any size.
+/// The update rule for parameters. AdamW's rate is relative for factors of codes that are in units of steps, `rate |w|`: they may be of any size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Method {
     Sgd,
@@ -77,7 +77,7 @@ impl<T: Number> Optimizer<T> {
     ) {
         self.steps += 1;
         let shrink = T::of(1.0 - rate * self.decay);
-        let is_factors: Vec<bool> = (0..gradients.len()).map(|k| weights.is_factors(k)).collect();
+        let is_relative: Vec<bool> = (0..gradients.len()).map(|k| weights.is_relative(k)).collect();
         for (k, parameters) in weights.parameters() {
             let chunks = parameters.par_chunks_mut(CHUNK).zip(gradients[k].par_chunks_mut(CHUNK));
             match self.method {
@@ -91,7 +91,7 @@ impl<T: Number> Optimizer<T> {
                 }
                 Method::AdamW => {
                     let [unbias1, unbias2] = BETAS.map(|b| 1.0 - b.powi(self.steps));
-                    let (one, is_relative) = (T::of(1.0), is_factors[k]);
+                    let (one, is_relative) = (T::of(1.0), is_relative[k]);
                     let (rate, unbias2) = (T::of(rate / unbias1), T::of(1.0 / unbias2));
                     let [b1, b2] = BETAS.map(T::of);
                     let [a1, a2] = BETAS.map(|b| T::of(1.0 - b));

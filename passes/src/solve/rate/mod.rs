@@ -43,9 +43,9 @@ const BLOCK: usize = 16;
 #[derive(Clone, Debug)]
 pub struct RateProblem {
     shape: [usize; 2],
-    w: Vec<f32>,            // [out, in]
+    w: Vec<f32>,             // [out, in]
     mask: Option<Vec<bool>>, // [out, in]
-    weights: Vec<f64>,      // [out]
+    weights: Vec<f64>,       // [out]
     h: Hessian,
     lower: Vec<f64>, // [in, in], H = lower^T lower
 }
@@ -68,9 +68,8 @@ impl RateCodes {
     pub fn to_dense(&self) -> Vec<f32> {
         let n = self.columns.len();
         let (scales, columns) = (&self.scales, &self.columns);
-        let of = |(k, &code): (usize, &i8)| {
-            f32::from(scales[k / n]) * f32::from(code) * f32::from(columns[k % n])
-        };
+        let of =
+            |(k, &code): (usize, &i8)| f32::from(scales[k / n]) * f32::from(code) * f32::from(columns[k % n]);
         self.codes.iter().enumerate().map(of).collect()
     }
 }
