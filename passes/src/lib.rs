@@ -42,7 +42,7 @@ pub mod trail;
 mod watch;
 
 pub use budget::{Budget, Evaluate};
-pub use calibrate::{Calibration, CalibrationError, Statistics};
+pub use calibrate::{Calibration, CalibrationError, Drift, Reader, Sensitivity, Statistics};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use info::{PassInfo, Table};
 pub use manager::{Run, RunError, Settings, StepError, run};

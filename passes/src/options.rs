@@ -285,6 +285,11 @@ impl Options {
         self.given(name).unwrap_or_else(|| panic!("the pass table gives `{name}` no default of this type"))
     }
 
+    /// An option as a pipeline spells it.
+    pub(crate) fn spelled(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(Value::to_string)
+    }
+
     /// The value of an optional option; `None` if it was not given.
     pub fn given<T: OfValue>(&self, name: &str) -> Option<T> {
         T::of(self.0.get(name)?)

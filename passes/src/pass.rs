@@ -1,7 +1,7 @@
 //! Passes: the trait, its context and its results.
 
 use crate::budget::Evaluate;
-use crate::calibrate::{Calibration, CalibrationError, Statistics};
+use crate::calibrate::{Calibration, CalibrationError, Drift, Reader, Sensitivity, Statistics};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::solve::SolveError;
 use crate::target::TargetError;
@@ -41,6 +41,22 @@ impl<'a> Context<'a> {
     /// without, as a pipeline spells it.
     pub fn statistics(&mut self, graph: &Graph, instead: &str) -> Result<Arc<Statistics>, PassError> {
         Ok(self.calibration(instead)?.statistics(graph)?)
+    }
+
+    /// How sensitive the loss of that model is to its maps' results; needs the calibration text.
+    pub fn sensitivity(&mut self, graph: &Graph, instead: &str) -> Result<Arc<Sensitivity>, PassError> {
+        Ok(self.calibration(instead)?.sensitivity(graph)?)
+    }
+
+    /// The inputs of some maps in `original` and in `now`, side by side; needs the calibration text. See [`Calibration::drift`].
+    pub fn drift(
+        &mut self,
+        original: &Graph,
+        now: &Graph,
+        of: &[Reader],
+        instead: &str,
+    ) -> Result<Drift, PassError> {
+        Ok(self.calibration(instead)?.drift(original, now, of)?)
     }
 
     /// Statistics of the inputs of `graph` in its current form; needs the calibration text.

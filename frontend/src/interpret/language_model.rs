@@ -42,6 +42,8 @@ struct Layer<T> {
     node: NodeId,
     /// Whether another step reads the result.
     read: bool,
+    /// What it reads itself.
+    reads: Vec<Slice>,
     kind: Kind<T>,
 }
 
@@ -160,7 +162,7 @@ impl<T: Real> LanguageModel<T> {
         self.check(tokens)?;
         let mut all = Vec::with_capacity(tokens.len() * self.width());
         for chunk in tokens.chunks(self.chunk) {
-            let mut window = self.read(state, chunk, true);
+            let mut window = self.read(state, chunk, &self.whole(true));
             all.append(&mut window.results[self.output.index()]);
         }
         Ok(all)
@@ -194,7 +196,7 @@ impl<T: Real> LanguageModel<T> {
         let mut state = self.state();
         let (mut sum, mut done) = (0.0, 0);
         for (chunk, targets) in tokens[..targets.len()].chunks(self.chunk).zip(targets.chunks(self.chunk)) {
-            let window = self.read(&mut state, chunk, true);
+            let window = self.read(&mut state, chunk, &self.whole(true));
             let rows = window.results[self.output.index()].par_chunks(self.vocabulary);
             let terms: Vec<f64> = rows
                 .zip(targets)
@@ -240,7 +242,7 @@ impl<T: Real> LanguageModel<T> {
         let predictions = observer.wants_predictions() && self.head == Head::Logits;
         let (k, vocabulary) = (self.output.index(), self.vocabulary);
         for (chunk, targets) in tokens[..targets.len()].chunks(self.chunk).zip(targets.chunks(self.chunk)) {
-            let mut window = self.read(&mut state, chunk, predictions);
+            let mut window = self.read(&mut state, chunk, &self.whole(predictions));
             self.show(&window, chunk, observer);
             if predictions {
                 let rows = &mut window.results[k];
@@ -253,6 +255,31 @@ impl<T: Real> LanguageModel<T> {
         Ok(())
     }
 
+    /// The step that sums the products of exactly these maps.
+    pub fn step_of(&self, maps: &[WeightId]) -> Option<StepId> {
+        let mut steps = self.layout.schedule(1).map(|(step, _)| step);
+        steps.find(|s| !maps.is_empty() && self.layers[s.index()].products().1 == maps)
+    }
+
+    /// The vectors that the maps of a step, one of this model, multiply while tokens are read, `[tokens, width]`, stacked as in [`Observation::Product`]. Only what they depend
+    /// on is computed, and only its states are advanced.
+    pub fn inputs(
+        &self,
+        step: StepId,
+        state: &mut State<T>,
+        tokens: &[u32],
+    ) -> Result<Vec<T>, InterpretError> {
+        self.check(tokens)?;
+        let (parts, _) = self.layers[step.index()].products();
+        let needed = self.needed_for(parts.clone());
+        let mut all = vec![];
+        for chunk in tokens.chunks(self.chunk) {
+            let window = self.read(state, chunk, &needed);
+            all.append(&mut stacked(&window, &parts, chunk.len()));
+        }
+        Ok(all)
+    }
+
     fn check(&self, tokens: &[u32]) -> Result<(), InterpretError> {
         let vocabulary = self.vocabulary();
         match tokens.iter().position(|&t| t as usize >= vocabulary) {
@@ -261,14 +288,36 @@ impl<T: Real> LanguageModel<T> {
         }
     }
 
-    /// Runs the program on one chunk and advances the state. The output is computed if it is requested or another step reads it.
-    fn read(&self, state: &mut State<T>, tokens: &[u32], output: bool) -> Window<T> {
+    /// All steps, except the output if it is not requested and no other step reads it.
+    fn whole(&self, output: bool) -> Vec<bool> {
+        let is_needed = |(k, layer): (usize, &Layer<T>)| {
+            layer.read || (output && k == self.output.index()) || matches!(layer.kind, Kind::Cell(_))
+        };
+        self.layers.iter().enumerate().map(is_needed).collect()
+    }
+
+    /// The steps that these slices depend on.
+    fn needed_for(&self, mut slices: Vec<Slice>) -> Vec<bool> {
+        let mut needed = vec![false; self.layers.len()];
+        while let Some(x) = slices.pop() {
+            let step = match x.of {
+                Sequence::Step(s) => s.index(),
+                Sequence::State(s) => self.layout.states()[s.index()].next.index(),
+            };
+            if !std::mem::replace(&mut needed[step], true) {
+                slices.extend(&self.layers[step].reads);
+            }
+        }
+        needed
+    }
+
+    /// Runs the steps that are needed on one chunk and advances their states.
+    fn read(&self, state: &mut State<T>, tokens: &[u32], needed: &[bool]) -> Window<T> {
         let mut window = Window::new(&self.layout, tokens.len(), 1, state.values.clone());
         for (step, times) in self.layout.schedule(tokens.len()) {
             let layer = &self.layers[step.index()];
             let (n, width) = (times.len(), self.layout.width(step));
-            let needed = layer.read || (output && step == self.output) || matches!(layer.kind, Kind::Cell(_));
-            if !needed {
+            if !needed[step.index()] {
                 continue;
             }
             let read = |x: Slice| window.read(x, times.clone());
@@ -320,7 +369,7 @@ impl<T: Real> LanguageModel<T> {
             window.write(step, times, rows);
         }
         for (k, (of, values)) in self.layout.states().iter().zip(&mut state.values).enumerate() {
-            if of.is_stepwise {
+            if of.is_stepwise && needed[of.next.index()] {
                 values.copy_from_slice(window.after(k));
             }
         }
@@ -330,29 +379,39 @@ impl<T: Real> LanguageModel<T> {
     /// Shows what the steps of a window have read.
     fn show(&self, window: &Window<T>, tokens: &[u32], observer: &mut dyn Observer<T>) {
         for layer in &self.layers {
-            let (parts, weights): (Vec<Slice>, Vec<WeightId>) = match &layer.kind {
-                Kind::Embed { table, .. } => {
-                    observer.observe(layer.node, Observation::Embedding { table: *table, tokens });
-                    continue;
-                }
-                Kind::Apply { terms, .. } => terms.iter().map(|t| (t.x, t.weight)).unzip(),
-                Kind::Cell(cell) => {
-                    let h = Slice {
-                        of: Sequence::State(cell.states[0]),
-                        from: 0,
-                        width: cell.recurrent.inputs(),
-                    };
-                    (vec![cell.x, h], cell.weights.to_vec())
-                }
-                _ => continue,
-            };
-            let n = tokens.len();
-            let rows: Vec<_> = parts.iter().map(|&x| window.read(x, 0..n)).collect();
-            let rows = join(n, rows.iter().map(|r| &**r).zip(parts.iter().map(|x| x.width)));
+            if let Kind::Embed { table, .. } = &layer.kind {
+                observer.observe(layer.node, Observation::Embedding { table: *table, tokens });
+            }
+            let (parts, weights) = layer.products();
+            if weights.is_empty() {
+                continue;
+            }
+            let rows = stacked(window, &parts, tokens.len());
             let width = parts.iter().map(|x| x.width).sum();
             observer.observe(layer.node, Observation::Product { weights: &weights, width, rows: &rows });
         }
     }
+}
+
+impl<T: Real> Layer<T> {
+    /// The maps whose products the step sums, and what they multiply.
+    fn products(&self) -> (Vec<Slice>, Vec<WeightId>) {
+        match &self.kind {
+            Kind::Apply { terms, .. } => terms.iter().map(|t| (t.x, t.weight)).unzip(),
+            Kind::Cell(cell) => {
+                let width = cell.recurrent.inputs();
+                let h = Slice { of: Sequence::State(cell.states[0]), from: 0, width };
+                (vec![cell.x, h], cell.weights.to_vec())
+            }
+            _ => (vec![], vec![]),
+        }
+    }
+}
+
+/// Slices of all steps of a window, side by side.
+fn stacked<T: Real>(window: &Window<T>, parts: &[Slice], n: usize) -> Vec<T> {
+    let rows: Vec<_> = parts.iter().map(|&x| window.read(x, 0..n)).collect();
+    join(n, rows.iter().map(|r| &**r).zip(parts.iter().map(|x| x.width)))
 }
 
 impl<T> Source<T> {

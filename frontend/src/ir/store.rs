@@ -37,7 +37,7 @@ mod entropy;
 mod restore;
 
 use super::graph::Graph;
-use super::map::{CodeFormat, LinearMap, MapError, PartId};
+use super::map::{CodeFormat, LinearMap, MapError, Part, PartId};
 use super::parse::Kept;
 use super::print::name;
 use crate::tensor::{DType, Data, Tensor};
@@ -223,8 +223,14 @@ pub fn weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
 
 /// As [`weight_bytes`], with every blob entropy-coded as by [`store_compressed`]; encodes everything, so the data must be available.
 pub fn compressed_weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
+    let bytes = compressed_bytes(graph.weights().map(|(_, w)| &w.map))?;
+    Ok(graph.weights().map(|(_, w)| w.name.clone()).zip(bytes).collect())
+}
+
+/// The bytes that each of these maps takes when stored and entropy-coded; a part that several share counts for the first that has it.
+pub fn compressed_bytes<'a>(maps: impl IntoIterator<Item = &'a Part>) -> Result<Vec<usize>, MapError> {
     let mut seen = HashSet::new();
-    let mut bytes = |map: &LinearMap| -> Result<usize, MapError> {
+    let mut bytes = |map: &Part| -> Result<usize, MapError> {
         let mut total = 0;
         walk(map, "", None, &mut seen, &mut |part| {
             total += part.store_compressed()?.bytes.len();
@@ -232,7 +238,7 @@ pub fn compressed_weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, Ma
         })?;
         Ok(total)
     };
-    graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes(&w.map)?))).collect()
+    maps.into_iter().map(&mut bytes).collect()
 }
 
 fn bytes_of(map: &LinearMap, seen: &mut HashSet<PartId>) -> Result<usize, MapError> {

@@ -1,6 +1,6 @@
 //! Collecting statistics: an observer of the interpreter.
 
-use super::{CalibrationError, Inputs, Lookups, Predictions, Progress, Shape, Statistics};
+use super::{CalibrationError, Inputs, Lookups, Predictions, Progress, Reader, Shape, Statistics};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 use lstmc_frontend::interpret::{self, InterpretError, Observation, Observer};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 /// Steps between two sums in f64. Between them, products are summed in f32, whose relative error of `STEPS * 2^-24`, 6e-5 in the worst case
 /// and `sqrt(STEPS) * 2^-24` in practice, is far below the sampling error of a second moment of so few steps.
-const STEPS: usize = 1024;
+pub(super) const STEPS: usize = 1024;
 
 /// Words per task when summing over the vocabulary.
 const WORDS: usize = 512;
@@ -26,13 +26,7 @@ pub(super) fn collect(
     let head = Program::of(graph).map_err(InterpretError::Form)?.head();
     let shape = Shape::of(graph)?;
     let model = interpret::LanguageModel::<f32>::new(graph)?.with_chunk(STEPS);
-    let inputs = shape.inputs.into_iter().map(|(width, readers)| Inputs {
-        readers,
-        width,
-        sum: vec![0.0; width],
-        gram: vec![0.0; width * width],
-        count: 0,
-    });
+    let inputs = shape.inputs.into_iter().map(|(width, readers)| Inputs::zero(readers, width));
     let lookups = shape.lookups.into_iter().map(|(table, rows)| Lookups { table, counts: vec![0.0; rows] });
     let words = vec![0.0; shape.vocabulary];
     let statistics = Statistics {
@@ -49,6 +43,66 @@ pub(super) fn collect(
         Collector { graph, statistics, product: vec![], total: tokens.len() - 1, read: 0, progress };
     model.run_with(tokens, &mut collector)?;
     collector.finish()
+}
+
+impl Inputs {
+    /// No vectors.
+    pub(super) fn zero(readers: Vec<Reader>, width: usize) -> Inputs {
+        Inputs { readers, width, sum: vec![0.0; width], gram: vec![0.0; width * width], count: 0 }
+    }
+
+    /// Adds at most [`STEPS`] vectors, to the lower triangle only. `product` is memory for their product.
+    pub(super) fn add(&mut self, rows: &[f32], product: &mut Vec<f32>) {
+        let width = self.width;
+        let steps = rows.len() / width.max(1);
+        if steps == 0 {
+            return;
+        }
+        self.count += steps as u64;
+        for row in rows.chunks(width) {
+            self.sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
+        }
+        product.resize(width * width, 0.0);
+        let x = MatRef::from_row_major_slice(rows, steps, width);
+        triangular::matmul(
+            MatMut::from_row_major_slice_mut(&mut product[..width * width], width, width),
+            BlockStructure::TriangularLower,
+            Accum::Replace,
+            x.transpose(),
+            BlockStructure::Rectangular,
+            x,
+            BlockStructure::Rectangular,
+            1.0f32,
+            Par::rayon(0),
+        );
+        let rows = self.gram.par_chunks_mut(width).zip(product.par_chunks(width)).enumerate();
+        rows.for_each(|(i, (to, from))| {
+            to[..=i].iter_mut().zip(from).for_each(|(t, &f)| *t += f64::from(f));
+        });
+    }
+
+    /// Completes the upper triangle.
+    pub(super) fn finish(&mut self) -> Result<(), CalibrationError> {
+        let n = self.width;
+        for i in 0..n {
+            for j in i + 1..n {
+                self.gram[i * n + j] = self.gram[j * n + i];
+            }
+        }
+        let readers = || self.readers.iter().map(|r| format!("@{}", r.weight)).collect::<Vec<_>>();
+        finite(self.gram.iter().chain(&self.sum), || format!("input of {}", readers().join(" and ")))
+    }
+}
+
+/// Refuses NaN and infinity.
+pub(super) fn finite<'x>(
+    values: impl IntoIterator<Item = &'x f64>,
+    what: impl Fn() -> String,
+) -> Result<(), CalibrationError> {
+    match values.into_iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(CalibrationError::NotFinite { what: what() }),
+    }
 }
 
 struct Collector<'a, 'p> {
@@ -71,7 +125,7 @@ impl Observer<f32> for Collector<'_, '_> {
                 self.read += tokens.len();
                 (self.progress)(self.read, self.total);
             }
-            Observation::Product { weights, width, rows } => self.add(weights, width, rows),
+            Observation::Product { weights, rows, .. } => self.add(weights, rows),
             Observation::Predictions { vocabulary, log_probabilities, targets } => {
                 self.predicted(vocabulary, log_probabilities, targets);
             }
@@ -86,35 +140,11 @@ impl Observer<f32> for Collector<'_, '_> {
 }
 
 impl Collector<'_, '_> {
-    fn add(&mut self, weights: &[WeightId], width: usize, rows: &[f32]) {
+    fn add(&mut self, weights: &[WeightId], rows: &[f32]) {
         let names = || weights.iter().map(|&w| &self.graph.weight(w).name);
         let is_these = |i: &&mut Inputs| i.readers.iter().map(|r| &r.weight).eq(names());
         let Some(inputs) = self.statistics.inputs.iter_mut().find(is_these) else { return };
-        let steps = rows.len() / width.max(1);
-        if steps == 0 {
-            return;
-        }
-        inputs.count += steps as u64;
-        for row in rows.chunks(width) {
-            inputs.sum.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x));
-        }
-        self.product.resize(width * width, 0.0);
-        let x = MatRef::from_row_major_slice(rows, steps, width);
-        triangular::matmul(
-            MatMut::from_row_major_slice_mut(&mut self.product[..width * width], width, width),
-            BlockStructure::TriangularLower,
-            Accum::Replace,
-            x.transpose(),
-            BlockStructure::Rectangular,
-            x,
-            BlockStructure::Rectangular,
-            1.0f32,
-            Par::rayon(0),
-        );
-        let rows = inputs.gram.par_chunks_mut(width).zip(self.product.par_chunks(width)).enumerate();
-        rows.for_each(|(i, (to, from))| {
-            to[..=i].iter_mut().zip(from).for_each(|(t, &f)| *t += f64::from(f));
-        });
+        inputs.add(rows, &mut self.product);
     }
 
     fn predicted(&mut self, vocabulary: usize, log_probabilities: &[f32], targets: &[u32]) {
@@ -138,25 +168,12 @@ impl Collector<'_, '_> {
     fn finish(self) -> Result<Statistics, CalibrationError> {
         let mut statistics = self.statistics;
         for inputs in &mut statistics.inputs {
-            let n = inputs.width;
-            for i in 0..n {
-                for j in i + 1..n {
-                    inputs.gram[i * n + j] = inputs.gram[j * n + i];
-                }
-            }
-            if inputs.gram.iter().chain(&inputs.sum).any(|x| !x.is_finite()) {
-                let readers: Vec<String> = inputs.readers.iter().map(|r| format!("@{}", r.weight)).collect();
-                return Err(CalibrationError::NotFinite {
-                    what: format!("input of {}", readers.join(" and ")),
-                });
-            }
+            inputs.finish()?;
         }
         if let Some(p) = &mut statistics.predictions {
             let sums = p.probabilities.iter_mut().chain(&mut p.curvature);
             sums.for_each(|s| *s /= self.total as f64);
-            if p.probabilities.iter().chain(&p.curvature).any(|c| !c.is_finite()) {
-                return Err(CalibrationError::NotFinite { what: "the predictions".into() });
-            }
+            finite(p.probabilities.iter().chain(&p.curvature), || "the predictions".into())?;
         }
         Ok(statistics)
     }

@@ -12,17 +12,25 @@
 //! weights: compressing a weight without changing its shape keeps them valid. Passes get them from a [`Calibration`], which
 //! reads them from a file or collects them when they are first needed. If it has the text, it can collect them again on a changed model, so that
 //! later layers are fitted to the outputs of compressed earlier ones.
+//!
+//! With the text there are two further kinds, each collected when it is asked for: how sensitive the loss is to the results of maps
+//! ([`Sensitivity`]), and the inputs of a map before and after the compression of others, side by side ([`Drift`]).
 
 mod collect;
+mod drift;
 mod file;
+mod sensitivity;
 
+pub use drift::Drift;
 pub use file::FileError;
+pub use sensitivity::Sensitivity;
 
+use crate::pass::PassError;
 use lstmc_frontend::interpret::{self, InterpretError};
 use lstmc_frontend::ir::{Graph, Program, StepKind, WeightId};
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Called with the number of tokens read so far, and the total.
 pub type Progress<'p> = dyn FnMut(usize, usize) + 'p;
@@ -154,6 +162,9 @@ pub enum CalibrationError {
     /// The model cannot be run.
     #[error(transparent)]
     Interpret(#[from] InterpretError),
+    /// The model has no gradients.
+    #[error(transparent)]
+    Gradients(Box<PassError>),
 }
 
 impl Statistics {
@@ -287,6 +298,8 @@ pub struct Calibration<'p> {
     tokens: Option<Vec<u32>>,
     reference: Option<Graph>,
     statistics: Option<Arc<Statistics>>,
+    /// Of the reference, for all that share it.
+    sensitivity: Arc<OnceLock<Arc<Sensitivity>>>,
     progress: Option<Box<Progress<'p>>>,
 }
 
@@ -319,9 +332,7 @@ impl<'p> Calibration<'p> {
     /// Sets the model that the statistics describe: the driver passes the graph before the first lossy pass. Later calls have no effect;
     /// see [`Calibration::refer_to_trained`].
     pub fn refer_to(&mut self, graph: &Graph) {
-        if self.statistics.is_none() && self.reference.is_none() {
-            self.reference = Some(graph.clone());
-        }
+        self.reference.get_or_insert_with(|| graph.clone());
     }
 
     /// Tells that `graph` has been trained: earlier statistics no longer describe it well, so if there is text, statistics are of `graph` from now
@@ -329,6 +340,7 @@ impl<'p> Calibration<'p> {
     pub fn refer_to_trained(&mut self, graph: &Graph) {
         if self.tokens.is_some() {
             (self.statistics, self.reference) = (None, Some(graph.clone()));
+            self.sensitivity = Arc::default();
         }
     }
 
@@ -337,11 +349,8 @@ impl<'p> Calibration<'p> {
         let statistics = match &self.statistics {
             Some(statistics) => statistics.clone(),
             None => {
-                let reference = self.reference.take();
-                let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
-                let mut ignore = |_: usize, _: usize| {};
-                let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
-                let collected = Statistics::collect(reference.as_ref().unwrap_or(graph), tokens, progress)?;
+                let (reference, tokens, progress) = self.source(graph)?;
+                let collected = Statistics::collect(reference, tokens, progress)?;
                 self.statistics.insert(Arc::new(collected)).clone()
             }
         };
@@ -349,11 +358,46 @@ impl<'p> Calibration<'p> {
         Ok(statistics)
     }
 
+    /// How sensitive the loss of that model is to its maps' results. Needs the text.
+    pub fn sensitivity(&mut self, graph: &Graph) -> Result<Arc<Sensitivity>, CalibrationError> {
+        let cell = self.sensitivity.clone();
+        let sensitivity = match cell.get() {
+            Some(sensitivity) => sensitivity,
+            None => {
+                let (reference, tokens, progress) = self.source(graph)?;
+                let collected = Sensitivity::collect(reference, tokens, progress)?;
+                cell.get_or_init(|| Arc::new(collected))
+            }
+        };
+        sensitivity.check(graph)?;
+        Ok(sensitivity.clone())
+    }
+
+    /// The inputs of some maps in the model as it was, `original`, and in its current form, `now`, on the same tokens. Both have weights with the names
+    /// in `of`, of any number of columns. Needs the text.
+    pub fn drift(&mut self, original: &Graph, now: &Graph, of: &[Reader]) -> Result<Drift, CalibrationError> {
+        let (_, tokens, progress) = self.source(original)?;
+        Drift::collect([original, now], tokens, of, progress)
+    }
+
+    /// The model that statistics describe, the text, and where progress is reported.
+    fn source(&mut self, graph: &Graph) -> Result<(&Graph, &[u32], &mut Progress<'p>), CalibrationError> {
+        let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
+        let reference = self.reference.get_or_insert_with(|| graph.clone());
+        let progress = self.progress.get_or_insert_with(|| Box::new(|_, _| {}));
+        Ok((reference, tokens, progress))
+    }
+
     /// Another source of the same statistics, and of the same text if there is one, for another run on the same model; statistics not collected yet
     /// are collected now.
     pub fn share<'q>(&mut self, graph: &Graph) -> Result<Calibration<'q>, CalibrationError> {
-        let statistics = Some(self.statistics(graph)?);
-        Ok(Calibration { tokens: self.tokens.clone(), statistics, ..Calibration::default() })
+        Ok(Calibration {
+            statistics: Some(self.statistics(graph)?),
+            tokens: self.tokens.clone(),
+            reference: self.reference.clone(),
+            sensitivity: self.sensitivity.clone(),
+            progress: None,
+        })
     }
 
     /// Whether [`Calibration::inputs`] can collect on a changed model.
@@ -373,9 +417,7 @@ impl<'p> Calibration<'p> {
     }
 
     fn collect(&mut self, graph: &Graph, predictions: bool) -> Result<Statistics, CalibrationError> {
-        let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
-        let mut ignore = |_: usize, _: usize| {};
-        let progress = self.progress.as_deref_mut().unwrap_or(&mut ignore);
+        let (_, tokens, progress) = self.source(graph)?;
         collect::collect(graph, tokens, predictions, progress)
     }
 

@@ -157,3 +157,104 @@ fn statistics_are_of_the_model_that_was_referred_to() {
         Err(CalibrationError::TooFewTokens { found: 1 })
     );
 }
+
+/// A calibration on a text, and the sensitivity of a model there.
+fn sensitivity(graph: &Graph, n: usize) -> Arc<Sensitivity> {
+    Calibration::of_text(tokens(n, 20)).sensitivity(graph).unwrap()
+}
+
+#[test]
+fn sensitivity_is_that_of_each_sum() {
+    let graph = language_model(5, 2, 20, 1);
+    // Short enough for one stream in one window.
+    let found = sensitivity(&graph, 50);
+    assert_eq!(found.tokens(), 49);
+    let output = found.of_sum("decoder").unwrap();
+    let curvature = collected(&graph, 50).predictions().unwrap().curvature.clone();
+    assert!(output.iter().zip(&curvature).all(|(a, b)| (a - b).abs() < 1e-6), "{output:?} {curvature:?}");
+    let gates = found.of_sum("lstm1.recurrent").unwrap();
+    assert!(gates.len() == 20 && gates.iter().all(|&x| x > 0.0));
+    assert_eq!(found.of_sum("lstm1.input"), Some(gates));
+    let gram = found.of_rows("embedding").unwrap();
+    assert!(gram.len() == 25 && gram.iter().step_by(6).all(|&x| x > 0.0));
+    assert!(found.of_sum("embedding").is_none() && found.of_rows("decoder").is_none());
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let graph = language_model(5, 2, 20, 1);
+    let other = language_model(6, 2, 20, 2);
+    let results = [1, 2, 7].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let of = collected(&graph, 50).inputs()[1].readers().to_vec();
+            let mut calibration = Calibration::of_text(tokens(3000, 20));
+            (calibration.sensitivity(&graph).unwrap(), calibration.drift(&graph, &other, &of).unwrap())
+        })
+    });
+    assert!(results.iter().all(|r| *r == results[0]));
+}
+
+#[test]
+fn sensitivity_is_of_the_model_that_was_referred_to() {
+    let (first, second) = (language_model(5, 1, 20, 1), language_model(5, 1, 20, 2));
+    let mut calibration = Calibration::of_text(tokens(50, 20));
+    calibration.refer_to(&first);
+    calibration.statistics(&second).unwrap();
+    let mut shared: Calibration<'_> = calibration.share(&second).unwrap();
+    let found = shared.sensitivity(&second).unwrap();
+    assert_eq!(found, sensitivity(&first, 50));
+    assert!(Arc::ptr_eq(&found, &calibration.sensitivity(&second).unwrap()));
+    calibration.refer_to_trained(&second);
+    assert_eq!(calibration.sensitivity(&first).unwrap(), sensitivity(&second, 50));
+    assert_eq!(shared.sensitivity(&second).unwrap(), found);
+    let mut from_file = Calibration::of_statistics(collected(&first, 50));
+    assert_eq!(from_file.sensitivity(&first), Err(CalibrationError::NoText));
+    let errors = [
+        calibration.sensitivity(&language_model(6, 1, 20, 1)).unwrap_err(),
+        Calibration::of_text(tokens(50, 21)).sensitivity(&first).unwrap_err(),
+        Calibration::of_text(vec![1]).sensitivity(&first).unwrap_err(),
+    ];
+    insta::assert_snapshot!(errors.map(|e| e.to_string()).join("\n"));
+}
+
+/// The inputs of each group of maps, by the book.
+fn rows_of(graph: &Graph, tokens: &[u32]) -> Vec<(Vec<f64>, usize)> {
+    let model = interpret::LanguageModel::<f64>::new(graph).unwrap().with_chunk(tokens.len());
+    let mut plain = Plain::default();
+    model.run_with(tokens, &mut plain).unwrap();
+    plain.chunk
+}
+
+#[test]
+fn drift_pairs_the_inputs_of_two_models() {
+    let graphs = [language_model(5, 2, 20, 1), language_model(6, 2, 20, 2)];
+    let tokens = tokens(1300, 20);
+    let n = (tokens.len() - 1) as f64;
+    let groups = collected(&graphs[0], 50).inputs().to_vec();
+    let mut calibration = Calibration::of_text(tokens.clone());
+    let [original, now] = graphs.each_ref().map(|graph| rows_of(graph, &tokens));
+    for (k, group) in groups.iter().enumerate() {
+        let found = calibration.drift(&graphs[0], &graphs[1], group.readers()).unwrap();
+        let [(a, w0), (b, w)] = [&original[k], &now[k]];
+        assert_eq!(found.widths(), [*w0, *w]);
+        let close = |found: &[f64], (x, n_x): (&[f64], usize), (y, n_y): (&[f64], usize)| {
+            for i in 0..n_x {
+                for j in 0..n_y {
+                    let pairs = x.chunks(n_x).zip(y.chunks(n_y));
+                    let expected = pairs.map(|(x, y)| x[i] * y[j]).sum::<f64>() / n;
+                    assert!((found[i * n_y + j] - expected).abs() < 1e-5);
+                }
+            }
+        };
+        close(&found.cross(), (a, *w0), (b, *w));
+        close(&found.gram(), (b, *w), (b, *w));
+        let [means, _] = found.means();
+        close(&means, (a, *w0), (&vec![1.0; tokens.len() - 1], 1));
+        let same = calibration.drift(&graphs[0], &graphs[0], group.readers()).unwrap();
+        assert_eq!(same.cross(), same.gram());
+    }
+    let none = Reader { weight: "no".into(), columns: 0..5 };
+    let error = calibration.drift(&graphs[0], &graphs[1], &[none]).unwrap_err().to_string();
+    assert!(error.contains("a layer of @no"), "{error}");
+}

@@ -194,7 +194,7 @@ impl Prune {
             layer.chosen.iter().copied().zip(maps.into_iter().map(Part::new)).collect();
         let bias = match &layer.moment {
             Some(moment) if self.corrects(graph, &layer.site) => {
-                corrected_bias(graph, &layer.site, &maps, moment)?
+                corrected_bias(graph, &layer.site, &maps, [moment.mean(); 2])?
             }
             _ => None,
         };

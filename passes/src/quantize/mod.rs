@@ -20,6 +20,8 @@
 //! integer arithmetic as in Jacob et al. 2018, section 2): [`Activations`] has the formula. It costs no byte and lets kernels multiply integers. The
 //! solvers ignore it. An embedding's rows enter no product, so a table has it only if it is also an output layer; cores of tensor trains take f32.
 
+mod bits;
+mod rate;
 mod sum;
 
 use crate::info::PassInfo;
@@ -38,7 +40,9 @@ use lstmc_frontend::ir::{
     Activations, CodeFormat, Granularity, Graph, LinearMap, Part, Quantized, SetActivations, WeightId,
 };
 use lstmc_frontend::tensor::{DType, Tensor};
-use sum::Quantizer;
+use bits::Bits;
+use rate::AtRate;
+use sum::{Errors, Quantizer};
 
 /// The pass table's line.
 pub(crate) const INFO: PassInfo = PassInfo {
@@ -46,7 +50,18 @@ pub(crate) const INFO: PassInfo = PassInfo {
     summary: "store weights as codes of a few bits with scales",
     options: &[
         OptionInfo::target("the weights, by name"),
-        OptionInfo::new("bits", Kind::CodeBits, "bits per code").required(),
+        OptionInfo::new("bits", Kind::CodeBits, "bits per code"),
+        OptionInfo::new(
+            "rate",
+            Kind::Number { min: 0.01, max: 8.0 },
+            "instead of bits: bits per weight on average, after entropy coding, everything included",
+        ),
+        OptionInfo::new("bytes", Kind::COUNT, "instead of bits: bytes of the target after entropy coding"),
+        OptionInfo::new(
+            "loss",
+            Kind::Number { min: 1e-6, max: 10.0 },
+            "instead of bits: how much the mean negative log-likelihood of the calibration text may rise",
+        ),
         OptionInfo::new("group", Kind::COUNT, "consecutive inputs per scale; one scale per row otherwise"),
         OptionInfo::new(
             "method",
@@ -72,7 +87,7 @@ pub(crate) const INFO: PassInfo = PassInfo {
             "move biases so that mean outputs stay; the default with gptq",
         ),
         REFIT_OPTION,
-        DAMPING_OPTION.or("0.05"),
+        DAMPING_OPTION,
         OptionInfo::new(
             "sweeps",
             Kind::Integer { min: 0, max: 1000 },
@@ -90,13 +105,24 @@ pub(crate) const INFO: PassInfo = PassInfo {
     ],
     lossy: true,
     recovers: false,
-    needs_calibration: |options| is_gptq(options),
-    make: |options| Ok(Box::new(Quantize::new(options)?)),
+    needs_calibration: |options| options.given::<usize>("bits").is_none() || is_gptq(options),
+    make,
 };
+
+fn make(options: &Options) -> Result<Box<dyn Pass>, PassError> {
+    let number = |name| options.given::<f64>(name).map(|value| Some((name, value)));
+    let bytes = options.given::<usize>("bytes").map(|bytes| Some(("bytes", bytes as f64)));
+    let bits = options.given::<usize>("bits").map(|_| None);
+    let ways = [bits, number("rate"), bytes, number("loss")];
+    Ok(match Options::only("quantize: expected one of bits, rate, bytes and loss", ways)? {
+        None => Box::new(Quantize::new(options)?),
+        Some(goal) => Box::new(AtRate::new(options, goal)?),
+    })
+}
 
 /// The format with the number of bits that the options say.
 fn format_of(options: &Options) -> Option<CodeFormat> {
-    CodeFormat::of_bits(options.get::<usize>("bits").try_into().ok()?)
+    CodeFormat::of_bits(options.given::<usize>("bits")?.try_into().ok()?)
 }
 
 /// Fine codes lose nothing that calibration could recover.
@@ -106,6 +132,9 @@ fn is_gptq(options: &Options) -> bool {
         None => !format_of(options).is_some_and(CodeFormat::is_fine),
     }
 }
+
+/// Damping of second moments.
+const DAMPING: f64 = 0.05;
 
 /// The option that works without calibration text.
 const INSTEAD: &str = "method=nearest";
@@ -151,7 +180,7 @@ impl Quantize {
             gptq,
             sequential: options.get("sequential"),
             bias_correction: options.given("bias-correction").unwrap_or(gptq),
-            damping: options.get("damping"),
+            damping: options.given("damping").unwrap_or(DAMPING),
             refit_rounds: options.get("refit-rounds"),
             f16_biases: options.get::<&str>("biases") == "f16",
             activations: Activations::from_name(options.get("activations")).unwrap_or_default(),
@@ -203,7 +232,7 @@ impl Pass for Quantize {
             sum::rows(&maps)
         };
         let steps = context.steps(INFO.name, sites.iter().map(rows_of).sum());
-        let mut quantizer = Quantizer::new(self.solver.clone(), steps);
+        let mut quantizer = Quantizer::new(Bits { options: self.solver.clone(), steps });
         for (site, chosen) in sites {
             let is_plain = |id: &WeightId| matches!(&*graph.weight(*id).map, LinearMap::Dense(_));
             let corrects = self.bias_correction && site.bias.as_ref().is_some_and(is_plain);
@@ -211,11 +240,11 @@ impl Pass for Quantize {
             let old: Vec<Part> =
                 chosen.iter().map(|&k| draft.graph.weight(site.maps[k].0).map.clone()).collect();
             let name = &graph.weight(site.maps[chosen[0]].0).name;
-            let new = quantizer.sum(&old, h.as_ref()).map_err(|e| e.of(name))?;
+            let new = quantizer.sum(&old, Errors { h: h.as_ref(), ..Errors::default() }).map_err(|e| e.of(name))?;
             errors.push(format!("{} {}", site.name, relative_error(name, &old, &new, h.as_ref())?));
             let maps: Vec<(usize, Part)> = chosen.iter().copied().zip(new.iter().cloned()).collect();
             let bias = match &moment {
-                Some(moment) if corrects => corrected_bias(&draft.graph, &site, &maps, moment)?,
+                Some(moment) if corrects => corrected_bias(&draft.graph, &site, &maps, [moment.mean(); 2])?,
                 _ => None,
             };
             for (id, map) in maps.into_iter().map(|(k, m)| (site.maps[k].0, m)).chain(bias) {
@@ -257,7 +286,8 @@ pub(crate) fn requantized(
         asymmetric: like.zero_points().is_some(),
         ..QuantizeOptions::new(format, h.is_some())
     };
-    let new = Quantizer::new(options, Steps::unwatched()).sum(&[map.into()], h).map_err(|e| e.of(name))?;
+    let mut quantizer = Quantizer::new(Bits { options, steps: Steps::unwatched() });
+    let new = quantizer.sum(&[map.into()], Errors { h, ..Errors::default() }).map_err(|e| e.of(name))?;
     Ok(SetActivations::new(like.activations()).set(&new[0]).into_map())
 }
 

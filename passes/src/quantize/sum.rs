@@ -9,12 +9,8 @@
 
 use crate::pass::PassError;
 use crate::sites::describe;
-use crate::solve::quantize::{QuantizeOptions, QuantizedMatrix, quantize_watched};
 use crate::solve::{Hessian, SolveError, factor};
-use crate::watch::Steps;
-use half::f16;
-use lstmc_frontend::ir::{Granularity, LinearMap, LowRank, MapError, Part, PartId, Quantized, Sparse};
-use lstmc_frontend::tensor::Tensor;
+use lstmc_frontend::ir::{LinearMap, LowRank, MapError, Part, PartId, Quantized, Sparse};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -54,10 +50,38 @@ impl<E: Into<MapError>> From<E> for SumError {
     }
 }
 
+/// How errors of summed products count.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Errors<'a> {
+    /// The second moment of the stacked inputs; without it, all inputs count equally.
+    pub(super) h: Option<&'a Hessian>,
+    /// `E[x0 x^T]`, if the outputs should be those of the old maps for inputs `x0`; `h` is of the inputs `x`.
+    pub(super) cross: Option<&'a [f64]>,
+    /// A weight for each row.
+    pub(super) rows: Option<&'a [f64]>,
+}
+
+/// Dense and sparse maps side by side.
+pub(super) struct Stacked<'a> {
+    pub(super) maps: &'a [Part],
+    /// The columns of each map.
+    pub(super) columns: Vec<Range<usize>>,
+    pub(super) rows: usize,
+    /// `[rows, cols]`.
+    pub(super) w: Vec<f32>,
+    /// What masks keep, `[rows, cols]`.
+    pub(super) keep: Option<Vec<bool>>,
+}
+
+/// What converts dense and sparse maps to codes, as one problem.
+pub(super) trait Leaves {
+    /// A part for each map. The errors' `cross` is none: the weights are refitted already.
+    fn solve(&self, stacked: &Stacked<'_>, errors: Errors<'_>) -> Result<Vec<Part>, SumError>;
+}
+
 /// Quantizes maps, and reuses the result for a part that occurs again.
-pub(super) struct Quantizer<'s> {
-    options: QuantizeOptions,
-    steps: Steps<'s>,
+pub(super) struct Quantizer<L> {
+    leaves: L,
     /// The results for parts.
     done: BTreeMap<PartId, Part>,
 }
@@ -69,18 +93,21 @@ struct Term {
     is_left: bool,
 }
 
-impl<'s> Quantizer<'s> {
-    /// A quantizer that counts rows: the number that [`rows`] returns.
-    pub(super) fn new(options: QuantizeOptions, steps: Steps<'s>) -> Quantizer<'s> {
-        Quantizer { options, steps, done: BTreeMap::new() }
+impl<L: Leaves> Quantizer<L> {
+    pub(super) fn new(leaves: L) -> Quantizer<L> {
+        Quantizer { leaves, done: BTreeMap::new() }
+    }
+
+    pub(super) fn leaves(&self) -> &L {
+        &self.leaves
     }
 
     fn result_of(&self, map: &Part) -> Option<Part> {
         self.done.get(&map.id()).cloned()
     }
 
-    /// Quantizes maps of equal height. `h`: the second moment of their stacked inputs; without it, all weights count equally.
-    pub(super) fn sum(&mut self, maps: &[Part], h: Option<&Hessian>) -> Result<Vec<Part>, SumError> {
+    /// Quantizes maps of equal height.
+    pub(super) fn sum(&mut self, maps: &[Part], errors: Errors<'_>) -> Result<Vec<Part>, SumError> {
         let columns = ranges(maps)?;
         let mut terms: Vec<Term> = vec![];
         for (k, map) in maps.iter().enumerate() {
@@ -88,7 +115,7 @@ impl<'s> Quantizer<'s> {
                 _ if self.result_of(map).is_some() => {}
                 LinearMap::Quantized(_) => return Err(SumError::Found(describe(map))),
                 LinearMap::TensorTrain(_) => {
-                    let new = self.cores(map)?;
+                    let new = self.cores(map, errors)?;
                     self.done.insert(map.id(), new);
                 }
                 LinearMap::LowRank(l) => {
@@ -103,12 +130,11 @@ impl<'s> Quantizer<'s> {
             }
         }
         if terms.iter().any(|t| t.is_left) {
-            self.factored(maps, &columns, &terms, h)?;
+            self.factored(maps, &columns, &terms, errors)?;
         } else if !terms.is_empty() {
             let chosen: Vec<usize> = terms.iter().flat_map(|t| columns[t.members[0]].clone()).collect();
-            let h = h.map(|h| select(h, &chosen)).transpose()?;
             let leaves: Vec<Part> = terms.iter().map(|t| t.map.clone()).collect();
-            let new = self.leaves(&leaves, h.as_ref(), None)?;
+            let new = self.stack(&leaves, Chosen::of(errors, &chosen)?.errors(errors.rows))?;
             self.done.extend(leaves.iter().map(Part::id).zip(new));
         }
         Ok(maps.iter().map(|m| self.result_of(m).expect("every map was quantized")).collect())
@@ -120,7 +146,7 @@ impl<'s> Quantizer<'s> {
         maps: &[Part],
         columns: &[Range<usize>],
         terms: &[Term],
-        h: Option<&Hessian>,
+        errors: Errors<'_>,
     ) -> Result<(), SumError> {
         let right_of = |k: usize| match &*maps[k] {
             LinearMap::LowRank(l) => l.right().clone(),
@@ -135,8 +161,8 @@ impl<'s> Quantizer<'s> {
             if term.is_left {
                 let rights: Vec<Part> = term.members.iter().map(|&k| right_of(k)).collect();
                 let chosen: Vec<usize> = term.members.iter().flat_map(|&k| columns[k].clone()).collect();
-                let h = h.map(|h| select(h, &chosen)).transpose()?;
-                let new = self.sum(&rights, h.as_ref())?;
+                let weights = errors.rows.map(|f| row_weights(&term.map, f)).transpose()?;
+                let new = self.sum(&rights, Chosen::of(errors, &chosen)?.errors(weights.as_deref()))?;
                 for ((&k, old), new) in term.members.iter().zip(&rights).zip(&new) {
                     for (rows, map) in rows.iter_mut().zip([old, new]) {
                         place(rows, width, columns[k].start, map)?;
@@ -152,7 +178,7 @@ impl<'s> Quantizer<'s> {
         }
         let inner = after.len() / width.max(1);
         let identity;
-        let h = match h {
+        let h = match errors.h {
             Some(h) => h,
             None => {
                 identity = Hessian::identity(width);
@@ -161,17 +187,25 @@ impl<'s> Quantizer<'s> {
         };
         let after_h = factor::multiply(&after, h.as_slice(), inner, width, width); // T' H
         let moment = product_transposed(&after_h, &after, inner, inner, width); // T' H T'^T
-        let cross = product_transposed(&before, &after_h, inner, inner, width); // T H T'^T
+        let cross = match errors.cross {
+            // T C T'^T
+            Some(cross) => {
+                let before = factor::multiply(&before, cross, inner, width, width);
+                product_transposed(&before, &after, inner, inner, width)
+            }
+            None => product_transposed(&before, &after_h, inner, inner, width), // T H T'^T
+        };
         let new_h = Hessian::new(&moment, inner, 1.0, Hessian::MIN_DAMPING)?;
         let lefts: Vec<Part> = terms.iter().map(|t| t.map.clone()).collect();
         let are_leaves = lefts.iter().all(|m| matches!(**m, LinearMap::Dense(_)));
         let known = lefts.iter().any(|m| self.result_of(m).is_some());
         let new = if are_leaves && !known {
-            let new = self.leaves(&lefts, Some(&new_h), Some(&cross))?;
+            let errors = Errors { h: Some(&new_h), cross: Some(&cross), ..errors };
+            let new = self.stack(&lefts, errors)?;
             self.done.extend(lefts.iter().map(Part::id).zip(new.iter().cloned()));
             new
         } else {
-            self.sum(&lefts, Some(&new_h))?
+            self.sum(&lefts, Errors { h: Some(&new_h), cross: None, ..errors })?
         };
         for (term, left) in terms.iter().zip(new) {
             for &k in &term.members {
@@ -185,30 +219,44 @@ impl<'s> Quantizer<'s> {
         Ok(())
     }
 
-    fn cores(&mut self, train: &LinearMap) -> Result<Part, SumError> {
-        let mut core =
-            |core: &Part| Ok::<_, SumError>(self.sum(std::slice::from_ref(core), None)?.swap_remove(0));
+    /// Each core by itself. A relative error of a core is one of the whole matrix, so with row weights a core's are such that both count alike.
+    fn cores(&mut self, train: &LinearMap, errors: Errors<'_>) -> Result<Part, SumError> {
+        let square = |map: &LinearMap| -> Result<f64, MapError> {
+            Ok(map.to_dense()?.to_f32()?.iter().map(|&x| f64::from(x).powi(2)).sum())
+        };
+        let whole = match errors.rows {
+            None => None,
+            Some(rows) => {
+                let mean = |all: &[f64]| all.iter().sum::<f64>() / all.len().max(1) as f64;
+                Some(square(train)? * mean(rows) * errors.h.map_or(1.0, |h| mean(&h.diagonal_values())))
+            }
+        };
+        let mut core = |core: &Part| {
+            let each = whole.map(|whole| Ok::<f64, MapError>(whole / square(core)?.max(f64::MIN_POSITIVE)));
+            let rows = match each.transpose()? {
+                None => None,
+                Some(each) => Some(vec![each; core.matrix_shape()?[0]]),
+            };
+            let errors = Errors { rows: rows.as_deref(), ..Errors::default() };
+            Ok::<_, SumError>(self.sum(std::slice::from_ref(core), errors)?.swap_remove(0))
+        };
         Ok(train.map_parts(&mut core)?.into())
     }
 
-    /// Dense and sparse maps, as one problem. With `cross`, `E[x_old x^T]`, the maps are first refitted to the inputs `x` that `h` is of.
-    fn leaves(
-        &self,
-        maps: &[Part],
-        h: Option<&Hessian>,
-        cross: Option<&[f64]>,
-    ) -> Result<Vec<Part>, SumError> {
+    /// Dense and sparse maps, as one problem, first refitted to their inputs.
+    fn stack(&self, maps: &[Part], errors: Errors<'_>) -> Result<Vec<Part>, SumError> {
+        let mut stacked = Stacked::of(maps)?;
+        if let (Some(cross), Some(h)) = (errors.cross, errors.h) {
+            stacked.refit(cross, h)?;
+        }
+        self.leaves.solve(&stacked, Errors { cross: None, ..errors })
+    }
+}
+
+impl<'a> Stacked<'a> {
+    fn of(maps: &'a [Part]) -> Result<Stacked<'a>, SumError> {
         let columns = ranges(maps)?;
         let rows = maps[0].matrix_shape()?[0];
-        let widest = columns.iter().map(Range::len).max().unwrap_or(0).max(1);
-        let group = self.options.group.unwrap_or(widest).min(widest);
-        // Each map starts a new group; the last one of the previous map is padded with zeros.
-        let mut starts = vec![];
-        let mut width = 0;
-        for c in &columns {
-            starts.push(width);
-            width += c.len().div_ceil(group) * group;
-        }
         let cols = columns.last().map_or(0, |c| c.end);
         let mut w = vec![0.0f32; rows * cols];
         let mut keep: Option<Vec<bool>> = None;
@@ -228,68 +276,66 @@ impl<'s> Quantizer<'s> {
                 }
             }
         }
-        if let (Some(cross), Some(h)) = (cross, h) {
-            let w64: Vec<f64> = w.iter().map(|&x| f64::from(x)).collect();
-            let mut target = factor::multiply(&w64, cross, rows, cols, cols);
-            factor::solve_rows(&mut h.as_slice().to_vec(), cols, &mut target, rows)?;
-            w = target.iter().map(|&x| x as f32).collect();
-        }
-        let spread = |i: usize| {
-            columns
-                .iter()
-                .zip(&starts)
-                .flat_map(move |(c, &s)| c.clone().map(move |j| (i * cols + j, i * width + s + j - c.start)))
-        };
-        let (mut padded, mut padded_keep) = (vec![0.0f32; rows * width], None);
-        (0..rows).flat_map(spread).for_each(|(from, to)| padded[to] = w[from]);
-        if let Some(keep) = &keep {
-            let mut all = vec![false; rows * width];
-            (0..rows).flat_map(spread).for_each(|(from, to)| all[to] = keep[from]);
-            padded_keep = Some(all);
-        }
-        let h = h.map(|h| pad(h, &columns, &starts, width)).transpose()?;
-        let options = QuantizeOptions { group: Some(group), ..self.options.clone() };
-        let keep = padded_keep.as_deref();
-        let solved = quantize_watched(&padded, [rows, width], h.as_ref(), keep, &options, &self.steps)?;
-        let parts = maps.iter().zip(&columns).zip(&starts);
-        parts.map(|((map, c), &start)| self.part(&solved, map, start..start + c.len())).collect()
+        Ok(Stacked { maps, columns, rows, w, keep })
     }
 
-    /// The map that columns of a solution represent.
-    fn part(
-        &self,
-        solved: &QuantizedMatrix,
-        map: &LinearMap,
-        columns: Range<usize>,
-    ) -> Result<Part, SumError> {
-        let [rows, width] = solved.shape;
-        let (groups, cols) = (solved.groups(), columns.len());
-        let mine = columns.start / solved.group..columns.end.div_ceil(solved.group);
-        let codes = (0..rows).flat_map(|i| &solved.codes[i * width + columns.start..i * width + columns.end]);
-        let codes = Tensor::from_i8([rows, cols], codes.copied().collect())?;
-        let scales = (0..rows).flat_map(|i| &solved.scales[i * groups + mine.start..i * groups + mine.end]);
-        let shape = [rows, mine.len()];
-        let scales = match self.options.f16_scales {
-            true => Tensor::from_f16(shape, scales.map(|&s| f16::from_f32(s)).collect())?,
-            false => Tensor::from_f32(shape, scales.copied().collect())?,
-        };
-        let zeros = solved.zero_points.as_ref().map(|z| {
-            let mine = (0..rows).flat_map(|i| &z[i * groups + mine.start..i * groups + mine.end]);
-            Tensor::from_i8(shape, mine.copied().collect())
-        });
-        let granularity = match self.options.group {
-            Some(group) if group < cols => Granularity::Group(group),
-            _ => Granularity::Row,
-        };
-        let quantized = Quantized::new(self.options.format, granularity, codes, scales, zeros.transpose()?)?;
-        let quantized = LinearMap::Quantized(quantized);
-        Ok(Part::new(match map {
-            LinearMap::Sparse(s) => {
-                LinearMap::Sparse(Sparse::new(s.pattern(), s.mask().clone(), quantized.into())?)
-            }
-            _ => quantized,
-        }))
+    /// The number of columns.
+    pub(super) fn cols(&self) -> usize {
+        self.columns.last().map_or(0, |c| c.end)
     }
+
+    /// `W := W E[x0 x^T] H^-1`: for inputs `x` the outputs nearest to those for `x0`.
+    fn refit(&mut self, cross: &[f64], h: &Hessian) -> Result<(), SumError> {
+        let (rows, cols) = (self.rows, self.cols());
+        let w: Vec<f64> = self.w.iter().map(|&x| f64::from(x)).collect();
+        let mut target = factor::multiply(&w, cross, rows, cols, cols);
+        factor::solve_rows(&mut h.as_slice().to_vec(), cols, &mut target, rows)?;
+        self.w = target.iter().map(|&x| x as f32).collect();
+        Ok(())
+    }
+}
+
+/// The matrices of [`Errors`] for some of the inputs.
+struct Chosen {
+    h: Option<Hessian>,
+    cross: Option<Vec<f64>>,
+}
+
+impl Chosen {
+    fn of(errors: Errors<'_>, columns: &[usize]) -> Result<Chosen, SolveError> {
+        let n = columns.len();
+        let size = errors.h.map_or(0, Hessian::size);
+        Ok(Chosen {
+            h: errors.h.map(|h| Hessian::new(&h.select(columns), n, 1.0, 0.0)).transpose()?,
+            cross: errors.cross.map(|c| factor::select(c, size, columns)),
+        })
+    }
+
+    fn errors<'a>(&'a self, rows: Option<&'a [f64]>) -> Errors<'a> {
+        Errors { h: self.h.as_ref(), cross: self.cross.as_deref(), rows }
+    }
+}
+
+/// The weights of a right factor's rows: `sum over i of f_i l_ik^2` for the left factor `l`.
+fn row_weights(left: &LinearMap, f: &[f64]) -> Result<Vec<f64>, MapError> {
+    let rank = left.matrix_shape()?[1];
+    let dense = left.to_dense()?;
+    let mut sums = vec![0.0; rank];
+    for (row, f) in dense.to_f32()?.chunks(rank.max(1)).zip(f) {
+        sums.iter_mut().zip(row).for_each(|(s, &l)| *s += f * f64::from(l).powi(2));
+    }
+    Ok(sums)
+}
+
+/// The quantized matrix in place of the one that `map` is, or under its mask.
+pub(super) fn under_mask(map: &LinearMap, quantized: Quantized) -> Result<Part, SumError> {
+    let quantized = LinearMap::Quantized(quantized);
+    Ok(Part::new(match map {
+        LinearMap::Sparse(s) => {
+            LinearMap::Sparse(Sparse::new(s.pattern(), s.mask().clone(), quantized.into())?)
+        }
+        _ => quantized,
+    }))
 }
 
 /// The number of rows that [`Quantizer::sum`] solves for these maps.
@@ -341,30 +387,4 @@ fn product_transposed(a: &[f64], b: &[f64], m: usize, n: usize, k: usize) -> Vec
         }
     }
     factor::multiply(a, &transposed, m, k, n)
-}
-
-/// The second moment of some inputs.
-fn select(h: &Hessian, columns: &[usize]) -> Result<Hessian, SolveError> {
-    Hessian::new(&h.select(columns), columns.len(), 1.0, 0.0)
-}
-
-/// A second moment with independent inputs of unit scale between those of the maps; nothing multiplies them.
-fn pad(h: &Hessian, columns: &[Range<usize>], starts: &[usize], width: usize) -> Result<Hessian, SolveError> {
-    if h.size() == width {
-        return Ok(h.clone());
-    }
-    let to: Vec<usize> =
-        columns.iter().zip(starts).flat_map(|(c, &s)| (0..c.len()).map(move |j| s + j)).collect();
-    let n = h.size();
-    let mean = h.diagonal_values().iter().sum::<f64>() / n.max(1) as f64;
-    let mut out = vec![0.0; width * width];
-    for k in 0..width {
-        out[k * width + k] = mean;
-    }
-    for (i, &a) in to.iter().enumerate() {
-        for (j, &b) in to.iter().enumerate() {
-            out[a * width + b] = h.as_slice()[i * n + j];
-        }
-    }
-    Hessian::new(&out, width, 1.0, 0.0)
 }

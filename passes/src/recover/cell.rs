@@ -1,9 +1,9 @@
 //! Forward and backward passes of a cell.
 
 use super::formula::{Backward, Forward};
-use super::network::{State, add_to, add_to_rows, add_vector_gradient};
+use super::network::{State, add_to, add_to_rows};
 use super::number::{Number, vectorized};
-use super::weights::{Form, Gradients, Weights};
+use super::weights::{Form, Receive, Weights};
 use lstmc_frontend::ir::{CellSpec, GateRows, Slice, Term};
 use std::borrow::Cow;
 
@@ -138,22 +138,22 @@ impl Cell {
         in_order(&of.bias, [self.spec.bias, self.spec.input], self.units)
     }
 
-    /// Adds the gradients of the cell's weights, given what its maps have read.
-    pub(super) fn add_gradients<T: Number>(
+    /// Gives the gradients of the cell's products, given what its maps have read.
+    pub(super) fn give_gradients<T: Number, R: Receive<T>>(
         &self,
         w: &Weights<T>,
         of: &OfSums<T>,
         x: &[T],
         h: &[T],
-        gradients: &mut Gradients<T>,
+        to: &mut R,
     ) {
         let rows = h.len() / self.units;
         let of_h = in_order(&of.bias, [self.spec.bias, self.spec.recurrent], self.units);
-        w.add_gradient(&self.recurrent, rows, h, &of_h, gradients);
-        w.add_gradient(&self.input, rows, x, &self.of_input(of), gradients);
-        add_vector_gradient(w, &self.bias, &of.bias, gradients);
+        to.product(w, &self.recurrent, rows, h, &of_h);
+        to.product(w, &self.input, rows, x, &self.of_input(of));
+        to.vector(w, &self.bias, &of.bias);
         if let Some(parameters) = &self.parameters {
-            add_vector_gradient(w, parameters, &of.parameters, gradients);
+            to.vector(w, parameters, &of.parameters);
         }
     }
 }

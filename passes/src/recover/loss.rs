@@ -1,6 +1,7 @@
 //! Cross-entropy of the next word, and its gradient.
 
 use super::number::{Number, vectorized};
+use lstmc_frontend::ir::arbitrary::SplitMix64;
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
@@ -34,6 +35,25 @@ pub(super) fn cross_entropy<T: Number>(
         })
         .collect();
     losses.iter().sum()
+}
+
+/// Draws a word from each of `n` rows of logits, and turns the row into the gradient of the word's negative log-likelihood.
+pub(super) fn draw<T: Number>(logits: &mut [T], n: usize, rng: &mut SplitMix64) -> Vec<u32> {
+    let width = (logits.len() / n.max(1)).max(1);
+    let uniforms: Vec<f64> = (0..n).map(|_| (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64).collect();
+    let rows = logits.par_chunks_exact_mut(width).zip(uniforms);
+    let draw = |(row, uniform): (&mut [T], f64)| {
+        vectorized(Softmax { row, scale: 1.0 });
+        let mut sum = 0.0;
+        let is_past = |p: &T| {
+            sum += p.to_f64();
+            sum > uniform
+        };
+        let word = row.iter().position(is_past).unwrap_or(width - 1);
+        row[word] -= T::of(1.0);
+        word as u32
+    };
+    rows.map(draw).collect()
 }
 
 /// Turns logits into probabilities times `scale`; the result is the logarithm of the sum of their exponentials.

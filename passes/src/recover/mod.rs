@@ -29,6 +29,7 @@
 //! `refit` is this pass with the output layer as its target and the whole loss from the original model.
 
 mod cell;
+pub(crate) mod fisher;
 mod formula;
 mod loss;
 mod network;

@@ -7,7 +7,7 @@
 use super::cell::Cell;
 use super::formula::{Backward, Forward};
 use super::number::{Number, vectorized};
-use super::weights::{Form, Gradients, Weights, leaves};
+use super::weights::{Form, Receive, Weights, leaves};
 use crate::pass::PassError;
 use crate::target::Target;
 use lstmc_frontend::ir::arbitrary::SplitMix64;
@@ -212,6 +212,23 @@ impl<T: Number> Network<T> {
         }
     }
 
+    /// The network with gradients of all products, whether or not a weight is trained.
+    pub(super) fn with_all_gradients(self) -> Network<T> {
+        Network { needed: vec![true; self.layers.len()], ..self }
+    }
+
+    /// The maps whose products are summed to logits, and are nothing else.
+    pub(super) fn output_maps(&self) -> Vec<&Form> {
+        let all: Vec<&Form> = self.layers.iter().flat_map(|layer| layer.kind.maps()).collect();
+        let is_once = |form: &&Form| all.iter().filter(|f| *f == form).count() == 1;
+        match &self.layers[self.output.index()] {
+            Layer { is_read: false, kind: Kind::Apply { weights, .. }, .. } => {
+                weights.iter().filter(is_once).collect()
+            }
+            _ => vec![],
+        }
+    }
+
     /// Whether anything that a slice depends on is trained.
     fn is_needed(&self, x: Slice) -> bool {
         match x.of {
@@ -340,13 +357,14 @@ impl<T: Number> Network<T> {
         tape
     }
 
-    /// Adds the gradients of all that products read, given that of the logits; [`Weights::pull`] carries them to the parameters.
-    pub(super) fn backward(
+    /// Gives `to` the gradients of all products, given that of the logits. [`Gradients`](super::weights::Gradients) sum them over the window;
+    /// [`Weights::pull`] carries those to the parameters.
+    pub(super) fn backward<R: Receive<T>>(
         &self,
         tokens: &[u32],
         tape: &Tape<T>,
         of_logits: Vec<T>,
-        gradients: &mut Gradients<T>,
+        to: &mut R,
     ) {
         let (w, streams) = (&self.weights, tape.streams);
         let zeros = self.layout.states().iter().map(|s| vec![T::of(0.0); s.width * streams]).collect();
@@ -375,7 +393,7 @@ impl<T: Number> Network<T> {
                 dx
             };
             match &layer.kind {
-                Kind::Embed { table } => w.add_rows_gradient(table, &tokens[rows.clone()], &dy, gradients),
+                Kind::Embed { table } => to.rows(w, table, &tokens[rows.clone()], &dy),
                 Kind::Cell(cell) => {
                     let mut of_states: Vec<Vec<T>> =
                         cell.states.iter().map(|&s| std::mem::take(&mut of.before[s])).collect();
@@ -383,7 +401,7 @@ impl<T: Number> Network<T> {
                     let of_sums =
                         cell.backward(w, [rows.len(), streams], values, &dy, &mut of_states, goes_on);
                     cell.states.iter().zip(of_states).for_each(|(&s, d)| of.before[s] = d);
-                    cell.add_gradients(w, &of_sums, &input(0), &read(cell.h), gradients);
+                    cell.give_gradients(w, &of_sums, &input(0), &read(cell.h), to);
                     let (x, _) = layer.multiplied[0];
                     if self.is_needed(x) {
                         let dx = w.apply_transposed(&cell.input, rows.len(), &cell.of_input(&of_sums));
@@ -392,7 +410,7 @@ impl<T: Number> Network<T> {
                 }
                 Kind::Apply { weights, bias } => {
                     for (n, form) in weights.iter().enumerate() {
-                        w.add_gradient(form, rows.len(), &input(n), &dy, gradients);
+                        to.product(w, form, rows.len(), &input(n), &dy);
                         let (x, _) = layer.multiplied[n];
                         if self.is_needed(x) {
                             let dx = w.apply_transposed(form, rows.len(), &dy);
@@ -400,7 +418,7 @@ impl<T: Number> Network<T> {
                         }
                     }
                     if let Some(bias) = bias {
-                        add_vector_gradient(w, bias, &dy, gradients);
+                        to.vector(w, bias, &dy);
                     }
                 }
                 Kind::Map { formula, operands } => {
@@ -415,13 +433,13 @@ impl<T: Number> Network<T> {
                                 of.add(*x, times.clone(), &sums);
                             }
                             Source::Slice(x) => of.add(*x, times.clone(), &d),
-                            Source::Constant(form) => add_vector_gradient(w, form, &d, gradients),
+                            Source::Constant(form) => to.vector(w, form, &d),
                         }
                     }
                 }
                 Kind::Norm { x, scale, shift, epsilon } => {
                     if let Some(shift) = shift {
-                        add_vector_gradient(w, shift, &dy, gradients);
+                        to.vector(w, shift, &dy);
                     }
                     let (all, mut of_scale, mut dx) = (read(*x), dy.clone(), dy);
                     let scales = scale.as_ref().map(|s| w.vector(s));
@@ -439,7 +457,7 @@ impl<T: Number> Network<T> {
                         d.iter_mut().zip(&normal).for_each(|(d, &x)| *d = scaling * (*d - mean - x * along));
                     }
                     if let Some(scale) = scale {
-                        add_vector_gradient(w, scale, &of_scale, gradients);
+                        to.vector(w, scale, &of_scale);
                     }
                     if self.is_needed(*x) {
                         of.add(*x, times, &dx);
@@ -469,7 +487,7 @@ impl<T: Number> Network<T> {
         if tape.is_start {
             for (start, d) in self.starts.iter().zip(&of.before) {
                 if let Some(form) = start {
-                    add_vector_gradient(w, form, d, gradients);
+                    to.vector(w, form, d);
                 }
             }
         }
@@ -482,6 +500,15 @@ impl Kind {
             Kind::Cell(cell) => Some(&cell.spec.formula),
             Kind::Map { formula, .. } => Some(formula),
             _ => None,
+        }
+    }
+
+    /// The maps whose products it sums.
+    fn maps(&self) -> Vec<&Form> {
+        match self {
+            Kind::Apply { weights, .. } => weights.iter().collect(),
+            Kind::Cell(cell) => vec![&cell.input, &cell.recurrent],
+            _ => vec![],
         }
     }
 
@@ -545,29 +572,6 @@ pub(super) fn add_to<T: Number>(sum: &mut [T], more: &[T]) {
 pub(super) fn add_to_rows<T: Number>(rows: &mut [T], bias: &[T]) {
     rows.par_chunks_exact_mut(bias.len()).for_each(|row| {
         row.iter_mut().zip(bias).for_each(|(x, &b)| *x += b);
-    });
-}
-
-/// Adds the gradient of a vector that was added to (or multiplied with) every row.
-pub(super) fn add_vector_gradient<T: Number>(
-    w: &Weights<T>,
-    form: &Form,
-    dy: &[T],
-    gradients: &mut Gradients<T>,
-) {
-    /// Columns that one thread sums.
-    const COLUMNS: usize = 1024;
-    let (Form::Slot(slot), true) = (form, w.is_trained(form)) else { return };
-    let gradient = &mut gradients[*slot];
-    if gradient.len() == 1 {
-        dy.iter().for_each(|&d| gradient[0] += d);
-        return;
-    }
-    let width = gradient.len();
-    gradient.par_chunks_mut(COLUMNS).enumerate().for_each(|(k, columns)| {
-        for row in dy.chunks_exact(width) {
-            columns.iter_mut().zip(&row[k * COLUMNS..]).for_each(|(g, &d)| *g += d);
-        }
     });
 }
 

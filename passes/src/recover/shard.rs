@@ -30,14 +30,17 @@ pub(super) struct Shard {
     of_teacher: State<f32>,
 }
 
+/// The streams of each shard: at least one shard.
+pub(super) fn streams(batch: usize) -> impl Iterator<Item = Range<usize>> {
+    let n = SHARDS.min(batch);
+    (0..n).map(move |k| k * batch / n..(k + 1) * batch / n)
+}
+
 impl Shard {
     /// The shards of a run: at least one.
     pub(super) fn of(plan: &Plan) -> Vec<Shard> {
-        let n = SHARDS.min(plan.batch);
-        let streams = (0..n).map(|k| k * plan.batch / n..(k + 1) * plan.batch / n);
-        streams
-            .map(|streams| Shard { streams, state: State::default(), of_teacher: State::default() })
-            .collect()
+        let shard = |streams| Shard { streams, state: State::default(), of_teacher: State::default() };
+        streams(plan.batch).map(shard).collect()
     }
 
     /// Whether both have the same streams, and this one has states of these networks.

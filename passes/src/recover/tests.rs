@@ -1,6 +1,7 @@
 //! Gradients against finite differences, and what training comes to.
 
 mod checkpoint;
+mod fisher;
 
 use super::loss::cross_entropy;
 use super::network::{Network, State};

@@ -29,7 +29,12 @@ impl<'t> Text<'t> {
                 vocabulary - 1
             )));
         }
-        Ok(Text { tokens, batch, bptt })
+        Ok(Text::of(tokens, batch, bptt))
+    }
+
+    /// The same without checks. Each stream must have a token and the next.
+    pub(super) fn of(tokens: &'t [u32], batch: usize, bptt: usize) -> Text<'t> {
+        Text { tokens, batch, bptt }
     }
 
     fn length(&self) -> usize {

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How products with a map are computed.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Form {
     /// The slot of this index.
     Slot(usize),
@@ -67,6 +67,32 @@ impl<T: Number> NullaryFnOnce for Masking<'_, T> {
 
 /// Gradients of all slots; empty if a slot is not trained.
 pub(super) type Gradients<T> = Vec<Vec<T>>;
+
+/// What the backward pass gives the gradients of products to.
+pub(super) trait Receive<T> {
+    /// `dy` of `y = x W^T`, `n` rows each.
+    fn product(&mut self, w: &Weights<T>, form: &Form, n: usize, x: &[T], dy: &[T]);
+
+    /// `dy` of the rows of a table that tokens select.
+    fn rows(&mut self, w: &Weights<T>, form: &Form, tokens: &[u32], dy: &[T]);
+
+    /// `dy` of a vector that is added to, or multiplied with, every row.
+    fn vector(&mut self, w: &Weights<T>, form: &Form, dy: &[T]);
+}
+
+impl<T: Number> Receive<T> for Gradients<T> {
+    fn product(&mut self, w: &Weights<T>, form: &Form, n: usize, x: &[T], dy: &[T]) {
+        w.add_gradient(form, n, x, dy, self);
+    }
+
+    fn rows(&mut self, w: &Weights<T>, form: &Form, tokens: &[u32], dy: &[T]) {
+        w.add_rows_gradient(form, tokens, dy, self);
+    }
+
+    fn vector(&mut self, w: &Weights<T>, form: &Form, dy: &[T]) {
+        w.add_vector_gradient(form, dy, self);
+    }
+}
 
 /// All parameters that are trained.
 pub(super) type Values<T> = Vec<Vec<T>>;
@@ -352,14 +378,7 @@ impl<T: Number> Weights<T> {
     }
 
     /// Adds the gradient of `y = x W^T`, given that of `y`.
-    pub(super) fn add_gradient(
-        &self,
-        form: &Form,
-        n: usize,
-        x: &[T],
-        dy: &[T],
-        gradients: &mut Gradients<T>,
-    ) {
+    fn add_gradient(&self, form: &Form, n: usize, x: &[T], dy: &[T], gradients: &mut Gradients<T>) {
         if !self.is_trained(form) {
             return;
         }
@@ -392,13 +411,7 @@ impl<T: Number> Weights<T> {
     }
 
     /// Adds the gradient of a table, given those of the rows that tokens select.
-    pub(super) fn add_rows_gradient(
-        &self,
-        form: &Form,
-        tokens: &[u32],
-        dy: &[T],
-        gradients: &mut Gradients<T>,
-    ) {
+    fn add_rows_gradient(&self, form: &Form, tokens: &[u32], dy: &[T], gradients: &mut Gradients<T>) {
         if !self.is_trained(form) {
             return;
         }
@@ -421,6 +434,29 @@ impl<T: Number> Weights<T> {
                 }
             }
         }
+    }
+
+    /// Adds the gradient of a vector that was added to (or multiplied with) every row.
+    fn add_vector_gradient(&self, form: &Form, dy: &[T], gradients: &mut Gradients<T>) {
+        /// Columns that one thread sums.
+        const COLUMNS: usize = 1024;
+        let (Form::Slot(slot), true) = (form, self.is_trained(form)) else { return };
+        let gradient = &mut gradients[*slot];
+        if gradient.len() == 1 {
+            dy.iter().for_each(|&d| gradient[0] += d);
+            return;
+        }
+        let width = gradient.len();
+        gradient.par_chunks_mut(COLUMNS).enumerate().for_each(|(k, columns)| {
+            for row in dy.chunks_exact(width) {
+                columns.iter_mut().zip(&row[k * COLUMNS..]).for_each(|(g, &d)| *g += d);
+            }
+        });
+    }
+
+    /// The weights, each with its form.
+    pub(super) fn forms(&self) -> impl Iterator<Item = (WeightId, &Form)> {
+        self.whole.iter().map(|(&id, form)| (id, form))
     }
 
     /// The weights of `graph` that hold something trained, with their current maps. `graph` is the one that these parameters are from.

@@ -1,7 +1,7 @@
 //! Biases that compensate for the mean error of a compressed map.
 
 use super::weighting::{Shift, Weighting};
-use super::{Moment, Site, dense, dense_map, sites};
+use super::{Site, dense, dense_map, sites};
 use crate::options::{Kind, OptionInfo};
 use crate::pass::{Context, PassError};
 use crate::solve::{Hessian, SolveError};
@@ -21,12 +21,12 @@ pub(crate) const REFIT_OPTION: OptionInfo = OptionInfo::new(
 .or_integer(REFIT_ROUNDS);
 
 /// The bias that compensates for the mean error of a site's outputs after `changes` (indices into its maps, new maps); `None` if there is
-/// no bias. `moment` is that of the changed maps, in this order.
+/// no bias. `means` are those of the inputs of the changed maps, in this order: in the original model, and now.
 pub(crate) fn corrected_bias(
     graph: &Graph,
     site: &Site,
     changes: &[(usize, Part)],
-    moment: &Moment,
+    means: [&[f64]; 2],
 ) -> Result<Option<(WeightId, Part)>, PassError> {
     let Some(id) = site.bias else { return Ok(None) };
     let mut bias = dense(graph, id)?;
@@ -34,11 +34,13 @@ pub(crate) fn corrected_bias(
     for (k, new) in changes {
         let (weight, columns) = &site.maps[*k];
         let name = &graph.weight(*weight).name;
-        let mean = &moment.mean()[start..start + columns.len()];
+        let [before, now] = means.map(|mean| &mean[start..start + columns.len()]);
         start += columns.len();
-        let add = Hessian::bias_correction(&dense(graph, *weight)?, &dense_map(name, new)?, mean)
-            .map_err(|source| PassError::Solve { weight: name.clone(), source })?;
-        let add = site.bias_rows().spread(add);
+        let product = |w: Vec<f32>, x: &[f64]| -> Vec<f64> {
+            w.chunks(x.len().max(1)).map(|w| w.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum()).collect()
+        };
+        let (old, new) = (product(dense(graph, *weight)?, before), product(dense_map(name, new)?, now));
+        let add = site.bias_rows().spread(old.iter().zip(new).map(|(old, new)| old - new).collect());
         bias.iter_mut().zip(add).for_each(|(b, a)| *b = (f64::from(*b) + a) as f32);
     }
     Ok(Some((id, vector(graph, id, bias)?)))

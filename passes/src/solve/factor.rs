@@ -38,6 +38,12 @@ pub(crate) fn gram(a: &[f64], m: usize, n: usize) -> Vec<f64> {
     product(a.transpose(), a)
 }
 
+/// `a^T b` with `a: [k, m]`, `b: [k, n]`.
+pub(crate) fn multiply_transposed(a: &[f64], b: &[f64], k: usize, m: usize, n: usize) -> Vec<f64> {
+    let a = MatRef::from_row_major_slice(a, k, m);
+    product(a.transpose(), MatRef::from_row_major_slice(b, k, n))
+}
+
 /// `a b`, row-major.
 fn product(a: MatRef<'_, f64>, b: MatRef<'_, f64>) -> Vec<f64> {
     let (m, n) = (a.nrows(), b.ncols());
@@ -136,4 +142,11 @@ pub(crate) fn thin_svd(a: &[f64], m: usize, n: usize) -> Result<Svd<f64>, SolveE
 /// The sum of the squares of a spectrum from `rank` on.
 pub(crate) fn tail(spectrum: &[f64], rank: usize) -> f64 {
     spectrum.iter().skip(rank).rev().map(|s| s * s).sum()
+}
+
+/// The eigenvalues of a symmetric `a: [n, n]`, ascending.
+pub(crate) fn eigenvalues(a: &[f64], n: usize) -> Result<Vec<f64>, SolveError> {
+    MatRef::from_row_major_slice(a, n, n)
+        .self_adjoint_eigenvalues(faer::Side::Lower)
+        .map_err(|e| SolveError::Factorisation { what: "eigenvalues", why: format!("{e:?}") })
 }

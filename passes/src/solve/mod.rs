@@ -26,6 +26,7 @@ mod hessian;
 pub mod low_rank;
 pub mod prune;
 pub mod quantize;
+pub mod rate;
 pub mod tensor_train;
 
 pub use hessian::Hessian;
