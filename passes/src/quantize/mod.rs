@@ -16,6 +16,8 @@
 //! errors on the maps that read them, which needs no text. See [`crate::solve::quantize`] for the algorithms: GPTQ (Frantar et al. 2023), scales
 //! searched with feedback, then coordinate descent.
 //!
+//! With `rate`, `bytes` or `loss` instead of `bits`, steps follow from what the loss needs, and sizes are those after entropy coding: `quantize/rate.rs`.
+//!
 //! With `activations=int8` the vector of a product is rounded too, to int8 with one scale, at each step (dynamic quantization; symmetric
 //! integer arithmetic as in Jacob et al. 2018, section 2): [`Activations`] has the formula. It costs no byte and lets kernels multiply integers. The
 //! solvers ignore it. An embedding's rows enter no product, so a table has it only if it is also an output layer; cores of tensor trains take f32.

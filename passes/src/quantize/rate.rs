@@ -15,12 +15,13 @@
 
 mod layers;
 mod leaves;
+mod rotation;
 
 use super::sum::{Errors, Quantizer};
 use super::{INFO, refuse_quantized, set_activations};
 use crate::options::Options;
 use crate::pass::{Context, Outcome, Pass, PassError};
-use crate::sites::{Draft, Site, corrected_bias, sites};
+use crate::sites::{Draft, Site, corrected_bias, dense, sites};
 use crate::solve::SolveError;
 use crate::target::Target;
 use crate::watch::Steps;
@@ -28,16 +29,22 @@ use layers::{Layer, Seen};
 use leaves::{AtStep, Found};
 use lstmc_frontend::ir::store::compressed_bytes;
 use lstmc_frontend::ir::{Activations, Graph, LinearMap, Part, WeightId};
+use lstmc_frontend::tensor::Tensor;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
 
 /// Damping of second moments. Errors are fed back through their Cholesky factor, not through an inverse, so little is enough.
 const DAMPING: f64 = 0.003;
 
-/// Options that the size of codes, or calibration, makes meaningless.
-const BITS_ONLY: [&str; 6] = ["group", "method", "asymmetric", "act-order", "scales", "sequential"];
+/// Options that mean something only where codes have a given width.
+const BITS_ONLY: [&str; 7] = ["group", "method", "asymmetric", "act-order", "scales", "sequential", "sweeps"];
 
-/// Solutions until a size or loss is close enough; without correction of drift, and with it.
-const TRIES: [usize; 2] = [8, 5];
+/// Solutions until a size or loss is close enough: to decide about rotations, after that, and with correction of drift.
+const TRIES: [usize; 3] = [6, 5, 5];
+
+/// How near a size must come to its goal before drift is corrected, relative to the goal.
+const NEAR: f64 = 0.03;
 
 /// How far below its goal a size or loss may be, relative to the goal.
 const CLOSE: f64 = 0.01;
@@ -95,19 +102,36 @@ fn solve_error(name: &str, source: SolveError) -> PassError {
 
 /// A solution.
 struct Solution {
+    alpha: f64,
     draft: Draft,
-    /// Bytes of the target.
-    bytes: usize,
-    /// The predicted rise of the loss.
-    loss: f64,
+    /// Bytes of each weight of the target.
+    bytes: BTreeMap<WeightId, usize>,
     /// What each layer came to.
     found: Vec<Found>,
+}
+
+impl Solution {
+    /// Bytes of the target.
+    fn size(&self) -> usize {
+        self.bytes.values().sum()
+    }
+
+    /// Bytes of a layer's maps.
+    fn size_of(&self, layer: &Layer) -> usize {
+        layer.ids().filter_map(|id| self.bytes.get(&id)).sum()
+    }
+
+    /// The predicted rise of the loss.
+    fn loss(&self) -> f64 {
+        self.found.iter().map(|f| f.loss).sum()
+    }
 }
 
 /// One run of the pass.
 struct Run<'r> {
     options: &'r AtRate,
-    graph: &'r Graph,
+    /// The model, perhaps in other coordinates.
+    graph: Graph,
     layers: Vec<Layer>,
     /// All weights of the target.
     targets: Vec<WeightId>,
@@ -116,7 +140,7 @@ struct Run<'r> {
 
 impl Run<'_> {
     fn solve(&self, alpha: f64, drifts: bool, context: &mut Context<'_>) -> Result<Solution, PassError> {
-        let (graph, damping) = (self.graph, self.options.damping);
+        let (graph, damping) = (&self.graph, self.options.damping);
         let mut draft = Draft::of(graph);
         let leaves = AtStep { alpha, has_bounds: drifts, found: RefCell::default() };
         let mut quantizer = Quantizer::new(leaves);
@@ -148,23 +172,57 @@ impl Run<'_> {
             }
             self.steps.add(1);
         }
-        let bytes = self.finish(&mut draft)?;
-        Ok(Solution { draft, bytes, loss: all.iter().map(|f| f.loss).sum(), found: all })
+        let bytes = self.finish(&mut draft, alpha)?;
+        Ok(Solution { alpha, draft, bytes, found: all })
     }
 
-    /// Stores biases at a rate too, and counts.
-    fn finish(&self, draft: &mut Draft) -> Result<usize, PassError> {
+    /// Rotates the layers for which that is worth it at this step: what a bit should save at least is the slope of a fine code's loss.
+    fn rotate(&mut self, alpha: f64, context: &mut Context<'_>) -> Result<(), PassError> {
+        let bit = 2.0 * LN_2 * alpha.powi(2) / 24.0;
+        let cost = |layers: &[Layer], solution: &Solution, concerned: &[usize]| -> f64 {
+            let of = |&k: &usize| solution.found[k].loss + 8.0 * bit * solution.size_of(&layers[k]) as f64;
+            concerned.iter().map(of).sum()
+        };
+        let plain = self.solve(alpha, false, context)?;
+        for k in 0..self.layers.len() {
+            let concerned = rotation::concerned(&self.graph, &self.layers, k);
+            if concerned.is_empty() {
+                continue;
+            }
+            let before = (self.graph.clone(), self.layers.clone());
+            self.graph = rotation::rotate(&before.0, &mut self.layers, k)?;
+            let rotated = self.solve(alpha, false, context)?;
+            let costs = [&plain, &rotated].map(|solution| cost(&self.layers, solution, &concerned));
+            tracing::debug!(layer = self.layers[k].site.name, plain = costs[0], rotated = costs[1]);
+            if costs[1] >= costs[0] {
+                (self.graph, self.layers) = before;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rounds biases, and counts the target's bytes.
+    fn finish(&self, draft: &mut Draft, alpha: f64) -> Result<BTreeMap<WeightId, usize>, PassError> {
         if self.options.f16_biases {
+            for layer in &self.layers {
+                if let Some(id) = layer.site.bias.filter(|id| self.targets.contains(id)) {
+                    let steps = layer.bias_steps(alpha);
+                    if let Some(bias) = rounded(&draft.graph, id, &steps)? {
+                        draft.set(id, bias);
+                    }
+                }
+            }
             super::halve_biases(&self.options.target, draft)?;
         }
         let maps = self.targets.iter().map(|&id| &draft.graph.weight(id).map);
         let bytes = compressed_bytes(maps);
         let name = || self.graph.weight(self.targets[0]).name.clone();
-        Ok(bytes.map_err(|source| PassError::Map { weight: name(), source })?.iter().sum())
+        let bytes = bytes.map_err(|source| PassError::Map { weight: name(), source })?;
+        Ok(self.targets.iter().copied().zip(bytes).collect())
     }
 
     /// The solution that reaches the goal, at least nearly.
-    fn search(&self, context: &mut Context<'_>) -> Result<Solution, PassError> {
+    fn search(&mut self, context: &mut Context<'_>) -> Result<Solution, PassError> {
         let matrices = self.layers.iter().flat_map(Layer::ids);
         let weights: usize = matrices.map(|id| self.graph.weight(id).map.parameters()).sum();
         let (goal, slope) = match self.options.goal {
@@ -173,25 +231,28 @@ impl Run<'_> {
             Goal::Loss(loss) => (loss, 2.0),
         };
         let reference = match (self.options.goal, &context.calibration) {
-            (Goal::Loss(_), Some(calibration)) => Some(calibration.loss(self.graph, usize::MAX)?),
+            (Goal::Loss(_), Some(calibration)) => Some(calibration.loss(&self.graph, usize::MAX)?),
             _ => None,
         };
         // Fine steps of one size cost each weight alpha^2 / 24.
         let start = (24.0 * reference.map_or(0.1, |_| 2.0 * goal) / weights.max(1) as f64).sqrt();
         let mut secant = Secant { goal: goal.ln(), slope, at: start.ln(), last: None };
         let mut best: Option<(f64, Solution)> = None;
-        for (drifts, tries) in [(false, TRIES[0]), (true, TRIES[1])] {
+        for (round, tries) in TRIES.into_iter().enumerate() {
+            let drifts = round == 2;
             for _ in 0..tries {
-                let mut solution = self.solve(secant.at.exp(), drifts, context)?;
+                let alpha = secant.at.exp();
+                let solution = self.solve(alpha, drifts, context)?;
                 let value = match (reference, &context.calibration) {
                     (Some(reference), Some(calibration)) if drifts => {
                         calibration.loss(&solution.draft.graph, usize::MAX)? - reference
                     }
-                    (Some(_), _) => solution.loss,
-                    (None, _) => solution.bytes as f64,
+                    (Some(_), _) => solution.loss(),
+                    (None, _) => solution.size() as f64,
                 };
-                tracing::debug!(alpha = secant.at.exp(), drifts, value, loss = solution.loss, bytes = solution.bytes);
-                let is_close = (goal * (1.0 - CLOSE)..=goal).contains(&value);
+                tracing::debug!(alpha, round, value, loss = solution.loss(), bytes = solution.size());
+                secant.next(value, if drifts { CLOSE / 2.0 } else { 0.0 });
+                let is_close = (value / goal - 1.0).abs() < if drifts { CLOSE } else { NEAR };
                 if drifts {
                     let is_better = best.as_ref().is_none_or(|(old, _)| match (*old <= goal, value <= goal) {
                         (true, true) => value > *old,
@@ -199,20 +260,37 @@ impl Run<'_> {
                         (false, true) => true,
                         (false, false) => value < *old,
                     });
-                    solution.loss = value;
                     if is_better {
                         best = Some((value, solution));
                     }
                 }
-                secant.next(value, if drifts { CLOSE / 2.0 } else { 0.0 });
-                if is_close || (!drifts && reference.is_some()) {
+                if is_close && (!drifts || value <= goal) {
                     break;
                 }
+            }
+            if round == 0 {
+                self.rotate(secant.at.exp(), context)?;
             }
             secant.last = None;
         }
         Ok(best.expect("at least one solution").1)
     }
+}
+
+/// A vector with each element rounded to a multiple of its step, a power of two: numbers of few bits, which the store's coder makes small. None if it is no vector.
+fn rounded(graph: &Graph, id: WeightId, steps: &[f64]) -> Result<Option<Part>, PassError> {
+    let weight = graph.weight(id);
+    if !matches!(&*weight.map, LinearMap::Dense(_)) {
+        return Ok(None);
+    }
+    let round = |(&b, &step): (&f32, &f64)| match step.is_normal() {
+        true => ((f64::from(b) / step).round() * step) as f32,
+        false => b,
+    };
+    let values = dense(graph, id)?.iter().zip(steps).map(round).collect();
+    let tensor = Tensor::from_f32(weight.map.shape(), values);
+    let tensor = tensor.map_err(|e| PassError::Map { weight: weight.name.clone(), source: e.into() })?;
+    Ok(Some(tensor.into()))
 }
 
 /// A root of a function between logarithms.
@@ -260,20 +338,20 @@ impl Pass for AtRate {
         if layers.is_empty() {
             return Ok(Outcome::NoEffect("no layer multiplies with a weight of the target".into()));
         }
-        let steps = context.steps(INFO.name, layers.len() * (TRIES[0] + TRIES[1]) / 2);
-        let run = Run { options: self, graph, layers, targets: self.target.weights(graph)?, steps };
+        let steps = context.steps(INFO.name, layers.len() * TRIES.iter().sum::<usize>() / 2);
+        let targets = self.target.weights(graph)?;
+        let mut run = Run { options: self, graph: graph.clone(), layers, targets, steps };
         let mut solution = run.search(context)?;
-        let mut draft = solution.draft;
-        draft.refit_output(graph, self.refit_rounds, INSTEAD, context)?;
-        solution.bytes = run.finish(&mut draft)?;
-        let notes: Vec<String> = run.layers.iter().zip(&solution.found).map(|(layer, found)| {
-            let maps = layer.ids().map(|id| &draft.graph.weight(id).map);
-            let bytes: usize = compressed_bytes(maps).map(|b| b.iter().sum()).unwrap_or_default();
+        solution.draft.refit_output(graph, self.refit_rounds, INSTEAD, context)?;
+        solution.bytes = run.finish(&mut solution.draft, solution.alpha)?;
+        let rate = |(layer, found): (&Layer, &Found)| {
             let weights = found.weights.max(1) as f64;
-            let rate = 8.0 * bytes as f64 / weights;
-            format!("{} {rate:.2} ({:.2})", layer.site.name, found.bound / weights)
-        }).collect();
-        let note = format!("{} bytes; bits a weight, and a Gaussian source's bound: {}", solution.bytes, notes.join(", "));
+            let rate = 8.0 * solution.size_of(layer) as f64 / weights;
+            format!("{} {rate:.2} bits, bound {:.2}", layer.site.name, found.bound / weights)
+        };
+        let rates: Vec<String> = run.layers.iter().zip(&solution.found).map(rate).collect();
+        let note = format!("{} bytes when entropy-coded; for each weight: {}", solution.size(), rates.join("; "));
+        let mut draft = solution.draft;
         set_activations(self.activations, &mut draft)?;
         Ok(Outcome::Patch(draft.into_patch(note)))
     }

@@ -18,6 +18,7 @@ const BALANCE: f64 = 1.2;
 const FLOOR: f64 = 1e-8;
 
 /// A site with the statistics of the model before the pass.
+#[derive(Clone)]
 pub(super) struct Layer {
     pub(super) site: Site,
     /// Indices into its maps.
@@ -29,6 +30,7 @@ pub(super) struct Layer {
 }
 
 /// The inputs of a site's chosen maps.
+#[derive(Clone)]
 pub(super) struct Seen {
     pub(super) h: Hessian,
     /// `E[x0 x^T]`, where the inputs were `x0` before.
@@ -122,6 +124,15 @@ impl Layer {
             cross[j * n + j] += h.as_slice()[j * n + j] - gram[j * n + j];
         }
         Ok(Seen { h, cross: Some(cross), means })
+    }
+
+    /// Powers of two for the elements of its bias, each the step of a weight of its row with an input of 1; zero for elements without a row.
+    pub(super) fn bias_steps(&self, alpha: f64) -> Vec<f64> {
+        let step = |f: &f64| match *f > 0.0 {
+            true => (alpha / f.sqrt()).log2().round().exp2(),
+            false => 0.0,
+        };
+        self.site.bias_rows().spread(self.rows.iter().map(step).collect())
     }
 
     /// Its maps.
