@@ -3,9 +3,11 @@
 mod jobs;
 mod output;
 
+use super::bench::costs::Costs;
 use super::compile::perplexity;
 use super::{CpuArgs, ModelArgs, texts};
 use crate::Source;
+use crate::backend::Options;
 use crate::passes::Table;
 use crate::runtime::Model;
 use crate::search::amount::{bytes, duration, fraction, microseconds};
@@ -77,6 +79,9 @@ pub(crate) struct Args {
     /// Of the random choices of training
     #[arg(long, default_value_t = 1, help_heading = "Search")]
     seed: u64,
+    /// What layers cost on another machine, as `lstmc bench --costs` found there: steps are predicted for that machine instead of timed on this one
+    #[arg(long, value_name = "FILE.json", help_heading = "Elsewhere")]
+    costs: Option<PathBuf>,
     /// Evaluate nothing here: write the next round's candidates as commands, a line of JSON {key, command} each; none when the search has ended
     #[arg(long, value_name = "JOBS.jsonl", help_heading = "Elsewhere")]
     emit_jobs: Option<PathBuf>,
@@ -116,7 +121,8 @@ impl Args {
         let calibration = read(&self.calibrate, "calibration")?;
         let validation = read(&self.validate, "perplexity")?;
         let training = self.train.as_deref().map(|path| read(path, "training")).transpose()?;
-        Ok(Setup::new(source, calibration, training, validation, self.cpu.options(), table))
+        let options = Options { threads: 0, ..self.cpu.options() };
+        Ok(Setup::new(source, calibration, training, validation, options, table))
     }
 }
 
@@ -131,8 +137,12 @@ struct Search<'a> {
     started: Instant,
     /// What became of the pipelines that were asked for.
     known: BTreeMap<String, Outcome>,
+    /// Instead of times of this machine.
+    costs: Option<Costs>,
     /// The time of a step, by key.
     latencies: BTreeMap<String, f64>,
+    /// Models with a layer that costs lack, and that layer.
+    unknown: Vec<(String, String)>,
     bar: ProgressBar,
 }
 
@@ -176,7 +186,8 @@ impl Search<'_> {
             let met = if self.budget.is_met(&p.found) { "best" } else { "nearest" };
             format!("; {met}: {} bytes, perplexity {:.2}", thousands(p.found.bytes), p.found.perplexity)
         });
-        self.bar.set_message(format!("{} candidates{best}", self.known.len()));
+        self.bar.set_position(self.known.len() as u64);
+        self.bar.set_message(format!("candidates{best}"));
     }
 
     fn log(&self, line: &str) -> anyhow::Result<()> {
@@ -202,6 +213,13 @@ impl Search<'_> {
                 continue;
             }
             let source = Source::read(self.folder.model(pipeline))?;
+            if let Some(costs) = &self.costs {
+                match costs.step(&costs.level(self.args.cpu.level), &source.graph) {
+                    Ok(time) => found.microseconds = Some(time),
+                    Err(layer) => self.unknown.push((pipeline.clone(), layer)),
+                }
+                continue;
+            }
             let models: [Model; 1] = [source.compile(self.args.cpu.options())?];
             let time = super::compare::step_times(&models, &tokens)?[0].as_secs_f64() * 1e6;
             found.microseconds = Some(time);
@@ -290,17 +308,32 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     if let Some(jobs) = &args.emit_jobs {
         crate::runtime::file::check_place(jobs)?;
     }
+    let costs = args.costs.as_deref().map(Costs::read).transpose()?;
     let source = args.model.read()?;
     let budget = args.budget();
     let space =
         Space::of(&source.graph, table).map_err(|e| anyhow!("{}: {e}", args.model.model.display()))?;
     let setup = Arc::new(args.setup(source, table)?);
     let folder = Folder::open(&args.output, setup.identity())?;
-    let latencies = folder.latencies(args.cpu.level.name())?;
+    let latencies =
+        if costs.is_some() { BTreeMap::new() } else { folder.latencies(args.cpu.level.name())? };
     let listening = terminal::SEARCH.listen();
     let bar = terminal::spinner("candidates");
     let (known, started) = (BTreeMap::new(), Instant::now());
-    let mut search = Search { args, budget, table, setup, space, folder, started, known, latencies, bar };
+    let mut search = Search {
+        args,
+        budget,
+        table,
+        setup,
+        space,
+        folder,
+        started,
+        known,
+        costs,
+        latencies,
+        unknown: vec![],
+        bar,
+    };
     let stop = search.run(&|| listening.is_asked())?;
     search.bar.finish_and_clear();
     search.log(&format!("stop: {stop}"))?;

@@ -18,12 +18,12 @@ pub enum Budget {
 
 impl Budget {
     /// The option that it is given by, and its value.
-    pub fn named(&self) -> (&'static str, f64) {
+    pub fn named(&self) -> (&'static str, serde_json::Value) {
         match *self {
-            Budget::Bytes(most) => ("max_bytes", most as f64),
-            Budget::Microseconds(most) => ("max_latency_us", most),
-            Budget::Increase(most) => ("max_increase", most),
-            Budget::Perplexity(most) => ("max_perplexity", most),
+            Budget::Bytes(most) => ("max_bytes", most.into()),
+            Budget::Microseconds(most) => ("max_latency_us", most.into()),
+            Budget::Increase(most) => ("max_increase", most.into()),
+            Budget::Perplexity(most) => ("max_perplexity", most.into()),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Everything follows from results, so a plan is the same whoever computed them.
 //!
 //! ```text
-//!   for size       a ladder of rates ──▶ the size that the budget comes to ──▶ structures at that size, one at a time
+//!   for size       the size that the budget comes to ──▶ a ladder of rates ──▶ structures at that size, one at a time
 //!                  ──▶ those that help, together ──▶ neighbours of the best, while they are better ──▶ its size, adjusted
 //!   for time       8 bits ──▶ each choice of each group alone ──▶ shared out by effect (`solve::allocate`), measured, corrected
 //!                  ──▶ neighbours of the best
@@ -69,6 +69,9 @@ pub enum Next {
 
 /// Bits a weight of the ladder: a quarter or a fifth less each time.
 const RATES: [f64; 13] = [6.0, 5.0, 4.2, 3.5, 3.0, 2.6, 2.2, 1.9, 1.6, 1.35, 1.1, 0.9, 0.7];
+
+/// Of the ladder's rates, one in so many tells where a budget of perplexity is met.
+const COARSE: usize = 3;
 
 /// Where the ladder begins if no size is given.
 const USUAL_RATE: f64 = 2.0;
@@ -218,20 +221,20 @@ impl Plan<'_> {
             Budget::Bytes(most) => 8.0 * most as f64 / parameters,
             _ => USUAL_RATE,
         };
-        let mut rates = RATES;
-        rates.sort_by(|a, b| (a / usual).ln().abs().total_cmp(&(b / usual).ln().abs()));
-        let mut ladder: Vec<Candidate> = vec![];
-        if let Budget::Bytes(most) = self.budget {
-            ladder.push(self.space.plain(Quantizer::Bytes(rounded(most as f64))));
-        }
-        ladder.extend(rates.map(|rate| self.space.plain(Quantizer::Rate(rate))));
-        let found = self.ask(&ladder)?;
-        let near: Vec<(usize, Found)> = found.into_iter().flatten().map(|f| (f.bytes, f)).collect();
-        let plain = self.space.plain(Quantizer::Rate(usual));
-        let at_budget = match self.budget {
-            Budget::Bytes(_) => self.meet(&plain, &[])?,
-            _ => self.meet(&plain, &near)?,
+        let distance = |rate: f64| (rate / usual).ln().abs();
+        let ladder = |every: usize| -> Vec<Candidate> {
+            let mut rates: Vec<f64> = RATES.into_iter().step_by(every).collect();
+            rates.sort_by(|a, b| distance(*a).total_cmp(&distance(*b)));
+            rates.into_iter().map(|rate| self.space.plain(Quantizer::Rate(rate))).collect()
         };
+        let plain = self.space.plain(Quantizer::Rate(usual));
+        let (coarse, fine) = (ladder(COARSE), ladder(1));
+        let near = match self.budget {
+            Budget::Bytes(_) => vec![],
+            _ => self.ask(&coarse)?.into_iter().flatten().map(|f| (f.bytes, f)).collect(),
+        };
+        let at_budget = self.meet(&plain, &near)?;
+        self.ask(&fine)?;
         let Some((bytes, reference)) = at_budget else { return Ok(()) };
         let (structures, found) = self.structured(bytes, reference)?;
         if structures != plain.structures {

@@ -35,6 +35,14 @@ pub(super) fn write(search: &mut Search<'_>, stop: Stop) -> anyhow::Result<()> {
     let of_frontier = frontier(&budget, &points);
     let pipelines = of_frontier.iter().map(|p| &p.pipeline[..]).chain([&best.pipeline[..]]);
     search.time(&distinct(pipelines))?;
+    if let Some((pipeline, layer)) = search.unknown.first() {
+        let file = search.folder.model(pipeline);
+        terminal::note(&format!(
+            "{} models have layers that the table of costs lacks, such as {layer} of {}; add them there with `lstmc bench FILE.lstmc --costs`",
+            distinct(search.unknown.iter().map(|(p, _)| &p[..])).len(),
+            file.display()
+        ));
+    }
     let points = search.points();
     let find = |point: &Point| points.iter().find(|p| p.pipeline == point.pipeline).cloned();
     let of_frontier: Vec<Point> = of_frontier.iter().filter_map(find).collect();
@@ -43,13 +51,14 @@ pub(super) fn write(search: &mut Search<'_>, stop: Stop) -> anyhow::Result<()> {
     files(search, &of_frontier, &names, &best)?;
     let list = list(search, stop, &of_frontier, &names, &best)?;
     search.folder.write("frontier.json", format!("{list:#}\n").as_bytes())?;
-    if stop != Stop::Waiting {
-        page(search, &of_frontier, &names)?;
-    }
     if search.args.json {
         terminal::json(&list)?;
     } else {
         table(search, stop, &of_frontier, &names, &best)?;
+    }
+    // The page takes longest: what else there is is written and said by then.
+    if stop != Stop::Waiting {
+        page(search, &of_frontier, &names)?;
     }
     if budget.is_met(&best.found) || stop == Stop::Waiting {
         return Ok(());
