@@ -62,8 +62,13 @@ impl Budget {
 
 /// The best point: of those within the budget the one with the least objective, or else the nearest to it.
 pub fn best<'p>(budget: &Budget, points: &'p [Point]) -> Option<&'p Point> {
+    let is_of_size = matches!(budget, Budget::Increase(_) | Budget::Perplexity(_));
     let key = |p: &Point| match budget.is_met(&p.found) {
-        true => (0.0, budget.objective(&p.found), budget.cost(&p.found)),
+        true => (
+            0.0,
+            budget.objective(&p.found),
+            if is_of_size { p.found.perplexity } else { budget.cost(&p.found) },
+        ),
         false => (1.0, budget.excess(&p.found), 0.0),
     };
     points.iter().min_by(|a, b| compare(key(a), key(b)).then_with(|| a.pipeline.cmp(&b.pipeline)))

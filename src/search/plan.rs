@@ -547,7 +547,9 @@ mod tests {
             assert_eq!(stop, Stop::Exhausted);
             let best = best(&budget, &points).unwrap();
             let excess = budget.excess(&best.found);
-            assert!(excess <= 0.0 && excess > -0.05, "{budget:?}: {best:?}");
+            // Choices of time are few and far between here.
+            let least = if matches!(budget, Budget::Microseconds(_)) { -0.15 } else { -0.05 };
+            assert!(excess <= 0.0 && excess > least, "{budget:?}: {best:?}");
             if !matches!(budget, Budget::Microseconds(_)) {
                 assert!(best.pipeline.starts_with("low-rank(target=embedding"), "{best:?}");
             }

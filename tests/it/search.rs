@@ -131,7 +131,6 @@ fn jobs_elsewhere() {
     for (folder, run) in &runners[..1 + usize::from(has_parallel)] {
         let emitting =
             search(folder, &[&budget[..], &["--emit-jobs", "[dir]/jobs.jsonl", "--collect"]].concat());
-        let emitting: Vec<&str> = emitting.into_iter().collect();
         let mut rounds = 0;
         loop {
             sandbox.ok(&emitting);
@@ -161,12 +160,16 @@ fn failing_jobs() {
         "[dir]/found",
         &["--max-bytes", "900", "--candidates", "2", "--emit-jobs", "[dir]/jobs.jsonl"],
     );
-    sandbox.ok(&emitting);
-    let lines = std::fs::read_to_string(sandbox.path("jobs.jsonl")).unwrap();
-    let commands: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let command = commands[0]["command"].as_str().unwrap();
-    by_shell(&[command.replace("bytes=900", "bits=9"), commands[1]["command"].as_str().unwrap().into()]);
-    sandbox.ok(&emitting);
+    // The next job's command.
+    let emitted = || {
+        sandbox.ok(&emitting);
+        let line = std::fs::read_to_string(sandbox.path("jobs.jsonl")).unwrap();
+        let job: Value = serde_json::from_str(&line).unwrap_or_default();
+        job["command"].as_str().map(String::from)
+    };
+    by_shell(&[emitted().unwrap().replace("bytes=900", "bits=9")]);
+    by_shell(&[emitted().unwrap()]);
+    assert_eq!(emitted(), None);
     let list = found(&sandbox.path("found"));
     assert_eq!((&list["candidates"], list["points"].as_array().unwrap().len()), (&2.into(), 1));
     let failed = &list["failed"][0];
