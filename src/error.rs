@@ -60,6 +60,9 @@ pub enum Error {
         /// The reason.
         reason: std::io::Error,
     },
+    /// A file that cannot be written, and what to do about it.
+    #[error(transparent)]
+    File(#[from] lstmc_runtime::file::WriteError),
     /// A function for build scripts was called elsewhere.
     #[error("OUT_DIR is not set: this is to be called by a build script (build.rs), which Cargo runs")]
     NoBuildScript,

@@ -37,6 +37,8 @@ pub mod compare;
 mod engine;
 mod error;
 mod evaluate;
+#[cfg(feature = "passes")]
+pub mod search;
 mod source;
 #[cfg(feature = "cli")]
 mod terminal;

@@ -19,6 +19,9 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 /// The receiver of the first Ctrl-C.
 pub(crate) static TRAINING: Interrupt = Interrupt::new();
 
+/// The receiver of the first Ctrl-C of a search.
+pub(crate) static SEARCH: Interrupt = Interrupt::new();
+
 /// The exit code that a shell reports for a program ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
@@ -54,11 +57,16 @@ pub(crate) fn note(text: &str) {
     let _ = BARS.suspend(|| writeln!(std::io::stderr(), "note: {text}"));
 }
 
-/// Makes Ctrl-C end a training run early, and otherwise wait for [`uninterrupted`] work before it ends the program.
+/// Makes Ctrl-C end a search or a training run early, and otherwise wait for [`uninterrupted`] work before it ends the program.
 pub(crate) fn handle_interrupts() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
-        if TRAINING.ask() {
-            let message = "stopping the training; the best so far is kept, and what follows goes on. Ctrl-C again ends the program";
+        let kept = if SEARCH.ask() {
+            Some("the search; what was found is written")
+        } else {
+            TRAINING.ask().then_some("the training; the best so far is kept, and what follows goes on")
+        };
+        if let Some(kept) = kept {
+            let message = format!("stopping {kept}. Ctrl-C again ends the program");
             // If standard error is closed, nobody reads it.
             let _ = BARS.suspend(|| writeln!(std::io::stderr(), "{message}"));
             return;

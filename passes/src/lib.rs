@@ -51,4 +51,4 @@ pub use pipeline::{Invocation, Pipeline, PipelineError};
 pub use report::{Report, TextInfo};
 pub use target::{Target, TargetError};
 pub use trail::{Measure, Record, Trail, Verdict};
-pub use watch::{Interrupt, Status, Watcher};
+pub use watch::{Interrupt, Listening, Status, Watcher};

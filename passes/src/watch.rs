@@ -87,19 +87,20 @@ impl Interrupt {
     }
 
     /// Listens for requests from now on.
-    pub(crate) fn listen(&self) -> Listening<'_> {
+    pub fn listen(&self) -> Listening<'_> {
         self.is_asked.store(false, Ordering::SeqCst);
         self.is_heard.store(true, Ordering::SeqCst);
         Listening(self)
     }
 }
 
-/// While it exists, a pass can be asked to stop.
-pub(crate) struct Listening<'i>(&'i Interrupt);
+/// While it exists, a pass or another long work can be asked to stop.
+#[derive(Debug)]
+pub struct Listening<'i>(&'i Interrupt);
 
 impl Listening<'_> {
-    /// Whether the pass should stop.
-    pub(crate) fn is_asked(&self) -> bool {
+    /// Whether the work should stop.
+    pub fn is_asked(&self) -> bool {
         self.0.is_asked.load(Ordering::SeqCst)
     }
 }

@@ -1,5 +1,6 @@
 //! `lstmc bench`: how fast a model runs here.
 
+pub(crate) mod costs;
 mod layers;
 pub(crate) mod plot;
 pub(crate) mod roofline;
@@ -45,6 +46,9 @@ pub(crate) struct Args {
     /// Write the roofline as a figure (SVG)
     #[arg(long, value_name = "FILE", requires = "roofline")]
     plot: Option<PathBuf>,
+    /// Add what each layer costs here to a table that `lstmc search --costs` reads on another machine, and measure nothing else
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["threads", "streams", "roofline", "json"])]
+    costs: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -64,6 +68,9 @@ const YARDSTICK: (usize, usize) = (9984, 200);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let source = args.model.read()?;
+    if let Some(costs) = &args.costs {
+        return costs::Costs::add(costs, &source, args.cpu.level, args.rounds);
+    }
     let started = Instant::now();
     let threads = usize::from(args.threads);
     let options = Options { threads, step_threads: threads, ..args.cpu.options() };

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "checkpoint", help_heading = "Training")]
     resume: bool,
     /// Reject passes that raise perplexity by more than this over the model before the first: 2% or 0.02; a pass that `recover` follows is judged after that
-    #[arg(long, value_name = "FRACTION", value_parser = fraction, requires = "validate", help_heading = "Measuring")]
+    #[arg(long, value_name = "FRACTION", value_parser = crate::search::amount::fraction, requires = "validate", help_heading = "Measuring")]
     max_increase: Option<f64>,
     /// Reject passes that raise perplexity over this
     #[arg(long, value_name = "X", value_parser = perplexity, requires = "validate", help_heading = "Measuring")]
@@ -163,17 +163,8 @@ fn canonical_first(mut pipeline: Pipeline, source: &Source) -> anyhow::Result<Pi
     Ok(pipeline)
 }
 
-/// A part of one: `2%` or `0.02`.
-fn fraction(text: &str) -> Result<f64, String> {
-    let value = match text.strip_suffix('%') {
-        Some(percent) => percent.trim_end().parse::<f64>().map(|p| p / 100.0),
-        None => text.parse(),
-    };
-    value.ok().filter(|v| v.is_finite() && *v >= 0.0).ok_or("expected a number such as 2% or 0.02".into())
-}
-
 /// A perplexity.
-fn perplexity(text: &str) -> Result<f64, String> {
+pub(crate) fn perplexity(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|v: &f64| v.is_finite() && *v >= 1.0)

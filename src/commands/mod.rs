@@ -18,6 +18,7 @@ pub(crate) mod passes;
 pub(crate) mod report;
 pub(crate) mod rescore;
 pub(crate) mod score;
+pub(crate) mod search;
 pub(crate) mod suggest;
 mod table;
 mod texts;
@@ -72,7 +73,7 @@ pub(crate) struct CpuArgs {
         hide_env_values = true,
         default_value = "best"
     )]
-    level: Level,
+    pub(crate) level: Level,
 }
 
 impl CpuArgs {

@@ -35,26 +35,26 @@ const PROMPT_WORDS: usize = 4;
 pub(crate) struct Args {
     /// The models: .onnx or .lstmc, the reference first
     #[arg(value_name = "MODEL", required = true)]
-    models: Vec<PathBuf>,
+    pub(crate) models: Vec<PathBuf>,
     #[command(flatten)]
-    reading: TextOptions,
+    pub(crate) reading: TextOptions,
     #[command(flatten)]
-    cpu: CpuArgs,
+    pub(crate) cpu: CpuArgs,
     /// The text that is measured on
     #[arg(long, value_name = "FILE")]
-    text: PathBuf,
+    pub(crate) text: PathBuf,
     /// A text whose words are counted, to tell frequent from rare ones: the training text. The measured text otherwise
     #[arg(long, value_name = "FILE")]
-    counts: Option<PathBuf>,
+    pub(crate) counts: Option<PathBuf>,
     /// Beginnings of sentences, one a line, to show the best next words of; some of the measured text otherwise
     #[arg(long, value_name = "FILE")]
-    prompts: Option<PathBuf>,
+    pub(crate) prompts: Option<PathBuf>,
     /// The page's title
     #[arg(long, value_name = "TEXT")]
-    title: Option<String>,
+    pub(crate) title: Option<String>,
     /// Where to write the page
     #[arg(short, long, value_name = "FILE.html")]
-    output: PathBuf,
+    pub(crate) output: PathBuf,
 }
 
 /// What a page is made of.

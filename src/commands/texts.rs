@@ -93,7 +93,7 @@ fn calibration(path: &Path, source: &Source) -> anyhow::Result<(Calibration<'sta
     Ok((Calibration::of_text(text.tokens), text.info))
 }
 
-fn is_statistics(path: &Path) -> anyhow::Result<bool> {
+pub(crate) fn is_statistics(path: &Path) -> anyhow::Result<bool> {
     let mut start = vec![];
     let read = File::open(path).and_then(|f| f.take(START).read_to_end(&mut start));
     read.map_err(|reason| crate::Error::Read { path: path.into(), reason })?;

@@ -27,6 +27,7 @@ mod program;
 mod ptb;
 mod refused_output;
 mod report;
+mod search;
 mod sentences;
 mod streams;
 mod subwords;

@@ -33,7 +33,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// Called with the number of tokens read so far, and the total.
-pub type Progress<'p> = dyn FnMut(usize, usize) + 'p;
+pub type Progress<'p> = dyn FnMut(usize, usize) + Send + 'p;
 
 /// The inputs of a model's layers when it reads a text.
 #[derive(Clone, PartialEq, Debug)]
@@ -325,7 +325,7 @@ impl<'p> Calibration<'p> {
     }
 
     /// Reports reading to `progress`.
-    pub fn with_progress(self, progress: impl FnMut(usize, usize) + 'p) -> Calibration<'p> {
+    pub fn with_progress(self, progress: impl FnMut(usize, usize) + Send + 'p) -> Calibration<'p> {
         Calibration { progress: Some(Box::new(progress)), ..self }
     }
 

@@ -1,0 +1,348 @@
+//! `lstmc search`: from a budget to a model.
+
+mod jobs;
+mod output;
+
+use super::bench::costs::Costs;
+use super::compile::perplexity;
+use super::{CpuArgs, ModelArgs, texts};
+use crate::Source;
+use crate::backend::Options;
+use crate::passes::Table;
+use crate::runtime::Model;
+use crate::search::amount::{bytes, duration, fraction, microseconds};
+use crate::search::choice::Budget;
+use crate::search::evaluate::{Setup, Tokens};
+use crate::search::folder::Folder;
+use crate::search::plan::{Next, Stop, next};
+use crate::search::space::Space;
+use crate::search::{Found, Outcome, Point};
+use crate::terminal::{self, Usage, thousands};
+use anyhow::{anyhow, bail};
+use indicatif::ProgressBar;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Search the best model that a budget allows: passes and their options by themselves
+///
+/// Tries pipelines on the model as it came, and keeps what it finds in the folder DIR: `best.lstmc`; the frontier, numbered from the largest model, each with its
+/// recipe, which `lstmc compile --recipe` takes; `frontier.json`; `report.html`, the page of `lstmc report`; `log.txt`. Within a limit of size or time perplexity is to be as low as
+/// possible, within one of perplexity the weights as small as possible; bytes are those of entropy-coded weights. Let the budget be checked on another text than --validate.
+///
+/// Ctrl-C ends it with what was found so far. Called again with the same arguments it goes on, and repeats nothing, even after it was killed. With --emit-jobs other
+/// programs or machines do the work. The exit code is 1 if no model met the budget; the nearest is kept.
+#[derive(clap::Args, Debug)]
+#[command(
+    group = clap::ArgGroup::new("budget").args(["max_bytes", "max_latency", "max_increase", "max_perplexity"]).required(true),
+    after_help = "Examples:\n  lstmc search model.onnx --vocab vocab.txt --calibrate train.txt --validate valid.txt --max-bytes 2MB -o found\n  \
+                  lstmc search model.onnx --vocab vocab.txt --calibrate train.txt --validate valid.txt --max-increase 2% --time 30m -o found\n  \
+                  lstmc search model.onnx --vocab vocab.txt --calibrate train.txt --validate valid.txt --max-latency 50us -o found"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    cpu: CpuArgs,
+    /// Text that passes collect statistics on
+    #[arg(long, value_name = "TEXT")]
+    calibrate: PathBuf,
+    /// Text on which perplexity is measured
+    #[arg(long, value_name = "TEXT")]
+    validate: PathBuf,
+    /// Text to train on: pipelines with `recover` are tried as well, many for a short time, then the best for longer
+    #[arg(long, value_name = "TEXT")]
+    train: Option<PathBuf>,
+    /// The budget: weights in at most so many bytes, such as 2MB or 600kB
+    #[arg(long, value_name = "SIZE", value_parser = bytes, help_heading = "Budget")]
+    max_bytes: Option<usize>,
+    /// The budget: a step in at most so much time on this machine, such as 50us
+    #[arg(long, value_name = "TIME", value_parser = microseconds, help_heading = "Budget")]
+    max_latency: Option<f64>,
+    /// The budget: perplexity at most so much above the model's as given, such as 2% or 0.02
+    #[arg(long, value_name = "FRACTION", value_parser = fraction, help_heading = "Budget")]
+    max_increase: Option<f64>,
+    /// The budget: perplexity at most this
+    #[arg(long, value_name = "X", value_parser = perplexity, help_heading = "Budget")]
+    max_perplexity: Option<f64>,
+    /// End after this time, such as 10m; there is no limit otherwise
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Search")]
+    time: Option<Duration>,
+    /// Evaluate at most so many candidates, those of earlier calls included
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Search")]
+    candidates: Option<u32>,
+    /// Candidates that are evaluated side by side; passes use all cores, so more than one needs memory more than it saves time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Search")]
+    jobs: u16,
+    /// Of the random choices of training
+    #[arg(long, default_value_t = 1, help_heading = "Search")]
+    seed: u64,
+    /// What layers cost on another machine, as `lstmc bench --costs` found there: steps are predicted for that machine instead of timed on this one
+    #[arg(long, value_name = "FILE.json", help_heading = "Elsewhere")]
+    costs: Option<PathBuf>,
+    /// Evaluate nothing here: write the next round's candidates as commands, a line of JSON {key, command} each; none when the search has ended
+    #[arg(long, value_name = "JOBS.jsonl", help_heading = "Elsewhere")]
+    emit_jobs: Option<PathBuf>,
+    /// Evaluate nothing here: take in the results of jobs; with --emit-jobs, write the next ones
+    #[arg(long, help_heading = "Elsewhere")]
+    collect: bool,
+    /// The folder for everything that is found
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Print JSON: what is in frontier.json
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    fn budget(&self) -> Budget {
+        let all = [
+            self.max_bytes.map(Budget::Bytes),
+            self.max_latency.map(Budget::Microseconds),
+            self.max_increase.map(Budget::Increase),
+            self.max_perplexity.map(Budget::Perplexity),
+        ];
+        all.into_iter().flatten().next().expect("one of the group is required")
+    }
+
+    fn setup(&self, source: Source, table: Table) -> anyhow::Result<Setup> {
+        let read = |path: &Path, what: &str| -> anyhow::Result<Tokens> {
+            let text = texts::text(path, &source, what)?;
+            Ok(Tokens { tokens: text.tokens, info: text.info })
+        };
+        if texts::is_statistics(&self.calibrate)? {
+            let path = self.calibrate.display();
+            return Err(
+                Usage(format!("--calibrate: {path} has statistics; a search needs the text itself")).into()
+            );
+        }
+        let calibration = read(&self.calibrate, "calibration")?;
+        let validation = read(&self.validate, "perplexity")?;
+        let training = self.train.as_deref().map(|path| read(path, "training")).transpose()?;
+        let options = Options { threads: 0, ..self.cpu.options() };
+        Ok(Setup::new(source, calibration, training, validation, options, table))
+    }
+}
+
+/// A search under way.
+struct Search<'a> {
+    args: &'a Args,
+    budget: Budget,
+    table: Table,
+    setup: Arc<Setup>,
+    space: Space,
+    folder: Folder,
+    started: Instant,
+    /// What became of the pipelines that were asked for.
+    known: BTreeMap<String, Outcome>,
+    /// Instead of times of this machine.
+    costs: Option<Costs>,
+    /// The time of a step, by key.
+    latencies: BTreeMap<String, f64>,
+    /// Models with a layer that costs lack, and that layer.
+    unknown: Vec<(String, String)>,
+    bar: ProgressBar,
+}
+
+impl Search<'_> {
+    /// The models so far.
+    fn points(&self) -> Vec<Point> {
+        let point = |(pipeline, outcome): (&String, &Outcome)| {
+            Some(Point { pipeline: pipeline.clone(), found: *outcome.as_ref().ok()? })
+        };
+        self.known.iter().filter_map(point).collect()
+    }
+
+    /// The next step of the plan.
+    fn next(&self) -> Next {
+        let known = |pipeline: &str| self.known.get(pipeline).cloned();
+        let most = self.args.candidates.map_or(usize::MAX, |n| n as usize);
+        let seed = self.args.train.is_some().then_some(self.args.seed);
+        next(&self.space, self.budget, &known, most, seed)
+    }
+
+    /// Adds an outcome; shows the best so far.
+    fn learn(&mut self, pipeline: &str, outcome: Outcome) -> anyhow::Result<()> {
+        let key = self.folder.key(pipeline);
+        let line = match &outcome {
+            Ok(f) => format!("{key}  {} bytes, perplexity {:.3}: {pipeline}", f.bytes, f.perplexity),
+            Err(reason) => format!("{key}  failed: {reason}: {pipeline}"),
+        };
+        self.log(&line)?;
+        tracing::info!("{line}");
+        let microseconds = self.latencies.get(&key).copied();
+        let outcome = outcome.map(|found| Found { microseconds, ..found });
+        self.known.insert(pipeline.into(), outcome);
+        self.show();
+        Ok(())
+    }
+
+    /// Shows the best so far.
+    fn show(&self) {
+        let points = self.points();
+        let best = crate::search::choice::best(&self.budget, &points).map_or(String::new(), |p| {
+            let met = if self.budget.is_met(&p.found) { "best" } else { "nearest" };
+            format!("; {met}: {} bytes, perplexity {:.2}", thousands(p.found.bytes), p.found.perplexity)
+        });
+        self.bar.set_position(self.known.len() as u64);
+        self.bar.set_message(format!("candidates{best}"));
+    }
+
+    fn log(&self, line: &str) -> anyhow::Result<()> {
+        let path = self.folder.file("log.txt");
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        let written = opened.and_then(|mut file| writeln!(file, "{line}"));
+        Ok(written.map_err(|reason| crate::Error::Write { path, reason })?)
+    }
+
+    /// What is left of the time.
+    fn left(&self) -> Option<Duration> {
+        self.args.time.map(|time| time.saturating_sub(self.started.elapsed()))
+    }
+
+    /// Times the models that have not been timed, all else at rest.
+    fn time(&mut self, pipelines: &[String]) -> anyhow::Result<()> {
+        let tokens: Vec<Vec<u32>> = vec![self.setup.validation().to_vec()];
+        let mut is_changed = false;
+        for pipeline in pipelines {
+            let key = self.folder.key(pipeline);
+            let Some(Ok(found)) = self.known.get_mut(pipeline) else { continue };
+            if found.microseconds.is_some() {
+                continue;
+            }
+            let source = Source::read(self.folder.model(pipeline))?;
+            if let Some(costs) = &self.costs {
+                match costs.step(&costs.level(self.args.cpu.level), &source.graph) {
+                    Ok(time) => found.microseconds = Some(time),
+                    Err(layer) => self.unknown.push((pipeline.clone(), layer)),
+                }
+                continue;
+            }
+            let models: [Model; 1] = [source.compile(self.args.cpu.options())?];
+            let time = super::compare::step_times(&models, &tokens)?[0].as_secs_f64() * 1e6;
+            found.microseconds = Some(time);
+            self.latencies.insert(key, time);
+            is_changed = true;
+        }
+        if is_changed {
+            self.folder.keep_latencies(self.args.cpu.level.name(), &self.latencies)?;
+        }
+        Ok(())
+    }
+
+    /// Runs to the end.
+    fn run(&mut self, interrupt: &dyn Fn() -> bool) -> anyhow::Result<Stop> {
+        let needs_time = matches!(self.budget, Budget::Microseconds(_));
+        loop {
+            let round = match self.next() {
+                Next::End(stop) => {
+                    if let Some(jobs) = &self.args.emit_jobs {
+                        super::write_whole(jobs, b"")?;
+                    }
+                    return Ok(stop);
+                }
+                Next::Round(round) => round,
+            };
+            let mut missing = vec![];
+            for pipeline in &round {
+                match self.folder.load(pipeline)? {
+                    Some(outcome) => self.learn(pipeline, outcome)?,
+                    None => missing.push(pipeline.clone()),
+                }
+            }
+            if !missing.is_empty() && (self.args.collect || self.args.emit_jobs.is_some()) {
+                if let Some(jobs) = &self.args.emit_jobs {
+                    jobs::emit(self.args, &self.folder, &missing, jobs)?;
+                }
+                return Ok(Stop::Waiting);
+            }
+            if let Some(stop) = self.evaluate(missing, interrupt)? {
+                return Ok(stop);
+            }
+            if needs_time {
+                self.time(&round)?;
+            }
+        }
+    }
+
+    /// Evaluates candidates here. Says why, if it ends before all are done.
+    fn evaluate(
+        &mut self,
+        missing: Vec<String>,
+        interrupt: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Option<Stop>> {
+        let mut left = missing.len();
+        let results = jobs::start(&self.setup, missing, self.args.jobs.into());
+        while left > 0 {
+            if interrupt() {
+                return Ok(Some(Stop::Interrupted));
+            }
+            if self.left().is_some_and(|left| left.is_zero()) {
+                return Ok(Some(Stop::Time));
+            }
+            let Some((pipeline, made)) = results.wait() else { continue };
+            left -= 1;
+            let outcome = match made {
+                Ok(source) => {
+                    terminal::uninterrupted(|| source.write(self.folder.model(&pipeline)))?;
+                    match self.folder.load(&pipeline)? {
+                        Some(outcome) => outcome,
+                        None => bail!("{}: cannot be read back", self.folder.model(&pipeline).display()),
+                    }
+                }
+                Err(reason) => {
+                    let outcome = Err(reason);
+                    self.folder.note(&pipeline, &outcome)?;
+                    outcome
+                }
+            };
+            self.learn(&pipeline, outcome)?;
+        }
+        Ok(None)
+    }
+}
+
+pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
+    if let Some(jobs) = &args.emit_jobs {
+        crate::runtime::file::check_place(jobs)?;
+    }
+    let costs = args.costs.as_deref().map(Costs::read).transpose()?;
+    let source = args.model.read()?;
+    let budget = args.budget();
+    let space =
+        Space::of(&source.graph, table).map_err(|e| anyhow!("{}: {e}", args.model.model.display()))?;
+    let setup = Arc::new(args.setup(source, table)?);
+    let folder = Folder::open(&args.output, setup.identity())?;
+    let latencies =
+        if costs.is_some() { BTreeMap::new() } else { folder.latencies(args.cpu.level.name())? };
+    let listening = terminal::SEARCH.listen();
+    let bar = terminal::spinner("candidates");
+    let (known, started) = (BTreeMap::new(), Instant::now());
+    let mut search = Search {
+        args,
+        budget,
+        table,
+        setup,
+        space,
+        folder,
+        started,
+        known,
+        costs,
+        latencies,
+        unknown: vec![],
+        bar,
+    };
+    let stop = search.run(&|| listening.is_asked())?;
+    search.bar.finish_and_clear();
+    search.log(&format!("stop: {stop}"))?;
+    drop(listening);
+    output::write(&mut search, stop)
+}
+
+/// Pipelines without a repeat, in order.
+fn distinct<'p>(pipelines: impl Iterator<Item = &'p str>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    pipelines.filter(|p| seen.insert(p.to_string())).map(String::from).collect()
+}
