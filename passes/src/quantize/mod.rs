@@ -37,12 +37,12 @@ use crate::solve::quantize::{QuantizeOptions, Rounding};
 use crate::solve::{Hessian, row_errors};
 use crate::target::Target;
 use crate::watch::Steps;
+use bits::Bits;
 use half::f16;
 use lstmc_frontend::ir::{
     Activations, CodeFormat, Granularity, Graph, LinearMap, Part, Quantized, SetActivations, WeightId,
 };
 use lstmc_frontend::tensor::{DType, Tensor};
-use bits::Bits;
 use rate::AtRate;
 use sum::{Errors, Quantizer};
 
@@ -242,7 +242,8 @@ impl Pass for Quantize {
             let old: Vec<Part> =
                 chosen.iter().map(|&k| draft.graph.weight(site.maps[k].0).map.clone()).collect();
             let name = &graph.weight(site.maps[chosen[0]].0).name;
-            let new = quantizer.sum(&old, Errors { h: h.as_ref(), ..Errors::default() }).map_err(|e| e.of(name))?;
+            let new =
+                quantizer.sum(&old, Errors { h: h.as_ref(), ..Errors::default() }).map_err(|e| e.of(name))?;
             errors.push(format!("{} {}", site.name, relative_error(name, &old, &new, h.as_ref())?));
             let maps: Vec<(usize, Part)> = chosen.iter().copied().zip(new.iter().cloned()).collect();
             let bias = match &moment {

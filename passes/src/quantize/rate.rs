@@ -259,12 +259,13 @@ impl Run<'_> {
                 secant.next(value, if drifts { CLOSE / 2.0 } else { CLOSE });
                 let is_close = (value / goal - 1.0).abs() < if drifts { CLOSE } else { NEAR };
                 if drifts {
-                    let is_better = best.as_ref().is_none_or(|(old, _)| match (*old <= goal, value <= goal) {
-                        (true, true) => value > *old,
-                        (true, false) => false,
-                        (false, true) => true,
-                        (false, false) => value < *old,
-                    });
+                    let is_better =
+                        best.as_ref().is_none_or(|(old, _)| match (*old <= goal, value <= goal) {
+                            (true, true) => value > *old,
+                            (true, false) => false,
+                            (false, true) => true,
+                            (false, false) => value < *old,
+                        });
                     if is_better {
                         best = Some((value, solution));
                     }
@@ -367,7 +368,8 @@ impl Pass for AtRate {
             format!("{} {rate:.2} bits, bound {:.2}", layer.site.name, found.bound / weights)
         };
         let rates: Vec<String> = run.layers.iter().zip(&solution.found).map(rate).collect();
-        let note = format!("{} bytes when entropy-coded; for each weight: {}", solution.size(), rates.join("; "));
+        let note =
+            format!("{} bytes when entropy-coded; for each weight: {}", solution.size(), rates.join("; "));
         let mut draft = solution.draft;
         set_activations(self.activations, &mut draft)?;
         Ok(Outcome::Patch(draft.into_patch(note)))

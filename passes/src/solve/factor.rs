@@ -154,6 +154,7 @@ pub(crate) fn eigenvalues(a: &[f64], n: usize) -> Result<Vec<f64>, SolveError> {
 /// The eigenvectors of a symmetric `a: [n, n]`, of descending eigenvalues, as columns.
 pub(crate) fn eigenvectors(a: &[f64], n: usize) -> Result<Vec<f64>, SolveError> {
     let found = MatRef::from_row_major_slice(a, n, n).self_adjoint_eigen(faer::Side::Lower);
-    let found = found.map_err(|e| SolveError::Factorisation { what: "eigenvectors", why: format!("{e:?}") })?;
+    let found =
+        found.map_err(|e| SolveError::Factorisation { what: "eigenvectors", why: format!("{e:?}") })?;
     Ok((0..n * n).map(|k| found.U()[(k / n, n - 1 - k % n)]).collect())
 }

@@ -65,7 +65,8 @@ impl Layer {
                 let curvature = statistics.predictions().map(|p| &p.curvature);
                 match (kind, curvature) {
                     (SiteKind::Output { is_tied: true }, Some(curvature)) => {
-                        let both = [(&curvature[..], h.as_slice()), (&lookups(name, statistics), of_rows(name))];
+                        let both =
+                            [(&curvature[..], h.as_slice()), (&lookups(name, statistics), of_rows(name))];
                         let (rows, gram) = sum_of_two(both);
                         let h = Hessian::new(&gram, width, 1.0, 0.0).map_err(error)?;
                         (powered(&rows), Seen { h, cross: None, means })
@@ -97,8 +98,7 @@ impl Layer {
         context: &mut Context<'_>,
     ) -> Result<Seen, PassError> {
         let drift = context.drift(graph, now, &readers(graph, &self.site.stacked), INSTEAD)?;
-        let columns: Vec<usize> =
-            self.chosen.iter().flat_map(|&k| self.site.maps[k].1.clone()).collect();
+        let columns: Vec<usize> = self.chosen.iter().flat_map(|&k| self.site.maps[k].1.clone()).collect();
         self.seen(&drift, &columns, damping).map_err(|e| solve_error(&self.site.name, e))
     }
 
@@ -109,9 +109,11 @@ impl Layer {
         let select = |all: &[f64]| crate::solve::factor::select(all, width, columns);
         let mut gram = select(&gram);
         cross = select(&cross);
-        let means = self.inputs.means.is_some().then(|| {
-            drift.means().map(|mean| columns.iter().map(|&j| mean[j]).collect::<Vec<f64>>())
-        });
+        let means = self
+            .inputs
+            .means
+            .is_some()
+            .then(|| drift.means().map(|mean| columns.iter().map(|&j| mean[j]).collect::<Vec<f64>>()));
         if let Some([before, now]) = &means {
             for k in 0..n * n {
                 gram[k] -= now[k / n] * now[k % n];

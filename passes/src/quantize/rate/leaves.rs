@@ -1,8 +1,8 @@
 //! Leaves in codes at a rate.
 
 use super::super::sum::{Errors, Leaves, Stacked, SumError, under_mask};
-use crate::solve::rate::{RateCodes, RateProblem, rate_bound};
 use crate::solve::Hessian;
+use crate::solve::rate::{RateCodes, RateProblem, rate_bound};
 use lstmc_frontend::ir::{CodeFormat, Granularity, Part, Quantized};
 use lstmc_frontend::tensor::Tensor;
 use std::cell::RefCell;

@@ -90,7 +90,8 @@ pub(super) fn rotate(graph: &Graph, layers: &mut [Layer], k: usize) -> Result<Gr
         factor::multiply(&w, by, w.len() / n.max(1), n, n)
     };
     let matrix = |values: Vec<f64>| -> Result<Part, PassError> {
-        let tensor = Tensor::from_f32([values.len() / n.max(1), n], values.iter().map(|&x| x as f32).collect());
+        let tensor =
+            Tensor::from_f32([values.len() / n.max(1), n], values.iter().map(|&x| x as f32).collect());
         Ok(tensor.map_err(|e| PassError::Map { weight: name.clone(), source: e.into() })?.into())
     };
     let left = matrix(product(&w, &rotation.forth))?;

@@ -7,9 +7,8 @@ fn case() -> impl Strategy<Value = ([usize; 2], Vec<f32>, Hessian, Vec<f64>)> {
     (1usize..40, 1usize..14).prop_flat_map(|(rows, cols)| {
         let matrix = |n: usize| proptest::collection::vec(-1.0f32..1.0, n * cols);
         let weights = proptest::collection::vec(1e-4f64..1.0, rows);
-        (matrix(rows), matrix(2 * cols), weights).prop_map(move |(w, x, f)| {
-            ([rows, cols], w, Hessian::of_reader(&x, cols, 0.01).unwrap(), f)
-        })
+        (matrix(rows), matrix(2 * cols), weights)
+            .prop_map(move |(w, x, f)| ([rows, cols], w, Hessian::of_reader(&x, cols, 0.01).unwrap(), f))
     })
 }
 
