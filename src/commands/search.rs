@@ -282,7 +282,7 @@ impl Search<'_> {
             if self.left().is_some_and(|left| left.is_zero()) {
                 return Ok(Some(Stop::Time));
             }
-            let Some((pipeline, made)) = results.wait() else { continue };
+            let Some((pipeline, made)) = results.wait()? else { continue };
             left -= 1;
             let outcome = match made {
                 Ok(source) => {

@@ -70,6 +70,9 @@ pub enum Next {
 /// Bits a weight of the ladder: a quarter or a fifth less each time.
 const RATES: [f64; 13] = [6.0, 5.0, 4.2, 3.5, 3.0, 2.6, 2.2, 1.9, 1.6, 1.35, 1.1, 0.9, 0.7];
 
+/// Bits of all codes at the ladder's upper end: hardly any loss, whatever the text.
+const UNIFORM: [u32; 2] = [8, 6];
+
 /// Of the ladder's rates, one in so many tells where a budget of perplexity is met.
 const COARSE: usize = 3;
 
@@ -221,14 +224,16 @@ impl Plan<'_> {
             Budget::Bytes(most) => 8.0 * most as f64 / parameters,
             _ => USUAL_RATE,
         };
-        let distance = |rate: f64| (rate / usual).ln().abs();
+        // What is over the budget cannot be the best, and waits.
+        let distance = |rate: f64| (rate / usual).ln().abs() * if rate > usual { 2.0 } else { 1.0 };
         let ladder = |every: usize| -> Vec<Candidate> {
             let mut rates: Vec<f64> = RATES.into_iter().step_by(every).collect();
             rates.sort_by(|a, b| distance(*a).total_cmp(&distance(*b)));
             rates.into_iter().map(|rate| self.space.plain(Quantizer::Rate(rate))).collect()
         };
         let plain = self.space.plain(Quantizer::Rate(usual));
-        let (coarse, fine) = (ladder(COARSE), ladder(1));
+        let (coarse, mut fine) = (ladder(COARSE), ladder(1));
+        fine.extend(UNIFORM.map(|bits| self.space.plain(Quantizer::Uniform(bits))));
         let near = match self.budget {
             Budget::Bytes(_) => vec![],
             _ => self.ask(&coarse)?.into_iter().flatten().map(|f| (f.bytes, f)).collect(),

@@ -51,6 +51,8 @@ pub enum Quantizer {
     Rate(f64),
     /// All together, in so many bytes.
     Bytes(usize),
+    /// All alike: bits of codes.
+    Uniform(u32),
     /// Bits of each group's codes.
     Bits(Vec<u32>),
 }
@@ -167,6 +169,7 @@ impl Space {
         match &candidate.quantizer {
             Quantizer::Rate(rate) => passes.push(format!("quantize(rate={rate})")),
             Quantizer::Bytes(bytes) => passes.push(format!("quantize(bytes={bytes})")),
+            Quantizer::Uniform(bits) => passes.push(format!("quantize(bits={bits})")),
             Quantizer::Bits(bits) => passes.extend(self.quantized(&candidate.structures, bits)),
         }
         Pipeline::parse_with(&passes.join(", "), self.table).ok().map(|p| p.to_string())

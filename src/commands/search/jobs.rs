@@ -4,10 +4,11 @@ use super::Args;
 use crate::Source;
 use crate::search::evaluate::Setup;
 use crate::search::folder::Folder;
+use anyhow::bail;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,14 @@ pub(super) struct Results(Receiver<Made>);
 
 impl Results {
     /// The next result, if there is one soon.
-    pub(super) fn wait(&self) -> Option<Made> {
-        self.0.recv_timeout(TICK).ok()
+    pub(super) fn wait(&self) -> anyhow::Result<Option<Made>> {
+        match self.0.recv_timeout(TICK) {
+            Ok(made) => Ok(Some(made)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => bail!(
+                "a thread that evaluates candidates ended early, which is an error in lstmc; search again to go on after what is done"
+            ),
+        }
     }
 }
 
