@@ -63,6 +63,9 @@ pub enum Error {
     /// A function for build scripts was called elsewhere.
     #[error("OUT_DIR is not set: this is to be called by a build script (build.rs), which Cargo runs")]
     NoBuildScript,
+    /// Models or a text that cannot be compared.
+    #[error("{0}")]
+    Compare(String),
     /// A file that cannot be read.
     #[error("{path}: cannot be read: {reason}", path = .path.display())]
     Read {

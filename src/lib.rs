@@ -33,6 +33,7 @@ pub mod build;
 pub mod cli;
 #[cfg(feature = "cli")]
 mod commands;
+pub mod compare;
 mod engine;
 mod error;
 mod evaluate;

@@ -4,7 +4,8 @@ use crate::{Error, TextOptions};
 use lstmc_backend::{Jit, Options};
 use lstmc_frontend::canonicalize::canonicalize;
 use lstmc_frontend::ir::store::{
-    Encoding, Stored, StoredWeights, compressed_weight_bytes, store, store_compressed, weight_bytes,
+    Encoding, Stored, StoredWeights, compressed_weight_bytes, is_meant_for_coding, store, store_compressed,
+    weight_bytes,
 };
 use lstmc_frontend::ir::{Graph, parse_with, print, verify};
 use lstmc_frontend::onnx;
@@ -132,6 +133,11 @@ impl Source {
     /// Reads a vocabulary file and attaches it, replacing the container's own. Its length is checked when the model is canonical.
     pub fn with_vocabulary(self, path: Option<&Path>) -> Result<Source, Error> {
         self.with_text(&path.map(TextOptions::vocabulary).unwrap_or_default())
+    }
+
+    /// The same model with the graph that passes made of its own; entropy-coded in a file if that is what the graph is meant for.
+    pub fn with_graph(self, graph: Graph) -> Source {
+        Source { entropy: self.entropy || is_meant_for_coding(&graph), graph, ..self }
     }
 
     /// The model in language-model form, with its vocabulary checked against it.

@@ -1,6 +1,6 @@
 //! The trail: the record of each pass of a run.
 
-use lstmc_frontend::ir::store::weight_bytes;
+use lstmc_frontend::ir::store::{compressed_weight_bytes, is_meant_for_coding, weight_bytes};
 use lstmc_frontend::ir::{Graph, Program, parameters};
 use serde::Serialize;
 use std::fmt;
@@ -8,7 +8,8 @@ use std::fmt;
 /// The costs of a model.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Measure {
-    /// Bytes of all weights in the container, indices and scales included; `None` if a mask's data is not available.
+    /// Bytes of all weights in the container, indices and scales included, entropy-coded if the graph is meant for that
+    /// ([`is_meant_for_coding`]); `None` if a mask's data is not available.
     pub bytes: Option<usize>,
     /// Numbers stored.
     pub parameters: usize,
@@ -21,8 +22,9 @@ pub struct Measure {
 impl Measure {
     /// The costs of a graph, without perplexity.
     pub fn of(graph: &Graph) -> Measure {
+        let bytes = if is_meant_for_coding(graph) { compressed_weight_bytes } else { weight_bytes };
         Measure {
-            bytes: weight_bytes(graph).ok().map(|all| all.iter().map(|(_, bytes)| bytes).sum()),
+            bytes: bytes(graph).ok().map(|all| all.iter().map(|(_, bytes)| bytes).sum()),
             parameters: parameters(graph),
             multiply_adds: Program::of(graph).ok().map(|m| m.multiply_adds()),
             perplexity: None,

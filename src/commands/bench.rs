@@ -1,8 +1,8 @@
 //! `lstmc bench`: how fast a model runs here.
 
 mod layers;
-mod plot;
-mod roofline;
+pub(crate) mod plot;
+pub(crate) mod roofline;
 
 use super::{CpuArgs, ModelArgs};
 use crate::backend::{Jit, Level, Options};

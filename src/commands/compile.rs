@@ -72,7 +72,7 @@ pub(crate) struct Args {
     /// Run only the first N passes, to find the one that breaks a model
     #[arg(long, value_name = "N")]
     stop_after: Option<usize>,
-    /// Entropy-code weights, texts and words in the file: smaller, decoded when it is read
+    /// Entropy-code weights, texts and words in the file: smaller, decoded when it is read. Weights quantized at a rate always are
     #[arg(long)]
     entropy: bool,
     /// The model's name; an ONNX model is called after its file otherwise
@@ -241,7 +241,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         format!("{}, {pipeline}", source.recipe)
     };
     let entropy = args.entropy || source.entropy;
-    let source = Source { graph: run.graph, recipe, report, entropy, ..source };
+    let source = Source { recipe, report, entropy, ..source }.with_graph(run.graph);
     if let Some(stage) = args.print {
         let stage = match stage {
             Print::Plan => Stage::Plan,

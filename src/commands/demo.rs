@@ -154,11 +154,12 @@ fn compress(out: &mut impl Write, data: &Path, source: Source, options: Options)
         ..Context::default()
     };
     let budget = Budget::default();
-    let run = run_passes(&pipeline, source.graph, Settings { context, budget, ..Settings::default() })?;
+    let run =
+        run_passes(&pipeline, source.graph.clone(), Settings { context, budget, ..Settings::default() })?;
     let report = Report::new(run.graph.name.clone(), &run.trail, budget);
     write!(out, "{}", table(&report))?;
     let report = serde_json::to_string(&report)?;
-    Ok(Source { graph: run.graph, recipe: pipeline.to_string(), report, ..source })
+    Ok(Source { recipe: pipeline.to_string(), report, ..source }.with_graph(run.graph))
 }
 
 fn heading(out: &mut impl Write, text: &str) -> anyhow::Result<()> {

@@ -1,10 +1,9 @@
 //! `lstmc frontier`: size against perplexity, over several pipelines.
 
-mod figure;
-mod points;
+pub(crate) mod points;
 
 use super::texts::{TextArgs, Texts, scorer, text, with_words_of};
-use super::{CpuArgs, ModelArgs, read_utf8, write_whole};
+use super::{CpuArgs, ModelArgs, figure, read_utf8, write_whole};
 use crate::backend::Options;
 use crate::frontend::ir::Graph;
 use crate::passes::Table;
@@ -203,7 +202,7 @@ impl Bench<'_> {
         };
         let settings = Settings { context, ..Settings::default() };
         let run = run_passes(&candidate.pipeline, graph, settings).map_err(|e| e.to_string())?;
-        Ok((Source { graph: run.graph, ..self.source.clone() }, run.trail))
+        Ok((self.source.clone().with_graph(run.graph), run.trail))
     }
 }
 
@@ -255,7 +254,7 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.output {
         let title = args.title.as_deref().unwrap_or(&survey.model);
-        write_whole(path, figure::draw(title, &survey).as_bytes())?;
+        write_whole(path, figure::draw(&survey.figure(title)).as_bytes())?;
     }
     match survey.failed.len() {
         0 => Ok(()),

@@ -261,8 +261,8 @@ impl<T: Real> LanguageModel<T> {
         steps.find(|s| !maps.is_empty() && self.layers[s.index()].products().1 == maps)
     }
 
-    /// The vectors that the maps of a step, one of this model, multiply while tokens are read, `[tokens, width]`, stacked as in [`Observation::Product`]. Only what they depend
-    /// on is computed, and only its states are advanced.
+    /// The vectors that the maps of a step multiply while tokens are read, `[tokens, width]`, stacked as in [`Observation::Product`]. The step is one
+    /// of this model. Only what the vectors depend on is computed, and only its states are advanced.
     pub fn inputs(
         &self,
         step: StepId,

@@ -221,6 +221,15 @@ pub fn weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
     graph.weights().map(|(_, w)| Ok((w.name.clone(), bytes_of(&w.map, &mut seen)?))).collect()
 }
 
+/// Whether a graph is meant to be stored by [`store_compressed`]: some of its maps have columns, as codes at a rate have, whose widths say little about
+/// their bytes.
+pub fn is_meant_for_coding(graph: &Graph) -> bool {
+    fn has_columns(map: &LinearMap) -> bool {
+        map.columns().is_some() || map.children().iter().any(|(_, child)| has_columns(child))
+    }
+    graph.weights().any(|(_, w)| has_columns(&w.map))
+}
+
 /// As [`weight_bytes`], with every blob entropy-coded as by [`store_compressed`]; encodes everything, so the data must be available.
 pub fn compressed_weight_bytes(graph: &Graph) -> Result<Vec<(String, usize)>, MapError> {
     let bytes = compressed_bytes(graph.weights().map(|(_, w)| &w.map))?;

@@ -349,7 +349,8 @@ impl<'p> Calibration<'p> {
         let statistics = match &self.statistics {
             Some(statistics) => statistics.clone(),
             None => {
-                let (reference, tokens, progress) = self.source(graph)?;
+                let (reference, tokens, progress) = self.source()?;
+                let reference = reference.get_or_insert_with(|| graph.clone());
                 let collected = Statistics::collect(reference, tokens, progress)?;
                 self.statistics.insert(Arc::new(collected)).clone()
             }
@@ -364,7 +365,8 @@ impl<'p> Calibration<'p> {
         let sensitivity = match cell.get() {
             Some(sensitivity) => sensitivity,
             None => {
-                let (reference, tokens, progress) = self.source(graph)?;
+                let (reference, tokens, progress) = self.source()?;
+                let reference = reference.get_or_insert_with(|| graph.clone());
                 let collected = Sensitivity::collect(reference, tokens, progress)?;
                 cell.get_or_init(|| Arc::new(collected))
             }
@@ -376,16 +378,15 @@ impl<'p> Calibration<'p> {
     /// The inputs of some maps in the model as it was, `original`, and in its current form, `now`, on the same tokens. Both have weights with the names
     /// in `of`, of any number of columns. Needs the text.
     pub fn drift(&mut self, original: &Graph, now: &Graph, of: &[Reader]) -> Result<Drift, CalibrationError> {
-        let (_, tokens, progress) = self.source(original)?;
+        let (_, tokens, progress) = self.source()?;
         Drift::collect([original, now], tokens, of, progress)
     }
 
-    /// The model that statistics describe, the text, and where progress is reported.
-    fn source(&mut self, graph: &Graph) -> Result<(&Graph, &[u32], &mut Progress<'p>), CalibrationError> {
+    /// The model that statistics describe, if it is known; the text, and where progress is reported.
+    fn source(&mut self) -> Result<(&mut Option<Graph>, &[u32], &mut Progress<'p>), CalibrationError> {
         let tokens = self.tokens.as_deref().ok_or(CalibrationError::NoText)?;
-        let reference = self.reference.get_or_insert_with(|| graph.clone());
         let progress = self.progress.get_or_insert_with(|| Box::new(|_, _| {}));
-        Ok((reference, tokens, progress))
+        Ok((&mut self.reference, tokens, progress))
     }
 
     /// Another source of the same statistics, and of the same text if there is one, for another run on the same model; statistics not collected yet
@@ -417,7 +418,7 @@ impl<'p> Calibration<'p> {
     }
 
     fn collect(&mut self, graph: &Graph, predictions: bool) -> Result<Statistics, CalibrationError> {
-        let (_, tokens, progress) = self.source(graph)?;
+        let (_, tokens, progress) = self.source()?;
         collect::collect(graph, tokens, predictions, progress)
     }
 

@@ -210,12 +210,12 @@ fn sensitivity_is_of_the_model_that_was_referred_to() {
     assert_eq!(shared.sensitivity(&second).unwrap(), found);
     let mut from_file = Calibration::of_statistics(collected(&first, 50));
     assert_eq!(from_file.sensitivity(&first), Err(CalibrationError::NoText));
-    let errors = [
-        calibration.sensitivity(&language_model(6, 1, 20, 1)).unwrap_err(),
-        Calibration::of_text(tokens(50, 21)).sensitivity(&first).unwrap_err(),
-        Calibration::of_text(vec![1]).sensitivity(&first).unwrap_err(),
-    ];
-    insta::assert_snapshot!(errors.map(|e| e.to_string()).join("\n"));
+    let error = calibration.sensitivity(&language_model(6, 1, 20, 1)).unwrap_err().to_string();
+    assert!(error.contains("of @lstm0.input: expected 24 numbers, found 20 numbers"), "{error}");
+    let error = Calibration::of_text(vec![1, 20]).sensitivity(&first).unwrap_err();
+    assert_eq!(error, InterpretError::Token { position: 1, token: 20, vocabulary: 20 }.into());
+    let error = Calibration::of_text(vec![1]).sensitivity(&first).unwrap_err();
+    assert_eq!(error, CalibrationError::TooFewTokens { found: 1 });
 }
 
 /// The inputs of each group of maps, by the book.

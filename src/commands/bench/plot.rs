@@ -12,7 +12,7 @@ const ROW: f64 = 26.0;
 const HEAD: f64 = 64.0;
 
 /// As SVG, readable on a light and on a dark page.
-pub(super) fn svg(roofline: &Roofline, model: &str) -> String {
+pub(crate) fn svg(roofline: &Roofline, model: &str) -> String {
     let longest = roofline.rows.iter().map(|r| r.best().max(r.limit)).fold(f64::MIN_POSITIVE, f64::max);
     let scale = (WIDTH - NAMES - NUMBERS) / longest;
     let height = HEAD + ROW * roofline.rows.len() as f64 + 8.0;

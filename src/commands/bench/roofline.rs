@@ -97,7 +97,7 @@ impl Row {
 }
 
 /// What was measured.
-pub(super) struct Roofline {
+pub(crate) struct Roofline {
     limits: Limits,
     sizes: Vec<(usize, f64)>,
     /// One reading of the clock, which is not counted in the layers' times.
@@ -224,7 +224,7 @@ fn clock() -> Duration {
     started.elapsed() / READINGS
 }
 
-pub(super) fn measure(source: &Source, level: Level, rounds: u32) -> anyhow::Result<Roofline> {
+pub(crate) fn measure(source: &Source, level: Level, rounds: u32) -> anyhow::Result<Roofline> {
     let options = Options { level, threads: 1, ..Options::default() };
     let layers = Arc::new(Layers { all: layers::compile(&source.graph, options)?, laps: Mutex::default() });
     layers.take();

@@ -1,5 +1,6 @@
 //! What was measured: points, the frontier among them, the table.
 
+use crate::commands::figure::{Dot, Figure, number, unit_of_bytes};
 use crate::passes::{Measure, TextInfo};
 use crate::terminal::{columns, thousands};
 use serde::Serialize;
@@ -82,6 +83,28 @@ impl Survey {
     /// A survey that begins with the model as given.
     pub(crate) fn new(model: String, text: TextInfo, given: Point) -> Survey {
         Survey { model, text, calibration: None, validation: None, points: vec![given], failed: vec![] }
+    }
+
+    /// Size against perplexity.
+    pub(crate) fn figure(&self, title: &str) -> Figure {
+        let (unit, by) = unit_of_bytes(self.points.iter().map(|p| p.bytes).max().unwrap_or(0));
+        let dot = |p: &Point| {
+            let size = number((p.bytes as f64 / by * 1e3).round() / 1e3);
+            let what = p.pipeline.as_deref().unwrap_or("as given");
+            Dot {
+                cost: p.bytes.max(1) as f64 / by,
+                perplexity: p.perplexity,
+                label: p.label().into(),
+                about: format!("{what}: {size} {unit}, perplexity {:.2}", p.perplexity),
+                frontier: p.frontier,
+            }
+        };
+        Figure {
+            title: title.into(),
+            cost: format!("weights in {unit}"),
+            text: self.text.file.clone(),
+            dots: self.points.iter().map(dot).collect(),
+        }
     }
 
     /// Adds what became of a pipeline.

@@ -14,7 +14,7 @@ use super::solve_error;
 use crate::pass::PassError;
 use crate::sites::{Draft, SiteKind, dense};
 use crate::solve::{Hessian, SolveError, factor};
-use lstmc_frontend::ir::{Graph, LinearMap, LowRank, Part, WeightId};
+use lstmc_frontend::ir::{Graph, LinearMap, LowRank, Part, Program, WeightId};
 use lstmc_frontend::tensor::Tensor;
 use std::ops::Range;
 
@@ -42,9 +42,11 @@ impl Rotation {
 }
 
 /// What reads a table that is rotated, if its map takes over the inverse: the layer, the map, and its part of the layer's stacked input.
-fn reader<'l>(graph: &Graph, layer: &Layer, layers: &'l [Layer]) -> Option<(usize, WeightId, Range<usize>)> {
+fn reader(graph: &Graph, layer: &Layer, layers: &[Layer]) -> Option<(usize, WeightId, Range<usize>)> {
     let SiteKind::Embedding { takes_over: Some((map, _)), .. } = layer.site.kind else { return None };
-    let is_plain = matches!(&*graph.weight(map).map, LinearMap::Dense(_));
+    let program = Program::of(graph).ok()?;
+    let is_own = program.uses(map) == 1 && program.uses(layer.site.maps[0].0) == 1;
+    let is_plain = is_own && matches!(&*graph.weight(map).map, LinearMap::Dense(_));
     layers.iter().enumerate().filter(|_| is_plain).find_map(|(k, layer)| {
         let mut start = 0;
         for &chosen in &layer.chosen {

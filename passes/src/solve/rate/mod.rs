@@ -14,7 +14,7 @@
 //!   one number, `alpha = sqrt(12 D)`, and each column gets the rate that its innovation is worth (WaterSIC, arXiv 2603.04956). Entropy coding turns the small codes of coarse columns into few bits; no bits are allocated.
 //! - **Rounding has a dead zone**: away from zero only above [`DEAD_ZONE`]. Zero is the cheapest code by far.
 //! - **Under a mask** a dropped weight has code 0, and what the feedback moved there goes on to the columns after it.
-//! - Codes are in `-127..=127`. What clipping loses is fed back as well.
+//! - Codes are in `-127..=127`: where steps are so fine that they would not hold a weight, those of its column or row are made coarser.
 
 mod bound;
 
@@ -29,6 +29,9 @@ pub const DEAD_ZONE: f64 = 0.58;
 
 /// The largest code.
 const MAX_CODE: f64 = 127.0;
+
+/// The largest code of a weight before errors of other columns move it.
+const SAFE_CODE: f64 = 115.0;
 
 /// Scales are `2^(k / 4)`.
 const GRID: f64 = 4.0;
@@ -113,14 +116,36 @@ impl RateProblem {
         // The octave of all steps goes to the scales, so that columns are about 1.
         let octave = (steps.iter().map(|s| s.log2()).sum::<f64>() / cols.max(1) as f64).round();
         steps.iter_mut().for_each(|s| *s *= (-octave).exp2());
-        let scale = |f: &f64| {
-            let exponent = (-GRID / 2.0 * f.log2()).round() / GRID + octave;
-            f16::from_f64(exponent.clamp(EXPONENTS[0], EXPONENTS[1]).exp2())
-        };
-        let scales: Vec<f16> = self.weights.iter().map(scale).collect();
+        let mut exponents: Vec<f64> = self.weights.iter().map(|f| GRID * (octave - f.log2() / 2.0)).collect();
+        exponents.iter_mut().for_each(|e| *e = e.round().clamp(GRID * EXPONENTS[0], GRID * EXPONENTS[1]));
+        self.widen(&mut exponents, &mut steps);
+        let scale = |e: &f64| f16::from_f64((e / GRID).min(EXPONENTS[1]).exp2());
+        let scales: Vec<f16> = exponents.iter().map(scale).collect();
         let (codes, error) = self.codes(&scales, &steps);
         let (columns, error) = self.columns(&codes, &scales, &steps, error)?;
         Ok(RateCodes { codes, scales, columns, error })
+    }
+
+    /// Coarsens steps that are so fine that codes would not hold the weights: a column's where that concerns more than a row in so many as there are columns,
+    /// which costs less, and the rows' that are left.
+    fn widen(&self, exponents: &mut [f64], steps: &mut [f64]) {
+        let [rows, cols] = self.shape;
+        let few = rows.div_ceil(cols.max(1));
+        let excess = |i: usize, j: usize, e: &[f64], steps: &[f64]| {
+            f64::from(self.w[i * cols + j]).abs() / ((e[i] / GRID).exp2() * steps[j] * SAFE_CODE)
+        };
+        for j in 0..cols {
+            let mut over: Vec<f64> =
+                (0..rows).map(|i| excess(i, j, exponents, steps)).filter(|x| *x > 1.0).collect();
+            if over.len() > few {
+                over.sort_by(|a, b| b.total_cmp(a));
+                steps[j] *= over[few];
+            }
+        }
+        for i in 0..rows {
+            let most = (0..cols).map(|j| excess(i, j, exponents, steps)).fold(1.0, f64::max);
+            exponents[i] += (GRID * most.log2()).ceil();
+        }
     }
 
     /// Error feedback, row by row; also the error. With `H = U U^T`, `U` upper triangular, the error of a row is `sum over k of U_kk^2 (t_k - v_k)^2`,

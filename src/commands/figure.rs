@@ -1,4 +1,4 @@
-//! The figure: size on a logarithmic axis against perplexity, as SVG.
+//! Figures of models: a cost on a logarithmic axis against perplexity, as SVG.
 //!
 //! ```text
 //!   title
@@ -6,12 +6,11 @@
 //!   |  o b                      * on the frontier, joined by a line
 //!   |   *__  o d                o beaten by another
 //!   |  a   *________* as given
-//!   +----------------------- size
+//!   +----------------------- size, or time
 //! ```
 //!
 //! Colours follow the reader's preference for light or dark. Labels go to the first of eight places around their points where they cover nothing, or the least.
 
-use super::points::{Point, Survey};
 use crate::terminal::escaped;
 use std::fmt::Write;
 
@@ -144,7 +143,7 @@ fn places(x: f64, y: f64, width: f64) -> [(Area, &'static str, f64); 8] {
 }
 
 /// A number without zeros at its end.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
@@ -156,16 +155,43 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// A model in a figure.
+pub(crate) struct Dot {
+    /// What it costs, above 0.
+    pub(crate) cost: f64,
+    pub(crate) perplexity: f64,
+    /// Beside the point.
+    pub(crate) label: String,
+    /// Shown where a reader points at it.
+    pub(crate) about: String,
+    /// Whether no other is as cheap and as good.
+    pub(crate) frontier: bool,
+}
+
+/// What a figure shows.
+pub(crate) struct Figure {
+    pub(crate) title: String,
+    /// What the costs are, with their unit.
+    pub(crate) cost: String,
+    /// What perplexity is of.
+    pub(crate) text: String,
+    /// The frontier's in the order in which a line joins them; at least one.
+    pub(crate) dots: Vec<Dot>,
+}
+
+/// The unit of sizes up to `largest` bytes, and how many bytes it is.
+pub(crate) fn unit_of_bytes(largest: usize) -> (&'static str, f64) {
+    if largest < 1_000_000 { ("kB", 1e3) } else { ("MB", 1e6) }
+}
+
 /// The figure as an SVG document.
-pub(crate) fn draw(title: &str, survey: &Survey) -> String {
-    let largest = survey.points.iter().map(|p| p.bytes).max().unwrap_or(0);
-    let (unit, by) = if largest < 1_000_000 { ("kB", 1e3) } else { ("MB", 1e6) };
-    let sizes = survey.points.iter().map(|p| p.bytes.max(1) as f64 / by);
-    let losses = survey.points.iter().map(|p| p.perplexity);
+pub(crate) fn draw(figure: &Figure) -> String {
+    let Figure { title, cost, text, dots } = figure;
+    let losses = dots.iter().map(|p| p.perplexity);
     let (least, most) = losses.clone().fold((f64::INFINITY, 0f64), |(a, b), p| (a.min(p), b.max(p)));
-    let x = Axis::over(sizes, [LEFT, WIDTH - RIGHT], true);
+    let x = Axis::over(dots.iter().map(|p| p.cost), [LEFT, WIDTH - RIGHT], true);
     let y = Axis::over(losses, [HEIGHT - BOTTOM, TOP], most > LOG_FROM * least);
-    let place = |p: &Point| (x.at(p.bytes.max(1) as f64 / by), y.at(p.perplexity));
+    let place = |p: &Dot| (x.at(p.cost), y.at(p.perplexity));
 
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{HEIGHT}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n  \
@@ -197,23 +223,24 @@ pub(crate) fn draw(title: &str, survey: &Survey) -> String {
         ));
     }
     line(format!(
-        "<text class=\"soft\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">weights in {unit}, logarithmic</text>",
+        "<text class=\"soft\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}, logarithmic</text>",
         (LEFT + WIDTH - RIGHT) / 2.0,
-        HEIGHT - 14.0
+        HEIGHT - 14.0,
+        escaped(cost)
     ));
     line(format!(
         "<text class=\"soft\" transform=\"translate(18 {}) rotate(-90)\" text-anchor=\"middle\">perplexity of {}{}</text>",
         (TOP + bottom) / 2.0,
-        escaped(&survey.text.file),
+        escaped(text),
         if y.is_log { ", logarithmic" } else { "" }
     ));
 
-    let frontier: Vec<(f64, f64)> = survey.points.iter().filter(|p| p.frontier).map(place).collect();
+    let frontier: Vec<(f64, f64)> = dots.iter().filter(|p| p.frontier).map(place).collect();
     let path: Vec<String> = frontier.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
     line(format!("<path class=\"line\" d=\"M{}\"/>", path.join("L")));
 
     let mut taken: Vec<(Area, f64)> = vec![];
-    for p in &survey.points {
+    for p in dots {
         let (x, y) = place(p);
         taken.push((Area::around(x, y, RADIUS + 1.5), 3.0));
     }
@@ -224,21 +251,15 @@ pub(crate) fn draw(title: &str, survey: &Survey) -> String {
         taken.extend(along.map(|t| (Area::around(x0 + t * (x1 - x0), y0 + t * (y1 - y0), 1.0), 1.0)));
     }
     // Points of the frontier last, over what lies below them.
-    let (best, others): (Vec<&Point>, Vec<&Point>) = survey.points.iter().partition(|p| p.frontier);
+    let (best, others): (Vec<&Dot>, Vec<&Dot>) = dots.iter().partition(|p| p.frontier);
     for p in others.into_iter().chain(best) {
         let (x, y) = place(p);
         let class = if p.frontier { "best" } else { "other" };
-        let what = format!(
-            "{}: {} {unit}, perplexity {:.2}",
-            p.pipeline.as_deref().unwrap_or("as given"),
-            number((p.bytes as f64 / by * 1e3).round() / 1e3),
-            p.perplexity
-        );
         line(format!(
             "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{RADIUS}\"><title>{}</title></circle>",
-            escaped(&what)
+            escaped(&p.about)
         ));
-        let label = shortened(p.label());
+        let label = shortened(&p.label);
         let width = TEXT_WIDTH * label.chars().count() as f64;
         let cost = |area: &Area| {
             let plot = Area { x: LEFT, y: TOP, width: WIDTH - LEFT - 4.0, height: bottom - TOP };
@@ -260,12 +281,12 @@ pub(crate) fn draw(title: &str, survey: &Survey) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::points::tests::survey;
     use super::*;
+    use crate::commands::frontier::points::tests::survey;
 
     #[test]
     fn a_figure() {
-        insta::assert_snapshot!(draw("a model <small>", &survey()));
+        insta::assert_snapshot!(draw(&survey().figure("a model <small>")));
     }
 
     #[test]
@@ -282,15 +303,22 @@ mod tests {
     /// Also where there is one point alone, or several in one place.
     #[test]
     fn all_is_inside() {
-        let mut survey = survey();
-        survey.points.truncate(1);
-        for _ in 0..3 {
-            let text = draw("one", &survey);
+        let mut figure = survey().figure("one");
+        figure.dots.truncate(1);
+        for copies in 1..4 {
+            let text = draw(&figure);
             for attribute in ["cx=\"", "cy=\"", " x=\"", " y=\""] {
                 let values = text.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap());
                 values.for_each(|v| assert!((0.0..=WIDTH).contains(&v.parse::<f64>().unwrap()), "{v}"));
             }
-            survey.points.extend(survey.points.clone());
+            let Dot { cost, perplexity, .. } = figure.dots[0];
+            figure.dots.extend((0..copies).map(|_| Dot {
+                cost,
+                perplexity,
+                label: "copy".into(),
+                about: String::new(),
+                frontier: true,
+            }));
         }
     }
 }

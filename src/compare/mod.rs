@@ -1,0 +1,259 @@
+//! Models side by side on one text: how their probabilities and their best words differ, and how sure that is.
+//!
+//! ```text
+//!   text ──▶ tokens ──▶ every model, step by step ──▶ per token: loss, rank of the target, best words, confidence
+//!                                                     per sentence: loss      ──▶ paired bootstrap
+//!                                                     beside the first model: divergence, agreement
+//! ```
+//!
+//! The first model is the reference: the others are compared with it. All must have the same words.
+
+mod bootstrap;
+mod keyboard;
+
+pub use bootstrap::{Interval, paired_interval};
+
+use crate::Error;
+use keyboard::Keyboard;
+use lstmc_runtime::{Head, Model, Role, Session, Tokenizer};
+
+/// The numbers of best words that agreement and recall are measured with.
+pub const BEST: [usize; 3] = [1, 3, 5];
+
+/// Bins of confidence of the calibration error (Guo et al. 2017, section 2).
+const BINS: usize = 15;
+
+/// A model's figures on a text, the first one's with itself as reference. Logarithms are natural.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Compared {
+    /// The mean negative log-probability of a predicted token.
+    pub loss: f64,
+    /// That of each predicted token, in order.
+    pub losses: Vec<f32>,
+    /// The perplexity relative to the reference, less 1: a 95% interval by paired bootstrap over sentences.
+    pub increase: Interval,
+    /// The mean Kullback-Leibler divergence of the model's next-word distribution from the reference's, `sum of p log(p / q)`, in nats;
+    /// `p` is the reference's.
+    pub divergence: f64,
+    /// For each of [`BEST`], the mean share of the reference's best words that are the model's best words too.
+    pub agreement: [f64; BEST.len()],
+    /// For each of [`BEST`], how often the next word is among the best words.
+    pub recall: [f64; BEST.len()],
+    /// The expected calibration error of the best word: the mean distance of its probability from how often it is right, in bins of
+    /// probability (Guo et al. 2017, equation 3).
+    pub calibration_error: f64,
+    /// The share of keystrokes that a keyboard with three suggestions saves; `None` where tokens are not words.
+    pub keystrokes_saved: Option<f64>,
+}
+
+impl Compared {
+    /// `exp` of the loss.
+    pub fn perplexity(&self) -> f64 {
+        self.loss.exp()
+    }
+}
+
+/// The figures of several models on one text.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// In the order given; the first is the reference.
+    pub models: Vec<Compared>,
+    /// Predicted tokens.
+    pub predicted: usize,
+    /// Sentences.
+    pub sentences: usize,
+}
+
+/// What is summed up of one model.
+struct Tally {
+    session: Session,
+    by_sentence: Vec<f64>, // [sentences]
+    losses: Vec<f32>,      // [predicted]
+    divergence: f64,
+    agreed: [f64; BEST.len()],
+    recalled: [usize; BEST.len()],
+    bins: [Bin; BINS],
+    keystrokes: f64,
+}
+
+/// Best words with a probability in some range.
+#[derive(Clone, Copy, Default)]
+struct Bin {
+    confidence: f64,
+    right: f64,
+}
+
+/// A model's prediction of one token.
+#[derive(Default)]
+struct Prediction {
+    log_probabilities: Vec<f32>, // [vocabulary]
+    best: Vec<u32>,
+}
+
+/// Compares models on a text of one or more sentences, each a list of tokens. The text is one stream, its state carried from sentence to sentence; its
+/// first token is not predicted. `resamples` and `seed` are the bootstrap's; `progress` gets the number of tokens so far.
+///
+/// # Errors
+///
+/// If there is no model, a model has other words than the first one or returns no logits, or fewer than two tokens.
+pub fn compare(
+    models: &[Model],
+    sentences: &[Vec<u32>],
+    (resamples, seed): (usize, u64),
+    progress: &mut dyn FnMut(usize),
+) -> Result<Comparison, Error> {
+    check(models)?;
+    let tokenizer = models.iter().find_map(Model::tokenizer);
+    let keyboard = tokenizer.and_then(|t| Keyboard::new(t));
+    let mut tallies: Vec<Tally> = models.iter().map(|m| Tally::new(m.session(), sentences.len())).collect();
+    let mut predictions: Vec<Prediction> = models.iter().map(|_| Prediction::default()).collect();
+    let mut counts = vec![0.0; sentences.len()];
+    let (mut last, mut predicted) = (None, 0);
+    let tokens = sentences.iter().enumerate().flat_map(|(n, s)| s.iter().map(move |&token| (n, token)));
+    for (sentence, token) in tokens {
+        if let Some(before) = last.replace(token) {
+            for (tally, prediction) in tallies.iter_mut().zip(&mut predictions) {
+                prediction.read(tally.session.step(before)?);
+            }
+            let (reference, _) = predictions.split_first().expect("there is a model");
+            for (tally, prediction) in tallies.iter_mut().zip(&predictions) {
+                tally.add(sentence, token, prediction, reference);
+                tally.keystrokes += keyboard.as_ref().map_or(0.0, |k| k.strokes(token, prediction));
+            }
+            counts[sentence] += 1.0;
+            predicted += 1;
+            progress(predicted);
+        }
+    }
+    if predicted == 0 {
+        return Err(Error::Compare("a comparison needs a text of at least two tokens".into()));
+    }
+    let typed = keyboard.map(|k| sentences.iter().flatten().skip(1).map(|&t| k.letters(t)).sum::<f64>());
+    let reference = tallies[0].by_sentence.clone();
+    let models = tallies.into_iter().map(|tally| {
+        let increase = paired_interval(&reference, &tally.by_sentence, &counts, resamples, seed);
+        tally.done(predicted as f64, increase, typed)
+    });
+    Ok(Comparison { models: models.collect(), predicted, sentences: sentences.len() })
+}
+
+/// Refuses models that cannot be compared.
+fn check(models: &[Model]) -> Result<(), Error> {
+    let Some((first, others)) = models.split_first() else {
+        return Err(Error::Compare("a comparison needs at least one model".into()));
+    };
+    if let Some(model) = models.iter().find(|m| m.layout().head == Head::Hidden) {
+        let why = "returns a hidden vector, and a comparison needs the probabilities of words";
+        return Err(Error::Compare(format!("{} {why}", model.name())));
+    }
+    let words = |m: &Model| m.layout().vocabulary;
+    for other in others {
+        if words(other) != words(first) {
+            return Err(Error::Compare(format!(
+                "{} has {} words and {} has {}; models are compared on the same words",
+                first.name(),
+                words(first),
+                other.name(),
+                words(other)
+            )));
+        }
+        let (Some(a), Some(b)) = (first.vocabulary(), other.vocabulary()) else { continue };
+        if let Some((id, (a, b))) = a.words().zip(b.words()).enumerate().find(|(_, (a, b))| a != b) {
+            return Err(Error::Compare(format!(
+                "token {id} is `{}` in {} and `{}` in {}; models are compared on the same words, with the same ids",
+                a.escape_debug(),
+                first.name(),
+                b.escape_debug(),
+                other.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Prediction {
+    fn read(&mut self, logits: &[f32]) {
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|&x| f64::from((x - top).exp())).sum();
+        let total = top + sum.ln() as f32;
+        self.log_probabilities.clear();
+        self.log_probabilities.extend(logits.iter().map(|x| x - total));
+        self.best.clear();
+        let most = BEST[BEST.len() - 1];
+        for (id, &x) in logits.iter().enumerate() {
+            // The best so far in falling order, equal ones by rising id.
+            let is_among = self.best.len() < most || x > logits[self.best[most - 1] as usize];
+            if is_among {
+                let at = self.best.partition_point(|&b| logits[b as usize] >= x);
+                self.best.insert(at, id as u32);
+                self.best.truncate(most);
+            }
+        }
+    }
+
+    /// The first of `best`, as far as there are so many.
+    fn first(&self, count: usize) -> &[u32] {
+        &self.best[..count.min(self.best.len())]
+    }
+}
+
+impl Tally {
+    fn new(session: Session, sentences: usize) -> Tally {
+        Tally {
+            session,
+            by_sentence: vec![0.0; sentences],
+            losses: vec![],
+            divergence: 0.0,
+            agreed: [0.0; BEST.len()],
+            recalled: [0; BEST.len()],
+            bins: [Bin::default(); BINS],
+            keystrokes: 0.0,
+        }
+    }
+
+    fn add(&mut self, sentence: usize, target: u32, found: &Prediction, reference: &Prediction) {
+        let loss = -found.log_probabilities[target as usize];
+        self.by_sentence[sentence] += f64::from(loss);
+        self.losses.push(loss);
+        let both = reference.log_probabilities.iter().zip(&found.log_probabilities);
+        // A word that the reference thinks impossible counts nothing, whatever the other thinks of it.
+        let terms =
+            both.filter(|(p, _)| **p > f32::NEG_INFINITY).map(|(&p, &q)| f64::from(p.exp() * (p - q)));
+        self.divergence += terms.sum::<f64>();
+        for ((&k, agreed), recalled) in BEST.iter().zip(&mut self.agreed).zip(&mut self.recalled) {
+            let (mine, theirs) = (found.first(k), reference.first(k));
+            let common = theirs.iter().filter(|word| mine.contains(word)).count();
+            *agreed += common as f64 / theirs.len().max(1) as f64;
+            *recalled += usize::from(mine.contains(&target));
+        }
+        let Some(&best) = found.best.first() else { return };
+        let confidence = f64::from(found.log_probabilities[best as usize]).exp();
+        let bin = &mut self.bins[((confidence * BINS as f64) as usize).min(BINS - 1)];
+        bin.confidence += confidence;
+        bin.right += f64::from(u8::from(best == target));
+    }
+
+    fn done(self, count: f64, increase: Interval, typed: Option<f64>) -> Compared {
+        Compared {
+            loss: self.by_sentence.iter().sum::<f64>() / count,
+            losses: self.losses,
+            increase,
+            // Rounding may leave less than nothing.
+            divergence: (self.divergence / count).max(0.0),
+            agreement: self.agreed.map(|sum| sum / count),
+            recall: self.recalled.map(|n| n as f64 / count),
+            calibration_error: self.bins.iter().map(|b| (b.confidence - b.right).abs()).sum::<f64>() / count,
+            keystrokes_saved: typed.filter(|&n| n > 0.0).map(|n| 1.0 - self.keystrokes / n),
+        }
+    }
+}
+
+/// Tokens that no keyboard suggests.
+fn is_special(tokenizer: &Tokenizer, token: u32) -> bool {
+    Role::ALL.into_iter().any(|role| tokenizer.special().get(role) == Some(token))
+}
+
+#[cfg(test)]
+mod tests;
