@@ -82,14 +82,14 @@ impl Cell {
     }
 
     /// The gradients of the sums of some time steps, given those of the outputs and, in `of_states`, those of the states after these steps, which
-    /// become those of the states before: through the first step's recurrent map only if this `goes_on`.
+    /// become those of the states before: through the first step's recurrent map only if this `goes_on`. The forward pass made `values` with
+    /// `factors`.
     pub(super) fn backward<T: Number>(
         &self,
         w: &Weights<T>,
         [rows, streams]: [usize; 2],
-        values: &[T],
+        [values, factors]: [&[T]; 2],
         dy: &[T],
-        factors: &[T],
         of_states: &mut [Vec<T>],
         goes_on: bool,
     ) -> OfSums<T> {

@@ -424,15 +424,8 @@ impl<T: Number> Network<T> {
                         cell.states.iter().map(|&s| std::mem::take(&mut of.before[s])).collect();
                     let goes_on = times.start > 0 || (tape.is_start && self.is_start_trained(cell.states[0]));
                     let factors = &tape.factors[k][1];
-                    let of_sums = cell.backward(
-                        w,
-                        [rows.len(), streams],
-                        values,
-                        &dy,
-                        factors,
-                        &mut of_states,
-                        goes_on,
-                    );
+                    let (of_rows, made) = ([rows.len(), streams], [values, factors]);
+                    let of_sums = cell.backward(w, of_rows, made, &dy, &mut of_states, goes_on);
                     cell.states.iter().zip(of_states).for_each(|(&s, d)| of.before[s] = d);
                     cell.give_gradients(w, &of_sums, &input(0), &input(1), to);
                     let (x, _) = layer.multiplied[0];
