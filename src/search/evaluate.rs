@@ -1,6 +1,6 @@
 //! A pipeline becomes a model, with its perplexity in its report.
 
-use super::folder::{HASH, hash};
+use super::folder::{HASH, hash, without_position};
 use crate::{Engine, Scorer, Source};
 use lstmc_backend::Options;
 use lstmc_frontend::ir::print;
@@ -87,7 +87,8 @@ impl Setup {
             ..Context::default()
         };
         let settings = Settings { context, ..Settings::default() };
-        let made = run(&pipeline, self.source.graph.clone(), settings).map_err(|e| e.to_string())?;
+        let made = run(&pipeline, self.source.graph.clone(), settings)
+            .map_err(|e| without_position(&e.to_string()).to_string())?;
         let report = Report {
             calibration: Some(self.calibration.info.clone()),
             training: self.training.as_ref().map(|t| t.info.clone()),

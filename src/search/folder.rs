@@ -173,7 +173,13 @@ fn measured(made: &Source) -> Outcome {
 fn reason(messages: &str) -> String {
     let error = messages.lines().rev().find_map(|line| line.strip_prefix("error: "));
     let last = messages.lines().rev().find(|line| !line.trim().is_empty());
-    error.or(last).unwrap_or("the command left no message").into()
+    without_position(error.or(last).unwrap_or("the command left no message")).into()
+}
+
+/// A pass's error without its position in the pipeline, which canonicalization before it would change.
+pub(super) fn without_position(error: &str) -> &str {
+    let rest = error.strip_prefix("pass ").and_then(|rest| rest.split_once(", "));
+    rest.filter(|(n, _)| n.parse::<usize>().is_ok()).map_or(error, |(_, rest)| rest)
 }
 
 #[cfg(test)]
