@@ -193,9 +193,9 @@ impl RateProblem {
         let [rows, cols] = self.shape;
         let mut scaled = vec![0.0f64; rows * cols]; // sqrt(f_i) s_i q_ij
         let mut w = vec![0.0f64; rows * cols]; // sqrt(f_i) w_ij
-        for i in 0..rows {
+        for (i, &scale) in scales.iter().enumerate() {
             let root = self.weights[i].sqrt();
-            let scale = root * f64::from(scales[i]);
+            let scale = root * f64::from(scale);
             for k in i * cols..(i + 1) * cols {
                 scaled[k] = scale * f64::from(codes[k]);
                 w[k] = root * f64::from(self.w[k]);
