@@ -67,8 +67,8 @@ pub enum Next {
     End(Stop),
 }
 
-/// Bits a weight of the ladder: a quarter or a fifth less each time.
-const RATES: [f64; 13] = [6.0, 5.0, 4.2, 3.5, 3.0, 2.6, 2.2, 1.9, 1.6, 1.35, 1.1, 0.9, 0.7];
+/// Bits a weight of the ladder: about a fifth less each time.
+const RATES: [f64; 13] = [6.0, 4.6, 3.5, 2.8, 2.2, 1.8, 1.45, 1.15, 0.9, 0.7, 0.55, 0.42, 0.32];
 
 /// Bits of all codes at the ladder's upper end: hardly any loss, whatever the text.
 const UNIFORM: [u32; 2] = [8, 6];
@@ -77,7 +77,7 @@ const UNIFORM: [u32; 2] = [8, 6];
 const COARSE: usize = 3;
 
 /// Where the ladder begins if no size is given.
-const USUAL_RATE: f64 = 2.0;
+const USUAL_RATE: f64 = 1.0;
 
 /// Attempts to meet a budget by size, and how far below it is near enough.
 const TRIES: usize = 4;
@@ -173,6 +173,11 @@ impl Plan<'_> {
 
     /// The size, as an argument of `quantize`, at which a candidate meets the budget; and the figures there.
     fn meet(&mut self, candidate: &Candidate, near: &[(usize, Found)]) -> Step<Option<(usize, Found)>> {
+        if let (Budget::Bytes(_), Some(last)) = (self.budget, near.last())
+            && self.budget.is_met(&last.1)
+        {
+            return Ok(Some(*last));
+        }
         let mut known = near.to_vec();
         let mut best: Option<(usize, Found)> = None;
         for _ in 0..TRIES {
