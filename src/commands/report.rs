@@ -57,6 +57,9 @@ pub(crate) struct Args {
     pub(crate) output: PathBuf,
 }
 
+/// Best next words, with their probabilities.
+type Words = Vec<(String, f32)>;
+
 /// What a page is made of.
 struct Findings<'a> {
     sources: &'a [Source],
@@ -66,8 +69,8 @@ struct Findings<'a> {
     times: Vec<Duration>,
     /// How often each word occurs, and where.
     counts: (Vec<usize>, String),
-    /// Prompts, and the best next words of each model with their probabilities.
-    suggestions: Vec<(String, Vec<Vec<(String, f32)>>)>,
+    /// Prompts, and the best next words of each model.
+    suggestions: Vec<(String, Vec<Words>)>,
     /// What bounds the layers, as a figure of each model.
     rooflines: Vec<String>,
 }
@@ -132,7 +135,7 @@ fn suggestions(
     tokenizer: &Tokenizer,
     models: &[Model],
     sentences: &[Vec<u32>],
-) -> anyhow::Result<Vec<(String, Vec<Vec<(String, f32)>>)>> {
+) -> anyhow::Result<Vec<(String, Vec<Words>)>> {
     let prompts: Vec<String> = match &args.prompts {
         Some(path) => read_utf8(path)?.lines().filter(|l| !l.trim().is_empty()).map(String::from).collect(),
         None => {

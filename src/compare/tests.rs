@@ -49,7 +49,8 @@ fn figures_by_their_definition() {
         order.truncate(k);
         order
     };
-    let mean = |f: &dyn Fn(&[f64], &[f64], usize) -> f64| {
+    type OfToken<'f> = &'f dyn Fn(&[f64], &[f64], usize) -> f64;
+    let mean = |f: OfToken<'_>| {
         let all = logs[0].iter().zip(&logs[1]).zip(&tokens[1..]).map(|((p, q), &t)| f(p, q, t as usize));
         all.sum::<f64>() / logs[0].len() as f64
     };

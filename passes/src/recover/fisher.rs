@@ -169,14 +169,14 @@ impl Sums<'_> {
 }
 
 impl<T: Number> Receive<T> for Sums<'_> {
-    fn product(&mut self, w: &Weights<T>, form: &Form, n: usize, x: &[T], dy: &[T]) {
+    fn product(&mut self, w: &Weights<T>, form: &Form, n: usize, _: &[T], dy: &[T]) {
         let squares = self.of_columns(form, n, dy);
         let mut form = form;
         add(&mut self.squares, form, &squares);
         // A left factor has the same results.
         while let Form::Product(left, right) = form {
             add(&mut self.squares, left, &squares);
-            self.product(w, right, n, x, &w.apply_transposed(left, n, dy));
+            self.product(w, right, n, &[], &w.apply_transposed(left, n, dy));
             form = left;
         }
     }

@@ -1,6 +1,6 @@
 //! The page: what the template shows.
 
-use super::Findings;
+use super::{Findings, Words};
 use crate::Source;
 use crate::backend::Level;
 use crate::commands::figure::{self, Dot, Figure, unit_of_bytes};
@@ -342,9 +342,9 @@ fn classes(found: &Findings<'_>, all: &[(String, Vec<usize>)]) -> Vec<Class> {
     all.iter().map(class).collect()
 }
 
-fn prompt<'a>((prompt, of): &'a (String, Vec<Vec<(String, f32)>>)) -> Prompt<'a> {
-    let words = |all: &'a Vec<(String, f32)>| {
+fn prompt((prompt, of): &(String, Vec<Words>)) -> Prompt<'_> {
+    fn words(all: &Words) -> Vec<(&str, String)> {
         all.iter().map(|(word, p)| (word.as_str(), format!("{:.1}%", 100.0 * p))).collect()
-    };
+    }
     Prompt { prompt, of: of.iter().map(words).collect() }
 }
