@@ -337,8 +337,10 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let stop = search.run(&|| listening.is_asked())?;
     search.bar.finish_and_clear();
     search.log(&format!("stop: {stop}"))?;
+    // Ctrl-C is heard until all is written.
+    let written = output::write(&mut search, stop);
     drop(listening);
-    output::write(&mut search, stop)
+    written
 }
 
 /// Pipelines without a repeat, in order.
