@@ -97,6 +97,8 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     let mut state = Run { graph, trail: Trail::default() };
     // The starting point of the passes that are judged next.
     let mut start: Option<Start> = None;
+    // Whether a pass has made the model smaller, or meant to: what was trained before that is what training afterwards is to come near to.
+    let mut is_compressed = false;
     let passes: Vec<&Invocation> =
         pipeline.passes.iter().take(settings.stop_after.unwrap_or(usize::MAX)).collect();
     for (k, &invocation) in passes.iter().enumerate() {
@@ -142,11 +144,15 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
             }
         }
         let record = &state.trail.records[k];
-        if invocation.info().recovers
-            && record.verdict == Verdict::Applied
-            && let Some(calibration) = &mut settings.context.calibration
-        {
-            calibration.refer_to_trained(&state.graph);
+        let info = invocation.info();
+        is_compressed |= info.lossy && !info.recovers;
+        if info.recovers && record.verdict == Verdict::Applied {
+            if let Some(calibration) = &mut settings.context.calibration {
+                calibration.refer_to_trained(&state.graph);
+            }
+            if !is_compressed {
+                settings.context.reference = Some(state.graph.clone());
+            }
         }
         tracing::info!(pass = record.pass, seconds = record.seconds, "{record}");
         if let Some(observer) = &mut settings.observer {

@@ -24,7 +24,7 @@
 //! The text is `Context::training`, the command line's `--train`: it is much longer than a pipeline and belongs to the run, like the calibration
 //! and the validation text. Every `recover` of a pipeline reads the same text.
 //!
-//! The teacher is the model before the first lossy pass, or `Context::teacher`, the command line's `--teacher`.
+//! The teacher is the model before the first pass that compresses (trained, if a `recover` came first), or `Context::teacher`, the command line's `--teacher`.
 //!
 //! Perplexity on the validation text is measured four times per epoch, and the best weights are kept (the initial ones included); without that text,
 //! the last. With `average` the mean of the weights over the last part of the run competes with them. A run that diverges stops with the best so

@@ -45,6 +45,17 @@ fn make(options: &Options) -> Result<Box<dyn Pass>, PassError> {
     Ok(Box::new(Fill(options.get("with"))))
 }
 
+/// Says what `@decoder` is filled with in the reference.
+struct Tell;
+
+impl Pass for Tell {
+    fn run(&self, _: &Graph, context: &mut Context<'_>) -> Result<Outcome, PassError> {
+        let reference = context.reference.as_ref().unwrap();
+        let decoder = reference.weight(reference.weight_named("decoder").unwrap()).map.to_dense().unwrap();
+        Ok(Outcome::NoEffect(decoder.to_f32().unwrap()[0].to_string()))
+    }
+}
+
 static WITH: &[OptionInfo] =
     &[OptionInfo::new("with", Kind::Number { min: -1.0, max: 1000.0 }, "the number").required()];
 
@@ -76,7 +87,31 @@ static TABLE: &[PassInfo] = &[
         needs_calibration: |_| false,
         make,
     },
+    PassInfo {
+        name: "tell",
+        summary: "tell what the reference is filled with",
+        options: &[],
+        lossy: true,
+        recovers: false,
+        needs_calibration: |_| false,
+        make: |_| Ok(Box::new(Tell)),
+    },
 ];
+
+/// The reference is the model before it was compressed: trained, if training came first.
+#[test]
+fn the_reference_is_what_is_compressed() {
+    let told = |passes: &str| {
+        let pipeline = Pipeline::parse_with(passes, TABLE).unwrap();
+        let run = run(&pipeline, parse(MODEL).unwrap(), Settings::default()).unwrap();
+        match run.trail.records.last().unwrap().verdict.clone() {
+            Verdict::NoEffect(what) => what,
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(told("refill(with=5), fill(with=7), refill(with=6), tell"), "5");
+    assert_eq!(told("fill(with=7), refill(with=6), tell"), told("tell"));
+}
 
 /// Perplexity is 100 for the model as it is, and the decoder's first element once that is filled.
 struct FirstElement {
