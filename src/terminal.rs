@@ -189,6 +189,15 @@ pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// A word as a shell takes it literally.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// Rows of cells as lines of text, each column as wide as its widest cell; those of `left` start at the left, others end at the right.
 pub(crate) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> String {
     let width = |k: usize| rows.iter().map(|r| r[k].chars().count()).max().unwrap_or(0);
@@ -215,4 +224,15 @@ pub(crate) fn json(value: &serde_json::Value) -> anyhow::Result<()> {
     // As an I/O error, which identifies a closed pipe.
     serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
     Ok(writeln!(out)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn words_of_a_shell() {
+        let words = ["model.onnx", "quantize(rate=2)", "it's", "", "a b"].map(shell_word);
+        assert_eq!(words, ["model.onnx", "'quantize(rate=2)'", r"'it'\''s'", "''", "'a b'"]);
+    }
 }

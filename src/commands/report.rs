@@ -3,7 +3,7 @@
 mod page;
 
 use super::compare::{read_sentences, sources, step_times};
-use super::{CpuArgs, bench, read_utf8, suggest, write_whole};
+use super::{CpuArgs, bench, read_utf8, suggest, texts, write_whole};
 use crate::compare::{Comparison, compare};
 use crate::runtime::{Model, Tokenizer};
 use crate::terminal::{self, Usage};
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let rooflines = sources.iter().map(roofline).collect::<anyhow::Result<_>>()?;
     bar.finish_and_clear();
     let findings = Findings {
-        text: page::file_name(&args.text),
+        text: texts::name(&args.text),
         sentences: &sentences,
         comparison,
         times,
@@ -126,7 +126,7 @@ fn counts(
         Some(path) => add(&super::read_text(path, tokenizer)?.tokens),
         None => sentences.iter().for_each(|s| add(s)),
     }
-    Ok((counts, page::file_name(path)))
+    Ok((counts, texts::name(path)))
 }
 
 /// Prompts, and the best words of every model after them.

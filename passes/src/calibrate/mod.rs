@@ -148,9 +148,9 @@ pub enum CalibrationError {
         /// Its value in the statistics.
         found: String,
     },
-    /// Statistics from a file cannot be collected again on a changed model.
+    /// Statistics from a file, where the text is read again: for a changed model, or for gradients.
     #[error(
-        "the statistics were read from a file, and collecting them on the changed model needs the text; give it with --calibrate TEXT"
+        "the statistics were read from a file, and this needs the text itself, which is read again; give it with --calibrate TEXT"
     )]
     NoText,
     /// A number that is NaN or infinite.

@@ -27,6 +27,8 @@ pub mod low_rank;
 pub mod prune;
 pub mod quantize;
 pub mod rate;
+#[cfg(test)]
+mod samples;
 pub mod tensor_train;
 
 pub use hessian::Hessian;

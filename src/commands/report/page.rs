@@ -6,11 +6,10 @@ use crate::backend::Level;
 use crate::commands::figure::{self, Dot, Figure, unit_of_bytes};
 use crate::compare::{BEST, Compared};
 use crate::frontend::ir::Part;
-use crate::terminal::{bytes, thousands};
+use crate::terminal::{bytes, shell_word, thousands};
 use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::Serialize;
-use std::path::Path;
 
 const TEMPLATE: &str = include_str!("page.html");
 
@@ -117,10 +116,6 @@ pub(super) fn name(source: &Source) -> String {
     source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-pub(super) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
 /// Names of models; those that several have are told apart by their numbers.
 fn names(sources: &[Source]) -> Vec<String> {
     let all: Vec<String> = sources.iter().map(name).collect();
@@ -173,7 +168,7 @@ pub(super) fn write(found: &Findings<'_>, title: Option<&str>, level: Level) -> 
                 recipe: &s.recipe,
             })
             .collect(),
-        command: std::env::args().map(|a| quoted(&a)).collect::<Vec<_>>().join(" "),
+        command: std::env::args().map(|a| shell_word(&a)).collect::<Vec<_>>().join(" "),
         version: env!("CARGO_PKG_VERSION"),
         processor: crate::commands::processor(),
         level: level.to_string(),
@@ -183,15 +178,6 @@ pub(super) fn write(found: &Findings<'_>, title: Option<&str>, level: Level) -> 
     let mut environment = Environment::new();
     environment.add_template(NAME, TEMPLATE)?;
     Ok(environment.get_template(NAME)?.render(Serde(page))?)
-}
-
-/// An argument as a shell takes it.
-fn quoted(argument: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@+%".contains(c);
-    match !argument.is_empty() && argument.chars().all(is_plain) {
-        true => argument.into(),
-        false => format!("'{}'", argument.replace('\'', r"'\''")),
-    }
 }
 
 /// A change in percent, with its sign.

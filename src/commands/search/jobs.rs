@@ -4,6 +4,7 @@ use super::Args;
 use crate::Source;
 use crate::search::evaluate::Setup;
 use crate::search::folder::Folder;
+use crate::terminal::shell_word;
 use anyhow::bail;
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -90,27 +91,7 @@ fn command(args: &Args, folder: &Folder, pipeline: &str) -> String {
     option("-o", path(&folder.model(pipeline)));
     words.push("--entropy".into());
     words.extend(path(&args.model.model));
-    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    let [log, failed] = folder.messages(pipeline).map(|path| quoted(&path.to_string_lossy()));
+    let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+    let [log, failed] = folder.messages(pipeline).map(|path| shell_word(&path.to_string_lossy()));
     format!("{} 2> {log} && rm -f {log} || mv {log} {failed}", words.join(" "))
-}
-
-/// A word as a shell takes it literally.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.into(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn words_of_a_shell() {
-        let words = ["model.onnx", "quantize(rate=2)", "it's", "", "a b"].map(quoted);
-        assert_eq!(words, ["model.onnx", "'quantize(rate=2)'", r"'it'\''s'", "''", "'a b'"]);
-    }
 }

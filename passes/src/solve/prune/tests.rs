@@ -1,5 +1,6 @@
 use super::*;
 use crate::solve::row_errors;
+use crate::solve::samples::numbers;
 use proptest::prelude::*;
 
 fn case() -> impl Strategy<Value = ([usize; 2], Vec<f32>, Hessian)> {
@@ -119,11 +120,7 @@ proptest! {
 fn projection_finds_a_better_mask_than_scores() {
     // Correlated inputs: greedy scores keep twins, of which one would do.
     let (rows, cols) = (12, 16);
-    let mut state = 7u64;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
+    let mut next = numbers(7);
     let w: Vec<f32> = (0..rows * cols).map(|_| next()).collect();
     let x: Vec<f32> = (0..100)
         .flat_map(|_| {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::solve::row_errors;
+use crate::solve::samples::{correlated, numbers};
 use proptest::prelude::*;
 
 fn matrix(rows: usize, cols: usize) -> impl Strategy<Value = Vec<f32>> {
@@ -119,19 +120,7 @@ proptest! {
 #[test]
 fn feedback_beats_nearest_on_correlated_inputs() {
     let (rows, cols) = (16, 24);
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let w: Vec<f32> = (0..rows * cols).map(|_| next()).collect();
-    let x: Vec<f32> = (0..200)
-        .flat_map(|_| {
-            let common = next() * 3.0;
-            (0..cols).map(|_| common + next()).collect::<Vec<_>>()
-        })
-        .collect();
-    let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
+    let (w, h) = correlated([rows, cols], &mut numbers(1));
     let error = |rounding, sweeps| {
         let options = QuantizeOptions {
             format: CodeFormat::Int3,

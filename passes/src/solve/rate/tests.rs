@@ -1,5 +1,6 @@
 use super::*;
 use crate::solve::row_errors;
+use crate::solve::samples::{correlated, numbers};
 use proptest::prelude::*;
 
 /// A matrix, the second moment of some inputs of its width, and row weights.
@@ -81,23 +82,11 @@ proptest! {
     }
 }
 
-/// Inputs that share a component: an error of one column is one that the others can take.
 #[test]
 fn feedback_beats_rounding() {
     let (rows, cols) = (64, 24);
-    let mut state = 1u64;
-    let mut next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    let w: Vec<f32> = (0..rows * cols).map(|_| next()).collect();
-    let x: Vec<f32> = (0..200)
-        .flat_map(|_| {
-            let common = next() * 3.0;
-            (0..cols).map(|_| common + next()).collect::<Vec<_>>()
-        })
-        .collect();
-    let h = Hessian::of_reader(&x, cols, 0.01).unwrap();
+    let mut next = numbers(1);
+    let (w, h) = correlated([rows, cols], &mut next);
     let f: Vec<f64> = (0..rows).map(|_| f64::from(next()).powi(2) + 0.1).collect();
     let problem = RateProblem::new(w.clone(), [rows, cols], h.clone(), &f, None).unwrap();
     for alpha in [0.1, 0.5, 2.0] {
