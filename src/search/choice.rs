@@ -60,7 +60,7 @@ impl Budget {
     }
 }
 
-/// The best point: of those within the budget the one with the least objective, or else the nearest to it.
+/// The best point: of those within the budget the one with the least objective, or else the nearest to it. It is one of the frontier: ties are decided as there.
 pub fn best<'p>(budget: &Budget, points: &'p [Point]) -> Option<&'p Point> {
     let is_of_size = matches!(budget, Budget::Increase(_) | Budget::Perplexity(_));
     let key = |p: &Point| match budget.is_met(&p.found) {
@@ -69,7 +69,7 @@ pub fn best<'p>(budget: &Budget, points: &'p [Point]) -> Option<&'p Point> {
             budget.objective(&p.found),
             if is_of_size { p.found.perplexity } else { budget.cost(&p.found) },
         ),
-        false => (1.0, budget.excess(&p.found), 0.0),
+        false => (1.0, budget.excess(&p.found), budget.objective(&p.found)),
     };
     points.iter().min_by(|a, b| compare(key(a), key(b)).then_with(|| a.pipeline.cmp(&b.pipeline)))
 }
@@ -116,6 +116,29 @@ mod tests {
         assert_eq!(best(Budget::Perplexity(100.0)), "p0");
         assert_eq!(best(Budget::Microseconds(8.0)), "p3");
         assert_eq!(best(Budget::Microseconds(1.0)), "p1");
+    }
+
+    /// Times are in whole nanoseconds, so that several models may have the same.
+    #[test]
+    fn the_best_is_on_the_frontier() {
+        let all = points(&[
+            (400, 102.0, 5.0),
+            (300, 101.0, 5.0),
+            (300, 101.5, 5.0),
+            (300, 102.0, 4.0),
+            (200, 102.0, 4.0),
+        ]);
+        for budget in [4.5, 5.0, 1.0].map(Budget::Microseconds).into_iter().chain([
+            Budget::Bytes(350),
+            Budget::Bytes(100),
+            Budget::Increase(0.015),
+            Budget::Increase(0.001),
+            Budget::Perplexity(102.0),
+            Budget::Perplexity(50.0),
+        ]) {
+            let best = best(&budget, &all).unwrap();
+            assert!(frontier(&budget, &all).contains(best), "{budget:?}: {best:?}");
+        }
     }
 
     #[test]
