@@ -97,18 +97,24 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
     let mut state = Run { graph, trail: Trail::default() };
     // The starting point of the passes that are judged next.
     let mut start: Option<Start> = None;
-    // Whether a pass has made the model smaller, or meant to: what was trained before that is what training afterwards is to come near to.
+    // Whether a pass has made the model smaller, or meant to: what was trained before that is what training afterwards is to come near to, and what was
+    // trained after it, as far as it became better.
     let mut is_compressed = false;
+    let mut of_reference: Option<f64> = None;
     let passes: Vec<&Invocation> =
         pipeline.passes.iter().take(settings.stop_after.unwrap_or(usize::MAX)).collect();
     for (k, &invocation) in passes.iter().enumerate() {
         let at = At { step: k + 1, invocation };
         if invocation.info().lossy {
+            let is_first = settings.context.reference.is_none();
             settings.context.reference.get_or_insert_with(|| state.graph.clone());
             if let Some(calibration) = &mut settings.context.calibration {
                 calibration.refer_to(&state.graph);
             }
             perplexity.before(&at, &state.graph, &mut settings.context.evaluator)?;
+            if is_first {
+                of_reference = perplexity.current;
+            }
         }
         let here = || Start { graph: state.graph.clone(), perplexity: perplexity.current, records: k };
         let from = start.take().unwrap_or_else(here);
@@ -150,8 +156,10 @@ pub fn run(pipeline: &Pipeline, graph: Graph, mut settings: Settings<'_>) -> Res
             if let Some(calibration) = &mut settings.context.calibration {
                 calibration.refer_to_trained(&state.graph);
             }
-            if !is_compressed {
+            let is_better = perplexity.current.zip(of_reference).is_some_and(|(now, before)| now < before);
+            if !is_compressed || is_better {
                 settings.context.reference = Some(state.graph.clone());
+                of_reference = perplexity.current;
             }
         }
         tracing::info!(pass = record.pass, seconds = record.seconds, "{record}");

@@ -28,7 +28,8 @@ pub struct Context<'a> {
     pub training: Option<&'a [u32]>,
     /// The model that `recover` may learn from, if it is not that before compression.
     pub teacher: Option<&'a Graph>,
-    /// The model before the first pass that compresses, trained if training came first: set by the driver.
+    /// The model before the first pass that compresses, trained if training came first; or one that was trained later and is better, where perplexity is measured.
+    /// Set by the driver.
     pub reference: Option<Graph>,
     /// Receives the progress of a pass.
     pub watcher: Option<&'a Watcher<'a>>,

@@ -3,6 +3,7 @@
 use crate::budget::Budget;
 use crate::trail::{Measure, Record, Trail};
 use serde::Serialize;
+use serde_json::Value;
 
 /// The version of the JSON form, incremented when a field changes its meaning or is removed.
 pub const REPORT_VERSION: u32 = 1;
@@ -59,5 +60,29 @@ impl Report {
             after: trail.after(),
             passes: trail.records.clone(),
         }
+    }
+
+    /// The report as JSON, for a model that was made in several runs: `earlier`, the report of the model that this run began with, has its passes before those of this one, and
+    /// tells of the model before all of them, as far as perplexity was measured on the same text. What is no report of this version is left out.
+    pub fn json(&self, earlier: &str, pretty: bool) -> Result<String, serde_json::Error> {
+        fn text(report: &impl Serialize, pretty: bool) -> Result<String, serde_json::Error> {
+            if pretty {
+                Ok(serde_json::to_string_pretty(report)? + "\n")
+            } else {
+                serde_json::to_string(report)
+            }
+        }
+        let mut earlier: Value = serde_json::from_str(earlier).unwrap_or_default();
+        if earlier["version"] != self.version {
+            return text(self, pretty);
+        }
+        let mut all = serde_json::to_value(self)?;
+        if let (Value::Array(before), Value::Array(now)) = (earlier["passes"].take(), &mut all["passes"]) {
+            now.splice(0..0, before);
+        }
+        if earlier["before"].is_object() && earlier["validation"] == all["validation"] {
+            all["before"] = earlier["before"].take();
+        }
+        text(&all, pretty)
     }
 }

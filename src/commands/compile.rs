@@ -220,12 +220,11 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         validation: validation.as_ref().map(|v| v.info.clone()),
         ..Report::new(run.graph.name.clone(), &run.trail, budget)
     };
-    if let Some(path) = &args.report {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
-        super::write_whole(path, json.as_bytes())?;
-    }
     let table = table::table(&report);
-    let report = serde_json::to_string(&report)?;
+    if let Some(path) = &args.report {
+        super::write_whole(path, report.json(&source.report, true)?.as_bytes())?;
+    }
+    let report = report.json(&source.report, false)?;
     let recipe = if source.recipe.is_empty() {
         pipeline.to_string()
     } else {

@@ -12,7 +12,7 @@ use crate::passes::Table;
 use crate::runtime::Model;
 use crate::search::amount::{bytes, duration, fraction, microseconds};
 use crate::search::choice::Budget;
-use crate::search::evaluate::{Setup, Tokens};
+use crate::search::evaluate::{Parts, Setup, Tokens};
 use crate::search::folder::Folder;
 use crate::search::plan::{Next, Stop, next};
 use crate::search::space::Space;
@@ -20,6 +20,7 @@ use crate::search::{Found, Outcome, Point};
 use crate::terminal::{self, Usage, thousands};
 use anyhow::{anyhow, bail};
 use indicatif::ProgressBar;
+use jobs::{Job, Trained};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -249,7 +250,7 @@ impl Search<'_> {
             for pipeline in &round {
                 match self.folder.load(pipeline)? {
                     Some(outcome) => self.learn(pipeline, outcome)?,
-                    None => missing.push(pipeline.clone()),
+                    None => missing.push(Job { pipeline: pipeline.clone(), trained: self.trained(pipeline) }),
                 }
             }
             if !missing.is_empty() && (self.args.collect || self.args.emit_jobs.is_some()) {
@@ -267,12 +268,17 @@ impl Search<'_> {
         }
     }
 
+    /// The model that a pipeline's training made, if there is one. Training that follows is towards the better of two models, so it must be better than the one as given.
+    fn trained(&self, pipeline: &str) -> Option<Trained> {
+        let Parts { first, rest, trains_again } = self.setup.parts(pipeline)?;
+        let found = self.known.get(&first)?.as_ref().ok()?;
+        let model = self.folder.model(&first);
+        (model.is_file() && (!trains_again || found.perplexity < found.before))
+            .then_some(Trained { passes: [first, rest], model })
+    }
+
     /// Evaluates candidates here. Says why, if it ends before all are done.
-    fn evaluate(
-        &mut self,
-        missing: Vec<String>,
-        interrupt: &dyn Fn() -> bool,
-    ) -> anyhow::Result<Option<Stop>> {
+    fn evaluate(&mut self, missing: Vec<Job>, interrupt: &dyn Fn() -> bool) -> anyhow::Result<Option<Stop>> {
         let mut left = missing.len();
         let results = jobs::start(&self.setup, missing, self.args.jobs.into());
         while left > 0 {

@@ -40,13 +40,6 @@ pub struct Found {
     pub microseconds: Option<f64>,
 }
 
-impl Found {
-    /// How much the mean loss of a token rose, in nats.
-    pub fn rise(&self) -> f64 {
-        (self.perplexity / self.before).ln()
-    }
-}
-
 /// What became of a candidate: its figures, or why there is no model.
 pub type Outcome = Result<Found, String>;
 

@@ -8,7 +8,8 @@
 //!                  ──▶ those that help, together ──▶ neighbours of the best, while they are better ──▶ its size, adjusted
 //!   for time       8 bits ──▶ each choice of each group alone ──▶ shared out by effect (`solve::allocate`), measured, corrected
 //!                  ──▶ neighbours of the best
-//!   with training  many schedules for a short time, a third of them for thrice as long, ...
+//!   with training  after the size that the budget comes to: structures trained for a short time, a third of them for thrice as long, ...
+//!                  ──▶ codes of the best at several sizes ──▶ these trained too
 //! ```
 
 use super::choice::{Budget, best};
@@ -93,7 +94,13 @@ const NEIGHBOURHOODS: usize = 8;
 const TOGETHER: usize = 4;
 
 /// Successive halving: the epochs of the first rung, how much longer the next ones are, their number.
-const RUNGS: (f64, usize, usize) = (0.5, 3, 3);
+const RUNGS: (f64, usize, usize) = (1.0, 3, 3);
+
+/// Low ranks of the outer layers, as parts of the full one, that are trained too.
+const TRAINED_RANKS: [f64; 2] = [0.33, 0.2];
+
+/// Epochs of training codes, and the sizes at which that is tried, relative to the one at the budget.
+const TUNING: (f64, [f64; 3]) = (1.0, [0.6, 0.36, 1.6]);
 
 /// What is known of a pipeline, if anything.
 pub type Known<'k> = dyn Fn(&str) -> Option<Outcome> + 'k;
@@ -162,17 +169,23 @@ impl Plan<'_> {
         Ok(self.ask(std::slice::from_ref(candidate))?[0])
     }
 
-    /// How much the loss may rise.
-    fn allowed_rise(&self, found: &Found) -> f64 {
+    /// How much the loss may rise above that of a model with this perplexity.
+    fn allowed_rise(&self, from: f64, found: &Found) -> f64 {
         match self.budget {
-            Budget::Increase(most) => most.ln_1p(),
-            Budget::Perplexity(most) => (most / found.before).ln(),
+            Budget::Increase(most) => (found.before * (1.0 + most) / from).ln(),
+            Budget::Perplexity(most) => (most / from).ln(),
             Budget::Bytes(_) | Budget::Microseconds(_) => f64::INFINITY,
         }
     }
 
-    /// The size, as an argument of `quantize`, at which a candidate meets the budget; and the figures there.
-    fn meet(&mut self, candidate: &Candidate, near: &[(usize, Found)]) -> Step<Option<(usize, Found)>> {
+    /// The size, as an argument of `quantize`, at which a candidate meets the budget; and the figures there. `near` has such sizes, and `from` the perplexity without codes, if
+    /// it is not that of the model as given.
+    fn meet(
+        &mut self,
+        candidate: &Candidate,
+        near: &[(usize, Found)],
+        from: Option<f64>,
+    ) -> Step<Option<(usize, Found)>> {
         if let (Budget::Bytes(_), Some(last)) = (self.budget, near.last())
             && self.budget.is_met(&last.1)
         {
@@ -189,8 +202,10 @@ impl Plan<'_> {
                 },
                 _ => {
                     let Some((_, any)) = known.first() else { return Ok(best) };
-                    let goal = self.allowed_rise(any) * (1.0 - CLOSE / 2.0);
-                    let curve: Vec<_> = known.iter().map(|(asked, f)| (*asked as f64, f.rise())).collect();
+                    let from = from.unwrap_or(any.before);
+                    let goal = self.allowed_rise(from, any) * (1.0 - CLOSE / 2.0);
+                    let rise = |f: &Found| (f.perplexity / from).ln();
+                    let curve: Vec<_> = known.iter().map(|(asked, f)| (*asked as f64, rise(f))).collect();
                     match size_at(&curve, goal) {
                         Some(bytes) => bytes,
                         // A first guess: half a bit a weight is half a nat.
@@ -199,8 +214,7 @@ impl Plan<'_> {
                 }
             };
             let bytes = rounded(bytes);
-            let tried = Candidate { quantizer: Quantizer::Bytes(bytes), ..candidate.clone() };
-            let Some(found) = self.ask_one(&tried)? else { return Ok(best) };
+            let Some(found) = self.ask_one(&at(candidate, bytes))? else { return Ok(best) };
             let repeats = known.iter().any(|(asked, _)| *asked == bytes);
             known.push((bytes, found));
             let excess = self.budget.excess(&found);
@@ -213,7 +227,11 @@ impl Plan<'_> {
             }
             let is_close = match self.budget {
                 Budget::Bytes(_) => excess <= 0.0,
-                _ => excess <= 0.0 && found.rise() >= self.allowed_rise(&found) * (1.0 - CLOSE),
+                _ => {
+                    excess <= 0.0
+                        && self.allowed_rise(found.perplexity, &found)
+                            <= self.allowed_rise(from.unwrap_or(found.before), &found) * CLOSE
+                }
             };
             if is_close || repeats {
                 break;
@@ -243,18 +261,18 @@ impl Plan<'_> {
             Budget::Bytes(_) => vec![],
             _ => self.ask(&coarse)?.into_iter().flatten().map(|f| (f.bytes, f)).collect(),
         };
-        let at_budget = self.meet(&plain, &near)?;
+        let at_budget = self.meet(&plain, &near, None)?;
+        if let (Some(seed), Some((bytes, _))) = (self.seed, at_budget) {
+            self.trained(bytes, seed)?;
+        }
         self.ask(&fine)?;
         let Some((bytes, reference)) = at_budget else { return Ok(()) };
         let (structures, found) = self.structured(bytes, reference)?;
         if structures != plain.structures {
-            let better = Candidate { structures: structures.clone(), ..plain.clone() };
-            self.meet(&better, &[(bytes, found)])?;
+            let better = Candidate { structures, ..plain };
+            self.meet(&better, &[(bytes, found)], None)?;
         }
-        match self.seed {
-            Some(seed) => self.trained(&structures, bytes, seed),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The structures that are best in this many bytes, and their figures.
@@ -324,7 +342,7 @@ impl Plan<'_> {
     }
 
     /// Successive halving (Jamieson and Talwalkar 2016) over structures and lengths of training.
-    fn trained(&mut self, structures: &[Structure], bytes: usize, seed: u64) -> Step<()> {
+    fn trained(&mut self, bytes: usize, seed: u64) -> Step<()> {
         let outer = |part: f64| -> Vec<Structure> {
             let low = |g: &super::space::Group| match g.role {
                 Role::Embedding | Role::Output => g.rank(part),
@@ -332,8 +350,8 @@ impl Plan<'_> {
             };
             self.space.groups.iter().map(low).collect()
         };
-        let mut arms = vec![structures.to_vec(), self.space.plain(Quantizer::Bytes(1)).structures];
-        arms.extend([0.33, 0.25, 0.17].map(outer));
+        let mut arms = vec![self.space.plain(Quantizer::Kept).structures];
+        arms.extend(TRAINED_RANKS.map(outer));
         arms.sort();
         arms.dedup();
         // A trained model bears more: its budget of perplexity is met at a smaller size.
@@ -343,28 +361,47 @@ impl Plan<'_> {
         };
         let (mut epochs, eta, rungs) = RUNGS;
         for rung in 0..rungs {
-            let training = Some(Training { epochs, seed });
-            let quantizer = Quantizer::Bytes(bytes);
-            let candidates: Vec<Candidate> = arms
-                .iter()
-                .map(|s| Candidate { structures: s.clone(), training, quantizer: quantizer.clone() })
-                .collect();
-            let found = self.ask(&candidates)?;
-            let mut ranked: Vec<(f64, Vec<Structure>)> =
-                found.iter().zip(arms).filter_map(|(found, arm)| Some(((*found)?.perplexity, arm))).collect();
-            ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let base = |structures: &Vec<Structure>| Candidate {
+                structures: structures.clone(),
+                training: Some(Training { epochs, seed }),
+                ..self.space.plain(Quantizer::Kept)
+            };
+            let bases: Vec<Candidate> = arms.iter().map(base).collect();
+            let trained = self.ask(&bases)?;
+            let coded: Vec<Candidate> = bases.iter().map(|base| at(base, bytes)).collect();
+            let found = self.ask(&coded)?;
+            // Trained, and with codes.
+            let mut ranked: Vec<(Found, Found, usize)> =
+                (0..arms.len()).filter_map(|k| Some((trained[k]?, found[k]?, k))).collect();
+            ranked.sort_by(|a, b| a.1.perplexity.total_cmp(&b.1.perplexity));
             if rung + 1 == rungs {
-                let Some((perplexity, arm)) = ranked.into_iter().next() else { return Ok(()) };
-                let candidate = Candidate { structures: arm, training, quantizer };
-                let found = found.into_iter().flatten().find(|f| f.perplexity == perplexity);
-                let near: Vec<_> = found.map(|f| (bytes, f)).into_iter().collect();
-                self.meet(&candidate, &near)?;
-                return Ok(());
+                let Some(&(trained, found, k)) = ranked.first() else { return Ok(()) };
+                return self.coded(&bases[k], trained.perplexity, (bytes, found), seed);
             }
-            ranked.truncate(ranked.len().div_ceil(eta));
-            arms = ranked.into_iter().map(|(_, arm)| arm).collect();
+            arms = ranked.iter().take(ranked.len().div_ceil(eta)).map(|&(_, _, k)| arms[k].clone()).collect();
             epochs *= eta as f64;
         }
+        Ok(())
+    }
+
+    /// Codes of a trained model with this perplexity, and the same trained, at several sizes.
+    fn coded(&mut self, base: &Candidate, trained: f64, known: (usize, Found), seed: u64) -> Step<()> {
+        let ladder = |every: usize| -> Vec<Candidate> {
+            let rates = RATES.into_iter().step_by(every);
+            rates.map(|rate| Candidate { quantizer: Quantizer::Rate(rate), ..base.clone() }).collect()
+        };
+        let mut near = vec![known];
+        if !matches!(self.budget, Budget::Bytes(_)) {
+            near.extend(self.ask(&ladder(COARSE))?.into_iter().flatten().map(|f| (f.bytes, f)));
+        }
+        let Some((bytes, _)) = self.meet(base, &near, Some(trained))? else { return Ok(()) };
+        let (epochs, parts) = TUNING;
+        let tuned = Candidate { tuning: Some(Training { epochs, seed }), ..base.clone() };
+        if let Some(found) = self.ask_one(&at(&tuned, bytes))? {
+            self.meet(&tuned, &[(bytes, found)], Some(trained))?;
+        }
+        self.ask(&parts.map(|part| at(&tuned, rounded(bytes as f64 * part))))?;
+        self.ask(&ladder(1))?;
         Ok(())
     }
 
@@ -373,8 +410,9 @@ impl Plan<'_> {
         let choices: Vec<Vec<(Structure, u32)>> = self.space.groups.iter().map(|g| g.timed()).collect();
         let build = |chosen: &[usize]| Candidate {
             structures: chosen.iter().zip(&choices).map(|(&k, all)| all[k].0).collect(),
-            training: None,
-            quantizer: Quantizer::Bits(chosen.iter().zip(&choices).map(|(&k, all)| all[k].1).collect()),
+            ..self
+                .space
+                .plain(Quantizer::Bits(chosen.iter().zip(&choices).map(|(&k, all)| all[k].1).collect()))
         };
         let first = vec![0; choices.len()];
         let single = |group: usize, k: usize| {
@@ -479,6 +517,11 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
+
+/// A candidate with codes in so many bytes.
+fn at(candidate: &Candidate, bytes: usize) -> Candidate {
+    Candidate { quantizer: Quantizer::Bytes(bytes), ..candidate.clone() }
 }
 
 /// Four significant digits, rounded down: texts of pipelines stay short, and sizes within a budget.
@@ -601,8 +644,9 @@ mod tests {
     fn training_is_halved() {
         let (points, _) = run(Budget::Bytes(9000), 500, Some(7), usize::MAX);
         let count = |epochs: &str| points.iter().filter(|p| p.pipeline.contains(epochs)).count();
-        let [short, middle, long] = ["epochs=0.5,", "epochs=1.5,", "epochs=4.5,"].map(count);
-        assert!(short > middle && middle > long && long >= 1, "{short} {middle} {long}");
+        let [short, middle, long] = ["epochs=1, opt", "epochs=3, opt", "epochs=9, opt"].map(count);
+        assert!(short > middle && middle == 2 && long > RATES.len(), "{short} {middle} {long}");
+        assert_eq!(points.iter().filter(|p| p.pipeline.matches("recover").count() == 2).count(), 4);
         assert!(points.iter().any(|p| p.pipeline.contains("seed=7")));
     }
 

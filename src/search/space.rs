@@ -47,6 +47,8 @@ pub enum Structure {
 /// How numbers are stored.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Quantizer {
+    /// As they are.
+    Kept,
     /// All together, bits a weight on average.
     Rate(f64),
     /// All together, in so many bytes.
@@ -57,7 +59,7 @@ pub enum Quantizer {
     Bits(Vec<u32>),
 }
 
-/// Training between structure and quantizer.
+/// Training, between structure and quantizer or of codes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Training {
     /// Times that the text is read.
@@ -73,8 +75,10 @@ pub struct Candidate {
     pub structures: Vec<Structure>,
     /// Before the quantizer, if any.
     pub training: Option<Training>,
-    /// The last pass.
+    /// Makes codes.
     pub quantizer: Quantizer,
+    /// Of the codes, after the quantizer, if any.
+    pub tuning: Option<Training>,
 }
 
 /// The groups of a model.
@@ -84,11 +88,16 @@ pub struct Space {
     pub groups: Vec<Group>,
     /// Numbers in all weights.
     pub parameters: usize,
+    /// The state of the widest recurrent cell.
+    width: usize,
     table: Table,
 }
 
 /// Scales for so many consecutive inputs: the numbers among these that divide a width.
 const SCALES: std::ops::RangeInclusive<usize> = 32..=65;
+
+/// Epochs from which on a model is trained for long.
+const LONG: f64 = 4.0;
 
 /// Bits from which on rounding to nearest, with a scale for each row, is good enough.
 const FINE_BITS: u32 = 8;
@@ -98,11 +107,16 @@ impl Space {
     pub fn of(graph: &Graph, table: Table) -> Result<Space, NotCanonical> {
         let program = Program::of(graph)?;
         let decoder = program.decoder();
-        let mut space = Space { groups: vec![], parameters: program.parameters(), table };
+        let mut space = Space { groups: vec![], parameters: program.parameters(), width: 0, table };
         for (id, step) in program.steps() {
             match &step.kind {
                 StepKind::Embed(e) => space.add(graph, Role::Embedding, &[e.table]),
-                StepKind::Cell(c) => space.add(graph, Role::Recurrent, &[c.input, c.recurrent]),
+                StepKind::Cell(c) => {
+                    if let Ok([_, width]) = graph.weight(c.recurrent).map.matrix_shape() {
+                        space.width = space.width.max(width);
+                    }
+                    space.add(graph, Role::Recurrent, &[c.input, c.recurrent]);
+                }
                 StepKind::Apply(a) => {
                     let role = if decoder == Some(id) { Role::Output } else { Role::Linear };
                     let maps: Vec<WeightId> = a.terms.iter().map(|(_, w)| *w).collect();
@@ -140,7 +154,8 @@ impl Space {
 
     /// A candidate without structures.
     pub fn plain(&self, quantizer: Quantizer) -> Candidate {
-        Candidate { structures: vec![Structure::Dense; self.groups.len()], training: None, quantizer }
+        let structures = vec![Structure::Dense; self.groups.len()];
+        Candidate { structures, training: None, quantizer, tuning: None }
     }
 
     /// Its pipeline; `None` if it cannot be spelled, as with a custom pass table that lacks a pass.
@@ -160,19 +175,34 @@ impl Space {
                 }
             }
         }
-        if let Some(Training { epochs, seed }) = candidate.training {
-            // The schedule of the shipped recipes.
-            passes.push(format!(
-                "recover(epochs={epochs}, optimizer=adamw, lr=0.002, dropout=0.15, seed={seed})"
-            ));
-        }
+        passes.extend(candidate.training.map(|training| self.training(training)));
         match &candidate.quantizer {
+            Quantizer::Kept => {}
             Quantizer::Rate(rate) => passes.push(format!("quantize(rate={rate})")),
             Quantizer::Bytes(bytes) => passes.push(format!("quantize(bytes={bytes})")),
             Quantizer::Uniform(bits) => passes.push(format!("quantize(bits={bits})")),
             Quantizer::Bits(bits) => passes.extend(self.quantized(&candidate.structures, bits)),
         }
+        passes.extend(candidate.tuning.map(|training| self.tuning(training)));
         Pipeline::parse_with(&passes.join(", "), self.table).ok().map(|p| p.to_string())
+    }
+
+    /// Training before codes: the schedule of the shipped recipes for 200 units. Wider models take smaller steps and more dropout, and longer runs more dropout.
+    fn training(&self, Training { epochs, seed }: Training) -> String {
+        let width = self.width.max(1) as f64 / 200.0;
+        let rate = round(0.002 / width.sqrt(), 1e-4).max(1e-4);
+        let least = if epochs < LONG { 0.15 } else { 0.25 };
+        let dropout = round(least + 0.1 * width.log2(), 0.01).clamp(0.1, 0.5);
+        format!("recover(epochs={epochs}, optimizer=adamw, lr={rate}, dropout={dropout}, seed={seed})")
+    }
+
+    /// Training of codes, of which the file gets smaller: that of the smallest shipped recipe.
+    fn tuning(&self, Training { epochs, seed }: Training) -> String {
+        let maps: Vec<&str> = self.groups.iter().flat_map(|g| &g.maps).map(String::as_str).collect();
+        format!(
+            "recover(target=\"{}\", epochs={epochs}, optimizer=adamw, lr=0.003, batch=32, bptt=30, dropout=0.1, factors=keep, dead-zone=0.58, rate-penalty=0.00003, distill=0.5, average=0.2, seed={seed})",
+            maps.join("|")
+        )
     }
 
     /// A pass for each kind of codes.
@@ -198,6 +228,11 @@ impl Space {
         };
         kinds.into_iter().map(pass).collect()
     }
+}
+
+/// The nearest multiple of a unit, without digits beyond it.
+fn round(value: f64, unit: f64) -> f64 {
+    (value / unit).round() / unit.recip().round()
 }
 
 impl Group {
@@ -280,7 +315,8 @@ pub(super) mod tests {
         let mut candidate = space.plain(Quantizer::Bits(vec![4, 8, 8, 4]));
         candidate.structures[0] = Structure::LowRank(16);
         candidate.structures[3] = Structure::Pruned(50, true);
-        candidate.training = Some(Training { epochs: 0.5, seed: 1 });
+        candidate.training = Some(Training { epochs: 9.0, seed: 1 });
+        candidate.tuning = Some(Training { epochs: 1.0, seed: 1 });
         insta::assert_snapshot!(space.pipeline(&candidate).unwrap().replace("), ", "),\n"));
         for group in &space.groups {
             for structure in group.coarse().into_iter().chain(group.timed().into_iter().map(|(s, _)| s)) {

@@ -213,8 +213,8 @@ fn with_training() {
     let log = std::fs::read_to_string(sandbox.path("found/log.txt")).unwrap();
     let of_seed: Vec<&str> = log.lines().filter(|line| line.contains("seed=3")).collect();
     let count = |epochs: &str| of_seed.iter().filter(|line| line.contains(epochs)).count();
-    let [short, middle, long] = ["epochs=0.5,", "epochs=1.5,", "epochs=4.5,"].map(count);
-    assert!(short > middle && middle > 1 && long >= 1, "{log}");
+    let [short, middle, long] = ["epochs=1, opt", "epochs=3, opt", "epochs=9, opt"].map(count);
+    assert!(short > middle && middle == 2 && long > 4, "{log}");
 }
 
 /// Ctrl-C ends a search with what it found. How far it comes before is a race, so a few are tried.

@@ -42,8 +42,6 @@ struct Layer<T> {
     node: NodeId,
     /// Whether another step reads the result.
     read: bool,
-    /// What it reads itself.
-    reads: Vec<Slice>,
     kind: Kind<T>,
 }
 
@@ -255,31 +253,6 @@ impl<T: Real> LanguageModel<T> {
         Ok(())
     }
 
-    /// The step that sums the products of exactly these maps.
-    pub fn step_of(&self, maps: &[WeightId]) -> Option<StepId> {
-        let mut steps = self.layout.schedule(1).map(|(step, _)| step);
-        steps.find(|s| !maps.is_empty() && self.layers[s.index()].products().1 == maps)
-    }
-
-    /// The vectors that the maps of a step multiply while tokens are read, `[tokens, width]`, stacked as in [`Observation::Product`]. The step is one
-    /// of this model. Only what the vectors depend on is computed, and only its states are advanced.
-    pub fn inputs(
-        &self,
-        step: StepId,
-        state: &mut State<T>,
-        tokens: &[u32],
-    ) -> Result<Vec<T>, InterpretError> {
-        self.check(tokens)?;
-        let (parts, _) = self.layers[step.index()].products();
-        let needed = self.needed_for(parts.clone());
-        let mut all = vec![];
-        for chunk in tokens.chunks(self.chunk) {
-            let window = self.read(state, chunk, &needed);
-            all.append(&mut stacked(&window, &parts, chunk.len()));
-        }
-        Ok(all)
-    }
-
     fn check(&self, tokens: &[u32]) -> Result<(), InterpretError> {
         let vocabulary = self.vocabulary();
         match tokens.iter().position(|&t| t as usize >= vocabulary) {
@@ -294,21 +267,6 @@ impl<T: Real> LanguageModel<T> {
             layer.read || (output && k == self.output.index()) || matches!(layer.kind, Kind::Cell(_))
         };
         self.layers.iter().enumerate().map(is_needed).collect()
-    }
-
-    /// The steps that these slices depend on.
-    fn needed_for(&self, mut slices: Vec<Slice>) -> Vec<bool> {
-        let mut needed = vec![false; self.layers.len()];
-        while let Some(x) = slices.pop() {
-            let step = match x.of {
-                Sequence::Step(s) => s.index(),
-                Sequence::State(s) => self.layout.states()[s.index()].next.index(),
-            };
-            if !std::mem::replace(&mut needed[step], true) {
-                slices.extend(&self.layers[step].reads);
-            }
-        }
-        needed
     }
 
     /// Runs the steps that are needed on one chunk and advances their states.

@@ -2,8 +2,9 @@
 
 use super::collect::STEPS;
 use super::{CalibrationError, Inputs, Progress, Reader};
-use lstmc_frontend::interpret::LanguageModel;
-use lstmc_frontend::ir::{Graph, StepId, WeightId};
+use crate::recover::inputs::{Tap, pairs};
+use lstmc_frontend::interpret::InterpretError;
+use lstmc_frontend::ir::{Graph, Program, WeightId};
 use std::ops::Range;
 
 /// The inputs `z0` of some maps in a model, and `z` in a changed version of it that has read the same tokens.
@@ -52,51 +53,47 @@ impl Drift {
         of: &[Reader],
         progress: &mut Progress<'_>,
     ) -> Result<Drift, CalibrationError> {
-        let Some((_, read)) = tokens.split_last().filter(|(_, read)| !read.is_empty()) else {
+        if tokens.len() < 2 {
             return Err(CalibrationError::TooFewTokens { found: tokens.len() });
-        };
-        let sides = [Side::new(graphs[0], of)?, Side::new(graphs[1], of)?];
-        let [a, b] = &sides;
-        let mut states = sides.each_ref().map(|side| side.model.state());
-        let mut joint = Inputs::zero(of.to_vec(), a.width + b.width);
-        let (mut product, mut done) = (vec![], 0);
-        for chunk in read.chunks(STEPS) {
-            let [of_a, of_b] = &mut states;
-            let inputs = |side: &Side, state| side.model.inputs(side.step, state, chunk);
-            let (original, now) = rayon::join(|| inputs(a, of_a), || inputs(b, of_b));
-            let (original, now) = (original?, now?);
-            let rows = original.chunks(a.width.max(1)).zip(now.chunks(b.width.max(1)));
-            let rows: Vec<f32> = rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect();
-            joint.add(&rows, &mut product);
-            done += chunk.len();
-            progress(done, read.len());
         }
+        for graph in graphs {
+            let vocabulary = Program::of(graph).map_err(InterpretError::Form)?.vocabulary();
+            if let Some(position) = tokens.iter().position(|&t| t as usize >= vocabulary) {
+                return Err(InterpretError::Token { position, token: tokens[position], vocabulary }.into());
+            }
+        }
+        let taps = [tap(graphs[0], of)?, tap(graphs[1], of)?];
+        let [a, b] = taps.each_ref().map(Tap::width);
+        let mut joint = Inputs::zero(of.to_vec(), a + b);
+        let (mut rows, mut product) = (vec![], vec![]);
+        pairs(&taps, tokens, |[original, now], [read, total]| {
+            let both = original.chunks(a.max(1)).zip(now.chunks(b.max(1)));
+            rows.extend(both.flat_map(|(a, b)| a.iter().chain(b)));
+            // As many as are summed in f32.
+            let full = STEPS * (a + b);
+            while rows.len() >= full || (read == total && !rows.is_empty()) {
+                let rest = rows.split_off(full.min(rows.len()));
+                joint.add(&rows, &mut product);
+                rows = rest;
+            }
+            progress(read, total);
+        });
         joint.finish()?;
-        Ok(Drift { joint, original: a.width })
+        Ok(Drift { joint, original: a })
     }
 }
 
-/// A model, and the step that the maps belong to.
-struct Side {
-    model: LanguageModel<f32>,
-    step: StepId,
-    width: usize,
-}
-
-impl Side {
-    fn new(graph: &Graph, of: &[Reader]) -> Result<Side, CalibrationError> {
-        let model = LanguageModel::new(graph)?.with_chunk(STEPS);
-        let maps: Option<Vec<WeightId>> = of.iter().map(|r| graph.weight_named(&r.weight)).collect();
-        let found = maps.and_then(|maps| Some((model.step_of(&maps)?, maps)));
-        let Some((step, maps)) = found else {
-            let names: Vec<String> = of.iter().map(|r| format!("@{}", r.weight)).collect();
-            return Err(CalibrationError::Mismatch {
-                what: "maps".into(),
-                expected: format!("a layer of {}", names.join(" and ")),
-                found: "none".into(),
-            });
-        };
-        let width = maps.iter().map(|&id| graph.weight(id).map.shape()[1]).sum();
-        Ok(Side { model, step, width })
-    }
+/// Where a model multiplies these maps.
+fn tap(graph: &Graph, of: &[Reader]) -> Result<Tap, CalibrationError> {
+    let maps: Option<Vec<WeightId>> = of.iter().map(|r| graph.weight_named(&r.weight)).collect();
+    let found = maps.map(|maps| Tap::new(graph, &maps)).transpose();
+    let found = found.map_err(|error| CalibrationError::Gradients(Box::new(error)))?.flatten();
+    found.ok_or_else(|| {
+        let names: Vec<String> = of.iter().map(|r| format!("@{}", r.weight)).collect();
+        CalibrationError::Mismatch {
+            what: "maps".into(),
+            expected: format!("a layer of {}", names.join(" and ")),
+            found: "none".into(),
+        }
+    })
 }

@@ -162,7 +162,7 @@ pub enum CalibrationError {
     /// The model cannot be run.
     #[error(transparent)]
     Interpret(#[from] InterpretError),
-    /// The model has no gradients.
+    /// The model cannot be trained, or read as in training.
     #[error(transparent)]
     Gradients(Box<PassError>),
 }

@@ -37,6 +37,7 @@ mod cell;
 mod dropout;
 pub(crate) mod fisher;
 mod formula;
+pub(crate) mod inputs;
 mod loss;
 mod network;
 mod number;

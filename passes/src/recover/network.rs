@@ -27,6 +27,8 @@ pub(super) struct Network<T> {
     layout: Arc<Layout>,
     /// Whether anything that a step's result depends on is trained.
     needed: Vec<bool>,
+    /// Whether a step is computed at all.
+    computed: Vec<bool>,
     /// The learned start of each state.
     starts: Vec<Option<Form>>,
     output: StepId,
@@ -199,9 +201,9 @@ impl<T: Number> Network<T> {
         let starts = program.states().iter().map(|s| s.initial.map(&mut add).transpose());
         let starts = starts.collect::<Result<_, _>>()?;
         weights.refresh();
-        let needed = vec![false; layers.len()];
+        let (needed, computed) = (vec![false; layers.len()], vec![true; layers.len()]);
         let (layout, output) = (program.layout(), program.output());
-        let mut network = Network { layers, layout, needed, starts, output, weights };
+        let mut network = Network { layers, layout, needed, computed, starts, output, weights };
         // States may be read before the step that computes them.
         loop {
             let found: Vec<bool> = program
@@ -221,6 +223,36 @@ impl<T: Number> Network<T> {
     /// The network with gradients of all products, whether or not a weight is trained.
     pub(super) fn with_all_gradients(self) -> Network<T> {
         Network { needed: vec![true; self.layers.len()], ..self }
+    }
+
+    /// The network as far as the vectors depend on it that a step multiplies.
+    pub(super) fn up_to(self, program: &Program<'_>, step: StepId) -> Network<T> {
+        let mut computed = vec![false; self.layers.len()];
+        let mut left: Vec<Slice> = self.layers[step.index()].multiplied.iter().map(|(x, _)| *x).collect();
+        while let Some(x) = left.pop() {
+            let step = match x.of {
+                Sequence::Step(s) => s,
+                Sequence::State(s) => self.layout.states()[s.index()].next,
+            };
+            if !std::mem::replace(&mut computed[step.index()], true) {
+                left.extend(program.step(step).kind.reads());
+            }
+        }
+        Network { computed, ..self }
+    }
+
+    /// The widths of the vectors that a step multiplies.
+    pub(super) fn widths(&self, step: StepId) -> Vec<usize> {
+        self.layers[step.index()].multiplied.iter().map(|(x, _)| x.width).collect()
+    }
+
+    /// The vectors that a step multiplied in a window, side by side: `[rows, sum of their widths]`.
+    pub(super) fn multiplied(&self, tape: &Tape<T>, step: StepId) -> Vec<T> {
+        let (k, widths) = (step.index(), self.widths(step));
+        let all = self.layers[k].multiplied.iter().enumerate();
+        let parts: Vec<Cow<'_, [T]>> = all.map(|(n, (x, _))| tape.input(k, n, *x, 0..tape.count)).collect();
+        let row = |r: usize| parts.iter().zip(&widths).flat_map(move |(part, &w)| &part[r * w..][..w]);
+        (0..tape.count * tape.streams).flat_map(row).copied().collect()
     }
 
     /// The maps whose products are summed to logits, and are nothing else.
@@ -269,7 +301,7 @@ impl<T: Number> Network<T> {
         let factors = self.layers.iter().map(|layer| vec![vec![]; layer.multiplied.len()]).collect();
         let mut tape =
             Tape { count, streams, is_start, window, factors, values: vec![vec![]; self.layers.len()] };
-        for (step, times) in self.layout.schedule(count) {
+        for (step, times) in self.layout.schedule(count).filter(|(s, _)| self.computed[s.index()]) {
             let (k, width, layer) = (step.index(), self.layout.width(step), &self.layers[step.index()]);
             let rows = times.start * streams..times.end * streams;
             if let Some(dropout) = &mut dropout {

@@ -2,19 +2,34 @@
 
 use super::Args;
 use crate::Source;
-use crate::search::evaluate::Setup;
+use crate::passes::Watcher;
+use crate::search::evaluate::{Setup, Start};
 use crate::search::folder::Folder;
 use crate::terminal::shell_word;
 use anyhow::bail;
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often a search looks whether it is to end.
 const TICK: Duration = Duration::from_millis(100);
+
+/// A pipeline that is to be evaluated.
+pub(super) struct Job {
+    pub(super) pipeline: String,
+    /// Where a model is that some of its passes made before.
+    pub(super) trained: Option<Trained>,
+}
+
+/// A trained model in the search's folder.
+pub(super) struct Trained {
+    /// The passes that made it, as text, and those that are left.
+    pub(super) passes: [String; 2],
+    pub(super) model: PathBuf,
+}
 
 /// A pipeline, and the model that it made.
 type Made = (String, Result<Source, String>);
@@ -36,18 +51,18 @@ impl Results {
 }
 
 /// Starts to evaluate pipelines, so many at a time.
-pub(super) fn start(setup: &Arc<Setup>, pipelines: Vec<String>, jobs: usize) -> Results {
+pub(super) fn start(setup: &Arc<Setup>, all: Vec<Job>, threads: usize) -> Results {
     let (send, results) = channel();
-    let jobs = jobs.min(pipelines.len());
-    let queue: Arc<Mutex<VecDeque<String>>> = Arc::new(Mutex::new(pipelines.into()));
-    for _ in 0..jobs {
+    let threads = threads.min(all.len());
+    let queue: Arc<Mutex<VecDeque<Job>>> = Arc::new(Mutex::new(all.into()));
+    for _ in 0..threads {
         let (setup, queue, send) = (setup.clone(), queue.clone(), send.clone());
         std::thread::spawn(move || {
             let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            while let Some(pipeline) = take() {
-                let watcher = crate::terminal::pass_bar(format!("{pipeline}: "));
-                let made = setup.compress(&pipeline, Some(&watcher));
-                if send.send((pipeline, made)).is_err() {
+            while let Some(job) = take() {
+                let watcher = crate::terminal::pass_bar(format!("{}: ", job.pipeline));
+                let made = made(&setup, &job, &watcher);
+                if send.send((job.pipeline, made)).is_err() {
                     return;
                 }
             }
@@ -56,19 +71,35 @@ pub(super) fn start(setup: &Arc<Setup>, pipelines: Vec<String>, jobs: usize) -> 
     Results(results)
 }
 
+fn made(setup: &Setup, job: &Job, watcher: &Watcher<'_>) -> Result<Source, String> {
+    let start = match &job.trained {
+        None => Start::Given,
+        Some(Trained { passes: [passes, _], model }) => {
+            let model = Source::read(model).map_err(|e| e.to_string())?;
+            Start::Trained { passes: passes.clone(), model: Box::new(model) }
+        }
+    };
+    setup.compress(&job.pipeline, &start, Some(watcher))
+}
+
 /// Writes commands that evaluate pipelines, a line each.
-pub(super) fn emit(args: &Args, folder: &Folder, pipelines: &[String], jobs: &Path) -> anyhow::Result<()> {
+pub(super) fn emit(args: &Args, folder: &Folder, all: &[Job], to: &Path) -> anyhow::Result<()> {
     let mut lines = String::new();
-    for pipeline in pipelines {
-        let line =
-            serde_json::json!({"key": folder.key(pipeline), "command": command(args, folder, pipeline)});
+    for job in all {
+        let command = command(args, folder, job);
+        let line = serde_json::json!({"key": folder.key(&job.pipeline), "command": command});
         writeln!(lines, "{line}")?;
     }
-    Ok(crate::commands::write_whole(jobs, lines.as_bytes())?)
+    Ok(crate::commands::write_whole(to, lines.as_bytes())?)
 }
 
 /// The shell command that evaluates a pipeline: `lstmc compile` with this search's texts. If it fails, its messages stay where a search finds them.
-fn command(args: &Args, folder: &Folder, pipeline: &str) -> String {
+fn command(args: &Args, folder: &Folder, job: &Job) -> String {
+    let pipeline = &job.pipeline;
+    let (model, passes) = match &job.trained {
+        None => (&args.model.model, pipeline),
+        Some(Trained { passes: [_, rest], model }) => (model, rest),
+    };
     let program = std::env::args_os().next().unwrap_or("lstmc".into());
     let mut words: Vec<String> = vec![program.to_string_lossy().into_owned(), "compile".into()];
     let mut option = |name: &str, value: Option<String>| {
@@ -87,10 +118,10 @@ fn command(args: &Args, folder: &Folder, pipeline: &str) -> String {
     option("--calibrate", path(&args.calibrate));
     option("--validate", path(&args.validate));
     option("--train", args.train.as_deref().and_then(path));
-    option("--passes", Some(pipeline.into()));
+    option("--passes", Some(passes.into()));
     option("-o", path(&folder.model(pipeline)));
     words.push("--entropy".into());
-    words.extend(path(&args.model.model));
+    words.extend(path(model));
     let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
     let [log, failed] = folder.messages(pipeline).map(|path| shell_word(&path.to_string_lossy()));
     format!("{} 2> {log} && rm -f {log} || mv {log} {failed}", words.join(" "))

@@ -18,7 +18,7 @@ impl<T: Real> LanguageModel<T> {
         for group in program.groups() {
             for step in group.steps().map(|id| program.step(id)) {
                 let kind = builder.kind(&step.kind, group.is_recurrent)?;
-                layers.push(Layer { node: step.node, read: step.is_read, reads: step.kind.reads(), kind });
+                layers.push(Layer { node: step.node, read: step.is_read, kind });
             }
         }
         let start = |state: &ir::State| match state.initial {
