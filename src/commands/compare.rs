@@ -1,7 +1,7 @@
 //! `lstmc compare`: models side by side on a text.
 
-use super::{CpuArgs, ModelArgs, open, tokenizer};
-use crate::compare::{BEST, Compared, compare};
+use super::{CpuArgs, ModelArgs, open, report, tokenizer};
+use crate::compare::{BEST, Compared, Comparison, compare};
 use crate::runtime::{Encoded, Model, TextReader, Tokenizer};
 use crate::terminal::{self, Usage, columns, thousands};
 use crate::{Source, TextOptions};
@@ -46,30 +46,74 @@ pub(crate) struct Args {
     /// Of the bootstrap's random choices
     #[arg(long, default_value_t = BOOTSTRAP.1)]
     seed: u64,
+    /// Write the page of `lstmc report` as well
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
     /// Print JSON: text, predicted, sentences, models[] {model, bytes, perplexity, increase {estimate, low, high}, divergence, agreement {top1, top3, top5}, recall
     /// {top1, top3, top5}, calibration_error, keystrokes_saved, microseconds_per_step}
     #[arg(long)]
     json: bool,
 }
 
+/// Models, how they compare, and the times of their steps.
+pub(crate) struct Measured {
+    pub(crate) models: Vec<Model>,
+    pub(crate) comparison: Comparison,
+    pub(crate) times: Vec<Duration>,
+}
+
+impl Measured {
+    /// Compiles and measures models. `bootstrap` has the number of draws and their seed.
+    pub(crate) fn of(
+        sources: &[Source],
+        sentences: &[Vec<u32>],
+        text: &Path,
+        cpu: CpuArgs,
+        bootstrap: (usize, u64),
+    ) -> anyhow::Result<Measured> {
+        let models = sources.iter().map(|s| s.compile(cpu.options())).collect::<Result<Vec<Model>, _>>()?;
+        let tokens: usize = sentences.iter().map(Vec::len).sum();
+        if tokens < 2 {
+            return Err(Usage(format!("{}: a comparison needs at least two tokens", text.display())).into());
+        }
+        let bar = terminal::progress(tokens - 1, "tokens compared");
+        let comparison = compare(&models, sentences, bootstrap, &mut |n| bar.set_position(n as u64))?;
+        bar.finish_and_clear();
+        let times = step_times(&models, sentences)?;
+        Ok(Measured { models, comparison, times })
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(page) = &args.html {
+        crate::runtime::file::check_place(page)?;
+    }
     let sources = sources(&args.models, &args.reading)?;
     let sentences = read_sentences(&args.text, tokenizer(&sources[0])?)?;
-    let options = args.cpu.options();
-    let models = sources.iter().map(|s| s.compile(options)).collect::<Result<Vec<Model>, _>>()?;
-    let tokens: usize = sentences.iter().map(Vec::len).sum();
-    if tokens < 2 {
-        return Err(Usage(format!("{}: a comparison needs at least two tokens", args.text.display())).into());
-    }
-    let bar = terminal::progress(tokens - 1, "tokens compared");
     let bootstrap = (args.resamples as usize, args.seed);
-    let found = compare(&models, &sentences, bootstrap, &mut |n| bar.set_position(n as u64))?;
-    bar.finish_and_clear();
-    let times = step_times(&models, &sentences)?;
+    let measured = Measured::of(&sources, &sentences, &args.text, args.cpu, bootstrap)?;
+    print(args, &sources, &measured)?;
+    let Some(page) = &args.html else { return Ok(()) };
+    let page = report::Args {
+        models: args.models.clone(),
+        reading: args.reading.clone(),
+        cpu: args.cpu,
+        text: args.text.clone(),
+        counts: None,
+        prompts: None,
+        title: None,
+        output: page.clone(),
+    };
+    report::write(&page, &sources, &sentences, measured)
+}
+
+/// Prints the table, or JSON.
+fn print(args: &Args, sources: &[Source], measured: &Measured) -> anyhow::Result<()> {
+    let Measured { comparison: found, times, .. } = measured;
     let sizes = sources.iter().map(|s| Ok(s.weight_bytes()?.iter().map(|(_, bytes)| bytes).sum()));
     let sizes = sizes.collect::<anyhow::Result<Vec<usize>>>()?;
     let names: Vec<String> = args.models.iter().map(|m| m.display().to_string()).collect();
-    let rows = names.iter().zip(&sizes).zip(&found.models).zip(&times);
+    let rows = names.iter().zip(&sizes).zip(&found.models).zip(times);
     if args.json {
         let models: Vec<_> =
             rows.map(|(((name, bytes), model), time)| to_json(name, *bytes, model, *time)).collect();

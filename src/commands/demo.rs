@@ -1,29 +1,33 @@
 //! `lstmc demo`: a tour of everything on the bundled model.
 
-use super::CpuArgs;
 use super::table::table;
 use super::texts::scorer;
+use super::{CpuArgs, search};
 use crate::backend::Options;
 use crate::frontend::ir::print;
 use crate::passes::{Budget, Calibration, Context, Pipeline, Report, Settings, run as run_passes};
 use crate::runtime::{Rng, Sampling, Session, Tokenizer};
+use crate::search::amount::duration;
 use crate::terminal::{bytes, pass_bar, thousands, uninterrupted};
 use crate::{Engine, Scorer, Source};
 use anyhow::bail;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Show what lstmc does on the bundled model: no arguments needed
 ///
 /// Imports a word-level LSTM of the Penn Treebank from ONNX, shows its IR, compiles it for this machine, measures perplexity and speed,
-/// compresses it twelvefold, saves and reloads it, suggests words and writes a few lines.
+/// compresses it twelvefold, saves and reloads it, suggests words, writes a few lines, and searches for the smallest model that is at most 2% worse.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  lstmc demo")]
 pub(crate) struct Args {
     /// The folder with the bundled model, where it is not found by itself
     #[arg(long, value_name = "DIR", env = "LSTMC_DEMO")]
     data: Option<PathBuf>,
+    /// For so long the search goes on
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+    search: Duration,
     #[command(flatten)]
     cpu: CpuArgs,
 }
@@ -132,6 +136,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     suggest(&mut out, &mut session, words)?;
     writeln!(out)?;
     generate(&mut out, &mut session, words)?;
+
+    heading(&mut out, "Search: the smallest model that is at most 2% worse, in a minute")?;
+    out.flush()?;
+    drop(out);
+    // A slow machine may find none in the time.
+    let found = search::demonstrate(&data, args.search, args.cpu);
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = found {
+        writeln!(out, "{error:#}")?;
+    }
 
     heading(&mut out, "Next")?;
     writeln!(out, "{NEXT}")?;

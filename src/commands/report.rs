@@ -2,11 +2,11 @@
 
 mod page;
 
-use super::compare::{read_sentences, sources, step_times};
+use super::compare::{Measured, read_sentences, sources};
 use super::{CpuArgs, bench, read_utf8, suggest, texts, write_whole};
-use crate::compare::{Comparison, compare};
+use crate::compare::Comparison;
 use crate::runtime::{Model, Tokenizer};
-use crate::terminal::{self, Usage};
+use crate::terminal;
 use crate::{Source, TextOptions};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,19 +78,19 @@ struct Findings<'a> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::runtime::file::check_place(&args.output)?;
     let sources = sources(&args.models, &args.reading)?;
-    let tokenizer = super::tokenizer(&sources[0])?;
-    let sentences = read_sentences(&args.text, tokenizer)?;
-    let tokens: usize = sentences.iter().map(Vec::len).sum();
-    if tokens < 2 {
-        return Err(Usage(format!("{}: a report needs at least two tokens", args.text.display())).into());
-    }
-    let options = args.cpu.options();
-    let models = sources.iter().map(|s| s.compile(options)).collect::<Result<Vec<Model>, _>>()?;
-    let bar = terminal::progress(tokens - 1, "tokens compared");
-    let comparison =
-        compare(&models, &sentences, super::compare::BOOTSTRAP, &mut |n| bar.set_position(n as u64))?;
-    bar.finish_and_clear();
-    let times = step_times(&models, &sentences)?;
+    let sentences = read_sentences(&args.text, super::tokenizer(&sources[0])?)?;
+    let measured = Measured::of(&sources, &sentences, &args.text, args.cpu, super::compare::BOOTSTRAP)?;
+    write(args, &sources, &sentences, measured)
+}
+
+/// Writes the page of models that were compared.
+pub(crate) fn write(
+    args: &Args,
+    sources: &[Source],
+    sentences: &[Vec<u32>],
+    measured: Measured,
+) -> anyhow::Result<()> {
+    let (tokenizer, options) = (super::tokenizer(&sources[0])?, args.cpu.options());
     let bar = terminal::progress(sources.len(), "models' layers timed");
     let roofline = |source: &Source| {
         let found = bench::roofline::measure(source, options.level, ROUNDS)?;
@@ -101,13 +101,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let findings = Findings {
         text: texts::name(&args.text),
-        sentences: &sentences,
-        comparison,
-        times,
-        counts: counts(args, tokenizer, &sentences)?,
-        suggestions: suggestions(args, tokenizer, &models, &sentences)?,
+        sentences,
+        counts: counts(args, tokenizer, sentences)?,
+        suggestions: suggestions(args, tokenizer, &measured.models, sentences)?,
+        comparison: measured.comparison,
+        times: measured.times,
         rooflines,
-        sources: &sources,
+        sources,
     };
     let page = page::write(&findings, args.title.as_deref(), options.level)?;
     Ok(write_whole(&args.output, page.as_bytes())?)

@@ -6,9 +6,9 @@ mod output;
 use super::bench::costs::Costs;
 use super::compile::perplexity;
 use super::{CpuArgs, ModelArgs, texts};
-use crate::Source;
 use crate::backend::Options;
 use crate::passes::Table;
+use crate::passes::registry::PASSES;
 use crate::runtime::Model;
 use crate::search::amount::{bytes, duration, fraction, microseconds};
 use crate::search::choice::Budget;
@@ -18,6 +18,7 @@ use crate::search::plan::{Next, Stop, next};
 use crate::search::space::Space;
 use crate::search::{Found, Outcome, Point};
 use crate::terminal::{self, Usage, thousands};
+use crate::{Source, TextOptions};
 use anyhow::{anyhow, bail};
 use indicatif::ProgressBar;
 use jobs::{Job, Trained};
@@ -308,6 +309,33 @@ impl Search<'_> {
         }
         Ok(None)
     }
+}
+
+/// Searches with the texts of the bundled model, in a folder that is removed, and prints the table.
+pub(crate) fn demonstrate(data: &Path, time: Duration, cpu: CpuArgs) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let text = TextOptions { vocabulary: Some(data.join("vocab.txt")), ..TextOptions::default() };
+    let args = Args {
+        model: ModelArgs { model: data.join("model.onnx"), text },
+        cpu,
+        calibrate: data.join("calibration.txt"),
+        validate: data.join("valid.txt"),
+        train: None,
+        max_bytes: None,
+        max_latency: None,
+        max_increase: Some(0.02),
+        max_perplexity: None,
+        time: Some(time),
+        candidates: None,
+        jobs: 1,
+        seed: 1,
+        costs: None,
+        emit_jobs: None,
+        collect: false,
+        output: folder.path().into(),
+        json: false,
+    };
+    run(&args, PASSES)
 }
 
 pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {

@@ -37,7 +37,9 @@ fn a_model_and_its_quantized_form() {
     let [low, estimate, high] = ["low", "estimate", "high"].map(|end| increase[end].as_f64().unwrap());
     let ratio = of(1, "perplexity").as_f64().unwrap() / of(0, "perplexity").as_f64().unwrap() - 1.0;
     assert!(low <= estimate && estimate <= high && (estimate - ratio).abs() < 1e-9, "{increase}");
-    let table = sandbox.ok(&args);
+    let table = sandbox.ok(&[&args[..], &["--html", "[dir]/page.html"]].concat());
+    let page = std::fs::read_to_string(sandbox.path("page.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("small"), "{page}");
     assert!(table.lines().count() == 5 && table.contains("95% interval"), "{table}");
 }
 

@@ -1,8 +1,8 @@
 //! The inputs of a map in two versions of a model, side by side.
 
 use super::collect::STEPS;
-use super::{CalibrationError, Inputs, Progress, Reader};
-use crate::recover::inputs::{Tap, pairs};
+use super::{CalibrationError, Inputs, Progress, Reader, check_tokens};
+use crate::recover::reading::{Tap, pairs};
 use lstmc_frontend::interpret::InterpretError;
 use lstmc_frontend::ir::{Graph, Program, WeightId};
 use std::ops::Range;
@@ -53,14 +53,8 @@ impl Drift {
         of: &[Reader],
         progress: &mut Progress<'_>,
     ) -> Result<Drift, CalibrationError> {
-        if tokens.len() < 2 {
-            return Err(CalibrationError::TooFewTokens { found: tokens.len() });
-        }
         for graph in graphs {
-            let vocabulary = Program::of(graph).map_err(InterpretError::Form)?.vocabulary();
-            if let Some(position) = tokens.iter().position(|&t| t as usize >= vocabulary) {
-                return Err(InterpretError::Token { position, token: tokens[position], vocabulary }.into());
-            }
+            check_tokens(tokens, Program::of(graph).map_err(InterpretError::Form)?.vocabulary())?;
         }
         let taps = [tap(graphs[0], of)?, tap(graphs[1], of)?];
         let [a, b] = taps.each_ref().map(Tap::width);

@@ -26,8 +26,9 @@ pub use file::FileError;
 pub use sensitivity::Sensitivity;
 
 use crate::pass::PassError;
+use crate::recover::reading;
 use lstmc_frontend::interpret::{self, InterpretError};
-use lstmc_frontend::ir::{Graph, Program, StepKind, WeightId};
+use lstmc_frontend::ir::{Graph, Head, Program, StepKind, WeightId};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -165,6 +166,17 @@ pub enum CalibrationError {
     /// The model cannot be trained, or read as in training.
     #[error(transparent)]
     Gradients(Box<PassError>),
+}
+
+/// Refuses a text that is too short to predict anything, and one with tokens that are no words.
+fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<(), CalibrationError> {
+    if tokens.len() < 2 {
+        return Err(CalibrationError::TooFewTokens { found: tokens.len() });
+    }
+    match tokens.iter().position(|&t| t as usize >= vocabulary) {
+        Some(position) => Err(InterpretError::Token { position, token: tokens[position], vocabulary }.into()),
+        None => Ok(()),
+    }
 }
 
 impl Statistics {
@@ -408,18 +420,22 @@ impl<'p> Calibration<'p> {
 
     /// Statistics of `graph` in its current form, without predictions. Needs the text.
     pub fn inputs(&mut self, graph: &Graph) -> Result<Statistics, CalibrationError> {
-        self.collect(graph, false)
-    }
-
-    /// The predictions of `graph` in its current form. Needs the text.
-    pub fn predictions(&mut self, graph: &Graph) -> Result<Predictions, CalibrationError> {
-        let statistics = self.collect(graph, true)?;
-        Ok(statistics.predictions.expect("predictions were asked for"))
-    }
-
-    fn collect(&mut self, graph: &Graph, predictions: bool) -> Result<Statistics, CalibrationError> {
         let (_, tokens, progress) = self.source()?;
-        collect::collect(graph, tokens, predictions, progress)
+        collect::collect(graph, tokens, false, progress)
+    }
+
+    /// The mean probability of each word on the text, by `graph` in its current form, which reads it in streams side by side. Needs the text.
+    pub fn probabilities(&mut self, graph: &Graph) -> Result<Vec<f64>, CalibrationError> {
+        let (_, tokens, progress) = self.source()?;
+        let program = Program::of(graph).map_err(InterpretError::Form)?;
+        if program.head() == Head::Hidden {
+            return Err(InterpretError::NoPredictions.into());
+        }
+        check_tokens(tokens, program.vocabulary())?;
+        let found = reading::probabilities(graph, tokens, progress);
+        let found = found.map_err(|error| CalibrationError::Gradients(Box::new(error)))?;
+        collect::finite(&found, || "the predictions".into())?;
+        Ok(found)
     }
 
     /// The mean negative log-likelihood of `graph` on the first `most` tokens of the text.

@@ -1,7 +1,7 @@
 //! How sensitive the loss is to the results of a model's maps.
 
 use super::collect::finite;
-use super::{CalibrationError, Progress, Shape};
+use super::{CalibrationError, Progress, Shape, check_tokens};
 use crate::pass::PassError;
 use crate::recover::fisher::{self, Moment};
 use lstmc_frontend::interpret::InterpretError;
@@ -25,17 +25,11 @@ impl Sensitivity {
         tokens: &[u32],
         progress: &mut Progress<'_>,
     ) -> Result<Sensitivity, CalibrationError> {
-        if tokens.len() < 2 {
-            return Err(CalibrationError::TooFewTokens { found: tokens.len() });
-        }
         let program = Program::of(graph).map_err(InterpretError::Form)?;
-        let vocabulary = program.vocabulary();
         if program.head() == Head::Hidden {
             return Err(InterpretError::NoPredictions.into());
         }
-        if let Some(position) = tokens.iter().position(|&t| t as usize >= vocabulary) {
-            return Err(InterpretError::Token { position, token: tokens[position], vocabulary }.into());
-        }
+        check_tokens(tokens, program.vocabulary())?;
         let gradients = |error: PassError| CalibrationError::Gradients(Box::new(error));
         let found = fisher::moments(graph, tokens, progress).map_err(gradients)?;
         for moment in found.squares.iter().chain(&found.grams) {

@@ -229,7 +229,8 @@ fn rows_of(graph: &Graph, tokens: &[u32]) -> Vec<(Vec<f64>, usize)> {
 #[test]
 fn drift_pairs_the_inputs_of_two_models() {
     let graphs = [language_model(5, 2, 20, 1), language_model(6, 2, 20, 2)];
-    let tokens = tokens(990, 20);
+    // In streams, which differ from the text by what is far away.
+    let tokens = tokens(3300, 20);
     let n = (tokens.len() - 1) as f64;
     let groups = collected(&graphs[0], 50).inputs().to_vec();
     let mut calibration = Calibration::of_text(tokens.clone());
@@ -253,15 +254,6 @@ fn drift_pairs_the_inputs_of_two_models() {
         close(&means, (a, *w0), (&vec![1.0; tokens.len() - 1], 1));
         let same = calibration.drift(&graphs[0], &graphs[0], group.readers()).unwrap();
         assert_eq!(same.cross(), same.gram());
-    }
-    // Long texts are read in streams.
-    let long = self::tokens(1300, 20);
-    let mut of = |tokens: &[u32]| {
-        Calibration::of_text(tokens.to_vec()).drift(&graphs[0], &graphs[1], groups[1].readers()).unwrap()
-    };
-    let [whole, first, second] = [&long[..], &long[..650], &long[650..]].map(&mut of);
-    for (whole, (a, b)) in whole.cross().iter().zip(first.cross().iter().zip(second.cross())) {
-        assert!((whole - (a + b) / 2.0).abs() < 1e-5);
     }
     let none = Reader { weight: "no".into(), columns: 0..5 };
     let error = calibration.drift(&graphs[0], &graphs[1], &[none]).unwrap_err().to_string();

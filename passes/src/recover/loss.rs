@@ -56,6 +56,14 @@ pub(super) fn draw<T: Number>(logits: &mut [T], n: usize, rng: &mut SplitMix64) 
     rows.map(draw).collect()
 }
 
+/// Adds the probabilities that rows of logits stand for to `sums`, one for each word. The logits are lost.
+pub(super) fn add_probabilities<T: Number>(logits: &mut [T], sums: &mut [f64]) {
+    for row in logits.chunks_exact_mut(sums.len().max(1)) {
+        vectorized(Softmax { row, scale: 1.0 });
+        sums.iter_mut().zip(row).for_each(|(s, p)| *s += p.to_f64());
+    }
+}
+
 /// Turns logits into probabilities times `scale`; the result is the logarithm of the sum of their exponentials.
 struct Softmax<'a, T> {
     row: &'a mut [T],

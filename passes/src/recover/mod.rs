@@ -37,11 +37,11 @@ mod cell;
 mod dropout;
 pub(crate) mod fisher;
 mod formula;
-pub(crate) mod inputs;
 mod loss;
 mod network;
 mod number;
 mod optimizer;
+pub(crate) mod reading;
 mod run;
 mod shard;
 #[cfg(test)]

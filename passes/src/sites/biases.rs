@@ -65,7 +65,7 @@ pub(crate) fn refitted_output_bias(
     let mut now = graph.clone();
     for _ in 0..rounds {
         let mut bias = dense(&now, id)?;
-        let found = calibration.predictions(&now)?.probabilities;
+        let found = calibration.probabilities(&now)?;
         for ((b, t), p) in bias.iter_mut().zip(before).zip(found) {
             *b += ((t + smooth) / (p + smooth)).ln() as f32;
         }
