@@ -129,27 +129,29 @@ fn jobs_elsewhere() {
     }
     let runners: [(&str, Elsewhere); 2] = [("[dir]/by shell", by_shell), ("[dir]/by parallel", by_parallel)];
     for (folder, run) in &runners[..1 + usize::from(has_parallel)] {
-        let emitting =
-            search(folder, &[&budget[..], &["--emit-jobs", "[dir]/jobs.jsonl", "--collect"]].concat());
-        let mut rounds = 0;
-        loop {
-            sandbox.ok(&emitting);
-            let lines = std::fs::read_to_string(sandbox.path("jobs.jsonl")).unwrap();
-            let jobs: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-            if jobs.is_empty() {
-                break;
-            }
-            let commands: Vec<String> =
-                jobs.iter().map(|j| j["command"].as_str().unwrap().to_string()).collect();
-            // One is left for the next time.
-            let most = if rounds == 0 { commands.len() - 1 } else { commands.len() };
-            run(&commands[..most]);
-            rounds += 1;
-        }
-        assert!(rounds > 1);
-        let folder = sandbox.path(&folder["[dir]/".len()..]);
-        assert_eq!(found(&folder), whole);
+        assert_eq!(run_elsewhere(&sandbox, folder, &budget, *run), whole);
     }
+}
+
+/// What a search finds whose candidates `run` evaluates.
+fn run_elsewhere(sandbox: &Sandbox, folder: &str, budget: &[&str], run: Elsewhere) -> Value {
+    let emitting = search(folder, &[budget, &["--emit-jobs", "[dir]/jobs.jsonl", "--collect"]].concat());
+    let mut rounds = 0;
+    loop {
+        sandbox.ok(&emitting);
+        let lines = std::fs::read_to_string(sandbox.path("jobs.jsonl")).unwrap();
+        let jobs: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        if jobs.is_empty() {
+            break;
+        }
+        let commands: Vec<String> = jobs.iter().map(|j| j["command"].as_str().unwrap().to_string()).collect();
+        // One is left for the next time.
+        let most = if rounds == 0 { commands.len() - 1 } else { commands.len() };
+        run(&commands[..most]);
+        rounds += 1;
+    }
+    assert!(rounds > 1);
+    found(&sandbox.path(&folder["[dir]/".len()..]))
 }
 
 /// What fails elsewhere leaves its reason, and a search goes on without it.
@@ -202,12 +204,12 @@ fn a_budget_of_time() {
     assert!(run.stdout.contains("nearest"), "{run:?}");
 }
 
-/// With a text to train on, schedules are tried too.
+/// With a text to train on, schedules are tried too. Their codes are made from the trained model, here and elsewhere.
 #[test]
 fn with_training() {
     let sandbox = Sandbox::new();
     sandbox.file("long.txt", std::fs::read_to_string(root().join(TINY_TEXT)).unwrap().repeat(20));
-    let more = ["--max-bytes", "900", "--train", "[dir]/long.txt", "--seed", "3", "--candidates", "60"];
+    let more = ["--max-bytes", "900", "--train", "[dir]/long.txt", "--seed", "3", "--candidates", "18"];
     let list = sandbox.json(&search("[dir]/found", &more));
     assert_eq!(list["met"], true);
     let log = std::fs::read_to_string(sandbox.path("found/log.txt")).unwrap();
@@ -215,6 +217,23 @@ fn with_training() {
     let count = |epochs: &str| of_seed.iter().filter(|line| line.contains(epochs)).count();
     let [short, middle, long] = ["epochs=1, opt", "epochs=3, opt", "epochs=9, opt"].map(count);
     assert!(short > middle && middle == 2 && long > 4, "{log}");
+    // As if they had been made in one run: their reports have all passes, and the model as given before them.
+    for entry in std::fs::read_dir(sandbox.path("found/candidates")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension() == Some("lstmc".as_ref()) {
+            let inspect = sandbox.json(&["inspect", path.to_str().unwrap()]);
+            let report = &inspect["report"];
+            let passes: Vec<&str> = report["passes"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|p| p["invocation"].as_str().unwrap())
+                .collect();
+            assert_eq!(inspect["recipe"], passes.join(", "), "{inspect}");
+            assert_eq!(report["before"]["perplexity"], list["given"]["perplexity"], "{inspect}");
+        }
+    }
+    assert_eq!(run_elsewhere(&sandbox, "[dir]/elsewhere", &more, by_shell), found(&sandbox.path("found")));
 }
 
 /// Ctrl-C ends a search with what it found. How far it comes before is a race, so a few are tried.

@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 
 /// Damping of second moments. Errors are fed back through their Cholesky factor, not through an inverse, so little is enough.
-const DAMPING: f64 = 0.003;
+const DAMPING: f64 = 0.0005;
 
 /// Options that mean something only where codes have a given width.
 const BITS_ONLY: [&str; 7] = ["group", "method", "asymmetric", "act-order", "scales", "sequential", "sweeps"];
@@ -240,10 +240,12 @@ impl Run<'_> {
         };
         // Fine steps of one size cost each weight alpha^2 / 24.
         let start = (24.0 * reference.map_or(0.1, |_| OVERESTIMATE * goal) / weights.max(1) as f64).sqrt();
-        let mut secant = Secant { goal: goal.ln(), slope, at: start.ln(), last: None };
+        let mut secant = Secant { goal: goal.ln(), slope, at: start.ln(), last: None, farthest: 2.0 };
         let mut best: Option<(f64, Solution)> = None;
         for (round, tries) in TRIES.into_iter().enumerate() {
             let drifts = round == 2;
+            // What was found without correction of drift is near.
+            secant.farthest = if drifts { 0.3 } else { 2.0 };
             for _ in 0..tries {
                 let alpha = secant.at.exp();
                 let solution = self.solve(alpha, drifts, context)?;
@@ -316,6 +318,8 @@ struct Secant {
     slope: f64,
     at: f64,
     last: Option<(f64, f64)>,
+    /// Of one move.
+    farthest: f64,
 }
 
 impl Secant {
@@ -325,14 +329,14 @@ impl Secant {
         let y = value.ln().max(self.goal - 100f64.ln());
         if let Some((x, before)) = self.last {
             let slope = (y - before) / (self.at - x);
-            // Between a fourth and four times what is usual, so that noise cannot lead away.
+            // Between a half and four times what is usual, so that noise cannot lead away: at rates of few tenths of a bit sizes jump, and may even rise with the step.
             let ratio = slope / self.slope;
-            if ratio.is_finite() {
-                self.slope *= ratio.clamp(0.25, 4.0);
+            if ratio > 0.0 {
+                self.slope *= ratio.clamp(0.5, 4.0);
             }
         }
         self.last = Some((self.at, y));
-        self.at += ((self.goal - margin - y) / self.slope).clamp(-2.0, 2.0);
+        self.at += ((self.goal - margin - y) / self.slope).clamp(-self.farthest, self.farthest);
     }
 }
 
