@@ -137,7 +137,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     writeln!(out)?;
     generate(&mut out, &mut session, words)?;
 
-    heading(&mut out, "Search: the smallest model that is at most 2% worse, in a minute")?;
+    heading(&mut out, "Search: from a budget, at most 2% worse, to the smallest model")?;
     out.flush()?;
     drop(out);
     // A slow machine may find none in the time.

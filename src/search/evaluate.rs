@@ -112,7 +112,7 @@ impl Setup {
         })
     }
 
-    /// The model that a pipeline makes, entropy-coded, or why there is none.
+    /// The model that a pipeline makes of what it begins with, entropy-coded, or why there is none.
     pub fn compress(
         &self,
         pipeline: &str,
@@ -123,11 +123,6 @@ impl Setup {
             Start::Given => (&self.source, String::new()),
             Start::Trained { model, passes } => (&**model, passes.clone()),
         };
-        let left = match start {
-            Start::Given => None,
-            Start::Trained { .. } => self.parts(pipeline).map(|parts| parts.rest),
-        };
-        let pipeline = left.as_deref().unwrap_or(pipeline);
         let pipeline = Pipeline::parse_with(pipeline, self.table).map_err(|e| e.to_string())?;
         let calibration = self.calibration(start).map_err(|e| e.to_string())?;
         let scorer = Scorer::new(Engine::Jit, self.options, &self.validation.tokens, |_| ());

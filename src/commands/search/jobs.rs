@@ -72,14 +72,12 @@ pub(super) fn start(setup: &Arc<Setup>, all: Vec<Job>, threads: usize) -> Result
 }
 
 fn made(setup: &Setup, job: &Job, watcher: &Watcher<'_>) -> Result<Source, String> {
-    let start = match &job.trained {
-        None => Start::Given,
-        Some(Trained { passes: [passes, _], model }) => {
-            let model = Source::read(model).map_err(|e| e.to_string())?;
-            Start::Trained { passes: passes.clone(), model: Box::new(model) }
-        }
+    let Some(Trained { passes: [passes, rest], model }) = &job.trained else {
+        return setup.compress(&job.pipeline, &Start::Given, Some(watcher));
     };
-    setup.compress(&job.pipeline, &start, Some(watcher))
+    let model = Source::read(model).map_err(|e| e.to_string())?;
+    let start = Start::Trained { passes: passes.clone(), model: Box::new(model) };
+    setup.compress(rest, &start, Some(watcher))
 }
 
 /// Writes commands that evaluate pipelines, a line each.
