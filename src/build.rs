@@ -71,6 +71,8 @@ pub struct Built {
 #[derive(Clone, Debug)]
 pub struct Config {
     model: PathBuf,
+    /// The model itself, if it was read.
+    source: Option<Source>,
     text: TextOptions,
     name: Option<String>,
     target: Option<String>,
@@ -81,7 +83,13 @@ impl Config {
     /// Builds this model (`.lstmc`, or `.onnx`).
     pub fn new(model: impl AsRef<Path>) -> Config {
         let model = model.as_ref().to_path_buf();
-        Config { model, text: TextOptions::default(), name: None, target: None, cpu: Cpu::default() }
+        let text = TextOptions::default();
+        Config { model, source: None, text, name: None, target: None, cpu: Cpu::default() }
+    }
+
+    /// Builds a model that was read or made.
+    pub fn of(source: Source) -> Config {
+        Config { source: Some(source.clone()), ..Config::new(&source.path) }
     }
 
     /// The words, one per line, of a model without a vocabulary.
@@ -152,7 +160,8 @@ impl Config {
         let name = self.symbol_prefix();
         object::check_name(&name).map_err(lstmc_backend::CompileError::from)?;
         let target = self.resolve_target()?;
-        let source = Source::read(&self.model)?.with_text(&self.text)?.canonical()?;
+        let source = self.source.clone().map_or_else(|| Source::read(&self.model), Ok)?;
+        let source = source.with_text(&self.text)?.canonical()?;
         let facts = facts(&source, &target, &self.cpu)?;
         let words = source.tokenizer.as_deref();
         let c = emit

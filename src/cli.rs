@@ -15,6 +15,7 @@ use crate::commands;
 use crate::passes::Table;
 use crate::terminal;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Compress LSTM language models and compile them into fast CPU kernels.
@@ -62,12 +63,37 @@ enum Command {
 ///
 /// Takes over Ctrl-C and the log, so call it once, from `main`.
 pub fn run(table: Table) -> ExitCode {
-    let cli = Cli::parse();
+    run_with(std::env::args_os(), table).into()
+}
+
+/// [`run`] with these arguments, the program's name first; returns the exit code as a number.
+pub fn run_with(args: impl IntoIterator<Item = OsString>, table: Table) -> u8 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    terminal::set_program(args.first());
+    let cli = Cli::parse_from(args);
     terminal::start_log(cli.verbose);
     if let Err(error) = terminal::handle_interrupts() {
         tracing::warn!("Ctrl-C may leave a temporary file behind: {error}");
     }
-    let result = match cli.command {
+    match command(cli.command, table) {
+        Ok(()) => 0,
+        Err(error) => terminal::report(&error),
+    }
+}
+
+/// Runs a command inside of another program, and leaves log and Ctrl-C to that. Arguments are without the program's name.
+///
+/// # Errors
+///
+/// What the command would print.
+pub fn call(args: impl IntoIterator<Item = OsString>, table: Table) -> Result<(), String> {
+    let args = std::iter::once("lstmc".into()).chain(args);
+    let cli = Cli::try_parse_from(args).map_err(|e| e.to_string())?;
+    command(cli.command, table).map_err(|error| terminal::message(&error))
+}
+
+fn command(command: Command, table: Table) -> anyhow::Result<()> {
+    match command {
         Command::Demo(args) => commands::demo::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Compile(args) => commands::compile::run(&args, table),
@@ -88,9 +114,5 @@ pub fn run(table: Table) -> ExitCode {
         Command::Opt(args) => commands::opt::run(&args, table),
         Command::Passes(args) => commands::passes::run(&args, table),
         Command::Verify(args) => commands::verify::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => terminal::report(&error),
     }
 }

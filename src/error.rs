@@ -23,6 +23,9 @@ pub enum Error {
     /// A way to read texts that does not exist or does not fit the model.
     #[error("{0}")]
     Tokenizer(String),
+    /// A prompt without a token.
+    #[error("the prompt is empty; give at least one word")]
+    EmptyPrompt,
     /// A text that cannot be read as the model's tokens.
     #[error("{path}: {error}", path = .path.display())]
     Text {
@@ -66,9 +69,19 @@ pub enum Error {
     /// A function for build scripts was called elsewhere.
     #[error("OUT_DIR is not set: this is to be called by a build script (build.rs), which Cargo runs")]
     NoBuildScript,
+    /// A pipeline that stopped.
+    #[cfg(feature = "passes")]
+    #[error(transparent)]
+    Passes(#[from] lstmc_passes::RunError),
+    /// A report that cannot be written as JSON.
+    #[error("the report: {0}")]
+    Report(#[from] serde_json::Error),
     /// Models or a text that cannot be compared.
     #[error("{0}")]
     Compare(String),
+    /// A search that cannot begin or go on.
+    #[error("{0}")]
+    Search(String),
     /// A file that cannot be read.
     #[error("{path}: cannot be read: {reason}", path = .path.display())]
     Read {

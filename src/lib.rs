@@ -34,6 +34,9 @@ pub mod cli;
 #[cfg(feature = "cli")]
 mod commands;
 pub mod compare;
+pub mod complete;
+#[cfg(feature = "passes")]
+mod compress;
 mod engine;
 mod error;
 mod evaluate;
@@ -44,6 +47,8 @@ mod source;
 mod terminal;
 mod text;
 
+#[cfg(feature = "passes")]
+pub use compress::{Compression, Text};
 pub use engine::{Engine, Scorer};
 pub use error::Error;
 pub use evaluate::{Evaluation, Line, Reading, evaluate};

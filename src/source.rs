@@ -177,7 +177,15 @@ impl Source {
 
     /// Writes a canonical model to a `.lstmc` file, through a temporary one next to it. Returns the file's size in bytes.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, Error> {
-        let path = path.as_ref();
+        self.with_contents(|contents| Ok(contents.write(path)?))
+    }
+
+    /// The bytes of that file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.with_contents(|contents| contents.to_bytes().map_err(|flaw| self.incomplete(&flaw)))
+    }
+
+    fn with_contents<T>(&self, write: impl FnOnce(&Contents<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let stored = if self.entropy { store_compressed(&self.graph) } else { store(&self.graph) };
         let stored = stored.map_err(|e| self.incomplete(&e))?;
         let tensors: Vec<BlobOut<'_>> = stored
@@ -194,7 +202,7 @@ impl Source {
         contents.recipe = &self.recipe;
         contents.report = &self.report;
         contents.coded = self.entropy;
-        Ok(contents.write(path)?)
+        write(&contents)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The user interface: messages, progress, exit codes.
 
 use crate::passes::{Interrupt, Status};
+pub(crate) use crate::search::amount::thousands;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write};
-use std::process::ExitCode;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
@@ -22,6 +23,9 @@ pub(crate) static TRAINING: Interrupt = Interrupt::new();
 /// The receiver of the first Ctrl-C of a search.
 pub(crate) static SEARCH: Interrupt = Interrupt::new();
 
+/// How the program was called.
+static PROGRAM: OnceLock<String> = OnceLock::new();
+
 /// The exit code that a shell reports for a program ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
 
@@ -30,14 +34,34 @@ const INTERRUPTED: i32 = 130;
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
+/// Says how the program was called.
+pub(crate) fn set_program(name: Option<&OsString>) {
+    if let Some(name) = name {
+        PROGRAM.get_or_init(|| name.to_string_lossy().into_owned());
+    }
+}
+
+/// How to call this program again.
+pub(crate) fn program() -> String {
+    PROGRAM.get().cloned().unwrap_or_else(|| "lstmc".into())
+}
+
 /// Prints an error and its causes, and returns the exit code. A closed pipe is not an error.
-pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error) -> u8 {
     let closed = |e: &(dyn std::error::Error + 'static)| {
         e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
     };
     if error.chain().any(closed) {
-        return ExitCode::SUCCESS;
+        return 0;
     }
+    let message = message(error);
+    // Nothing is left to do if standard error is closed too.
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    if error.is::<Usage>() { 2 } else { 1 }
+}
+
+/// An error and its causes, as one line.
+pub(crate) fn message(error: &anyhow::Error) -> String {
     // Libraries' messages often include those of their causes.
     let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -46,9 +70,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             message = format!("{message}{colon}{cause}");
         }
     }
-    // Nothing is left to do if standard error is closed too.
-    let _ = writeln!(std::io::stderr(), "error: {message}");
-    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+    message
 }
 
 /// Prints a note on standard error.
@@ -169,19 +191,6 @@ pub(crate) fn bytes(n: usize) -> String {
         1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
         _ => format!("{:.2} MB", n as f64 / 1e6),
     }
-}
-
-/// An integer with its thousands separated.
-pub(crate) fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// A text, escaped for SVG.

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "{}: statistics of {} tokens ({} unknown), {}, in {:.1} s",
         args.output.display(),
         thousands(statistics.tokens()),
-        thousands(text.unknown),
+        thousands(text.info.unknown.unwrap_or_default()),
         bytes(data.len()),
         started.elapsed().as_secs_f64()
     )?;

@@ -1,21 +1,16 @@
 //! `lstmc compare`: models side by side on a text.
 
 use super::{CpuArgs, ModelArgs, open, report, tokenizer};
-use crate::compare::{BEST, Compared, Comparison, compare};
-use crate::runtime::{Encoded, Model, TextReader, Tokenizer};
+use crate::compare::{BEST, Compared, Comparison, compare, sentences, step_times};
+use crate::runtime::{Model, Tokenizer};
 use crate::terminal::{self, Usage, columns, thousands};
 use crate::{Source, TextOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Draws of the bootstrap, and the seed of its choices.
 pub(crate) const BOOTSTRAP: (usize, u64) = (2000, 1);
-
-/// Steps of one timing, and how many there are; the best one counts.
-const STEPS: usize = 200;
-/// See [`STEPS`].
-const TIMINGS: usize = 5;
 
 /// Compare models on a text: size, perplexity, best words, speed
 ///
@@ -163,42 +158,14 @@ pub(crate) fn sources(models: &[PathBuf], reading: &TextOptions) -> anyhow::Resu
     Ok(sources)
 }
 
-/// A text's lines as tokens; together they are the tokens of its stream.
+/// Reads a text's lines as tokens; together they are the tokens of its stream.
 pub(crate) fn read_sentences(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
-    let mut reader = TextReader::new(tokenizer, open(path)?);
-    let (mut encoded, mut sentences, mut start) = (Encoded::default(), vec![], 0);
-    loop {
-        let line = reader.line();
-        let more = reader.stream(&mut encoded).map_err(|e| crate::text::in_file(path, e))?;
-        if (reader.line() != line || !more) && encoded.tokens.len() > start {
-            sentences.push(encoded.tokens[start..].to_vec());
-            start = encoded.tokens.len();
-        }
-        if !more {
-            break;
-        }
-    }
-    if let Some(note) = crate::text::unknown_note(encoded.unknown, encoded.tokens.len(), tokenizer) {
+    let (sentences, unknown) = sentences(tokenizer, path, open(path)?)?;
+    let tokens = sentences.iter().map(Vec::len).sum();
+    if let Some(note) = crate::text::unknown_note(unknown, tokens, tokenizer) {
         terminal::note(&format!("{}: {note}", path.display()));
     }
     Ok(sentences)
-}
-
-/// The time of a step of each model, one after the other: the best of several timings, which take turns.
-pub(crate) fn step_times(models: &[Model], sentences: &[Vec<u32>]) -> anyhow::Result<Vec<Duration>> {
-    let tokens: Vec<u32> = sentences.iter().flatten().copied().cycle().take(STEPS).collect();
-    let mut best = vec![Duration::MAX; models.len()];
-    for _ in 0..TIMINGS {
-        for (model, best) in models.iter().zip(&mut best) {
-            let mut session = model.session();
-            let started = Instant::now();
-            for &token in &tokens {
-                session.step(token)?;
-            }
-            *best = (*best).min(started.elapsed() / STEPS as u32);
-        }
-    }
-    Ok(best)
 }
 
 fn microseconds(time: Duration) -> f64 {

@@ -1,14 +1,15 @@
 //! `lstmc compile`: from ONNX to a compressed `.lstmc`.
 
-use super::texts::{TextArgs, Texts, name, scorer};
+use super::texts::{TextArgs, Texts, scorer};
 use super::{CpuArgs, ModelArgs, read_utf8, table};
 use crate::backend::isa::{self, OptLevel};
 use crate::backend::{Options, Stage, listing};
+use crate::compress::canonical_first;
 use crate::frontend::ir::{Graph, Head, print};
 use crate::passes::Table;
-use crate::passes::{Budget, Checkpoint, Context, Pipeline, Record, Report, Settings, run as run_passes};
+use crate::passes::{Budget, Calibration, Checkpoint, Pipeline, Record};
 use crate::terminal::{self, Usage, bytes, thousands};
-use crate::{Engine, Format, Source};
+use crate::{Compression, Engine};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -152,17 +153,6 @@ pub(crate) fn pipeline(text: Option<&str>, recipe: Option<&Path>, table: Table) 
         .map_err(|e| Usage(format!("--passes: {e}")))?)
 }
 
-/// Puts `canonicalize` first where an ONNX model needs it.
-fn canonical_first(mut pipeline: Pipeline, source: &Source) -> anyhow::Result<Pipeline> {
-    let starts = pipeline.passes.first().is_some_and(|p| p.info().name == "canonicalize");
-    if source.format == Format::Onnx && !starts {
-        let mut passes = Pipeline::parse("canonicalize")?.passes;
-        passes.append(&mut pipeline.passes);
-        pipeline.passes = passes;
-    }
-    Ok(pipeline)
-}
-
 /// A perplexity.
 pub(crate) fn perplexity(text: &str) -> Result<f64, String> {
     text.parse()
@@ -185,53 +175,45 @@ fn checkpoint(path: &Path, resume: bool) -> anyhow::Result<Checkpoint<'_>> {
 pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
     let pipeline = pipeline(args.passes.as_deref(), args.recipe.as_deref(), table)?;
     let mut source = args.model.source()?;
-    let pipeline = canonical_first(pipeline, &source)?;
     if let Some(when) = &args.print_ir {
-        when.check(&pipeline).map_err(Usage)?;
+        when.check(&canonical_first(pipeline.clone(), &source)).map_err(Usage)?;
     }
     if let Some(name) = &args.name {
         source.graph.name.clone_from(name);
     }
+    source.entropy |= args.entropy;
     let mut observer = PrintIr::observer(args.print_ir.as_ref());
     let Texts { calibration, training, teacher, validation } = args.texts.read(&source)?;
-    let budget =
-        Budget { max_perplexity: args.max_perplexity, max_increase: args.max_increase, strict: args.strict };
     let options = Options { threads: args.threads, ..args.cpu.options() };
     let mut scorer =
         validation.as_ref().map(|v| scorer(args.engine, options, &v.tokens, "measuring perplexity"));
-    let (calibration, calibration_info) = calibration.unzip();
+    let collected = |(c, info): (Calibration<'static>, _)| {
+        (c.with_progress(terminal::bar("collecting statistics")), info)
+    };
     let watcher = terminal::pass_bar(String::new());
-    let context = Context {
+    let compression = Compression {
+        pipeline,
+        budget: Budget {
+            max_perplexity: args.max_perplexity,
+            max_increase: args.max_increase,
+            strict: args.strict,
+        },
+        stop_after: args.stop_after,
+        calibration: calibration.map(collected),
+        training: training.as_ref(),
+        teacher: teacher.as_ref(),
+        validation: validation.as_ref().zip(scorer.as_mut()).map(|(v, s)| (s as _, v.info.clone())),
         watcher: Some(&watcher),
-        training: training.as_ref().map(|t| &t.tokens[..]),
-        teacher: teacher.as_ref().map(|t| &t.graph),
         checkpoint: args.checkpoint.as_deref().map(|path| checkpoint(path, args.resume)).transpose()?,
         interrupt: Some(&terminal::TRAINING),
-        reference: None,
-        evaluator: scorer.as_mut().map(|s| s as _),
-        calibration: calibration.map(|c| c.with_progress(terminal::bar("collecting statistics"))),
+        observer: Some(&mut observer),
     };
-    let settings = Settings { context, budget, stop_after: args.stop_after, observer: Some(&mut observer) };
-    let run = run_passes(&pipeline, std::mem::take(&mut source.graph), settings)?;
-    let report = Report {
-        calibration: calibration_info,
-        training: training.map(|t| t.info),
-        teacher: teacher.as_ref().map(|t| name(&t.path)),
-        validation: validation.as_ref().map(|v| v.info.clone()),
-        ..Report::new(run.graph.name.clone(), &run.trail, budget)
-    };
+    let before = source.report.clone();
+    let (source, report) = compression.run(source)?;
     let table = table::table(&report);
     if let Some(path) = &args.report {
-        super::write_whole(path, report.json(&source.report, true)?.as_bytes())?;
+        super::write_whole(path, report.json(&before, true)?.as_bytes())?;
     }
-    let report = report.json(&source.report, false)?;
-    let recipe = if source.recipe.is_empty() {
-        pipeline.to_string()
-    } else {
-        format!("{}, {pipeline}", source.recipe)
-    };
-    let entropy = args.entropy || source.entropy;
-    let source = Source { recipe, report, entropy, ..source }.with_graph(run.graph);
     if let Some(stage) = args.print {
         let stage = match stage {
             Print::Plan => Stage::Plan,

@@ -221,7 +221,7 @@ fn best(session: &mut Session, tokens: &[u32]) -> anyhow::Result<f64> {
 }
 
 fn suggest(out: &mut impl Write, session: &mut Session, words: &Tokenizer) -> anyhow::Result<()> {
-    let last = super::suggest::feed(session, words, PROMPT)?;
+    let last = crate::complete::feed(session, words, PROMPT)?;
     let (mut ids, mut scores) = ([0u32; 5], [0f32; 5]);
     let n = session.top_k_into(last, &mut ids, &mut scores)?;
     write!(out, "\"{PROMPT}\" ->")?;
@@ -233,7 +233,7 @@ fn suggest(out: &mut impl Write, session: &mut Session, words: &Tokenizer) -> an
 
 fn generate(out: &mut impl Write, session: &mut Session, words: &Tokenizer) -> anyhow::Result<()> {
     session.reset();
-    let mut last = super::suggest::feed(session, words, "")?;
+    let mut last = crate::complete::feed(session, words, "")?;
     let sampling = Sampling::at(0.7);
     let mut rng = Rng::new(4);
     let mut line = vec![];

@@ -1,8 +1,10 @@
 //! `lstmc generate`: text.
 
-use super::suggest::feed;
+use super::suggest::usage;
 use super::{CpuArgs, ModelArgs, tokenizer};
-use crate::runtime::{Rng, Sampling, Session, Tokenizer, Units};
+use crate::Error;
+use crate::complete::Generator;
+use crate::runtime::Sampling;
 use crate::terminal::{self, Usage};
 use std::io::{BufRead, Write};
 
@@ -51,15 +53,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What a text is drawn with.
-struct Generator<'a> {
-    args: &'a Args,
-    tokenizer: &'a Tokenizer,
-    session: Session,
-    sampling: Sampling,
-    rng: Rng,
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !(args.temperature >= 0.0 && args.temperature.is_finite()) {
         return Err(
@@ -77,14 +70,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Err(Usage(format!("--repetition-penalty {penalty}: expected a number above 0")).into());
     }
     let source = args.model.read()?;
-    let tokenizer = tokenizer(&source)?;
-    let session = source.compile(args.cpu.options())?.session();
+    tokenizer(&source)?;
+    let model = source.compile(args.cpu.options())?;
     let mut sampling = Sampling::at(args.temperature);
     (sampling.top_k, sampling.top_p) = (args.top_k, args.top_p);
     sampling.repetition_penalty = args.repetition_penalty;
-    let mut generator = Generator { args, tokenizer, session, sampling, rng: Rng::new(args.seed) };
+    let mut generator = Generator::new(&model, sampling, args.seed)?;
     if !args.stdin {
-        let (text, tokens) = generator.text(&args.prompt, args.sentence)?;
+        let (text, tokens) = draw(args, &mut generator, &args.prompt, args.sentence)?;
         if args.json {
             return terminal::json(&serde_json::json!({"text": text, "tokens": tokens}));
         }
@@ -94,8 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     for line in std::io::stdin().lock().lines() {
-        generator.session.reset();
-        let (text, tokens) = generator.text(line?.trim_end_matches('\r'), true)?;
+        let (text, tokens) = draw(args, &mut generator, line?.trim_end_matches('\r'), true)?;
         match args.json {
             true => writeln!(std::io::stdout(), "{}", serde_json::json!({"text": text, "tokens": tokens}))?,
             false if !text.ends_with('\n') => writeln!(std::io::stdout())?,
@@ -105,46 +97,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Generator<'_> {
-    /// A prompt with what comes after it, which is printed as it is drawn unless JSON is asked for; and the tokens that were drawn.
-    fn text(&mut self, prompt: &str, sentence: bool) -> anyhow::Result<(String, Vec<u32>)> {
-        let Generator { args, tokenizer, session, sampling, rng } = self;
-        let mut last = feed(session, tokenizer, prompt)?;
-        let end = tokenizer.end().ok();
-        // What is printed goes on from the prompt as it was given, whose unknown words have no token of their own.
-        let mut text = match tokenizer.units() {
-            Units::Words | Units::Ids => prompt.split_whitespace().collect::<Vec<_>>().join(" "),
-            _ => prompt.to_owned(),
-        };
-        let mut out = std::io::stdout().lock();
+/// A text, which is printed as it is drawn unless JSON is asked for; and its tokens after the prompt.
+fn draw(
+    args: &Args,
+    generator: &mut Generator,
+    prompt: &str,
+    sentence: bool,
+) -> anyhow::Result<(String, Vec<u32>)> {
+    let mut out = std::io::stdout().lock();
+    let mut show = |new: &str| -> anyhow::Result<()> {
         if !args.json {
-            write!(out, "{text}")?;
+            write!(out, "{new}")?;
+            out.flush()?;
         }
-        let (mut tokens, mut seen) = (vec![], tokenizer.encode(prompt)?.tokens);
-        // The tokens of the line so far, and the length of their text that was shown.
-        let mut line = seen.clone();
-        let mut shown = tokenizer.decode(&line).len();
-        for _ in 0..args.tokens {
-            last = session.sample_after(last, &seen, sampling, rng)?;
-            tokens.push(last);
-            seen.push(last);
-            line.push(last);
-            let decoded = tokenizer.decode(&line);
-            // Bytes that are not yet a character wait for the rest of it.
-            let new = decoded.get(shown..).unwrap_or("").trim_end_matches('\u{fffd}');
-            shown += new.len();
-            text.push_str(new);
-            if !args.json {
-                write!(out, "{new}")?;
-                out.flush()?;
-            }
-            if text.ends_with('\n') {
-                (line, shown) = (vec![], 0);
-            }
-            if sentence && Some(last) == end {
-                break;
-            }
-        }
-        Ok((text, tokens))
-    }
+        Ok(())
+    };
+    let drawn = generator.text(prompt, args.tokens, sentence, &mut show);
+    drawn.map_err(|error| match error.downcast::<Error>() {
+        Ok(error) => usage(error),
+        Err(other) => other,
+    })
 }

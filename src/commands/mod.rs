@@ -25,10 +25,10 @@ mod texts;
 pub(crate) mod verify;
 
 use crate::backend::{Level, Options};
+use crate::runtime::Tokenizer;
 use crate::runtime::file::WriteError;
-use crate::runtime::{Encoded, TextReader, Tokenizer};
 use crate::terminal::{self, Usage};
-use crate::{Source, TextOptions};
+use crate::{Source, Text, TextOptions};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -141,14 +141,13 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
 }
 
 /// Reads a text as tokens.
-pub(crate) fn read_text(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Encoded> {
-    let mut encoded = Encoded::default();
-    let mut reader = TextReader::new(tokenizer, open(path)?);
-    while reader.stream(&mut encoded).map_err(|error| crate::text::in_file(path, error))? {}
-    if let Some(note) = crate::text::unknown_note(encoded.unknown, encoded.tokens.len(), tokenizer) {
+pub(crate) fn read_text(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Text> {
+    let text = Text::read(tokenizer, path, open(path)?)?;
+    let unknown = text.info.unknown.unwrap_or_default();
+    if let Some(note) = crate::text::unknown_note(unknown, text.tokens.len(), tokenizer) {
         terminal::note(&format!("{}: {note}", path.display()));
     }
-    Ok(encoded)
+    Ok(text)
 }
 
 /// Writes a file so that it is whole or not there.

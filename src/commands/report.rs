@@ -3,8 +3,10 @@
 mod page;
 
 use super::compare::{Measured, read_sentences, sources};
-use super::{CpuArgs, bench, read_utf8, suggest, texts, write_whole};
+use super::{CpuArgs, bench, read_utf8, write_whole};
 use crate::compare::Comparison;
+use crate::complete::feed;
+use crate::compress::file_name;
 use crate::runtime::{Model, Tokenizer};
 use crate::terminal;
 use crate::{Source, TextOptions};
@@ -100,7 +102,7 @@ pub(crate) fn write(
     let rooflines = sources.iter().map(roofline).collect::<anyhow::Result<_>>()?;
     bar.finish_and_clear();
     let findings = Findings {
-        text: texts::name(&args.text),
+        text: file_name(&args.text),
         sentences,
         counts: counts(args, tokenizer, sentences)?,
         suggestions: suggestions(args, tokenizer, &measured.models, sentences)?,
@@ -126,7 +128,7 @@ fn counts(
         Some(path) => add(&super::read_text(path, tokenizer)?.tokens),
         None => sentences.iter().for_each(|s| add(s)),
     }
-    Ok((counts, texts::name(path)))
+    Ok((counts, file_name(path)))
 }
 
 /// Prompts, and the best words of every model after them.
@@ -148,7 +150,7 @@ fn suggestions(
     let k = SUGGESTIONS.min(tokenizer.vocabulary().len());
     let best = |model: &Model, prompt: &str| {
         let mut session = model.session();
-        let last = suggest::feed(&mut session, tokenizer, prompt)?;
+        let last = feed(&mut session, tokenizer, prompt)?;
         let (mut ids, mut scores) = (vec![0u32; k], vec![0f32; k]);
         let n = session.top_k_into(last, &mut ids, &mut scores)?;
         let word = |id: u32| tokenizer.vocabulary().word(id).unwrap_or("?").to_string();

@@ -7,23 +7,18 @@ use super::bench::costs::Costs;
 use super::compile::perplexity;
 use super::{CpuArgs, ModelArgs, texts};
 use crate::backend::Options;
+use crate::frontend::ir::Graph;
 use crate::passes::Table;
 use crate::passes::registry::PASSES;
-use crate::runtime::Model;
 use crate::search::amount::{bytes, duration, fraction, microseconds};
 use crate::search::choice::Budget;
-use crate::search::evaluate::{Parts, Setup, Tokens};
-use crate::search::folder::Folder;
-use crate::search::plan::{Next, Stop, next};
-use crate::search::space::Space;
-use crate::search::{Found, Outcome, Point};
+use crate::search::evaluate::Setup;
+use crate::search::plan::Stop;
+use crate::search::run::Predict;
+use crate::search::{Choosing, Job, Round, Search};
 use crate::terminal::{self, Usage, thousands};
 use crate::{Source, TextOptions};
-use anyhow::{anyhow, bail};
 use indicatif::ProgressBar;
-use jobs::{Job, Trained};
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,10 +105,7 @@ impl Args {
     }
 
     fn setup(&self, source: Source, table: Table) -> anyhow::Result<Setup> {
-        let read = |path: &Path, what: &str| -> anyhow::Result<Tokens> {
-            let text = texts::text(path, &source, what)?;
-            Ok(Tokens { tokens: text.tokens, info: text.info })
-        };
+        let read = |path: &Path, what: &str| texts::text(path, &source, what);
         if texts::is_statistics(&self.calibrate)? {
             let path = self.calibrate.display();
             return Err(
@@ -128,75 +120,24 @@ impl Args {
     }
 }
 
-/// A search under way.
-struct Search<'a> {
+/// A search under way, and how the command shows it.
+struct Run<'a> {
     args: &'a Args,
-    budget: Budget,
-    table: Table,
-    setup: Arc<Setup>,
-    space: Space,
-    folder: Folder,
+    search: Search,
     started: Instant,
-    /// What became of the pipelines that were asked for.
-    known: BTreeMap<String, Outcome>,
-    /// Instead of times of this machine.
-    costs: Option<Costs>,
-    /// The time of a step, by key.
-    latencies: BTreeMap<String, f64>,
-    /// Models with a layer that costs lack, and that layer.
-    unknown: Vec<(String, String)>,
     bar: ProgressBar,
 }
 
-impl Search<'_> {
-    /// The models so far.
-    fn points(&self) -> Vec<Point> {
-        let point = |(pipeline, outcome): (&String, &Outcome)| {
-            Some(Point { pipeline: pipeline.clone(), found: *outcome.as_ref().ok()? })
-        };
-        self.known.iter().filter_map(point).collect()
-    }
-
-    /// The next step of the plan.
-    fn next(&self) -> Next {
-        let known = |pipeline: &str| self.known.get(pipeline).cloned();
-        let most = self.args.candidates.map_or(usize::MAX, |n| n as usize);
-        let seed = self.args.train.is_some().then_some(self.args.seed);
-        next(&self.space, self.budget, &known, most, seed)
-    }
-
-    /// Adds an outcome; shows the best so far.
-    fn learn(&mut self, pipeline: &str, outcome: Outcome) -> anyhow::Result<()> {
-        let key = self.folder.key(pipeline);
-        let line = match &outcome {
-            Ok(f) => format!("{key}  {} bytes, perplexity {:.3}: {pipeline}", f.bytes, f.perplexity),
-            Err(reason) => format!("{key}  failed: {reason}: {pipeline}"),
-        };
-        self.log(&line)?;
-        tracing::info!("{line}");
-        let microseconds = self.latencies.get(&key).copied();
-        let outcome = outcome.map(|found| Found { microseconds, ..found });
-        self.known.insert(pipeline.into(), outcome);
-        self.show();
-        Ok(())
-    }
-
+impl Run<'_> {
     /// Shows the best so far.
     fn show(&self) {
-        let points = self.points();
-        let best = crate::search::choice::best(&self.budget, &points).map_or(String::new(), |p| {
-            let met = if self.budget.is_met(&p.found) { "best" } else { "nearest" };
+        let budget = self.search.budget();
+        let best = self.search.best().map_or(String::new(), |p| {
+            let met = if budget.is_met(&p.found) { "best" } else { "nearest" };
             format!("; {met}: {} bytes, perplexity {:.2}", thousands(p.found.bytes), p.found.perplexity)
         });
-        self.bar.set_position(self.known.len() as u64);
+        self.bar.set_position(self.search.known().len() as u64);
         self.bar.set_message(format!("candidates{best}"));
-    }
-
-    fn log(&self, line: &str) -> anyhow::Result<()> {
-        let path = self.folder.file("log.txt");
-        let opened = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-        let written = opened.and_then(|mut file| writeln!(file, "{line}"));
-        Ok(written.map_err(|reason| crate::Error::Write { path, reason })?)
     }
 
     /// What is left of the time.
@@ -204,84 +145,36 @@ impl Search<'_> {
         self.args.time.map(|time| time.saturating_sub(self.started.elapsed()))
     }
 
-    /// Times the models that have not been timed, all else at rest.
-    fn time(&mut self, pipelines: &[String]) -> anyhow::Result<()> {
-        let tokens: Vec<Vec<u32>> = vec![self.setup.validation().to_vec()];
-        let mut is_changed = false;
-        for pipeline in pipelines {
-            let key = self.folder.key(pipeline);
-            let Some(Ok(found)) = self.known.get_mut(pipeline) else { continue };
-            if found.microseconds.is_some() {
-                continue;
-            }
-            let source = Source::read(self.folder.model(pipeline))?;
-            if let Some(costs) = &self.costs {
-                match costs.step(&costs.level(self.args.cpu.level), &source.graph) {
-                    Ok(time) => found.microseconds = Some(time),
-                    Err(layer) => self.unknown.push((pipeline.clone(), layer)),
-                }
-                continue;
-            }
-            let models: [Model; 1] = [source.compile(self.args.cpu.options())?];
-            let time = super::compare::step_times(&models, &tokens)?[0].as_secs_f64() * 1e6;
-            found.microseconds = Some(time);
-            self.latencies.insert(key, time);
-            is_changed = true;
-        }
-        if is_changed {
-            self.folder.keep_latencies(self.args.cpu.level.name(), &self.latencies)?;
-        }
-        Ok(())
-    }
-
     /// Runs to the end.
     fn run(&mut self, interrupt: &dyn Fn() -> bool) -> anyhow::Result<Stop> {
-        let needs_time = matches!(self.budget, Budget::Microseconds(_));
         loop {
-            let round = match self.next() {
-                Next::End(stop) => {
+            let next = self.search.next()?;
+            self.show();
+            let missing = match next {
+                Round::Jobs(missing) => missing,
+                Round::End(stop) => {
                     if let Some(jobs) = &self.args.emit_jobs {
                         super::write_whole(jobs, b"")?;
                     }
                     return Ok(stop);
                 }
-                Next::Round(round) => round,
             };
-            let mut missing = vec![];
-            for pipeline in &round {
-                match self.folder.load(pipeline)? {
-                    Some(outcome) => self.learn(pipeline, outcome)?,
-                    None => missing.push(Job { pipeline: pipeline.clone(), trained: self.trained(pipeline) }),
-                }
-            }
-            if !missing.is_empty() && (self.args.collect || self.args.emit_jobs.is_some()) {
+            if self.args.collect || self.args.emit_jobs.is_some() {
                 if let Some(jobs) = &self.args.emit_jobs {
-                    jobs::emit(self.args, &self.folder, &missing, jobs)?;
+                    jobs::emit(self.args, self.search.folder(), &missing, jobs)?;
                 }
                 return Ok(Stop::Waiting);
             }
             if let Some(stop) = self.evaluate(missing, interrupt)? {
                 return Ok(stop);
             }
-            if needs_time {
-                self.time(&round)?;
-            }
         }
-    }
-
-    /// The model that a pipeline's training made, if there is one. Training that follows is towards the better of two models, so it must be better than the one as given.
-    fn trained(&self, pipeline: &str) -> Option<Trained> {
-        let Parts { first, rest, trains_again } = self.setup.parts(pipeline)?;
-        let found = self.known.get(&first)?.as_ref().ok()?;
-        let model = self.folder.model(&first);
-        (model.is_file() && (!trains_again || found.perplexity < found.before))
-            .then_some(Trained { passes: [first, rest], model })
     }
 
     /// Evaluates candidates here. Says why, if it ends before all are done.
     fn evaluate(&mut self, missing: Vec<Job>, interrupt: &dyn Fn() -> bool) -> anyhow::Result<Option<Stop>> {
         let mut left = missing.len();
-        let results = jobs::start(&self.setup, missing, self.args.jobs.into());
+        let results = jobs::start(self.search.setup(), missing, self.args.jobs.into());
         while left > 0 {
             if interrupt() {
                 return Ok(Some(Stop::Interrupted));
@@ -291,21 +184,9 @@ impl Search<'_> {
             }
             let Some((pipeline, made)) = results.wait()? else { continue };
             left -= 1;
-            let outcome = match made {
-                Ok(source) => {
-                    terminal::uninterrupted(|| source.write(self.folder.model(&pipeline)))?;
-                    match self.folder.load(&pipeline)? {
-                        Some(outcome) => outcome,
-                        None => bail!("{}: cannot be read back", self.folder.model(&pipeline).display()),
-                    }
-                }
-                Err(reason) => {
-                    let outcome = Err(reason);
-                    self.folder.note(&pipeline, &outcome)?;
-                    outcome
-                }
-            };
-            self.learn(&pipeline, outcome)?;
+            let line = terminal::uninterrupted(|| self.search.take(&pipeline, made))?;
+            tracing::info!("{line}");
+            self.show();
         }
         Ok(None)
     }
@@ -343,42 +224,25 @@ pub(crate) fn run(args: &Args, table: Table) -> anyhow::Result<()> {
         crate::runtime::file::check_place(jobs)?;
     }
     let costs = args.costs.as_deref().map(Costs::read).transpose()?;
-    let source = args.model.read()?;
-    let budget = args.budget();
-    let space =
-        Space::of(&source.graph, table).map_err(|e| anyhow!("{}: {e}", args.model.model.display()))?;
-    let setup = Arc::new(args.setup(source, table)?);
-    let folder = Folder::open(&args.output, setup.identity())?;
-    let latencies =
-        if costs.is_some() { BTreeMap::new() } else { folder.latencies(args.cpu.level.name())? };
-    let listening = terminal::SEARCH.listen();
-    let bar = terminal::spinner("candidates");
-    let (known, started) = (BTreeMap::new(), Instant::now());
-    let mut search = Search {
-        args,
-        budget,
-        table,
-        setup,
-        space,
-        folder,
-        started,
-        known,
-        costs,
-        latencies,
-        unknown: vec![],
-        bar,
+    let setup = Arc::new(args.setup(args.model.read()?, table)?);
+    let level = args.cpu.level;
+    let predict =
+        |costs: Costs| -> Predict { Box::new(move |graph: &Graph| costs.step(&costs.level(level), graph)) };
+    let choosing = Choosing {
+        budget: args.budget(),
+        seed: args.train.is_some().then_some(args.seed),
+        most: args.candidates.map_or(usize::MAX, |n| n as usize),
+        options: args.cpu.options(),
+        predict: costs.map(predict),
     };
-    let stop = search.run(&|| listening.is_asked())?;
-    search.bar.finish_and_clear();
-    search.log(&format!("stop: {stop}"))?;
+    let search = Search::new(setup, &args.output, choosing)?;
+    let listening = terminal::SEARCH.listen();
+    let mut run = Run { args, search, started: Instant::now(), bar: terminal::spinner("candidates") };
+    let stop = run.run(&|| listening.is_asked())?;
+    run.bar.finish_and_clear();
+    run.search.log(&format!("stop: {stop}"))?;
     // Ctrl-C is heard until all is written.
-    let written = output::write(&mut search, stop);
+    let written = output::write(args, &mut run.search, stop);
     drop(listening);
     written
-}
-
-/// Pipelines without a repeat, in order.
-fn distinct<'p>(pipelines: impl Iterator<Item = &'p str>) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    pipelines.filter(|p| seen.insert(p.to_string())).map(String::from).collect()
 }

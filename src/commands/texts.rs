@@ -2,9 +2,10 @@
 
 use super::{read_text, tokenizer};
 use crate::backend::Options;
+use crate::compress::file_name;
 use crate::passes::{Calibration, Statistics, TextInfo};
 use crate::terminal::{self, Usage};
-use crate::{Engine, Scorer, Source};
+use crate::{Engine, Scorer, Source, Text};
 use anyhow::{anyhow, bail};
 use std::fs::File;
 use std::io::Read;
@@ -13,22 +14,13 @@ use std::path::{Path, PathBuf};
 /// Bytes that tell statistics from text.
 const START: u64 = 16;
 
-/// A text as tokens.
-pub(crate) struct Text {
-    pub(crate) tokens: Vec<u32>,
-    /// How many of them are no words of the vocabulary.
-    pub(crate) unknown: usize,
-    pub(crate) info: TextInfo,
-}
-
 /// Reads a text of at least two tokens; `what` is what needs them.
 pub(crate) fn text(path: &Path, source: &Source, what: &str) -> anyhow::Result<Text> {
     let text = read_text(path, tokenizer(source)?)?;
     if text.tokens.len() < 2 {
         return Err(Usage(format!("{}: {what} needs at least two tokens", path.display())).into());
     }
-    let info = TextInfo { file: name(path), tokens: text.tokens.len(), unknown: Some(text.unknown) };
-    Ok(Text { tokens: text.tokens, unknown: text.unknown, info })
+    Ok(text)
 }
 
 /// The texts that passes work with.
@@ -86,7 +78,7 @@ fn calibration(path: &Path, source: &Source) -> anyhow::Result<(Calibration<'sta
     if is_statistics(path)? {
         let bytes = std::fs::read(path).map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
         let statistics = Statistics::from_bytes(&bytes).map_err(|e| anyhow!("{}: {e}", path.display()))?;
-        let info = TextInfo { file: name(path), tokens: statistics.tokens(), unknown: None };
+        let info = TextInfo { file: file_name(path), tokens: statistics.tokens(), unknown: None };
         return Ok((Calibration::of_statistics(statistics), info));
     }
     let text = text(path, source, "calibration")?;
@@ -98,11 +90,6 @@ pub(crate) fn is_statistics(path: &Path) -> anyhow::Result<bool> {
     let read = File::open(path).and_then(|f| f.take(START).read_to_end(&mut start));
     read.map_err(|reason| crate::Error::Read { path: path.into(), reason })?;
     Ok(Statistics::is_file(&start))
-}
-
-/// A file's name, without folders.
-pub(crate) fn name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 /// What measures perplexity on a text, with a bar that says `what`.

@@ -15,7 +15,10 @@ pub use bootstrap::{Interval, paired_interval};
 
 use crate::Error;
 use keyboard::Keyboard;
-use lstmc_runtime::{Head, Model, Role, Session, Tokenizer};
+use lstmc_runtime::{Encoded, Head, Model, Role, Session, TextReader, Tokenizer};
+use std::io::BufRead;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The numbers of best words that agreement and recall are measured with.
 pub const BEST: [usize; 3] = [1, 3, 5];
@@ -65,6 +68,11 @@ pub struct Comparison {
     /// Sentences.
     pub sentences: usize,
 }
+
+/// Steps of one timing, and how many there are; the best one counts.
+const STEPS: usize = 200;
+/// See [`STEPS`].
+const TIMINGS: usize = 5;
 
 /// What is summed up of one model.
 struct Tally {
@@ -137,6 +145,48 @@ pub fn compare(
         tally.done(predicted as f64, increase, typed)
     });
     Ok(Comparison { models: models.collect(), predicted, sentences: sentences.len() })
+}
+
+/// Reads a text's lines as tokens, which together are the tokens of its stream, and counts the units that the vocabulary lacks. `path` names the text in errors.
+///
+/// # Errors
+///
+/// If it cannot be read, or has what the tokenizer cannot express.
+pub fn sentences(
+    tokenizer: &Tokenizer,
+    path: &Path,
+    input: impl BufRead,
+) -> Result<(Vec<Vec<u32>>, usize), Error> {
+    let mut reader = TextReader::new(tokenizer, input);
+    let (mut encoded, mut sentences, mut start) = (Encoded::default(), vec![], 0);
+    loop {
+        let line = reader.line();
+        let more = reader.stream(&mut encoded).map_err(|e| crate::text::in_file(path, e))?;
+        if (reader.line() != line || !more) && encoded.tokens.len() > start {
+            sentences.push(encoded.tokens[start..].to_vec());
+            start = encoded.tokens.len();
+        }
+        if !more {
+            return Ok((sentences, encoded.unknown));
+        }
+    }
+}
+
+/// The time of a step of each model, one after the other: the best of several timings, which take turns.
+pub fn step_times(models: &[Model], sentences: &[Vec<u32>]) -> Result<Vec<Duration>, Error> {
+    let tokens: Vec<u32> = sentences.iter().flatten().copied().cycle().take(STEPS).collect();
+    let mut best = vec![Duration::MAX; models.len()];
+    for _ in 0..TIMINGS {
+        for (model, best) in models.iter().zip(&mut best) {
+            let mut session = model.session();
+            let started = Instant::now();
+            for &token in &tokens {
+                session.step(token)?;
+            }
+            *best = (*best).min(started.elapsed() / STEPS as u32);
+        }
+    }
+    Ok(best)
 }
 
 /// Refuses models that cannot be compared.

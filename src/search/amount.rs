@@ -61,6 +61,19 @@ pub fn fraction(text: &str) -> Result<f64, String> {
     value.ok().filter(|v| v.is_finite() && *v >= 0.0).ok_or("expected a number such as 2% or 0.02".into())
 }
 
+/// An integer with its thousands separated.
+pub fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,32 +1,20 @@
 //! A pipeline becomes a model, with its perplexity in its report.
 
 use super::folder::{HASH, hash, without_position};
-use crate::{Engine, Scorer, Source};
+use crate::{Compression, Engine, Scorer, Source, Text};
 use lstmc_backend::Options;
 use lstmc_frontend::ir::{Graph, Head, print};
-use lstmc_passes::{
-    Budget, Calibration, CalibrationError, Context, Evaluate, Invocation, Pipeline, Report, Settings, Table,
-    TextInfo, Watcher, run,
-};
+use lstmc_passes::{Calibration, CalibrationError, Evaluate, Invocation, Pipeline, Table, Watcher};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-
-/// A text as tokens, and where they are from.
-#[derive(Clone, Debug)]
-pub struct Tokens {
-    /// At least two.
-    pub tokens: Vec<u32>,
-    /// For reports.
-    pub info: TextInfo,
-}
 
 /// All that pipelines work on; shared by threads.
 pub struct Setup {
     /// The model as given, in language-model form.
     source: Source,
-    calibration: Tokens,
-    training: Option<Tokens>,
-    validation: Tokens,
+    calibration: Text,
+    training: Option<Text>,
+    validation: Text,
     options: Options,
     table: Table,
     /// Statistics, once they are collected.
@@ -41,9 +29,9 @@ impl Setup {
     /// A setup. `options` are those of measuring, `table` has the passes.
     pub fn new(
         source: Source,
-        calibration: Tokens,
-        training: Option<Tokens>,
-        validation: Tokens,
+        calibration: Text,
+        training: Option<Text>,
+        validation: Text,
         options: Options,
         table: Table,
     ) -> Setup {
@@ -64,6 +52,11 @@ impl Setup {
     /// The model as given.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// The passes there are.
+    pub fn table(&self) -> Table {
+        self.table
     }
 
     /// The text that is measured on.
@@ -127,28 +120,17 @@ impl Setup {
         let calibration = self.calibration(start).map_err(|e| e.to_string())?;
         let scorer = Scorer::new(Engine::Jit, self.options, &self.validation.tokens, |_| ());
         let mut scorer = Remembering { scorer, start: Some(passes), known: &self.perplexities };
-        let context = Context {
+        let compression = Compression {
+            pipeline,
             watcher,
-            training: self.training.as_ref().map(|t| &t.tokens[..]),
-            evaluator: Some(&mut scorer),
-            calibration: Some(calibration),
-            ..Context::default()
+            training: self.training.as_ref(),
+            calibration: Some((calibration, self.calibration.info.clone())),
+            validation: Some((&mut scorer, self.validation.info.clone())),
+            ..Compression::default()
         };
-        let settings = Settings { context, ..Settings::default() };
-        let made = run(&pipeline, source.graph.clone(), settings)
-            .map_err(|e| without_position(&e.to_string()).to_string())?;
-        let report = Report {
-            calibration: Some(self.calibration.info.clone()),
-            training: self.training.as_ref().map(|t| t.info.clone()),
-            validation: Some(self.validation.info.clone()),
-            ..Report::new(made.graph.name.clone(), &made.trail, Budget::default())
-        };
-        let report = report.json(&source.report, false).map_err(|e| e.to_string())?;
-        let recipe = match &source.recipe[..] {
-            "" => pipeline.to_string(),
-            before => format!("{before}, {pipeline}"),
-        };
-        Ok(Source { graph: made.graph, recipe, report, entropy: true, ..source.clone() })
+        let (made, _) =
+            compression.run(source.clone()).map_err(|e| without_position(&e.to_string()).to_string())?;
+        Ok(Source { entropy: true, ..made })
     }
 }
 

@@ -15,6 +15,8 @@
 //! | [`plan`] | the next round, from all results so far | none |
 //! | [`folder`] | results as files | files |
 //! | [`evaluate`] | a pipeline becomes a model with its perplexity | computes |
+//! | [`run`] | plan, folder and results together: the next jobs, and what became of them | files, times steps |
+//! | [`output`] | the frontier's models and recipes, and their list | files |
 //!
 //! The plan keeps no state: it is a sequence of questions ("how good are these?"), asked from the beginning each time. Those that results answer take no time; the first one that they
 //! do not is the next round. So a search goes on after it was killed, and gives the same as one that was not; and it does not matter where results were computed.
@@ -23,9 +25,13 @@ pub mod amount;
 pub mod choice;
 pub mod evaluate;
 pub mod folder;
+pub mod output;
 pub mod plan;
 pub mod predict;
+pub mod run;
 pub mod space;
+
+pub use run::{Choosing, Job, Round, Search, Trained};
 
 /// What is known of a model.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -5,31 +5,18 @@ use crate::Source;
 use crate::passes::Watcher;
 use crate::search::evaluate::{Setup, Start};
 use crate::search::folder::Folder;
-use crate::terminal::shell_word;
+use crate::search::{Job, Trained};
+use crate::terminal::{self, shell_word};
 use anyhow::bail;
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often a search looks whether it is to end.
 const TICK: Duration = Duration::from_millis(100);
-
-/// A pipeline that is to be evaluated.
-pub(super) struct Job {
-    pub(super) pipeline: String,
-    /// Where a model is that some of its passes made before.
-    pub(super) trained: Option<Trained>,
-}
-
-/// A trained model in the search's folder.
-pub(super) struct Trained {
-    /// The passes that made it, as text, and those that are left.
-    pub(super) passes: [String; 2],
-    pub(super) model: PathBuf,
-}
 
 /// A pipeline, and the model that it made.
 type Made = (String, Result<Source, String>);
@@ -98,8 +85,7 @@ fn command(args: &Args, folder: &Folder, job: &Job) -> String {
         None => (&args.model.model, pipeline),
         Some(Trained { passes: [_, rest], model }) => (model, rest),
     };
-    let program = std::env::args_os().next().unwrap_or("lstmc".into());
-    let mut words: Vec<String> = vec![program.to_string_lossy().into_owned(), "compile".into()];
+    let mut words: Vec<String> = vec![terminal::program(), "compile".into()];
     let mut option = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             words.extend([name.to_string(), value]);
