@@ -38,6 +38,10 @@ web *args:
     cargo build --bin lstmc
     LSTMC="${CARGO_TARGET_DIR:-target}/debug/lstmc" examples/web/test {{ args }}
 
+# The Python package and its tests, in the active virtual environment (needs maturin and pytest there)
+python *args:
+    cd python && maturin develop --release && python -m pytest {{ args }}
+
 # Tests under AddressSanitizer, valgrind, ThreadSanitizer, Miri and loom; `just sanitize asan miri` runs some. What is missing is SKIPPED
 sanitize *steps:
     .ci/sanitize {{ steps }}

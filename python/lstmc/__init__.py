@@ -22,11 +22,15 @@ Texts are a file's path, lines (any iterable of `str`), or tokens (an array of i
 
 from ._compile import compile
 from ._native import Error, Evaluation, Model, Session, Streams, __version__, load, passes
-from ._page import Comparison, Report, compare, report
-from ._search import Found, search
 
 # Methods that show progress, which is Python's business.
 from . import _model as _model
+
+# As type checkers know it, without the time that importing `typing` takes.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._page import Comparison, Report, compare, report
+    from ._search import Found, search
 
 __all__ = [
     "Comparison",
@@ -45,3 +49,27 @@ __all__ = [
     "report",
     "search",
 ]
+
+# What needs other modules is imported when it is first used, so that `import lstmc` takes no time.
+_LATER = {
+    "Comparison": "_page",
+    "Report": "_page",
+    "compare": "_page",
+    "report": "_page",
+    "Found": "_search",
+    "search": "_search",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._native import Model
-from ._progress import Progress, bar
+from ._progress import bar
 
+# As type checkers know it, without the time that importing `typing` takes.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ._progress import Progress
     from ._types import ModelLike, Text
 
 
-def file_of(model: Any, inputs: Sequence[Any] | None, input_names: Sequence[str] | None) -> Any:
+def file_of(model: Any, inputs: Sequence[Any] | None) -> Any:
     """A model as a path, as a file's bytes, or as a `Model`; modules of PyTorch are exported to ONNX."""
     if isinstance(model, (str, os.PathLike, bytes, Model)):
         return model
@@ -27,25 +30,29 @@ def file_of(model: Any, inputs: Sequence[Any] | None, input_names: Sequence[str]
                 "inputs: a module of PyTorch is exported by running it; give example inputs, such as "
                 "(tokens, (h0, c0)) with tokens of shape [time, batch]"
             )
-        return exported(model, inputs, input_names)
+        return exported(model, inputs)
     raise TypeError(
         f"model: expected a path, bytes, an lstmc.Model, an onnx.ModelProto or a torch.nn.Module; found {type(model).__name__}"
     )
 
 
-def exported(module: Any, inputs: Sequence[Any], input_names: Sequence[str] | None) -> bytes:
+def exported(module: Any, inputs: Sequence[Any]) -> bytes:
     """The ONNX model of a module, by the exporter of PyTorch."""
+    import pathlib
+    import tempfile
+
     import torch
 
-    training, file = module.training, io.BytesIO()
+    training = module.training
     module.eval()
-    names = {} if input_names is None else {"input_names": list(input_names)}
-    try:
-        # The tracing exporter runs the module's own LSTM, and leaves its shapes as they are in the example: lstmc needs no others.
-        torch.onnx.export(module, tuple(inputs), file, dynamo=False, **names)
-    finally:
-        module.train(training)
-    return file.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "model.onnx"
+        try:
+            # The tracing exporter runs the module's own LSTM, and leaves its shapes as they are in the example: lstmc needs no others.
+            torch.onnx.export(module, tuple(inputs), file, dynamo=False)
+        finally:
+            module.train(training)
+        return file.read_bytes()
 
 
 def compile(
@@ -88,7 +95,7 @@ def compile(
     >>> small.nbytes < model.nbytes
     True
     """
-    source = file_of(model, inputs, None)
+    source = file_of(model, inputs)
     with bar(progress) as shown:
         return _native.compile(
             source,
@@ -103,7 +110,7 @@ def compile(
             calibrate=calibrate,
             validate=validate,
             train=train,
-            teacher=None if teacher is None else file_of(teacher, None, None),
+            teacher=None if teacher is None else file_of(teacher, None),
             max_increase=max_increase,
             max_perplexity=max_perplexity,
             strict=strict,

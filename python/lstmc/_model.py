@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import html
-from typing import Any
-
 from . import _native
-from ._native import Evaluation, Model
-from ._progress import Progress, bar
+from ._progress import bar
+
+# As type checkers know it, without the time that importing `typing` takes.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._native import Evaluation, Model
+    from ._progress import Progress
+    from ._types import Text
 
 
 def eval(
     self: Model,
-    text: Any,
+    text: Text,
     *,
     sentences: bool = False,
     engine: str = "jit",
@@ -33,6 +36,8 @@ def eval(
 
 
 def _repr_html_(self: Model) -> str:
+    import html
+
     rows = "".join(
         f"<tr><td>{html.escape(w['name'])}</td><td>{' x '.join(map(str, w['shape']))}</td>"
         f"<td>{html.escape(w['representation'])}</td><td style='text-align:right'>{w['bytes']:,}</td></tr>"

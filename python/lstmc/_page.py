@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from . import _native
 from ._native import Model
-from ._progress import Progress, bar
+from ._progress import bar
 
 if TYPE_CHECKING:
+    from ._progress import Progress
     from ._types import Path, Text
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+# As type checkers know it, without the time that importing `typing` takes.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeAlias
 
-Progress = Callable[[str, int, int], None]
+    Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 class Bar:
@@ -16,9 +20,12 @@ class Bar:
     def __call__(self, what: str, done: int, total: int) -> None:
         if self.bar is None:
             # Only now, because it takes a while to import.
+            import sys
+
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=total or None, leave=False)
+            is_seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+            self.bar = tqdm(total=total or None, leave=False, disable=not is_seen)
         self.bar.set_description_str(what, refresh=False)
         self.bar.total = total or None
         self.bar.n = done

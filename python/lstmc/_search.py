@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from . import _native
 from ._compile import compile, file_of
 from ._native import Model
-from ._progress import Progress, bar
+from ._progress import bar
 
 if TYPE_CHECKING:
+    from ._progress import Progress
     from ._types import ModelLike, Path, Text
 
 # How often a search looks whether its time is over, in seconds.
@@ -92,7 +93,7 @@ def search(
     of their own, or by an `executor`: a process pool, Dask's (`client.get_executor()`), Ray's, or any other of `concurrent.futures`; models and texts travel there pickled.
     Ctrl-C, or what an executor raises, ends it; what was found by then is in the folder.
     """
-    source = file_of(model, None, None)
+    source = file_of(model, None)
     if not isinstance(source, Model) or reading:
         source = _native.load(source, cpu=cpu, **reading)
     # Lines are read more than once.

@@ -46,7 +46,7 @@ impl Session {
     /// memory, which the next call changes. Copy it to keep it.
     fn step<'py>(slf: Bound<'py, Self>, token: u32) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let view = {
-            let mut session = slf.borrow_mut();
+            let mut session = slf.try_borrow_mut()?;
             let logits = session.stream.step(token).map_err(error)?;
             // SAFETY: the session allocates its logits once and never moves or frees them before it is dropped, and the array keeps the session alive. It is read-only,
             // and both are used with the interpreter's lock held.
@@ -167,7 +167,7 @@ impl Streams {
     fn step<'py>(slf: Bound<'py, Self>, tokens: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let tokens = texts::tokens(tokens)?;
         let view = {
-            let mut streams = slf.borrow_mut();
+            let mut streams = slf.try_borrow_mut()?;
             let count = streams.streams.len();
             let many = &mut streams.streams;
             let logits = many.step(&tokens).map_err(error)?;

@@ -20,6 +20,9 @@ impl Hessian {
     /// The minimum damping, far above the rounding of a Cholesky factorisation in f64 (`n eps` is 3e-13 for 1300 inputs).
     pub const MIN_DAMPING: f64 = 1e-9;
 
+    /// The first raise of a diagonal that has to be raised, relative to its mean.
+    const LEAST_RAISE: f64 = 1e-4;
+
     /// From `sum = sum of x x^T`, `[n, n]`, over `count` inputs.
     pub fn new(sum: &[f64], n: usize, count: f64, damping: f64) -> Result<Hessian, SolveError> {
         expect_length("sum of x x^T", sum.len(), n * n)?;
@@ -89,6 +92,21 @@ impl Hessian {
         Ok(Hessian { n, h })
     }
 
+    /// The same, with its diagonal raised until it is definite: rounding may leave it indefinite where inputs are few, in coordinates of very different sizes.
+    pub(crate) fn definite(mut self) -> Result<Hessian, SolveError> {
+        let n = self.n;
+        let mut add = Self::LEAST_RAISE * self.diagonal_values().iter().sum::<f64>() / n.max(1) as f64;
+        let most = add / Self::LEAST_RAISE;
+        loop {
+            match factor::cholesky_in_place(&mut self.h.clone(), n) {
+                Ok(()) => return Ok(self),
+                Err(error) if add > most => return Err(error),
+                Err(_) => (0..n).for_each(|j| self.h[j * n + j] += add),
+            }
+            add *= 10.0;
+        }
+    }
+
     /// Inputs.
     pub fn size(&self) -> usize {
         self.n
@@ -141,5 +159,23 @@ impl Hessian {
     /// `H[cols, cols]`.
     pub(crate) fn select(&self, cols: &[usize]) -> Vec<f64> {
         factor::select(&self.h, self.n, cols)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rounding_left_indefinite_becomes_definite() {
+        let almost = Hessian::new(&[1.0, 1.0 + 1e-7, 1.0 + 1e-7, 1.0], 2, 1.0, 0.0).unwrap();
+        assert!(almost.inverse_diagonal().is_err());
+        let raised = almost.definite().unwrap();
+        assert!(raised.inverse_diagonal().is_ok());
+        assert!(raised.diagonal_values().iter().all(|d| (d - 1.0).abs() < 2e-4));
+        let already = Hessian::new(&[2.0, 1.0, 1.0, 2.0], 2, 1.0, 0.0).unwrap();
+        assert_eq!(already.clone().definite().unwrap(), already);
+        // What no small raise mends is an error.
+        assert!(Hessian::new(&[1.0, 9.0, 9.0, 1.0], 2, 1.0, 0.0).unwrap().definite().is_err());
     }
 }

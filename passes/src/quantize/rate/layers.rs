@@ -120,7 +120,7 @@ impl Layer {
                 cross[k] -= before[k / n] * now[k % n];
             }
         }
-        let h = Hessian::new(&gram, n, 1.0, damping)?;
+        let h = Hessian::new(&gram, n, 1.0, damping)?.definite()?;
         // What damps the inputs' moment damps this one too, so that without drift nothing changes.
         for j in 0..n {
             cross[j * n + j] += h.as_slice()[j * n + j] - gram[j * n + j];
