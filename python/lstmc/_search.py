@@ -158,7 +158,7 @@ def _run(
 ) -> str:
     """Evaluates round after round; returns why it ended."""
     while True:
-        candidates = running.next()
+        candidates = running.next_round()
         if candidates is None:
             return "exhausted"
         waiting: dict[concurrent.futures.Future[Model], str] = {}

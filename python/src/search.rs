@@ -98,8 +98,8 @@ impl Search {
     }
 
     /// The next candidates, the most promising first; None once the search has ended.
-    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Candidate>>> {
-        let round = py.detach(|| self.search.next()).map_err(error)?;
+    fn next_round(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Candidate>>> {
+        let round = py.detach(|| self.search.next_round()).map_err(error)?;
         let candidate = |job: Job| match job.trained {
             None => (job.pipeline.clone(), job.pipeline, None),
             Some(trained) => {

@@ -171,7 +171,7 @@ impl Streams {
             let count = streams.streams.len();
             let many = &mut streams.streams;
             let logits = many.step(&tokens).map_err(error)?;
-            let width = if count == 0 { 0 } else { logits.len() / count };
+            let width = logits.len().checked_div(count).unwrap_or_default();
             // SAFETY: as in `Session::step`: allocated once, and the array keeps its owner alive.
             unsafe { ArrayView2::from_shape_ptr((count, width), logits.as_ptr()) }
         };

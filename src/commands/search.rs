@@ -148,7 +148,7 @@ impl Run<'_> {
     /// Runs to the end.
     fn run(&mut self, interrupt: &dyn Fn() -> bool) -> anyhow::Result<Stop> {
         loop {
-            let next = self.search.next()?;
+            let next = self.search.next_round()?;
             self.show();
             let missing = match next {
                 Round::Jobs(missing) => missing,

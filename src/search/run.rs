@@ -137,7 +137,7 @@ impl Search {
     }
 
     /// What is to be evaluated next. What is in the folder already is taken from there.
-    pub fn next(&mut self) -> Result<Round, Error> {
+    pub fn next_round(&mut self) -> Result<Round, Error> {
         loop {
             // All of it is known by now.
             let asked = std::mem::take(&mut self.asked);
