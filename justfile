@@ -64,7 +64,7 @@ update-docs:
 
 # The packages that crates.io gets, each built from what is in it
 package:
-    cargo package --workspace --exclude lstmc-capi
+    cargo package --workspace --exclude lstmc-capi --exclude lstmc-python
 
 # Write the header of the C library anew (needs cbindgen)
 c-header:
