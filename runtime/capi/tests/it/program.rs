@@ -6,9 +6,7 @@ use std::process::Command;
 /// Builds the shared library, which `cargo test` does not, and returns its folder.
 fn library() -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args(["build", "-p", "lstmc-capi", "--features", "like-tests", "--quiet"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["build", "-p", "lstmc-capi", "--quiet"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
