@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Builds the shared library, which `cargo test` does not, and returns its folder.
+/// Builds the shared library, which `cargo test` does not, and returns its folder; or that of `LSTMC_CAPI`, where it is built already.
 fn library() -> PathBuf {
+    if let Some(folder) = std::env::var_os("LSTMC_CAPI") {
+        return folder.into();
+    }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "-p", "lstmc-capi", "--quiet"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(debug_assertions) {
