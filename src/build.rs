@@ -89,7 +89,8 @@ impl Config {
 
     /// Builds a model that was read or made.
     pub fn of(source: Source) -> Config {
-        Config { source: Some(source.clone()), ..Config::new(&source.path) }
+        let config = Config::new(&source.path);
+        Config { source: Some(source), ..config }
     }
 
     /// The words, one per line, of a model without a vocabulary.
@@ -149,6 +150,7 @@ impl Config {
             format!("cargo:rustc-link-lib=static={}", object.name),
         ];
         let read = std::iter::once(&self.model).chain(&self.text.vocabulary);
+        let read = read.filter(|path| !path.as_os_str().is_empty());
         lines.extend(read.map(|path| format!("cargo:rerun-if-changed={}", path.display())));
         let printed = writeln!(std::io::stdout(), "{}", lines.join("\n"));
         printed.map_err(|reason| Error::Write { path: "standard output".into(), reason })

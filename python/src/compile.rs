@@ -131,7 +131,6 @@ pub(crate) fn compile(
             teacher: teacher.as_ref(),
             validation: validation.as_ref().zip(scorer.as_mut()).map(|(v, s)| (s as _, v.info.clone())),
             watcher: Some(&watcher),
-            interrupt: Some(&monitor.interrupt),
             ..Compression::default()
         };
         let (made, _) = compression.run(source)?;

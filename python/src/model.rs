@@ -10,7 +10,7 @@ use lstmc::complete::{Generator, suggest};
 use lstmc::frontend::ir::{Program, parameters, print};
 use lstmc::frontend::onnx::{ExportOptions, export};
 use lstmc::passes::registry::PASSES;
-use lstmc::runtime::file::{WriteError, write_whole};
+use lstmc::runtime::file::write_bytes;
 use lstmc::runtime::{Model as Compiled, Sampling};
 use lstmc::{Engine, Reading as How, Source};
 use numpy::{IntoPyArray, PyArray1};
@@ -18,8 +18,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::ffi::OsString;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// What stands for a file's name where a model was given as bytes.
@@ -39,12 +38,6 @@ pub(crate) struct Model {
 pub(crate) fn options(cpu: &str, threads: usize) -> PyResult<Options> {
     let level: Level = cpu.parse().map_err(|e| PyValueError::new_err(format!("cpu: {e}")))?;
     Ok(Options { level, threads, ..Options::default() })
-}
-
-/// Writes a file so that it is whole or not there.
-fn write(path: &Path, bytes: &[u8]) -> PyResult<()> {
-    let failed = |reason| WriteError::Failed { path: path.into(), reason };
-    write_whole(path, |file| file.write_all(bytes).map_err(failed)).map_err(error)
 }
 
 impl Model {
@@ -499,7 +492,7 @@ impl Model {
             let parent = path.parent().unwrap_or(&folder);
             std::fs::create_dir_all(parent)
                 .map_err(|e| error(format!("{}: the folder cannot be made: {e}", parent.display())))?;
-            write(&path, &file.bytes)?;
+            write_bytes(&path, &file.bytes).map_err(error)?;
             files.append(path)?;
         }
         let found = PyDict::new(py);
@@ -525,7 +518,7 @@ impl Model {
     ) -> PyResult<Vec<String>> {
         let options = ExportOptions { dense, opset: opset.unwrap_or(ExportOptions::default().opset) };
         let exported = py.detach(|| export(&self.source.graph, &options)).map_err(error)?;
-        write(&path, &exported.to_bytes())?;
+        write_bytes(&path, &exported.to_bytes()).map_err(error)?;
         Ok(exported.notes)
     }
 

@@ -5,8 +5,8 @@
 
 use crate::error;
 use lstmc::frontend::ir::{
-    Activations, CellSpec, Formula, GateRows, Graph, Head, LinearMap, MapError, Part, PartId, Program,
-    Quantized, Rewrite, Sequence, Slice, Source, StepKind, Term, WeightId,
+    Activations, CellSpec, Formula, GateRows, Graph, LinearMap, MapError, Part, PartId, Program, Quantized,
+    Rewrite, Sequence, Slice, Source, StepKind, Term, WeightId,
 };
 use lstmc::frontend::tensor::{DType, Tensor};
 use numpy::IntoPyArray;
@@ -77,7 +77,6 @@ pub(crate) fn program<'py>(py: Python<'py>, graph: &Graph) -> PyResult<Bound<'py
     }
     let found = PyDict::new(py);
     found.set_item("words", program.vocabulary())?;
-    found.set_item("hidden", program.head() == Head::Hidden)?;
     found.set_item("output", program.output().index())?;
     found.set_item("steps", steps)?;
     found.set_item("groups", groups)?;
@@ -124,9 +123,8 @@ impl<'py> Describing<'py> {
                 row.set_item("parameters", cell.parameters.map(number))?;
                 let states: Vec<usize> = cell.states.iter().map(|s| s.index()).collect();
                 row.set_item("states", states)?;
-                let CellSpec { input, recurrent, bias, parameters, formula, .. } = &cell.spec;
+                let CellSpec { input, recurrent, bias, formula, .. } = &cell.spec;
                 row.set_item("rows", (blocks(*input), blocks(*recurrent), blocks(*bias)))?;
-                row.set_item("vectors", parameters)?;
                 row.set_item("formula", self.formula(formula)?)?;
             }
             StepKind::Map(map) => {

@@ -1,7 +1,7 @@
 //! Long work on a thread of its own. Meanwhile the caller's thread shows progress, and hears Ctrl-C.
 
 use crate::error;
-use lstmc::passes::{Interrupt, Status};
+use lstmc::passes::Status;
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,8 +23,6 @@ struct Cancelled;
 #[derive(Default)]
 pub(crate) struct Monitor {
     is_cancelled: AtomicBool,
-    /// Asks training to keep what it has.
-    pub(crate) interrupt: Interrupt,
     latest: Mutex<Option<Latest>>,
 }
 

@@ -73,7 +73,7 @@ def test_a_session_has_one_user_at_a_time(tiny: lstmc.Model) -> None:
         except RuntimeError as error:
             failed.append(error)
     thread.join()
-    assert all("borrowed" in str(error) for error in failed)
+    assert failed and all("borrowed" in str(error) for error in failed)
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())

@@ -1,7 +1,7 @@
 //! Files that exist either completely or not at all.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Why a file cannot be written.
@@ -91,6 +91,16 @@ pub fn write_whole<E: From<WriteError>>(
     file.as_file().sync_all().map_err(failed)?;
     file.persist(&target).map_err(|error| failed(error.error))?;
     Ok(())
+}
+
+/// [`write_whole`] of these bytes.
+///
+/// # Errors
+///
+/// If no file can be written at the path.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let failed = |reason| WriteError::Failed { path: path.to_owned(), reason };
+    write_whole(path, |file| file.write_all(bytes).map_err(failed))
 }
 
 fn folder(path: &Path) -> &Path {

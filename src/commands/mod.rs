@@ -30,7 +30,7 @@ use crate::runtime::file::WriteError;
 use crate::terminal::{self, Usage};
 use crate::{Source, Text, TextOptions};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// A model, and how it reads texts, where it does not say so itself.
@@ -152,8 +152,5 @@ pub(crate) fn read_text(path: &Path, tokenizer: &Tokenizer) -> anyhow::Result<Te
 
 /// Writes a file so that it is whole or not there.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    let failed = |reason| WriteError::Failed { path: path.into(), reason };
-    crate::terminal::uninterrupted(|| {
-        crate::runtime::file::write_whole(path, |file| file.write_all(bytes).map_err(failed))
-    })
+    crate::terminal::uninterrupted(|| crate::runtime::file::write_bytes(path, bytes))
 }

@@ -11,10 +11,9 @@
 
 use super::{Found, Outcome};
 use crate::{Error, Source};
-use lstmc_runtime::file::{WriteError, write_whole};
+use lstmc_runtime::file::write_bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Names of files of this search.
@@ -32,12 +31,6 @@ pub fn hash(start: u64, bytes: &[u8]) -> u64 {
 
 /// What [`hash`] starts with.
 pub const HASH: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// Writes a file so that it is whole or not there.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = |reason| WriteError::Failed { path: path.into(), reason };
-    Ok(write_whole(path, |file| file.write_all(bytes).map_err(failed))?)
-}
 
 fn pretty(value: &Value) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
@@ -67,7 +60,7 @@ impl Folder {
 
     /// Writes a file in it.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        write(&self.file(name), bytes)
+        Ok(write_bytes(&self.file(name), bytes)?)
     }
 
     /// The key of a pipeline.
@@ -120,7 +113,7 @@ impl Folder {
             }),
             Err(reason) => json!({"pipeline": pipeline, "reason": reason}),
         };
-        write(&self.candidate(pipeline, "json"), &pretty(&value))
+        Ok(write_bytes(&self.candidate(pipeline, "json"), &pretty(&value))?)
     }
 
     /// The times of steps at a processor level, by key.
