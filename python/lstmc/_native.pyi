@@ -177,38 +177,8 @@ def load(
     cpu: str = "best",
     threads: int = 0,
 ) -> Model: ...
-def compile(
-    model: Path | bytes | Model,
-    *,
-    vocab: Path | Sequence[str] | None = None,
-    tokenizer: Path | None = None,
-    bos: str | None = None,
-    eos: str | None = None,
-    unk: str | None = None,
-    pad: str | None = None,
-    passes: str | None = None,
-    recipe: Path | None = None,
-    calibrate: Text | None = None,
-    validate: Text | None = None,
-    train: Text | None = None,
-    teacher: Path | bytes | Model | None = None,
-    max_increase: float | None = None,
-    max_perplexity: float | None = None,
-    strict: bool = False,
-    entropy: bool = False,
-    name: str | None = None,
-    cpu: str = "best",
-    threads: int = 0,
-    progress: Progress | None = None,
-) -> Model: ...
-def compare(
-    models: Sequence[Model],
-    text: Text,
-    *,
-    resamples: int = 2000,
-    seed: int = 1,
-    progress: Progress | None = None,
-) -> list[dict[str, Any]]: ...
+def compile(model: Path | bytes | Model, **options: Any) -> Model: ...
+def compare(models: Sequence[Model], text: Text, **options: Any) -> list[dict[str, Any]]: ...
 def passes() -> list[tuple[str, str]]: ...
 def call(*args: str | os.PathLike[str]) -> None: ...
 def main(args: Sequence[str]) -> int: ...
