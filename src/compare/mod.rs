@@ -1,7 +1,7 @@
 //! Models side by side on one text: how their probabilities and their best words differ, and how sure that is.
 //!
 //! ```text
-//!   text ──▶ tokens ──▶ every model, step by step ──▶ per token: loss, rank of the target, best words, confidence
+//!   text ──▶ tokens ──▶ every model, on its thread ──▶ per token: loss, rank of the target, best words, confidence
 //!                                                     per sentence: loss      ──▶ paired bootstrap
 //!                                                     beside the first model: divergence, agreement
 //! ```
@@ -15,7 +15,7 @@ pub use bootstrap::{Interval, paired_interval};
 
 use crate::Error;
 use keyboard::Keyboard;
-use lstmc_runtime::{Encoded, Head, Model, Role, Session, TextReader, Tokenizer};
+use lstmc_runtime::{Encoded, Head, Model, Role, Session, SessionError, TextReader, Tokenizer};
 use std::io::BufRead;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -93,10 +93,22 @@ struct Bin {
     right: f64,
 }
 
+/// A token that is predicted.
+struct Predicted {
+    before: u32,
+    sentence: usize,
+    token: u32,
+}
+
+/// Tokens whose predictions are held at a time, so that models take their steps side by side.
+const CHUNK: usize = 32;
+
 /// A model's prediction of one token.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Prediction {
     log_probabilities: Vec<f32>, // [vocabulary]
+    /// The reference's only.
+    probabilities: Vec<f32>, // [vocabulary]
     best: Vec<u32>,
 }
 
@@ -115,29 +127,40 @@ pub fn compare(
     check(models)?;
     let tokenizer = models.iter().find_map(Model::tokenizer);
     let keyboard = tokenizer.and_then(|t| Keyboard::new(t));
-    let mut tallies: Vec<Tally> = models.iter().map(|m| Tally::new(m.session(), sentences.len())).collect();
-    let mut predictions: Vec<Prediction> = models.iter().map(|_| Prediction::default()).collect();
-    let mut counts = vec![0.0; sentences.len()];
-    let (mut last, mut predicted) = (None, 0);
-    let tokens = sentences.iter().enumerate().flat_map(|(n, s)| s.iter().map(move |&token| (n, token)));
-    for (sentence, token) in tokens {
-        if let Some(before) = last.replace(token) {
-            for (tally, prediction) in tallies.iter_mut().zip(&mut predictions) {
-                prediction.read(tally.session.step(before)?);
-            }
-            let (reference, _) = predictions.split_first().expect("there is a model");
-            for (tally, prediction) in tallies.iter_mut().zip(&predictions) {
-                tally.add(sentence, token, prediction, reference);
-                tally.keystrokes += keyboard.as_ref().map_or(0.0, |k| k.strokes(token, prediction));
-            }
-            counts[sentence] += 1.0;
-            predicted += 1;
-            progress(predicted);
-        }
-    }
-    if predicted == 0 {
+    let tokens: Vec<(usize, u32)> =
+        sentences.iter().enumerate().flat_map(|(n, s)| s.iter().map(move |&token| (n, token))).collect();
+    let predicted: Vec<Predicted> = tokens
+        .windows(2)
+        .map(|pair| Predicted { before: pair[0].1, sentence: pair[1].0, token: pair[1].1 })
+        .collect();
+    if predicted.is_empty() {
         return Err(Error::Compare("a comparison needs a text of at least two tokens".into()));
     }
+    let mut tallies: Vec<Tally> = models.iter().map(|m| Tally::new(m.session(), sentences.len())).collect();
+    let mut predictions = vec![vec![Prediction::default(); CHUNK.min(predicted.len())]; models.len()];
+    let mut done = 0;
+    for chunk in predicted.chunks(CHUNK) {
+        at_once(tallies.iter_mut().zip(&mut predictions), |(tally, predictions)| {
+            chunk.iter().zip(predictions).try_for_each(|(next, prediction)| {
+                prediction.read(&mut tally.session, next.before).map_err(Error::from)
+            })
+        })?;
+        let reference = &mut predictions[0][..chunk.len()];
+        reference.iter_mut().for_each(Prediction::weigh);
+        let reference = &predictions[0];
+        at_once(tallies.iter_mut().zip(&predictions), |(tally, predictions)| {
+            for ((next, prediction), reference) in chunk.iter().zip(predictions).zip(reference) {
+                tally.add(next, prediction, reference);
+                tally.keystrokes += keyboard.as_ref().map_or(0.0, |k| k.strokes(next.token, prediction));
+            }
+            Ok(())
+        })?;
+        done += chunk.len();
+        progress(done);
+    }
+    let mut counts = vec![0.0; sentences.len()];
+    predicted.iter().for_each(|next| counts[next.sentence] += 1.0);
+    let predicted = predicted.len();
     let typed = keyboard.map(|k| sentences.iter().flatten().skip(1).map(|&t| k.letters(t)).sum::<f64>());
     let reference = tallies[0].by_sentence.clone();
     let models = tallies.into_iter().map(|tally| {
@@ -189,6 +212,19 @@ pub fn step_times(models: &[Model], sentences: &[Vec<u32>]) -> Result<Vec<Durati
     Ok(best)
 }
 
+/// Does something with every item, each on a thread of its own.
+fn at_once<T: Send>(
+    items: impl Iterator<Item = T>,
+    f: impl Fn(T) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    let f = &f;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items.map(|item| scope.spawn(move || f(item))).collect();
+        let ended = threads.into_iter().map(|t| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+        ended.collect()
+    })
+}
+
 /// Refuses models that cannot be compared.
 fn check(models: &[Model]) -> Result<(), Error> {
     let Some((first, others)) = models.split_first() else {
@@ -224,10 +260,11 @@ fn check(models: &[Model]) -> Result<(), Error> {
 }
 
 impl Prediction {
-    fn read(&mut self, logits: &[f32]) {
-        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|&x| f64::from((x - top).exp())).sum();
-        let total = top + sum.ln() as f32;
+    /// What a model says after a token.
+    fn read(&mut self, session: &mut Session, before: u32) -> Result<(), SessionError> {
+        let kernels = session.model().kernels().clone();
+        let logits = session.step(before)?;
+        let total = kernels.log_sum_exp(logits);
         self.log_probabilities.clear();
         self.log_probabilities.extend(logits.iter().map(|x| x - total));
         self.best.clear();
@@ -241,6 +278,21 @@ impl Prediction {
                 self.best.truncate(most);
             }
         }
+        Ok(())
+    }
+
+    /// Takes down the probabilities themselves.
+    fn weigh(&mut self) {
+        self.probabilities.clear();
+        self.probabilities.extend(self.log_probabilities.iter().map(|x| x.exp()));
+    }
+
+    /// The Kullback-Leibler divergence of another prediction from this one, in nats.
+    fn divergence(&self, other: &Prediction) -> f64 {
+        let both = self.log_probabilities.iter().zip(&other.log_probabilities);
+        // A word that is impossible here counts nothing, whatever the other thinks of it.
+        let term = |(&p, (a, b)): (&f32, (&f32, &f32))| if p > 0.0 { f64::from(p * (a - b)) } else { 0.0 };
+        self.probabilities.iter().zip(both).map(term).sum()
     }
 
     /// The first of `best`, as far as there are so many.
@@ -263,15 +315,12 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, sentence: usize, target: u32, found: &Prediction, reference: &Prediction) {
+    fn add(&mut self, next: &Predicted, found: &Prediction, reference: &Prediction) {
+        let &Predicted { sentence, token: target, .. } = next;
         let loss = -found.log_probabilities[target as usize];
         self.by_sentence[sentence] += f64::from(loss);
         self.losses.push(loss);
-        let both = reference.log_probabilities.iter().zip(&found.log_probabilities);
-        // A word that the reference thinks impossible counts nothing, whatever the other thinks of it.
-        let terms =
-            both.filter(|(p, _)| **p > f32::NEG_INFINITY).map(|(&p, &q)| f64::from(p.exp() * (p - q)));
-        self.divergence += terms.sum::<f64>();
+        self.divergence += reference.divergence(found);
         for ((&k, agreed), recalled) in BEST.iter().zip(&mut self.agreed).zip(&mut self.recalled) {
             let (mine, theirs) = (found.first(k), reference.first(k));
             let common = theirs.iter().filter(|word| mine.contains(word)).count();
