@@ -2,7 +2,7 @@
 
 use super::Args;
 use crate::Source;
-use crate::passes::Watcher;
+use crate::passes::{Status, Watcher};
 use crate::search::evaluate::{Setup, Start};
 use crate::search::folder::Folder;
 use crate::search::{Job, Trained};
@@ -10,7 +10,9 @@ use crate::terminal::{self, shell_word};
 use anyhow::bail;
 use std::collections::VecDeque;
 use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,13 +23,25 @@ const TICK: Duration = Duration::from_millis(100);
 /// A pipeline, and the model that it made.
 type Made = (String, Result<Source, String>);
 
-/// What threads are making. If it is dropped, they stop after the candidates that they are at, which the end of the program cuts short.
-pub(super) struct Results(Receiver<Made>);
+/// What threads are making. If it is dropped, they leave what they are at when it next says how far it is.
+pub(super) struct Results {
+    made: Receiver<Made>,
+    is_dropped: Arc<AtomicBool>,
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        self.is_dropped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What unwinds a thread that nobody waits for.
+struct Left;
 
 impl Results {
     /// The next result, if there is one soon.
     pub(super) fn wait(&self) -> anyhow::Result<Option<Made>> {
-        match self.0.recv_timeout(TICK) {
+        match self.made.recv_timeout(TICK) {
             Ok(made) => Ok(Some(made)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => bail!(
@@ -39,26 +53,39 @@ impl Results {
 
 /// Starts to evaluate pipelines, so many at a time.
 pub(super) fn start(setup: &Arc<Setup>, all: Vec<Job>, threads: usize) -> Results {
-    let (send, results) = channel();
+    let (send, made) = channel();
     let threads = threads.min(all.len());
     let queue: Arc<Mutex<VecDeque<Job>>> = Arc::new(Mutex::new(all.into()));
+    let is_dropped = Arc::new(AtomicBool::new(false));
     for _ in 0..threads {
-        let (setup, queue, send) = (setup.clone(), queue.clone(), send.clone());
+        let (setup, queue, send, is_dropped) =
+            (setup.clone(), queue.clone(), send.clone(), is_dropped.clone());
         std::thread::spawn(move || {
             let take = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             while let Some(job) = take() {
-                let watcher = crate::terminal::pass_bar(format!("{}: ", job.pipeline));
-                let made = made(&setup, &job, &watcher);
+                let bar = terminal::pass_bar(format!("{}: ", job.pipeline));
+                let watcher = |status: Status<'_>| {
+                    // What runs while a thread unwinds must not unwind again.
+                    if is_dropped.load(Ordering::Relaxed) && !std::thread::panicking() {
+                        resume_unwind(Box::new(Left));
+                    }
+                    bar(status);
+                };
+                let made = match catch_unwind(AssertUnwindSafe(|| make(&setup, &job, &watcher))) {
+                    Ok(made) => made,
+                    Err(left) if left.is::<Left>() => return,
+                    Err(panic) => resume_unwind(panic),
+                };
                 if send.send((job.pipeline, made)).is_err() {
                     return;
                 }
             }
         });
     }
-    Results(results)
+    Results { made, is_dropped }
 }
 
-fn made(setup: &Setup, job: &Job, watcher: &Watcher<'_>) -> Result<Source, String> {
+fn make(setup: &Setup, job: &Job, watcher: &Watcher<'_>) -> Result<Source, String> {
     let Some(Trained { passes: [passes, rest], model }) = &job.trained else {
         return setup.compress(&job.pipeline, &Start::Given, Some(watcher));
     };
