@@ -36,7 +36,7 @@ impl Drop for Results {
 }
 
 /// What unwinds a thread that nobody waits for.
-struct Left;
+struct Abandoned;
 
 impl Results {
     /// The next result, if there is one soon.
@@ -67,13 +67,13 @@ pub(super) fn start(setup: &Arc<Setup>, all: Vec<Job>, threads: usize) -> Result
                 let watcher = |status: Status<'_>| {
                     // What runs while a thread unwinds must not unwind again.
                     if is_dropped.load(Ordering::Relaxed) && !std::thread::panicking() {
-                        resume_unwind(Box::new(Left));
+                        resume_unwind(Box::new(Abandoned));
                     }
                     bar(status);
                 };
                 let made = match catch_unwind(AssertUnwindSafe(|| make(&setup, &job, &watcher))) {
                     Ok(made) => made,
-                    Err(left) if left.is::<Left>() => return,
+                    Err(why) if why.is::<Abandoned>() => return,
                     Err(panic) => resume_unwind(panic),
                 };
                 if send.send((job.pipeline, made)).is_err() {
